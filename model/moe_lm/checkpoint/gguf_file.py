@@ -1,0 +1,170 @@
+"""Reading one GGUF file: metadata, tensor index, dequantised tensors.
+
+The header is parsed here (struct over a memory map): the `gguf` library's reader makes an object of every vocabulary
+entry and takes 2 to 17 s for the models of this project; the library still defines the types and dequantises the tensors.
+Format: ggml's docs/gguf.md, versions 2 and 3, little-endian.
+"""
+
+import mmap
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFValueType
+from gguf.quants import dequantize
+
+from moe_lm.errors import ModelError
+
+_SCALARS = {
+    GGUFValueType.UINT8: "B",
+    GGUFValueType.INT8: "b",
+    GGUFValueType.UINT16: "H",
+    GGUFValueType.INT16: "h",
+    GGUFValueType.UINT32: "I",
+    GGUFValueType.INT32: "i",
+    GGUFValueType.FLOAT32: "f",
+    GGUFValueType.BOOL: "?",
+    GGUFValueType.UINT64: "Q",
+    GGUFValueType.INT64: "q",
+    GGUFValueType.FLOAT64: "d",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """Where a tensor lies in the file; `shape` is row-major (GGUF writes it reversed)."""
+
+    shape: tuple[int, ...]
+    type: GGMLQuantizationType
+    offset: int
+    nbytes: int
+
+
+class GGUFFile:
+    """Raises ModelError, naming the file, where it is no GGUF, truncated, or of an unknown version or type."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        try:
+            with open(path, "rb") as f:
+                self._map = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
+        except (OSError, ValueError) as error:
+            raise ModelError(f"cannot read {path}: {error}") from None
+        try:
+            self.metadata, self.tensors = _Header(self._map).read()
+        except (struct.error, UnicodeDecodeError, ValueError, KeyError, OverflowError, MemoryError) as error:
+            raise ModelError(f"{path} is not a readable GGUF file ({error}); it may be truncated: download it again") from None
+        end = max((t.offset + t.nbytes for t in self.tensors.values()), default=0)
+        if end > len(self._map):
+            raise ModelError(f"{path} is truncated: {len(self._map):,} bytes of {end:,}; download it again")
+
+    def tensor(self, name: str) -> np.ndarray:
+        """The tensor in float32, dequantised by the `gguf` library."""
+        info = self.tensors[name]
+        raw = np.frombuffer(self._map, dtype=np.uint8, count=info.nbytes, offset=info.offset)
+        if info.type == GGMLQuantizationType.F32:
+            return raw.view(np.float32).reshape(info.shape)
+        if info.type == GGMLQuantizationType.F16:
+            return raw.view(np.float16).reshape(info.shape).astype(np.float32)
+        try:
+            return dequantize(raw.reshape(*info.shape[:-1], -1), info.type)
+        except NotImplementedError:
+            raise ModelError(f"{self.path}: tensor {name} has type {info.type.name}, which the gguf library can't dequantise") from None
+
+
+class _Header:
+    def __init__(self, data: mmap.mmap):
+        self.data, self.at = data, 0
+
+    def read(self) -> tuple[dict[str, Any], dict[str, TensorInfo]]:
+        if self.data[:4] != b"GGUF":
+            raise ValueError(f"it begins with {self.data[:4]!r}")
+        self.at = 4
+        version = self._scalar("I")
+        if version not in (2, 3):
+            raise ValueError(f"version {version}, expected 2 or 3")
+        num_tensors, num_keys = self._scalar("Q"), self._scalar("Q")
+        metadata = {self._string(): self._value(GGUFValueType(self._scalar("I"))) for _ in range(num_keys)}
+        found = [(self._string(), self._shape(), GGMLQuantizationType(self._scalar("I")), self._scalar("Q")) for _ in range(num_tensors)]
+        alignment = metadata.get("general.alignment", 32)
+        base = -(-self.at // alignment) * alignment
+        return metadata, {name: _info(shape, kind, base + offset) for name, shape, kind, offset in found}
+
+    def _scalar(self, code: str) -> Any:
+        value = struct.unpack_from("<" + code, self.data, self.at)[0]
+        self.at += struct.calcsize("<" + code)
+        return value
+
+    def _string(self) -> str:
+        size = self._scalar("Q")
+        if self.at + size > len(self.data):
+            raise ValueError("a string runs past its end")
+        self.at += size
+        return self.data[self.at - size : self.at].decode("utf-8")
+
+    def _shape(self) -> tuple[int, ...]:
+        return tuple(self._scalar("Q") for _ in range(self._scalar("I")))[::-1]
+
+    def _value(self, kind: GGUFValueType) -> Any:
+        if kind == GGUFValueType.STRING:
+            return self._string()
+        if kind != GGUFValueType.ARRAY:
+            return self._scalar(_SCALARS[kind])
+        kind, size = GGUFValueType(self._scalar("I")), self._scalar("Q")
+        if size > len(self.data):
+            raise ValueError(f"an array of {size} entries")
+        if kind in (GGUFValueType.STRING, GGUFValueType.ARRAY):
+            return [self._value(kind) for _ in range(size)]
+        layout = f"<{size}{_SCALARS[kind]}"
+        values = list(struct.unpack_from(layout, self.data, self.at))
+        self.at += struct.calcsize(layout)
+        return values
+
+
+def _info(shape: tuple[int, ...], kind: GGMLQuantizationType, offset: int) -> TensorInfo:
+    block, block_bytes = GGML_QUANT_SIZES[kind]
+    return TensorInfo(shape, kind, offset, int(np.prod(shape, dtype=np.int64)) // block * block_bytes)
+
+
+def hf_config(metadata: Mapping[str, Any], tied: bool) -> dict[str, Any]:
+    """The file's metadata in the words of Hugging Face's config.json. Raises ModelError for an unknown architecture."""
+    arch = metadata.get("general.architecture")
+    model_type = {"llama": "llama", "qwen2": "qwen2", "qwen2moe": "qwen2_moe"}.get(str(arch))
+    if model_type is None:
+        raise ModelError(f"GGUF architecture {arch!r} is not supported; moe_lm reads: llama, qwen2, qwen2moe")
+    keys = dict(_config_keys(metadata, f"{arch}."))
+    scaling = metadata.get(f"{arch}.rope.scaling.type", "none")
+    return {
+        "model_type": model_type,
+        "tie_word_embeddings": tied,
+        "norm_topk_prob": metadata.get(f"{arch}.expert_weights_norm", False),
+        "rope_scaling": None if scaling == "none" else {"rope_type": scaling},
+        "bos_token_id": metadata.get("tokenizer.ggml.bos_token_id"),
+        "eos_token_id": metadata.get("tokenizer.ggml.eos_token_id"),
+        "vocab_size": len(metadata.get("tokenizer.ggml.tokens", ())),
+        **keys,
+    }
+
+
+def _config_keys(metadata: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    names = {
+        "embedding_length": "hidden_size",
+        "block_count": "num_hidden_layers",
+        "feed_forward_length": "intermediate_size",
+        "attention.head_count": "num_attention_heads",
+        "attention.head_count_kv": "num_key_value_heads",
+        "attention.key_length": "head_dim",
+        "attention.layer_norm_rms_epsilon": "rms_norm_eps",
+        "context_length": "max_position_embeddings",
+        "rope.freq_base": "rope_theta",
+        "expert_count": "num_experts",
+        "expert_used_count": "num_experts_per_tok",
+        "expert_feed_forward_length": "moe_intermediate_size",
+        "expert_shared_feed_forward_length": "shared_expert_intermediate_size",
+    }
+    for theirs, ours in names.items():
+        if prefix + theirs in metadata:
+            yield ours, metadata[prefix + theirs]

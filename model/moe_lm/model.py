@@ -1,0 +1,154 @@
+"""The decoder, one for every family; a dense FFN is the case without a router.
+
+T tokens of all sequences, laid end to end; D hidden, H query heads, J key/value heads, d head_dim,
+F FFN hidden, E experts, K experts a token, V vocabulary.
+
+The model knows nothing of batches or caches: attention over the past is the caller's `attend`
+(see `moe_lm.batch`), the expert kernel is the seat in `moe_lm.experts`.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from moe_lm.config import ModelConfig, MoEConfig
+from moe_lm.experts import KERNELS, route
+from moe_lm.tiles import linear, pad_rows, tile_rows
+
+Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]  # (layer, q_THd, k_TJd, v_TJd) -> out_THd
+
+
+class Linear(nn.Linear):
+    def forward(self, x_TD: Tensor) -> Tensor:
+        return linear(x_TD, self.weight, self.bias, tile_rows(len(x_TD)))
+
+    def reset_parameters(self) -> None:
+        """Leave the memory untouched: a checkpoint fills it. (Building on torch's meta device costs 2 s of imports.)"""
+
+
+class Embedding(nn.Embedding):
+    def reset_parameters(self) -> None:
+        """As for Linear."""
+
+
+class RMSNorm(nn.Module):
+    def __init__(self, size: int, eps: float):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(size))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        x32 = x.float()
+        return self.weight * (x32 * torch.rsqrt(x32.square().mean(-1, keepdim=True) + self.eps)).to(x.dtype)
+
+
+def rope(x_THd: Tensor, cos_Td: Tensor, sin_Td: Tensor) -> Tensor:
+    """Rotary embedding, half-split layout (GPT-NeoX): dimension i turns with dimension i + d/2."""
+    lower, upper = x_THd.chunk(2, dim=-1)
+    return x_THd * cos_Td[:, None] + torch.cat((-upper, lower), dim=-1) * sin_Td[:, None]
+
+
+class Attention(nn.Module):
+    def __init__(self, config: ModelConfig, layer: int):
+        super().__init__()
+        self.layer, self.head_dim = layer, config.head_dim
+        q_size, kv_size = config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim
+        self.q_proj = Linear(config.hidden_size, q_size, bias=config.qkv_bias)
+        self.k_proj = Linear(config.hidden_size, kv_size, bias=config.qkv_bias)
+        self.v_proj = Linear(config.hidden_size, kv_size, bias=config.qkv_bias)
+        self.o_proj = Linear(q_size, config.hidden_size, bias=False)
+
+    def forward(self, x_TD: Tensor, cos_Td: Tensor, sin_Td: Tensor, attend: Attend) -> Tensor:
+        q_THd = rope(self.q_proj(x_TD).unflatten(-1, (-1, self.head_dim)), cos_Td, sin_Td)
+        k_TJd = rope(self.k_proj(x_TD).unflatten(-1, (-1, self.head_dim)), cos_Td, sin_Td)
+        v_TJd = self.v_proj(x_TD).unflatten(-1, (-1, self.head_dim))
+        return self.o_proj(attend(self.layer, q_THd, k_TJd, v_TJd).flatten(-2))
+
+
+class FFN(nn.Module):
+    """SwiGLU: down(silu(gate(x)) * up(x)). The dense layer, and the shared expert."""
+
+    def __init__(self, hidden_size: int, intermediate_size: int):
+        super().__init__()
+        self.gate_proj = Linear(hidden_size, intermediate_size, bias=False)
+        self.up_proj = Linear(hidden_size, intermediate_size, bias=False)
+        self.down_proj = Linear(intermediate_size, hidden_size, bias=False)
+
+    def forward(self, x_TD: Tensor) -> Tensor:
+        return self.down_proj(F.silu(self.gate_proj(x_TD)) * self.up_proj(x_TD))
+
+
+class Experts(nn.Module):
+    """The routed experts' weights, stacked as the kernels want them: gate rows above up rows."""
+
+    def __init__(self, hidden_size: int, moe: MoEConfig):
+        super().__init__()
+        self.gate_up_EGD = nn.Parameter(torch.empty(moe.num_experts, 2 * moe.moe_intermediate_size, hidden_size))
+        self.down_EDF = nn.Parameter(torch.empty(moe.num_experts, hidden_size, moe.moe_intermediate_size))
+
+
+class MoE(nn.Module):
+    """Router, routed experts, and a shared expert that every token visits behind a sigmoid gate (Qwen2-MoE)."""
+
+    def __init__(self, hidden_size: int, moe: MoEConfig):
+        super().__init__()
+        self.moe = moe
+        self.kernel = KERNELS["reference"]
+        self.router = Linear(hidden_size, moe.num_experts, bias=False)
+        self.experts = Experts(hidden_size, moe)
+        self.shared_expert = FFN(hidden_size, moe.shared_expert_intermediate_size)
+        self.shared_expert_gate = Linear(hidden_size, 1, bias=False)
+
+    def forward(self, x_TD: Tensor) -> Tensor:
+        weights_TK, ids_TK = route(self.router(x_TD), self.moe.num_experts_per_tok, self.moe.norm_topk_prob)
+        routed_TD = self.kernel(x_TD, weights_TK, ids_TK, self.experts.gate_up_EGD, self.experts.down_EDF)
+        return routed_TD + torch.sigmoid(self.shared_expert_gate(x_TD)) * self.shared_expert(x_TD)
+
+
+class Layer(nn.Module):
+    def __init__(self, config: ModelConfig, index: int):
+        super().__init__()
+        self.input_norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.attention = Attention(config, index)
+        self.post_attention_norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.ffn = MoE(config.hidden_size, config.moe) if config.moe else FFN(config.hidden_size, config.intermediate_size)
+
+    def forward(self, x_TD: Tensor, cos_Td: Tensor, sin_Td: Tensor, attend: Attend) -> Tensor:
+        x_TD = x_TD + self.attention(self.input_norm(x_TD), cos_Td, sin_Td, attend)
+        return x_TD + self.ffn(self.post_attention_norm(x_TD))
+
+
+class Decoder(nn.Module):
+    """Token ids and their positions in, final hidden states out; `logits` is apart, so that only scored positions pay for it."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.config = config
+        self.embed = Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(Layer(config, i) for i in range(config.num_hidden_layers))
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=False)
+        if config.tie_word_embeddings:
+            self.lm_head.weight = self.embed.weight
+
+    def forward(self, tokens_T: Tensor, positions_T: Tensor, attend: Attend) -> Tensor:
+        """[T] ids and [T] positions -> [T, D] hidden states after the final norm. T is a multiple of a tile (`moe_lm.tiles`)."""
+        cos_Td, sin_Td = self._rotation(positions_T)
+        x_TD = self.embed(tokens_T)
+        for layer in self.layers:
+            x_TD = layer(x_TD, cos_Td, sin_Td, attend)
+        return self.norm(x_TD)
+
+    def logits(self, hidden_TD: Tensor, tile: int) -> Tensor:
+        """[T, D] -> [T, V] in float32: in bf16 near-ties between answer letters would go to the earlier letter."""
+        T = len(hidden_TD)
+        return linear(pad_rows(hidden_TD, tile), self.lm_head.weight, None, tile)[:T].float()
+
+    def _rotation(self, positions_T: Tensor) -> tuple[Tensor, Tensor]:
+        half = torch.arange(0, self.config.head_dim, 2, device=positions_T.device, dtype=torch.float32)
+        inv_freq = 1.0 / (self.config.rope_theta ** (half / self.config.head_dim))
+        angles_Td = torch.outer(positions_T.float(), inv_freq).repeat(1, 2)
+        dtype = self.embed.weight.dtype
+        return angles_Td.cos().to(dtype), angles_Td.sin().to(dtype)

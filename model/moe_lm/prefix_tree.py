@@ -1,0 +1,67 @@
+"""Which tokens do sequences share? A tree of runs, so that each shared run is computed once.
+
+Sequences are grouped by their next `BLOCK` tokens: a shorter shared run costs more as a forward pass of its own
+than computed again by each sequence. A group's node holds the longest run of whole blocks that all its members share,
+so that which other sequences there are never moves a block's bounds (see `moe_lm.batch`).
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from os.path import commonprefix
+
+BLOCK = 32
+
+
+@dataclass(slots=True)
+class Node:
+    """A run of tokens that begins at position `start` of every member; a leaf is one whole rest of one sequence."""
+
+    start: int
+    tokens: Sequence[int]
+    members: list[int]  # indices into the sequences
+    parent: "Node | None" = None
+    children: list["Node"] = field(default_factory=list)
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.tokens)
+
+    @property
+    def is_leaf(self) -> bool:
+        return not self.children
+
+    def levels(self) -> Iterator[list["Node"]]:
+        """This node, then its children, then theirs: what can run together once all before has run."""
+        level = [self]
+        while level:
+            yield level
+            level = [child for node in level for child in node.children]
+
+
+def build(sequences: Sequence[Sequence[int]]) -> list[Node]:
+    """The roots of the tree over `sequences` (all distinct and not empty), in order of first appearance.
+
+    Every position of every sequence lies in exactly one node on its path; every sequence ends in a leaf of its own,
+    unless it is a prefix of others, when it ends at (or inside) their shared node.
+    """
+    return _split(sequences, list(range(len(sequences))), 0, None)
+
+
+def _split(sequences: Sequence[Sequence[int]], members: list[int], start: int, parent: Node | None) -> list[Node]:
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for i in members:
+        rest = sequences[i][start : start + BLOCK]
+        if rest:
+            groups.setdefault(tuple(rest) if len(rest) == BLOCK else (-1, i), []).append(i)
+    nodes = []
+    for group in groups.values():
+        if len(group) == 1:
+            nodes.append(Node(start, sequences[group[0]][start:], group, parent))
+            continue
+        first, last = min(group, key=sequences.__getitem__), max(group, key=sequences.__getitem__)
+        shared = commonprefix([list(sequences[i][start:]) for i in (first, last)])
+        shared = shared[: len(shared) // BLOCK * BLOCK]
+        node = Node(start, shared, group, parent)
+        node.children = _split(sequences, group, node.end, node)
+        nodes.append(node)
+    return nodes

@@ -1,0 +1,120 @@
+"""Log-likelihood of continuations, with every shared prefix computed once and the output head only where it scores.
+
+Requests are cut into sequences (context and one continuation, less its last token), the sequences into a prefix tree;
+each root of the tree is walked level by level, the nodes of a level packed into forward passes of `token_budget` tokens.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from moe_lm import prefix_tree
+from moe_lm.errors import ModelError
+from moe_lm.model import Decoder
+from moe_lm.prefix_tree import Node
+from moe_lm.prefix_walk import Caches, consume, run_nodes
+from moe_lm.tiles import HEAD_ROWS
+from moe_lm.usage import Usage
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRequest:
+    """Token ids of a context (not empty) and of the continuations to score after it (none empty)."""
+
+    context: Sequence[int]
+    continuations: Sequence[Sequence[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Sum of a continuation's token log-probabilities (natural log), and whether greedy decoding would produce it."""
+
+    logprob: float
+    is_greedy: bool
+
+
+@dataclass(slots=True)
+class _Pending:
+    """A request's token log-probabilities as they arrive: rows[continuation][token] = (logprob, is_argmax)."""
+
+    rows: list[list[tuple[float, bool] | None]]
+    missing: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.missing = sum(map(len, self.rows))
+
+    def scores(self) -> list[Score]:
+        return [Score(sum(r[0] for r in row if r), all(r[1] for r in row if r)) for row in self.rows]
+
+
+@dataclass(frozen=True, slots=True)
+class _Want:
+    position: int  # whose hidden state predicts the token
+    token: int
+    request: int
+    continuation: int
+    offset: int
+
+
+class Scorer:
+    def __init__(self, model: Decoder, token_budget: int = 2048):
+        self.model, self.token_budget = model, token_budget
+        self.usage = Usage()
+
+    def score(self, requests: Sequence[ScoreRequest]) -> Iterator[tuple[int, list[Score]]]:
+        """Yield (index of the request, one Score a continuation) as soon as each is known, in any order."""
+        pending, sequences, wants = self._plan(requests)
+        for root in consume(prefix_tree.build(sequences)):
+            caches: Caches = {}
+            for level in root.levels():
+                yield from self._run_level(level, caches, wants, pending)
+
+    def _plan(self, requests: Sequence[ScoreRequest]) -> tuple[list[_Pending], list[tuple[int, ...]], list[list[_Want]]]:
+        """Distinct sequences and, for each, what is wanted of it. Equal sequences (one-token continuations) become one."""
+        limit = self.model.config.max_seq_len
+        wants: defaultdict[tuple[int, ...], list[_Want]] = defaultdict(list)
+        for i, request in enumerate(requests):
+            if not request.context or not all(request.continuations):
+                raise ModelError("a log-likelihood request needs a context and continuations of at least one token each")
+            for c, continuation in enumerate(request.continuations):
+                tokens = (*request.context, *continuation[:-1])
+                if len(tokens) > limit:
+                    raise ModelError(f"a request of {len(tokens)} tokens exceeds the model's max_seq_len of {limit}; shorten it before scoring")
+                first = len(request.context) - 1
+                wants[tokens] += [_Want(first + j, token, i, c, j) for j, token in enumerate(continuation)]
+            self.usage.requested += sum(map(len, {tuple(c[:-1]) for c in request.continuations})) + len(request.context)
+        pending = [_Pending([[None] * len(c) for c in r.continuations]) for r in requests]
+        return pending, list(wants), list(wants.values())
+
+    def _run_level(
+        self, level: list[Node], caches: Caches, wants: list[list[_Want]], pending: list[_Pending]
+    ) -> Iterator[tuple[int, list[Score]]]:
+        for node, hidden_TD in run_nodes(self.model, level, caches, self.token_budget):
+            self.usage.computed += len(node.tokens)
+            inside = [w for i in node.members for w in wants[i] if node.start <= w.position < node.end]
+            for want, row in self._rows(hidden_TD, node.start, inside):
+                request = pending[want.request]
+                request.rows[want.continuation][want.offset] = row
+                request.missing -= 1
+                if not request.missing:
+                    yield want.request, request.scores()
+
+    @torch.inference_mode()
+    def _rows(self, hidden_TD: Tensor, start: int, wants: list[_Want]) -> Iterator[tuple[_Want, tuple[float, bool]]]:
+        """(logprob, is_argmax) of each wanted token; the head runs once for each distinct position."""
+        by_position: defaultdict[int, list[_Want]] = defaultdict(list)
+        for want in wants:
+            by_position[want.position].append(want)
+        positions = list(by_position)
+        for begin in range(0, len(positions), HEAD_ROWS):
+            chunk = positions[begin : begin + HEAD_ROWS]
+            logits_PV = self.model.logits(hidden_TD[[p - start for p in chunk]], HEAD_ROWS)
+            logsumexp_P, argmax_P = logits_PV.logsumexp(-1), logits_PV.argmax(-1).tolist()
+            for p, position in enumerate(chunk):
+                group = by_position[position]
+                logprobs = (logits_PV[p, [w.token for w in group]] - logsumexp_P[p]).tolist()
+                for want, logprob in zip(group, logprobs, strict=True):
+                    yield want, (logprob, argmax_P[p] == want.token)

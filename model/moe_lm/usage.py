@@ -1,0 +1,15 @@
+"""How many tokens were asked for, and how many were computed."""
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class Usage:
+    """Running totals. `shared` is what prefix sharing saved: tokens of requests that no forward pass had to compute again."""
+
+    requested: int = 0
+    computed: int = 0
+
+    @property
+    def shared(self) -> int:
+        return self.requested - self.computed
