@@ -16,7 +16,7 @@ from torch import Tensor
 from moe_lm.config import ModelConfig
 from moe_lm.model import Decoder
 from moe_lm.prefix_tree import BLOCK
-from moe_lm.tiles import PREFILL_ROWS, pad_rows
+from moe_lm.tiles import DECODE_ROWS, PREFILL_ROWS, pad_rows
 
 ATTENTION_ROWS = BLOCK  # queries a call; prefixes are shared in whole blocks, so every block is computed in one piece
 
@@ -87,20 +87,20 @@ def forward(model: Decoder, new: Sequence[tuple[Sequence[int], Past]], tile: int
         out_THd = torch.zeros_like(q_THd)  # the padding's rows too must hold numbers
         split = (x[:total].split(lengths) for x in (out_THd, q_THd, k_TJd, v_TJd))
         for (_, past), start, out, q, k, v in zip(new, starts, *split, strict=True):
-            _causal(out, q, *past.extend(layer, k, v), start)
+            _causal(out, q, *past.extend(layer, k, v), start, decoding=tile == DECODE_ROWS)
         return out_THd
 
     hidden_TD = model(pad_rows(tokens_T, tile), pad_rows(positions_T, tile), attend)
     return list(hidden_TD[:total].split(lengths))
 
 
-def _causal(out_THd: Tensor, q_THd: Tensor, k_SJd: Tensor, v_SJd: Tensor, start: int) -> None:
+def _causal(out_THd: Tensor, q_THd: Tensor, k_SJd: Tensor, v_SJd: Tensor, start: int, decoding: bool) -> None:
     """Positions start..S-1 attend to themselves and all before, in blocks of queries that end at fixed positions.
 
     However a sequence is cut into a cached prefix and new tokens, each block meets the same shapes, and so the same bits.
     """
-    if len(q_THd) == 1:
-        # decoding: the query heads of one key/value head are the rows of one small product
+    if decoding and len(q_THd) == 1:  # by phase, not by length alone: a prefill's rest of one token may be shared or not
+        # the query heads of one key/value head are the rows of one small product
         q_JGd = q_THd.view(1, k_SJd.shape[1], -1, q_THd.shape[-1])
         out_THd.copy_(F.scaled_dot_product_attention(q_JGd, _heads_first(k_SJd), _heads_first(v_SJd)).view_as(out_THd))
         return

@@ -1,0 +1,220 @@
+"""The task API: all that a task adapter imports from evalkit, and all that the harness knows of a task.
+
+    Task under a Protocol -> docs -> requests (instances) -> responses -> Scored -> aggregation
+"""
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, Protocol as Interface
+
+from evalkit.errors import DataError
+
+__all__ = [
+    "DataError",
+    "DataSource",
+    "Doc",
+    "Generate",
+    "Generated",
+    "HubTable",
+    "Loglikelihood",
+    "Loglikelihoods",
+    "Protocol",
+    "Request",
+    "Response",
+    "Scored",
+    "Table",
+    "Task",
+    "TextFile",
+    "canonical_json",
+    "sha256_json",
+]
+
+
+def canonical_json(value: Any) -> str:
+    """One spelling for one value: sorted keys, no spaces, no ASCII escapes."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+def sha256_json(value: Any) -> str:
+    """sha256 (hex) of `canonical_json`."""
+    return hashlib.sha256(canonical_json(value).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+# --- requests to a language model, and their responses ---------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Loglikelihood:
+    """How likely is each continuation after the context? A multiple-choice question is one such request.
+
+    Where the prompt exceeds `truncate_above` tokens, its last `truncate_to` are kept (and the cut is counted).
+    """
+
+    context: str
+    continuations: tuple[str, ...]
+    truncate_above: int | None = None
+    truncate_to: int | None = None
+    kind: Literal["loglikelihood"] = "loglikelihood"
+
+
+@dataclass(frozen=True, slots=True)
+class Generate:
+    """Continue the context until a stop string, the end of text, or max_new_tokens; temperature 0 is greedy."""
+
+    context: str
+    until: tuple[str, ...]
+    max_new_tokens: int
+    temperature: float = 0.0
+    seed: int = 0
+    kind: Literal["generate"] = "generate"
+
+
+@dataclass(frozen=True, slots=True)
+class Loglikelihoods:
+    """One (logprob, is_greedy) a continuation, natural log, summed over its tokens.
+
+    `truncated`: context tokens cut off. `merged`: continuations whose first token the tokenizer merged with the context's end.
+    """
+
+    logprobs: tuple[float, ...]
+    is_greedy: tuple[bool, ...]
+    truncated: int = 0
+    merged: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """The text before the stop string; `finish_reason` is stop, eos or length."""
+
+    text: str
+    finish_reason: str
+    num_tokens: int
+    truncated: int = 0
+
+
+Request = Loglikelihood | Generate
+Response = Loglikelihoods | Generated
+
+
+# --- data ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class HubTable:
+    """The same rows on the Hugging Face hub: a parquet file of a dataset repository at a pinned commit."""
+
+    repo: str
+    revision: str
+    file: str
+    convert: Callable[[Mapping[str, Any]], Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows of a benchmark: a header-less .csv or a .jsonl file in the data folder, or a parquet file on the hub."""
+
+    path: str
+    columns: tuple[str, ...]
+    hub: HubTable
+
+
+@dataclass(frozen=True, slots=True)
+class TextFile:
+    """A text that belongs to a protocol (worked examples): in the data folder, or at a pinned address with its sha256.
+
+    `render` makes the text out of the file at the address, where that is not the text itself.
+    """
+
+    path: str
+    url: str
+    sha256: str
+    render: Callable[[bytes], str] = bytes.decode
+
+
+class DataSource(Interface):
+    """Where rows come from; raises DataError for what is missing or malformed. Never falls back to another source."""
+
+    kind: str  # "dir", "hub" or "sample"
+
+    def rows(self, table: Table) -> list[dict[str, Any]]: ...
+
+    def text(self, file: TextFile) -> str: ...
+
+
+# --- tasks -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Doc:
+    """One item of a benchmark. `id` is stable across sources and limits; `group` is its subject or language.
+
+    `prefix` is what its prompts begin with: header and shots.
+    """
+
+    id: str
+    group: str
+    fields: Mapping[str, Any]
+    prefix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What scoring one doc's responses gave: a number a metric, what was extracted, and what would have been right."""
+
+    metrics: Mapping[str, float]
+    extracted: str
+    target: str
+    extraction_failed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """A frozen, named way to run a task. `settings` are the task's own; `source` says where they were read."""
+
+    task: str
+    name: str
+    summary: str
+    source: str
+    headline: str
+    averaging: Literal["micro", "macro"]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.task}@{self.name}"
+
+
+class Task(ABC):
+    """One benchmark under one protocol."""
+
+    name: ClassVar[str]
+    protocols: ClassVar[Mapping[str, Protocol]]
+    default_protocol: ClassVar[str]
+    official_n: ClassVar[int]  # documents of the whole benchmark
+    official_sha256: ClassVar[str]  # content hash of the rows of `tables`, as `data verify` computes it
+
+    def __init__(self, protocol: Protocol):
+        self.protocol = protocol
+
+    @classmethod
+    @abstractmethod
+    def tables(cls, source: DataSource) -> list[Table]:
+        """Every table of the benchmark, as `data verify` reads them (the sample may hold fewer)."""
+
+    @abstractmethod
+    def load(self, source: DataSource) -> list[Doc]:
+        """All documents, in the benchmark's order, with what their prompts need. Raises DataError."""
+
+    @abstractmethod
+    def requests(self, doc: Doc) -> Sequence[Request]:
+        """The requests that this document takes; a pure function of the document and the protocol."""
+
+    @abstractmethod
+    def score(self, doc: Doc, responses: Sequence[Response]) -> Scored:
+        """Score the responses to `requests(doc)`; a pure function of the two."""
+
+    def category(self, group: str) -> str | None:
+        """The category that a group (subject) is reported under, if the benchmark has such."""
+        return None

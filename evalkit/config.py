@@ -1,0 +1,81 @@
+"""RunConfig: everything that decides what a run computes. The command line and run.toml read their defaults from it."""
+
+import re
+import tomllib
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from evalkit.errors import EvalkitError, unknown
+
+DEMO_MODEL = "demo"
+DEVICES = ("auto", "cpu", "cuda")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True, slots=True)
+class RunConfig:
+    """One `evalkit run`. `None` for model and data means the demo: the demo model on the bundled sample."""
+
+    tasks: tuple[str, ...]
+    model: str | None = None
+    engine: str = "native"
+    data: str | None = None
+    limit: int | None = None
+    seed: int = 0
+    device: str = "auto"
+    dtype: str = "auto"
+    out: str = "results/runs"
+    name: str | None = None
+    fresh: bool = False
+    quiet: bool = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.tasks, str) or not all(isinstance(task, str) for task in self.tasks):
+            raise EvalkitError(f"tasks is {self.tasks!r}; give a list of names, as in tasks = ['mmlu', 'gsm8k']")
+        if self.limit is not None and self.limit < 1:
+            raise EvalkitError(f"limit is {self.limit}; give at least 1 document, or leave it out for all")
+        for name, value, known in (("device", self.device, DEVICES), ("dtype", self.dtype, DTYPES)):
+            if value not in known:
+                raise unknown(name, value, known)
+        if self.name is not None and not re.fullmatch(r"[\w.@+-]+", self.name):
+            raise EvalkitError(f"name is {self.name!r}; use letters, digits and . _ - + @ only, it becomes a folder")
+
+    @property
+    def model_spec(self) -> str:
+        return self.model or DEMO_MODEL
+
+    @property
+    def run_name(self) -> str:
+        """The run's folder: given, or made of model, engine, tasks, data and limit, so that the same command finds its run again."""
+        if self.name:
+            return self.name
+        model = Path(self.model_spec).name.removesuffix(".gguf") or "model"
+        parts = [model, "+".join(self.tasks), Path(self.data or "sample").name]
+        parts += [self.engine] if self.engine != "native" else []
+        parts += [f"limit{self.limit}"] if self.limit else []
+        parts += [f"seed{self.seed}"] if self.seed else []
+        return re.sub(r"[^\w.@+-]+", "-", "--".join(parts)).lower()
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.out) / self.run_name
+
+
+def read_toml(path: str) -> dict[str, Any]:
+    """The settings of a run.toml: RunConfig's fields by name. Unknown keys and wrong types raise EvalkitError."""
+    try:
+        with open(path, "rb") as f:
+            settings = tomllib.load(f)
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise EvalkitError(f"cannot read {path}: {error}") from None
+    known = {f.name: f for f in fields(RunConfig)}
+    for key, value in settings.items():
+        if key not in known:
+            raise unknown(f"key in {path}:", key, known)
+        wanted = {"tasks": list, "limit": int, "seed": int, "fresh": bool, "quiet": bool}.get(key, str)
+        if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
+            raise EvalkitError(f"{path}: {key} = {value!r} must be a {wanted.__name__}")
+    if "tasks" in settings:
+        settings["tasks"] = tuple(settings["tasks"])
+    return settings

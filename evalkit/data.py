@@ -1,0 +1,182 @@
+"""Where benchmark rows come from: a folder, the hub at pinned revisions, or the bundled sample. One never stands in for another.
+
+The content hash is over the rows read, not over files: the same documents give the same hash from a folder and from the hub.
+"""
+
+import csv
+import hashlib
+import importlib.resources
+import io
+import json
+import os
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from evalkit.api import Table, TextFile, sha256_json
+from evalkit.errors import DataError, EvalkitError
+
+CACHE = Path(os.environ.get("EVALKIT_CACHE", "~/.cache/evalkit")).expanduser()
+
+
+class _Source:
+    """What all sources do: remember what was read, for the content hash."""
+
+    kind = ""
+    revision: str | None = None
+
+    def __init__(self) -> None:
+        self._read: dict[str, str] = {}
+
+    def rows(self, table: Table) -> list[dict[str, Any]]:
+        rows = [{column: row[column] for column in table.columns} for row in self._rows(table)]
+        if not rows:
+            raise DataError(f"{self._name(table.path)} holds no rows")
+        self._read[table.path] = sha256_json(rows)
+        return rows
+
+    def text(self, file: TextFile) -> str:
+        text = self._text(file)
+        self._read[file.path] = sha256_json(text)
+        return text
+
+    def sha256(self) -> str:
+        """Digest of all that was read so far, whatever the order."""
+        return sha256_json(self._read)
+
+    def _rows(self, table: Table) -> Iterator[dict[str, Any]]:
+        raise NotImplementedError
+
+    def _text(self, file: TextFile) -> str:
+        raise NotImplementedError
+
+    def _name(self, path: str) -> str:
+        return path
+
+
+class FolderSource(_Source):
+    """A folder in the benchmarks' own file formats (see data/README of the sample)."""
+
+    kind = "dir"
+
+    def __init__(self, folder: Path):
+        super().__init__()
+        self.folder = folder
+
+    def _name(self, path: str) -> str:
+        return str(self.folder / path)
+
+    def _bytes(self, path: str, hint: str) -> bytes:
+        try:
+            return (self.folder / path).read_bytes()
+        except FileNotFoundError:
+            raise DataError(f"{self._name(path)} is missing; {hint}") from None
+        except OSError as error:
+            raise DataError(f"cannot read {self._name(path)}: {error.strerror}") from None
+
+    def _rows(self, table: Table) -> Iterator[dict[str, Any]]:
+        raw = self._bytes(table.path, "pass --data a folder that holds it, or --data hub")
+        try:
+            text = raw.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise DataError(f"{self._name(table.path)} is not UTF-8 text (byte {error.start})") from None
+        return (_csv_rows if table.path.endswith(".csv") else _jsonl_rows)(text, self._name(table.path), table.columns)
+
+    def _text(self, file: TextFile) -> str:
+        hint = f"`evalkit data fetch --data {self.folder}` writes it (from {file.url})"
+        return self._bytes(file.path, hint).decode("utf-8")
+
+
+class SampleSource(FolderSource):
+    """The bundled sample: original questions in the benchmarks' formats, for trying things out. Its figures compare with nothing."""
+
+    kind = "sample"
+
+    def __init__(self) -> None:
+        super().__init__(Path(str(importlib.resources.files("evalkit_tasks") / "sample")))
+
+
+class HubSource(_Source):
+    """Parquet files of dataset repositories at pinned commits, through huggingface_hub and its cache."""
+
+    kind = "hub"
+
+    def _rows(self, table: Table) -> Iterator[dict[str, Any]]:
+        import pyarrow.parquet
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+        hub = table.hub
+        try:
+            path = hf_hub_download(hub.repo, hub.file, repo_type="dataset", revision=hub.revision)
+            rows = pyarrow.parquet.read_table(path).to_pylist()
+        except (HfHubHTTPError, LocalEntryNotFoundError, OSError, pyarrow.ArrowException) as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise DataError(f"cannot fetch {hub.file} of {hub.repo}@{hub.revision[:12]} from the hub ({reason}); try again, or --data DIR") from None
+        self.revision = hub.revision
+        for number, row in enumerate(rows):
+            try:
+                yield dict(hub.convert(row))
+            except (KeyError, IndexError, TypeError) as error:
+                raise DataError(f"{hub.repo} {hub.file} row {number}: unexpected columns ({error!r})") from None
+
+    def _text(self, file: TextFile) -> str:
+        return file.render(fetch(file))
+
+
+def fetch(file: TextFile) -> bytes:
+    """The bytes at a pinned address, from the cache where they are; checked against their sha256 either way."""
+    cached = CACHE / "files" / file.sha256
+    if cached.exists() and (data := cached.read_bytes()) and hashlib.sha256(data).hexdigest() == file.sha256:
+        return data
+    try:
+        with urllib.request.urlopen(file.url, timeout=30) as response:
+            data = response.read()
+    except OSError as error:
+        raise DataError(f"cannot fetch {file.url}: {error}; put {file.path} into a folder and pass --data DIR") from None
+    if (found := hashlib.sha256(data).hexdigest()) != file.sha256:
+        raise DataError(f"{file.url} has sha256 {found}, expected {file.sha256}; the file changed upstream, nothing was kept")
+    cached.parent.mkdir(parents=True, exist_ok=True)
+    partial = cached.with_suffix(f".{os.getpid()}")
+    partial.write_bytes(data)
+    partial.rename(cached)
+    return data
+
+
+def open_source(spec: str) -> FolderSource | HubSource:
+    """ "sample", "hub" or a folder. Raises EvalkitError where the folder does not exist."""
+    if spec == "sample":
+        return SampleSource()
+    if spec == "hub":
+        return HubSource()
+    folder = Path(spec).expanduser()
+    if not folder.is_dir():
+        raise EvalkitError(f"--data {spec}: no such folder; give a folder, 'hub' or 'sample'")
+    return FolderSource(folder)
+
+
+def _csv_rows(text: str, name: str, columns: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    # every cell is text: "None", "NA" and "null" are answers, not missing values
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        for row in reader:
+            if len(row) != len(columns):
+                raise DataError(f"{name} line {reader.line_num}: {len(row)} columns, expected {len(columns)} ({', '.join(columns)})")
+            yield dict(zip(columns, row, strict=True))
+    except csv.Error as error:
+        raise DataError(f"{name} line {reader.line_num}: not valid CSV ({error})") from None
+
+
+def _jsonl_rows(text: str, name: str, columns: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise DataError(f"{name} line {number}: not valid JSON ({error})") from None
+        missing = [c for c in columns if c not in row] if isinstance(row, dict) else list(columns)
+        if missing:
+            raise DataError(f"{name} line {number}: no {', '.join(missing)}; expected an object with {', '.join(columns)}")
+        yield row

@@ -1,0 +1,42 @@
+"""The interface of a back-end: three streaming calls and a fingerprint."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from evalkit.api import Generate, Generated, Loglikelihood, Loglikelihoods
+
+OnLoad = Callable[[int, int], None]  # (parameters read, parameters in all)
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Running totals of a back-end: tokens it computed, and tokens of requests that prefix sharing spared it."""
+
+    computed: int = 0
+    shared: int = 0
+
+
+class LM(ABC):
+    """Answers are yielded as (index of the request, response) as soon as each is known, in any order."""
+
+    fingerprint: str  # "sha256:..", over weights, tokenizer, chat template and numerics
+
+    @abstractmethod
+    def loglikelihood(self, requests: Sequence[Loglikelihood]) -> Iterator[tuple[int, Loglikelihoods]]: ...
+
+    @abstractmethod
+    def loglikelihood_rolling(self, texts: Sequence[str]) -> Iterator[tuple[int, float]]:
+        """The log-likelihood of whole texts, each token after all before it (as far back as max_seq_len reaches)."""
+
+    @abstractmethod
+    def generate(self, requests: Sequence[Generate]) -> Iterator[tuple[int, Generated]]: ...
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """run.json's `model` entry: family, parameters, dtype, device, engine, max_seq_len where they are known."""
+
+    def tokens(self) -> Tokens:
+        """Totals so far; zero where the back-end does not count."""
+        return Tokens()

@@ -1,0 +1,133 @@
+"""The `lm_eval:CLASS` back-end: any model class of the installed lm-eval, as a peer or as the door to another engine.
+
+A GGUF or named model is written out once as a Hugging Face folder in the model cache, so that the peer runs the same weights
+with the right tokenizer (transformers' own GGUF path loses SmolLM2's digit splitting).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from evalkit.api import Generate, Generated, Loglikelihood, Loglikelihoods, sha256_json
+from evalkit.config import RunConfig
+from evalkit.data import CACHE
+from evalkit.errors import EvalkitError, unknown
+from evalkit.lm.base import LM
+from evalkit.models import Found, find
+
+CHUNK = 64  # requests a call: lm-eval answers a whole call at once, and the journal wants answers as they come
+
+
+class LmEvalLM(LM):
+    """Wraps an lm-eval LM. lm-eval's own caches stay off: they key on arguments alone."""
+
+    def __init__(self, lm: Any, engine: str, weights_sha256: str, settings: dict[str, Any]):
+        self.lm, self.settings = lm, settings
+        self.fingerprint = "sha256:" + sha256_json([engine, weights_sha256, settings, version("lm_eval"), version("torch")])
+
+    @classmethod
+    def load(cls, config: RunConfig, class_name: str) -> LmEvalLM:
+        """Build lm-eval's model class for `config.model_spec`. Raises EvalkitError where lm-eval is missing or refuses."""
+        try:
+            from lm_eval.api.registry import MODEL_REGISTRY, get_model
+        except ImportError:
+            raise EvalkitError("--engine lm_eval:.. needs lm-eval; run `pip install 'evalkit[lm-eval]'`") from None
+        from moe_lm.checkpoint.read import sha256_of
+
+        try:
+            model_class = get_model(class_name)
+        except (KeyError, ValueError):
+            raise unknown("lm_eval model class", class_name, MODEL_REGISTRY) from None
+        folder = exported_folder(find(config.model_spec))
+        settings: dict[str, Any] = {"batch_size": 8, "dtype": config.dtype if config.dtype != "auto" else "float32"}
+        if config.device != "auto":
+            settings["device"] = config.device
+        elif class_name == "hf":
+            settings["device"] = _torch_device()
+        try:
+            lm = model_class(pretrained=str(folder), **settings)
+        except Exception as error:  # the classes raise whatever their engine does
+            raise EvalkitError(f"lm_eval:{class_name} cannot load {config.model_spec}: {_first_line(error)}") from error
+        return cls(lm, f"lm_eval:{class_name}", sha256_of(sorted(p for p in folder.iterdir() if p.is_file())), settings)
+
+    def loglikelihood(self, requests: Sequence[Loglikelihood]) -> Iterator[tuple[int, Loglikelihoods]]:
+        for start in range(0, len(requests), CHUNK):
+            chunk = requests[start : start + CHUNK]
+            pairs = [(r.context, c) for r in chunk for c in r.continuations]
+            answers = iter(self.lm.loglikelihood(_instances("loglikelihood", pairs), disable_tqdm=True))
+            for i, request in enumerate(chunk, start):
+                got = [next(answers) for _ in request.continuations]
+                yield i, Loglikelihoods(tuple(float(a[0]) for a in got), tuple(bool(a[1]) for a in got))
+
+    def loglikelihood_rolling(self, texts: Sequence[str]) -> Iterator[tuple[int, float]]:
+        for i, text in enumerate(texts):
+            (value,) = self.lm.loglikelihood_rolling(_instances("loglikelihood_rolling", [(text,)]), disable_tqdm=True)
+            yield i, float(value)
+
+    def generate(self, requests: Sequence[Generate]) -> Iterator[tuple[int, Generated]]:
+        def settings(i: int) -> tuple[tuple[str, ...], int, float]:
+            return requests[i].until, requests[i].max_new_tokens, requests[i].temperature
+
+        for (until, max_new_tokens, temperature), same in groupby(range(len(requests)), key=settings):
+            if temperature:
+                # lm-eval has no seed a request: a sampled answer would depend on what ran before it
+                raise EvalkitError(f"temperature {temperature}: sampled tasks run on the native engine only")
+            arguments = {"until": list(until), "max_gen_toks": max_new_tokens, "do_sample": False}
+            indices = list(same)
+            for start in range(0, len(indices), CHUNK):
+                chunk = indices[start : start + CHUNK]
+                texts = self.lm.generate_until(_instances("generate_until", [(requests[i].context, dict(arguments)) for i in chunk]), disable_tqdm=True)
+                for i, text in zip(chunk, texts, strict=True):
+                    count = len(self.lm.tok_encode(text)) if hasattr(self.lm, "tok_encode") else 0
+                    yield i, Generated(text, "length" if count >= max_new_tokens else "stop", count)
+
+    def describe(self) -> dict[str, Any]:
+        return {"family": None, "parameters": None, "dtype": self.settings["dtype"], "device": self.settings.get("device", "auto")}
+
+
+def exported_folder(found: Found) -> Path:
+    """A checkpoint as a Hugging Face folder: itself where it is one, else a copy in the model cache, made once."""
+    if found.path.is_dir():
+        return found.path
+    from moe_lm.checkpoint.read import load, sha256_of
+    from moe_lm.checkpoint.write import save
+    from moe_lm.errors import ModelError
+    from moe_lm.upcycle import Upcycle, preserve
+
+    suffix = "-moe" if found.upcycle else ""
+    folder = CACHE / "exported" / f"{found.path.stem}-{sha256_of([found.path])[:12]}{suffix}"
+    if not folder.exists():
+        try:
+            checkpoint = load(found.path)
+        except ModelError as error:
+            raise EvalkitError(str(error)) from None
+        model = preserve(checkpoint.model, Upcycle()) if found.upcycle else checkpoint.model
+        partial = folder.with_name(f"{folder.name}.{os.getpid()}")
+        save(model, checkpoint.tokenizer, partial)
+        try:
+            partial.rename(folder)
+        except OSError:  # another process was first
+            shutil.rmtree(partial)
+    return folder
+
+
+def _instances(kind: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
+    from lm_eval.api.instance import Instance
+
+    return [Instance(request_type=kind, doc={}, arguments=a, idx=i) for i, a in enumerate(arguments)]
+
+
+def _torch_device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

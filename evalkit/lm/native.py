@@ -1,0 +1,142 @@
+"""The native back-end: moe_lm. The one door from the harness to the model package."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from evalkit.api import Generate, Generated, Loglikelihood, Loglikelihoods, sha256_json
+from evalkit.config import RunConfig
+from evalkit.errors import EvalkitError
+from evalkit.lm.base import LM, OnLoad, Tokens
+from evalkit.models import find
+
+if TYPE_CHECKING:
+    from moe_lm.checkpoint.read import Checkpoint
+
+NUMERICS = 1  # raise it when moe_lm's arithmetic changes: old answers then no longer count as this model's
+
+
+class NativeLM(LM):
+    """A moe_lm checkpoint on one device. Answers do not depend on batch, order or what else is asked (CPU)."""
+
+    def __init__(self, checkpoint: Checkpoint, spec: str, recipe: object | None, token_budget: int = 2048, max_running: int = 16):
+        import torch
+        from moe_lm.generator import Generator
+        from moe_lm.scorer import Scorer
+
+        self.spec, self.model, self.tokenizer = spec, checkpoint.model, checkpoint.tokenizer
+        self.scorer = Scorer(self.model, token_budget)
+        self.generator = Generator(self.model, self.tokenizer.decode, self.tokenizer.stop_ids, max_running, token_budget)
+        self.device, self.dtype = str(self.model.embed.weight.device), str(self.model.embed.weight.dtype).removeprefix("torch.")
+        self.kernel = "reference"
+        numerics = [NUMERICS, self.dtype, self.model.embed.weight.device.type, self.kernel, torch.__version__]
+        self.fingerprint = "sha256:" + sha256_json([checkpoint.sha256, repr(recipe), self.tokenizer.sha256(), numerics])
+
+    @classmethod
+    def load(cls, config: RunConfig, on_load: OnLoad | None = None) -> NativeLM:
+        """Find, check and read the model that `config.model_spec` names. Raises EvalkitError in one line."""
+        import torch
+        from moe_lm.checkpoint.read import load
+        from moe_lm.errors import ModelError
+        from moe_lm.upcycle import Upcycle, preserve
+
+        found = find(config.model_spec)
+        device = config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+        if device == "cuda" and not torch.cuda.is_available():
+            raise EvalkitError("--device cuda: no CUDA device is visible to torch; use --device cpu")
+        dtype = config.dtype if config.dtype != "auto" else "float32" if device == "cpu" else "bfloat16"
+        try:
+            checkpoint = load(found.path, getattr(torch, dtype), device, on_load)
+            recipe = Upcycle() if found.upcycle else None
+            if recipe:
+                checkpoint = replace(checkpoint, model=preserve(checkpoint.model, recipe))
+        except ModelError as error:
+            raise EvalkitError(str(error)) from None
+        return cls(checkpoint, config.model_spec, recipe)
+
+    def loglikelihood(self, requests: Sequence[Loglikelihood]) -> Iterator[tuple[int, Loglikelihoods]]:
+        from moe_lm.scorer import ScoreRequest
+
+        encoded = [self._encode(request) for request in requests]
+        for i, scores in self.scorer.score([ScoreRequest(context, continuations) for context, continuations, _, _ in encoded]):
+            _, _, truncated, merged = encoded[i]
+            yield i, Loglikelihoods(tuple(s.logprob for s in scores), tuple(s.is_greedy for s in scores), truncated, merged)
+
+    def _encode(self, request: Loglikelihood) -> tuple[list[int], list[list[int]], int, int]:
+        """Context and continuation ids as lm-eval makes them: the whole text is encoded, then cut where the context ends."""
+        context_text = request.context.rstrip()
+        moved = request.context[len(context_text) :]  # trailing blanks go to the continuation: " A" is one token
+        encode = self.tokenizer.encode
+        if context_text:
+            context = encode(context_text)
+        elif self.tokenizer.prefix_id is not None:
+            context = [self.tokenizer.prefix_id]
+        else:
+            raise EvalkitError("an empty context needs a BOS or end-of-text token, and this tokenizer has neither")
+        continuations, merged = [], 0
+        for text in request.continuations:
+            whole = encode(context_text + moved + text) if context_text else [*context, *self.tokenizer.fast.encode(moved + text, add_special_tokens=False).ids]
+            merged += whole[: len(context)] != context
+            if not (continuation := whole[len(context) :]):
+                raise EvalkitError(f"continuation {text!r} has no token of its own after its context")
+            continuations.append(continuation)
+        limit = self.model.config.max_seq_len - max(len(c) for c in continuations) + 1
+        if request.truncate_above is not None and request.truncate_to is not None and len(context) > request.truncate_above:
+            limit = min(limit, request.truncate_to)
+        truncated = max(0, len(context) - limit)
+        return context[truncated:], continuations, truncated, merged
+
+    def loglikelihood_rolling(self, texts: Sequence[str]) -> Iterator[tuple[int, float]]:
+        from moe_lm.scorer import ScoreRequest
+
+        windows: list[ScoreRequest] = []
+        owner: list[int] = []
+        size = self.model.config.max_seq_len
+        for i, text in enumerate(texts):
+            ids = self.tokenizer.encode(text)
+            if self.tokenizer.prefix_id is not None and self.tokenizer.bos_id is None:
+                ids = [self.tokenizer.prefix_id, *ids]
+            # windows of new tokens, each after as much of the text before as fits
+            for start in range(1, len(ids), size):
+                end = min(start + size, len(ids))
+                windows.append(ScoreRequest(ids[max(0, end - size - 1) : start], [ids[start:end]]))
+                owner.append(i)
+        totals, missing = [0.0] * len(texts), [owner.count(i) for i in range(len(texts))]
+        for w, (score,) in self.scorer.score(windows):
+            totals[owner[w]] += score.logprob
+            missing[owner[w]] -= 1
+            if not missing[owner[w]]:
+                yield owner[w], totals[owner[w]]
+
+    def generate(self, requests: Sequence[Generate]) -> Iterator[tuple[int, Generated]]:
+        from moe_lm.generator import GenerateRequest
+
+        encoded, cut = [], []
+        for request in requests:
+            ids = self.tokenizer.encode(request.context)
+            room = self.model.config.max_seq_len - request.max_new_tokens
+            if room < 1:
+                raise EvalkitError(f"max_new_tokens {request.max_new_tokens} leaves no room for a prompt: max_seq_len is {self.model.config.max_seq_len}")
+            cut.append(max(0, len(ids) - room))
+            encoded.append(GenerateRequest(ids[-room:], request.until, request.max_new_tokens, request.temperature, request.seed))
+        for i, generation in self.generator.generate(encoded):
+            yield i, Generated(generation.text, generation.finish_reason, len(generation.tokens), cut[i])
+
+    def describe(self) -> dict[str, Any]:
+        from moe_lm.count import count
+
+        parameters = count(self.model.config)
+        return {
+            "family": self.model.config.family,
+            "parameters": {"total": parameters.total, "activated": parameters.activated},
+            "dtype": self.dtype,
+            "device": self.device,
+            "kernel": self.kernel,
+            "max_seq_len": self.model.config.max_seq_len,
+        }
+
+    def tokens(self) -> Tokens:
+        used = (self.scorer.usage, self.generator.usage)
+        return Tokens(sum(u.computed for u in used), sum(u.shared for u in used))

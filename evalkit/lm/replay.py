@@ -1,0 +1,51 @@
+"""The replay back-end: a recorded run answers. CI scores, compares and reports without a model."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from evalkit.api import Generate, Generated, Loglikelihood, Loglikelihoods, Request, Response
+from evalkit.errors import EvalkitError
+from evalkit.journal import Journal, request_key
+from evalkit.lm.base import LM
+
+
+class ReplayLM(LM):
+    """Answers with the fingerprint of the run it replays; a request that the run never made is an error, not a guess."""
+
+    def __init__(self, run: str):
+        self.folder = Path(run)
+        try:
+            record = json.loads((self.folder / "run.json").read_text("utf-8"))
+            self.model: dict[str, Any] = record["model"]
+            self.fingerprint = str(self.model["fingerprint"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise EvalkitError(f"replay:{run} needs a run's folder with run.json and journal.sqlite ({error})") from None
+        self.journal = Journal(self.folder / "journal.sqlite", read_only=True)
+
+    def _answers(self, requests: Sequence[Request]) -> Iterator[tuple[int, Response]]:
+        for i, request in enumerate(requests):
+            response = self.journal.get(request_key(self.fingerprint, request))
+            if response is None:
+                raise EvalkitError(
+                    f"replay:{self.folder} holds no answer to a {request.kind} request that begins {request.context[:60]!r}; "
+                    "replay the same tasks, protocol, data and seed as that run"
+                )
+            yield i, response
+
+    def loglikelihood(self, requests: Sequence[Loglikelihood]) -> Iterator[tuple[int, Loglikelihoods]]:
+        for i, response in self._answers(requests):
+            assert isinstance(response, Loglikelihoods)
+            yield i, response
+
+    def loglikelihood_rolling(self, texts: Sequence[str]) -> Iterator[tuple[int, float]]:
+        raise EvalkitError("replay does not record rolling log-likelihoods")
+
+    def generate(self, requests: Sequence[Generate]) -> Iterator[tuple[int, Generated]]:
+        for i, response in self._answers(requests):
+            assert isinstance(response, Generated)
+            yield i, response
+
+    def describe(self) -> dict[str, Any]:
+        return {key: value for key, value in self.model.items() if key not in ("spec", "fingerprint", "engine")}

@@ -1,0 +1,1 @@
+"""Reports: published figure, measured figure, interval and verdict side by side."""

@@ -1,0 +1,168 @@
+"""The runner: RunConfig -> tasks -> documents -> requests -> journal -> scores -> run.json.
+
+All input is checked before the model is loaded, all answers are in the journal as they arrive, all figures come from record.py.
+"""
+
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from evalkit import lm_eval_files
+from evalkit.api import Doc, Generate, Loglikelihood, Request, Response, Task
+from evalkit.config import RunConfig
+from evalkit.data import FolderSource, HubSource, open_source
+from evalkit.errors import EvalkitError, RunIncomplete
+from evalkit.journal import Journal, request_key
+from evalkit.lm import open_lm
+from evalkit.lm.base import LM
+from evalkit.progress import Reporter
+from evalkit.record import SCHEMA, Sample, environment, task_entry, write_run
+from evalkit.registry import resolve_all
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One task with the documents to run, before any model is loaded."""
+
+    task: Task
+    docs: Sequence[Doc]
+    requests: Sequence[Sequence[Request]]  # of each document
+    n_total: int
+    data: dict[str, Any]
+
+
+def run(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
+    """Run, resume or re-score; returns run.json's content. Raises EvalkitError (bad input) or RunIncomplete (stopped early)."""
+    started, clock = datetime.now().astimezone().isoformat(timespec="seconds"), time.monotonic()
+    spec = config.data or ("sample" if config.model is None else "hub")
+    plans = [plan(task, open_source(spec), config.limit) for task in resolve_all(config.tasks)]
+    folder = config.folder
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EvalkitError(f"cannot create {folder}: {error.strerror}; pass --out a writable folder") from None
+    if config.fresh:
+        for name in ("journal.sqlite", "journal.sqlite-wal", "journal.sqlite-shm", "run.json"):
+            (folder / name).unlink(missing_ok=True)
+    journal = Journal(folder / "journal.sqlite")
+    record: dict[str, Any] = {
+        "schema": SCHEMA,
+        "name": config.run_name,
+        "status": "incomplete",
+        "command": " ".join(["evalkit", *sys.argv[1:]]),
+        "started": started,
+        "seconds": 0.0,
+        "limit": config.limit,
+        "seed": config.seed,
+        "model": {"spec": config.model_spec},
+        "tasks": {},
+        "environment": environment(),
+    }
+    samples: dict[str, Sequence[Sample]] = {}
+    try:
+        with _interruptible(), reporter.bar("loading model", 100, unit="hidden") as advance:
+            lm = open_lm(config, lambda done, total: advance(done * 100 // total))
+        record["model"] |= {"fingerprint": lm.fingerprint, "engine": config.engine, **lm.describe()}
+        for each in plans:
+            with _interruptible():
+                samples[each.task.name] = answer(each, lm, journal, reporter)
+            entry = task_entry(each.task, samples[each.task.name], each.n_total)
+            seconds, computed, shared = journal.spent(str(each.task.protocol))
+            record["tasks"][each.task.name] = entry | {
+                "data": each.data,
+                "seconds": round(seconds, 3),
+                "tokens": {"computed": computed, "shared": shared},
+            }
+        record["status"] = "complete"
+    except KeyboardInterrupt:
+        raise RunIncomplete(f"interrupted; {len(journal)} answers are kept in {folder}, run the same command again to go on") from None
+    finally:
+        record["seconds"] = round(time.monotonic() - clock, 3)
+        try:
+            if "fingerprint" in record["model"]:
+                write_run(folder, record, samples)
+        finally:
+            journal.close()
+    lm_eval_files.write(folder / "lm_eval", record, samples)
+    return record
+
+
+def plan(task: Task, source: FolderSource | HubSource, limit: int | None) -> Plan:
+    """Load a task's documents and make their requests. Raises DataError."""
+    docs = task.load(source)
+    chosen = spread(docs, limit)
+    data = {"source": source.kind, "revision": source.revision, "sha256": source.sha256()}
+    return Plan(task, chosen, [task.requests(doc) for doc in chosen], len(docs), data)
+
+
+def spread(docs: Sequence[Doc], limit: int | None) -> Sequence[Doc]:
+    """At most `limit` documents, the groups as even as they can be, the first ones of each; always the same for one limit."""
+    if limit is None or limit >= len(docs):
+        return docs
+    groups: dict[str, list[int]] = {}
+    for i, doc in enumerate(docs):
+        groups.setdefault(doc.group, []).append(i)
+    ordered = list(groups.values())
+    if limit < len(ordered):  # fewer documents than groups: every so many a group
+        return [docs[ordered[k * len(ordered) // limit][0]] for k in range(limit)]
+    rounds = (members[depth] for depth in range(max(map(len, ordered))) for members in ordered if depth < len(members))
+    return [docs[i] for i in sorted(next(rounds) for _ in range(limit))]
+
+
+def answer(plan: Plan, lm: LM, journal: Journal, reporter: Reporter) -> list[Sample]:
+    """Ask the model what the journal does not hold yet, then score every document."""
+    name = str(plan.task.protocol)
+    keys = {request: request_key(lm.fingerprint, request) for requests in plan.requests for request in requests}
+    known: dict[Request, Response] = {}
+    for request, key in keys.items():
+        if (response := journal.get(key)) is not None:
+            known[request] = response
+    if known:
+        reporter.say(f"{name}: {len(known)} of {len(keys)} answers were in the journal")
+    with reporter.bar(name, len(keys), done=len(known)) as advance:
+        last, spent = time.monotonic(), lm.tokens()
+        for request, response in _ask(lm, [request for request in keys if request not in known]):
+            now, tokens = time.monotonic(), lm.tokens()
+            journal.put(keys[request], response, name, now - last, tokens.computed - spent.computed, tokens.shared - spent.shared)
+            last, spent = now, tokens
+            known[request] = response
+            advance(len(known))
+    samples = []
+    for doc, requests in zip(plan.docs, plan.requests, strict=True):
+        responses = [known[request] for request in requests]
+        samples.append(Sample(doc, requests, responses, plan.task.score(doc, responses)))
+    return samples
+
+
+def _ask(lm: LM, requests: Sequence[Request]) -> Iterator[tuple[Request, Response]]:
+    loglikelihoods = [r for r in requests if isinstance(r, Loglikelihood)]
+    generates = [r for r in requests if isinstance(r, Generate)]
+    if loglikelihoods:
+        for i, response in lm.loglikelihood(loglikelihoods):
+            yield loglikelihoods[i], response
+    if generates:
+        for i, generated in lm.generate(generates):
+            yield generates[i], generated
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGTERM (a CI job's time-out) ends a run as Ctrl-C does: what is answered is kept, and it says so."""
+
+    def stop(signum: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        previous = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)

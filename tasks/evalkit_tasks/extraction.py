@@ -1,0 +1,87 @@
+"""Reading the answer out of a GSM8K completion: one function a protocol, each as published unless it says otherwise.
+
+Each takes the completion and the reference answer and returns an `Extraction`.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal
+
+INVALID = "[invalid]"
+_GOLD = re.compile(r"#### (-?[0-9.,]+)")
+_NUMBER = re.compile(r"-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Extraction:
+    """What was read, and whether it is right under each metric."""
+
+    answer: str
+    correct: dict[str, bool]
+
+    @property
+    def failed(self) -> bool:
+        return self.answer == INVALID
+
+
+def gold(reference: str) -> str:
+    """The number after "####", without thousands separators. Raises ValueError where there is none."""
+    match = _GOLD.search(reference)
+    if not match:
+        raise ValueError(f"no '#### number' in {reference[-60:]!r}")
+    return match.group(1).replace(",", "")
+
+
+def last_digits(completion: str, reference: str) -> Extraction:
+    r"""Qwen's: the last \d+, evaluated as Python, equal to the gold. So "20,800" reads as 800, "18.00" as 0, "05" is invalid
+    (Python refuses it), and a negative gold can't match."""
+    runs = re.findall(r"\d+", completion)
+    last = runs[-1] if runs else ""
+    # Python's literals: no leading zero, except for zero itself; other scripts' digits are no literals either
+    valid = last.isascii() and last != "" and (last == "0" * len(last) or last[0] != "0")
+    return Extraction(str(int(last)) if valid else INVALID, {"acc": valid and Decimal(last) == Decimal(gold(reference))})
+
+
+def last_number(completion: str, reference: str) -> Extraction:
+    """Ours: the last number, with its sign, thousands separators and decimals; equal by value."""
+    numbers = [m for m in _NUMBER.finditer(completion)]
+    if not numbers:
+        return Extraction(INVALID, {"acc": False})
+    match = numbers[-1]
+    text = match.group().replace(",", "")
+    # "10-5" ends in 5, not in -5: a minus is a sign only where no digit, letter or bracket stands before it
+    if text.startswith("-") and match.start() and (completion[match.start() - 1].isalnum() or completion[match.start() - 1] in ")]"):
+        text = text[1:]
+    return Extraction(text, {"acc": Decimal(text) == Decimal(gold(reference))})
+
+
+def last_decimal(completion: str, reference: str) -> Extraction:
+    r"""OpenCompass's: the last -?\d+\.\d+|-?\d+ before "Question:", within 1e-6 of the gold."""
+    numbers = re.findall(r"-?\d+\.\d+|-?\d+", completion.split("Question:")[0])
+    if not numbers:
+        return Extraction(INVALID, {"acc": False})
+    return Extraction(numbers[-1], {"acc": abs(Decimal(numbers[-1]) - Decimal(gold(reference))) < Decimal("1e-6")})
+
+
+def lm_eval_filters(completion: str, reference: str) -> Extraction:
+    """lm-eval's two filters and its exact_match, which drops commas, dollars, all up to "#### " and a final full stop."""
+    strict = re.search(r"#### (\-?[0-9\.\,]+)", completion)
+    flexible = re.findall(r"(-?[$0-9.,]{2,})|(-?[0-9]+)", completion)
+    answers = {
+        "exact_match_strict": strict.group(1).strip() if strict else INVALID,
+        "exact_match_flexible": next(part for part in flexible[-1] if part).strip() if flexible else INVALID,
+    }
+    target = _lm_eval_normal(reference)
+    return Extraction(answers["exact_match_strict"], {metric: _lm_eval_normal(a) == target for metric, a in answers.items()})
+
+
+def _lm_eval_normal(text: str) -> str:
+    for pattern in (",", r"\$", r"(?s).*#### ", r"\.$"):
+        text = re.sub(pattern, "", text)
+    return text.lower()
+
+
+EXTRACTIONS: dict[str, Callable[[str, str], Extraction]] = {
+    function.__name__: function for function in (last_digits, last_number, last_decimal, lm_eval_filters)
+}

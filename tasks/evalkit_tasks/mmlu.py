@@ -1,0 +1,142 @@
+"""MMLU: 57 subjects, four options, 14,042 test questions (Hendrycks et al. 2021, arXiv 2009.03300).
+
+A question is one log-likelihood request with four continuations. The shots are the subject's first dev rows, in order.
+Cells are text throughout: pandas, in Qwen's script, reads "None", "NA", "N/A" and "null" as missing and prints "nan"; we do not.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from evalkit.api import DataError, DataSource, Doc, HubTable, Loglikelihood, Loglikelihoods, Request, Response, Scored, Table, Task
+from evalkit_tasks.protocol_files import read_protocols
+
+LETTERS = "ABCD"
+COLUMNS = ("question", *LETTERS, "answer")
+HUB = ("cais/mmlu", "c30699e8356da336a370243923dbaf21066bb9fe")
+
+# the four groups as lm-eval's and Qwen's tables have them
+CATEGORIES: dict[str, list[str]] = {
+    "stem": (
+        "abstract_algebra anatomy astronomy college_biology college_chemistry college_computer_science college_mathematics "
+        "college_physics computer_security conceptual_physics electrical_engineering elementary_mathematics high_school_biology "
+        "high_school_chemistry high_school_computer_science high_school_mathematics high_school_physics high_school_statistics "
+        "machine_learning"
+    ).split(),
+    "humanities": (
+        "formal_logic high_school_european_history high_school_us_history high_school_world_history international_law jurisprudence "
+        "logical_fallacies moral_disputes moral_scenarios philosophy prehistory professional_law world_religions"
+    ).split(),
+    "social_sciences": (
+        "econometrics high_school_geography high_school_government_and_politics high_school_macroeconomics high_school_microeconomics "
+        "high_school_psychology human_sexuality professional_psychology public_relations security_studies sociology us_foreign_policy"
+    ).split(),
+    "other": (
+        "business_ethics clinical_knowledge college_medicine global_facts human_aging management marketing medical_genetics "
+        "miscellaneous nutrition professional_accounting professional_medicine virology"
+    ).split(),
+}
+CATEGORY_OF = {subject: category for category, subjects in CATEGORIES.items() for subject in subjects}
+SUBJECTS = tuple(sorted(CATEGORY_OF))
+# the bundled sample covers these; a folder or the hub must hold all 57
+SAMPLE_SUBJECTS = (
+    "astronomy computer_security elementary_mathematics formal_logic high_school_biology high_school_geography "
+    "high_school_macroeconomics high_school_physics high_school_psychology high_school_statistics high_school_world_history "
+    "nutrition philosophy world_religions"
+).split()
+
+SETTINGS = {
+    "num_fewshot": int,
+    "header": str,
+    "item": str,
+    "shot_end": str,
+    "strip_question": bool,
+    "scores": str,
+    "truncate_above": int,
+    "truncate_to": int,
+}
+
+
+def _from_hub(row: Mapping[str, Any]) -> dict[str, str]:
+    return {"question": row["question"], **dict(zip(LETTERS, row["choices"], strict=True)), "answer": LETTERS[row["answer"]]}
+
+
+def table(subject: str, split: str) -> Table:
+    """One subject's rows of "dev" or "test"."""
+    hub = HubTable(*HUB, f"{subject}/{split}-00000-of-00001.parquet", _from_hub)
+    return Table(f"mmlu/{split}/{subject}_{split}.csv", COLUMNS, hub)
+
+
+class MMLU(Task):
+    name = "mmlu"
+    protocols = read_protocols("mmlu", SETTINGS)
+    default_protocol = "qwen"
+    official_n = 14_042
+    official_sha256 = "02d86e263406bf68e8e8fca57e33db7c1b44e7857a67dbeee4c157d00ef47691"
+
+    @classmethod
+    def tables(cls, source: DataSource) -> list[Table]:
+        return [table(subject, split) for subject in _subjects(source) for split in ("dev", "test")]
+
+    def load(self, source: DataSource) -> list[Doc]:
+        docs = []
+        for subject in _subjects(source):
+            shots, items = source.rows(table(subject, "dev")), source.rows(table(subject, "test"))
+            for split, rows in (("dev", shots), ("test", items)):
+                for number, row in enumerate(rows):
+                    if row["answer"] not in LETTERS or len(row["answer"]) != 1:
+                        path = table(subject, split).path
+                        raise DataError(f"{path} row {number}: the answer is {row['answer']!r}, expected one of A, B, C, D")
+            if len(shots) < self.protocol.settings["num_fewshot"]:
+                raise DataError(f"{table(subject, 'dev').path} holds {len(shots)} rows, {self.protocol} needs {self.protocol.settings['num_fewshot']}")
+            prefix = self._prefix(subject, shots)
+            docs += [Doc(f"{subject}/{i}", subject, row, prefix) for i, row in enumerate(items)]
+        return docs
+
+    def requests(self, doc: Doc) -> Sequence[Request]:
+        settings = self.protocol.settings
+        letters = settings["scores"] == "letters"
+        continuations = tuple(" " + (letter if letters else doc.fields[letter]) for letter in LETTERS)
+        return [
+            Loglikelihood(
+                doc.prefix + self._item(doc.fields),
+                continuations,
+                truncate_above=settings["truncate_above"] or None,
+                truncate_to=settings["truncate_to"] or None,
+            )
+        ]
+
+    def score(self, doc: Doc, responses: Sequence[Response]) -> Scored:
+        (response,) = responses
+        assert isinstance(response, Loglikelihoods)
+        gold = LETTERS.index(doc.fields["answer"])
+        # ties go to the earlier letter, as numpy's argmax does in every harness compared with
+        chosen = _argmax(response.logprobs)
+        metrics = {"acc": float(chosen == gold)}
+        if self.protocol.settings["scores"] == "texts":
+            # lm-eval's acc_norm: by characters of the option
+            chosen = _argmax([p / max(1, len(doc.fields[letter])) for p, letter in zip(response.logprobs, LETTERS, strict=True)])
+            metrics["acc_norm"] = float(chosen == gold)
+        return Scored(metrics, LETTERS[chosen], doc.fields["answer"])
+
+    def category(self, group: str) -> str | None:
+        return CATEGORY_OF[group]
+
+    def _prefix(self, subject: str, shots: list[dict[str, Any]]) -> str:
+        settings = self.protocol.settings
+        header = settings["header"].format(subject=subject.replace("_", " "))
+        return header + "".join(
+            f"{self._item(row)} {row['answer'] if settings['scores'] == 'letters' else row[row['answer']]}{settings['shot_end']}"
+            for row in shots[: settings["num_fewshot"]]
+        )
+
+    def _item(self, row: Mapping[str, Any]) -> str:
+        question = row["question"].strip() if self.protocol.settings["strip_question"] else row["question"]
+        return self.protocol.settings["item"].format(question=question, **{letter: row[letter] for letter in LETTERS})
+
+
+def _subjects(source: DataSource) -> Sequence[str]:
+    return SAMPLE_SUBJECTS if source.kind == "sample" else SUBJECTS
+
+
+def _argmax(values: Sequence[float]) -> int:
+    return max(range(len(values)), key=lambda i: (values[i], -i))
