@@ -1,6 +1,6 @@
 """The task API: all that a task adapter imports from evalkit, and all that the harness knows of a task.
 
-    Task under a Protocol -> docs -> requests (instances) -> responses -> Scored -> aggregation
+Task under a Protocol -> docs -> requests (instances) -> responses -> Scored -> aggregation
 """
 
 import hashlib
@@ -8,7 +8,8 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Protocol as Interface
+from typing import Any, ClassVar, Literal
+from typing import Protocol as Interface
 
 from evalkit.errors import DataError
 

@@ -48,7 +48,9 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="run a model on benchmarks under named protocols", description="Run, resume or re-score.")
     # no defaults here: what is left out comes from --config, then from RunConfig
     run.add_argument("--tasks", metavar="T[,T]", help="mmlu, gsm8k, or with a protocol: gsm8k@lm-eval (see evalkit ls tasks)")
-    run.add_argument("--model", metavar="SPEC", help=f"hub id, folder, .gguf file, or a name from evalkit ls models (default: {DEMO_MODEL})")
+    run.add_argument(
+        "--model", metavar="SPEC", help=f"hub id, folder, .gguf file, or a name from evalkit ls models (default: {DEMO_MODEL})"
+    )
     run.add_argument("--engine", help="native, lm_eval:hf, lm_eval:vllm, .., replay:RUN (default: native)")
     run.add_argument("--data", help="hub, sample, or a folder (default: EVALKIT_DATA, else hub; sample for the demo model)")
     run.add_argument("--limit", type=int, metavar="N", help="at most N documents a task, spread over its subjects, always the same ones")
@@ -102,9 +104,9 @@ def _run(arguments: argparse.Namespace) -> int:
     from evalkit.runner import run
 
     reporter = Reporter(config.quiet)
-    if config.model is None:
-        what = "on the bundled sample" if config.data in (None, "sample") else f"on {config.data}"
-        reporter.say(f"demo: SmolLM2-135M upcycled to a mixture of experts, {what}; these figures compare with nothing published")
+    if config.is_demo:
+        what = "the bundled sample" if config.data_spec == "sample" else config.data_spec
+        reporter.say(f"demo: SmolLM2-135M upcycled to a mixture of experts, on {what}; its figures compare with nothing published")
     record = run(config, reporter)
     console = Console()
     if not console.is_terminal:

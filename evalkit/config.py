@@ -46,12 +46,22 @@ class RunConfig:
         return self.model or DEMO_MODEL
 
     @property
+    def is_demo(self) -> bool:
+        """No model was named, and none is replayed: the demo model answers."""
+        return self.model is None and not self.engine.startswith("replay:")
+
+    @property
+    def data_spec(self) -> str:
+        """The hub for a named model, the bundled sample for the demo; an explicit choice wins."""
+        return self.data or ("sample" if self.model is None else "hub")
+
+    @property
     def run_name(self) -> str:
         """The run's folder: given, or made of model, engine, tasks, data and limit, so that the same command finds its run again."""
         if self.name:
             return self.name
         model = Path(self.model_spec).name.removesuffix(".gguf") or "model"
-        parts = [model, "+".join(self.tasks), Path(self.data or "sample").name]
+        parts = [model, "+".join(self.tasks), Path(self.data_spec).name]
         parts += [self.engine] if self.engine != "native" else []
         parts += [f"limit{self.limit}"] if self.limit else []
         parts += [f"seed{self.seed}"] if self.seed else []

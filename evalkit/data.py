@@ -113,7 +113,9 @@ class HubSource(_Source):
             rows = pyarrow.parquet.read_table(path).to_pylist()
         except (HfHubHTTPError, LocalEntryNotFoundError, OSError, pyarrow.ArrowException) as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise DataError(f"cannot fetch {hub.file} of {hub.repo}@{hub.revision[:12]} from the hub ({reason}); try again, or --data DIR") from None
+            raise DataError(
+                f"cannot fetch {hub.file} of {hub.repo}@{hub.revision[:12]} from the hub ({reason}); try again, or --data DIR"
+            ) from None
         self.revision = hub.revision
         for number, row in enumerate(rows):
             try:

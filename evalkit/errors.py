@@ -1,8 +1,8 @@
 """What can go wrong, and the exit code that says so. Every message is one line: what is wrong, the value, the fix.
 
-    EvalkitError           2   wrong use, bad input, not comparable
-    +-- DataError          2   a data file is missing, malformed, or not what its checksum says
-    +-- RunIncomplete      4   the run stopped early; what is done is kept
+EvalkitError           2   wrong use, bad input, not comparable
++-- DataError          2   a data file is missing, malformed, or not what its checksum says
++-- RunIncomplete      4   the run stopped early; what is done is kept
 """
 
 import difflib

@@ -32,16 +32,27 @@ class Journal:
         if read_only and not path.exists():
             raise EvalkitError(f"{path} does not exist; is it a run's folder?")
         self._lock = None if read_only else _lock(path.with_suffix(".lock"))
-        with _errors(path):
+        self._db: sqlite3.Connection = None  # type: ignore[assignment]
+        try:
+            self._open(read_only)
+        except EvalkitError:
+            self.close()
+            raise
+
+    def _open(self, read_only: bool) -> None:
+        with _errors(self.path):
             # a reader must not need write access to the folder, as WAL's shared memory file does
-            self._db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro" if read_only else path, uri=read_only, isolation_level=None)
+            target = f"{self.path.absolute().as_uri()}?mode=ro" if read_only else self.path
+            self._db = sqlite3.connect(target, uri=read_only, isolation_level=None)
             if not read_only:
                 self._db.execute("PRAGMA journal_mode=WAL")
                 self._db.execute("PRAGMA synchronous=NORMAL")
                 self._create()
             found = self._db.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
         if found is None or found[0] != str(SCHEMA):
-            raise EvalkitError(f"{path} has journal schema {found and found[0]}, this evalkit reads {SCHEMA}; use --fresh or another --name")
+            raise EvalkitError(
+                f"{self.path} has journal schema {found and found[0]}, this evalkit reads {SCHEMA}; use --fresh or another --name"
+            )
 
     def _create(self) -> None:
         with self._transaction():
@@ -90,11 +101,10 @@ class Journal:
 
     def close(self) -> None:
         """Fold the write-ahead log into the file and let go of the lock."""
-        try:
+        if self._db:
             self._db.close()
-        finally:
-            if self._lock:
-                self._lock.close()
+        if self._lock:
+            self._lock.close()
 
 
 @contextmanager
@@ -104,7 +114,9 @@ def _errors(path: Path) -> Iterator[None]:
         yield
     except sqlite3.OperationalError as error:
         if "full" in str(error) or "disk I/O" in str(error):
-            raise RunIncomplete(f"cannot write {path}: {error}; free some space and run the same command again, nothing answered is lost") from None
+            raise RunIncomplete(
+                f"cannot write {path}: {error}; free some space and run the same command again, nothing answered is lost"
+            ) from None
         raise EvalkitError(f"cannot use {path}: {error}; is the folder writable and the file a run's journal?") from None
     except sqlite3.DatabaseError as error:
         raise EvalkitError(f"{path} is not a readable journal ({error}); use --fresh to start anew or --name for another run") from None
@@ -126,4 +138,4 @@ def _lock(path: Path) -> Any:
 def _decode(fields: dict[str, Any]) -> Response:
     if "text" in fields:
         return Generated(**fields)
-    return Loglikelihoods(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
+    return Loglikelihoods(tuple(fields["logprobs"]), tuple(fields["is_greedy"]), fields["truncated"], fields["merged"])

@@ -27,7 +27,9 @@ def write(folder: Path, record: Mapping[str, Any], samples: Mapping[str, Sequenc
         for sample in task_samples:
             leaves.setdefault(f"{name}_{sample.doc.group}" if "subjects" in record["tasks"][name] else name, []).append(sample)
         for leaf, members in leaves.items():
-            write_atomically(target / f"samples_{leaf}_{time}.jsonl", (json.dumps(row, ensure_ascii=False) + "\n" for row in _rows(members)))
+            write_atomically(
+                target / f"samples_{leaf}_{time}.jsonl", (json.dumps(row, ensure_ascii=False) + "\n" for row in _rows(members))
+            )
     write_atomically(target / f"results_{time}.json", [json.dumps(_results(record), indent=2, ensure_ascii=False)])
 
 

@@ -101,7 +101,7 @@ def _named(name: str, model: NamedModel) -> Path:
     with open(path, "rb") as f:
         digest = hashlib.file_digest(f, "sha256").hexdigest()
     if digest != model.sha256:
-        raise EvalkitError(f"model {name}: {path} has sha256 {digest[:16]}.., expected {model.sha256[:16]}..; delete it and fetch it again")
+        raise EvalkitError(f"model {name}: {path} has sha256 {digest[:16]}, expected {model.sha256[:16]}; delete it and fetch it again")
     return path
 
 
@@ -121,7 +121,9 @@ def _hub_folder(spec: str) -> Path:
     try:
         return Path(snapshot_download(repo, revision=revision or None, allow_patterns=["*.safetensors", "*.json", "*.jinja"]))
     except Exception as error:
-        raise EvalkitError(f"model {spec} is not to be had from the hub ({_first_line(error)}); is the name right and the network up?") from None
+        raise EvalkitError(
+            f"model {spec} is not to be had from the hub ({_first_line(error)}); is the name right and the network up?"
+        ) from None
 
 
 def _first_line(error: Exception) -> str:

@@ -1,19 +1,15 @@
 """Progress on a terminal (rich, with rate and time left), a line now and then where there is none, nothing when quiet."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
 LINE_EVERY = 30.0  # seconds between lines in a log
-
-
-class Advance(Protocol):
-    def __call__(self, done: int) -> None: ...
+Advance = Callable[[int], None]  # (steps done so far)
 
 
 class _Rate(ProgressColumn):
@@ -37,7 +33,14 @@ class Reporter:
         """A bar for `total` steps of which `done` were done before; the rate counts only the new ones."""
         if self.console.is_terminal and not self.quiet:
             count = [] if unit == "hidden" else [MofNCompleteColumn(), _Rate()]
-            columns = [TextColumn("{task.description:<18}"), BarColumn(), *count, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn()]
+            columns = [
+                TextColumn("{task.description:<18}"),
+                BarColumn(),
+                *count,
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+            ]
             with Progress(*columns, console=self.console) as progress:
                 task = progress.add_task(label, total=total, completed=done)
                 yield lambda now: progress.update(task, completed=now)

@@ -88,7 +88,9 @@ def task_entry(task: Task, samples: Sequence[Sample], n_total: int) -> dict[str,
 def _metrics(task: Task, by_group: dict[str, list[Sample]]) -> dict[str, Any]:
     first = next(iter(by_group.values()))[0]
     return {
-        metric: average({g: [s.scored.metrics[metric] for s in members] for g, members in by_group.items()}, task.protocol.averaging).as_json()
+        metric: average(
+            {g: [s.scored.metrics[metric] for s in members] for g, members in by_group.items()}, task.protocol.averaging
+        ).as_json()
         for metric in first.scored.metrics
     }
 
@@ -119,7 +121,9 @@ def write_atomically(path: Path, lines: Iterable[str]) -> None:
             os.fsync(f.fileno())
         partial.replace(path)
     except OSError as error:
-        raise RunIncomplete(f"cannot write {path}: {error.strerror}; the answers are kept in the journal, run the same command again") from None
+        raise RunIncomplete(
+            f"cannot write {path}: {error.strerror}; the answers are kept in the journal, run the same command again"
+        ) from None
 
 
 def write_run(folder: Path, record: dict[str, Any], samples: dict[str, Sequence[Sample]]) -> None:

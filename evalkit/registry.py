@@ -1,5 +1,7 @@
 """Names -> tasks. `mmlu` is `mmlu` under its default protocol, `mmlu@lm-eval` names another."""
 
+from collections.abc import Sequence
+
 from evalkit.api import Task
 from evalkit.errors import EvalkitError, unknown
 
@@ -24,12 +26,16 @@ def resolve(spec: str) -> Task:
     return cls(cls.protocols[protocol])
 
 
-def resolve_all(specs: tuple[str, ...]) -> list[Task]:
-    """One Task a spec, in order. Raises EvalkitError where none is given or one is given twice."""
+def resolve_all(specs: Sequence[str]) -> dict[str, Task]:
+    """One Task a spec, in order, by the name it bears in run.json: the task's, or task@protocol where one is given twice.
+
+    Raises EvalkitError where none is given, or the same task under the same protocol twice.
+    """
     tasks = [resolve(spec) for spec in specs]
-    keys = [str(task.protocol) for task in tasks]
     if not tasks:
         raise EvalkitError("no task given; try --tasks mmlu,gsm8k")
-    if len(set(keys)) < len(keys):
-        raise EvalkitError(f"a task is given twice: {', '.join(keys)}")
-    return tasks
+    names = [task.name for task in tasks]
+    named = {str(task.protocol) if names.count(task.name) > 1 else task.name: task for task in tasks}
+    if len(named) < len(tasks):
+        raise EvalkitError(f"a task is given twice: {', '.join(str(task.protocol) for task in tasks)}")
+    return named

@@ -39,8 +39,7 @@ class Plan:
 def run(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
     """Run, resume or re-score; returns run.json's content. Raises EvalkitError (bad input) or RunIncomplete (stopped early)."""
     started, clock = datetime.now().astimezone().isoformat(timespec="seconds"), time.monotonic()
-    spec = config.data or ("sample" if config.model is None else "hub")
-    plans = [plan(task, open_source(spec), config.limit) for task in resolve_all(config.tasks)]
+    plans = {name: plan(task, open_source(config.data_spec), config.limit) for name, task in resolve_all(config.tasks).items()}
     folder = config.folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -68,12 +67,11 @@ def run(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
         with _interruptible(), reporter.bar("loading model", 100, unit="hidden") as advance:
             lm = open_lm(config, lambda done, total: advance(done * 100 // total))
         record["model"] |= {"fingerprint": lm.fingerprint, "engine": config.engine, **lm.describe()}
-        for each in plans:
+        for name, each in plans.items():
             with _interruptible():
-                samples[each.task.name] = answer(each, lm, journal, reporter)
-            entry = task_entry(each.task, samples[each.task.name], each.n_total)
+                samples[name] = answer(each, lm, journal, reporter)
             seconds, computed, shared = journal.spent(str(each.task.protocol))
-            record["tasks"][each.task.name] = entry | {
+            record["tasks"][name] = task_entry(each.task, samples[name], each.n_total) | {
                 "data": each.data,
                 "seconds": round(seconds, 3),
                 "tokens": {"computed": computed, "shared": shared},

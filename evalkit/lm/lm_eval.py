@@ -82,7 +82,9 @@ class LmEvalLM(LM):
             indices = list(same)
             for start in range(0, len(indices), CHUNK):
                 chunk = indices[start : start + CHUNK]
-                texts = self.lm.generate_until(_instances("generate_until", [(requests[i].context, dict(arguments)) for i in chunk]), disable_tqdm=True)
+                texts = self.lm.generate_until(
+                    _instances("generate_until", [(requests[i].context, dict(arguments)) for i in chunk]), disable_tqdm=True
+                )
                 for i, text in zip(chunk, texts, strict=True):
                     count = len(self.lm.tok_encode(text)) if hasattr(self.lm, "tok_encode") else 0
                     yield i, Generated(text, "length" if count >= max_new_tokens else "stop", count)

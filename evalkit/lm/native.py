@@ -23,6 +23,7 @@ class NativeLM(LM):
 
     def __init__(self, checkpoint: Checkpoint, spec: str, recipe: object | None, token_budget: int = 2048, max_running: int = 16):
         import torch
+
         from moe_lm.generator import Generator
         from moe_lm.scorer import Scorer
 
@@ -38,6 +39,7 @@ class NativeLM(LM):
     def load(cls, config: RunConfig, on_load: OnLoad | None = None) -> NativeLM:
         """Find, check and read the model that `config.model_spec` names. Raises EvalkitError in one line."""
         import torch
+
         from moe_lm.checkpoint.read import load
         from moe_lm.errors import ModelError
         from moe_lm.upcycle import Upcycle, preserve
@@ -77,7 +79,11 @@ class NativeLM(LM):
             raise EvalkitError("an empty context needs a BOS or end-of-text token, and this tokenizer has neither")
         continuations, merged = [], 0
         for text in request.continuations:
-            whole = encode(context_text + moved + text) if context_text else [*context, *self.tokenizer.fast.encode(moved + text, add_special_tokens=False).ids]
+            whole = (
+                encode(context_text + moved + text)
+                if context_text
+                else [*context, *self.tokenizer.fast.encode(moved + text, add_special_tokens=False).ids]
+            )
             merged += whole[: len(context)] != context
             if not (continuation := whole[len(context) :]):
                 raise EvalkitError(f"continuation {text!r} has no token of its own after its context")
@@ -118,7 +124,9 @@ class NativeLM(LM):
             ids = self.tokenizer.encode(request.context)
             room = self.model.config.max_seq_len - request.max_new_tokens
             if room < 1:
-                raise EvalkitError(f"max_new_tokens {request.max_new_tokens} leaves no room for a prompt: max_seq_len is {self.model.config.max_seq_len}")
+                raise EvalkitError(
+                    f"max_new_tokens {request.max_new_tokens} leaves no room for a prompt: max_seq_len is {self.model.config.max_seq_len}"
+                )
             cut.append(max(0, len(ids) - room))
             encoded.append(GenerateRequest(ids[-room:], request.until, request.max_new_tokens, request.temperature, request.seed))
         for i, generation in self.generator.generate(encoded):

@@ -48,4 +48,4 @@ class ReplayLM(LM):
             yield i, response
 
     def describe(self) -> dict[str, Any]:
-        return {key: value for key, value in self.model.items() if key not in ("spec", "fingerprint", "engine")}
+        return {key: value for key, value in self.model.items() if key not in ("fingerprint", "engine")}

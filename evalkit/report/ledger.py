@@ -88,5 +88,3 @@ def published_for(spec: str, task: str) -> tuple[Cell, Column] | None:
             if row.is_model(spec) and task in row.cells:
                 return row.cells[task], next(c for c in table.columns if c.task == task)
     return None
-
-

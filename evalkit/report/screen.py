@@ -61,7 +61,9 @@ def _remarks(key: str, entry: Mapping[str, Any]) -> list[str]:
     tokens = entry["tokens"]
     if tokens["computed"]:
         total = tokens["computed"] + tokens["shared"]
-        remarks.append(f"{key}: {entry['seconds']:.0f} s, {tokens['computed']:,} tokens computed of {total:,} ({tokens['shared'] / total:.0%} shared)")
+        remarks.append(
+            f"{key}: {entry['seconds']:.0f} s, {tokens['computed']:,} tokens computed of {total:,} ({tokens['shared'] / total:.0%} shared)"
+        )
     return remarks
 
 

@@ -10,7 +10,19 @@ from evalkit.report.ledger import Cell, Column, PublishedTable, Row
 from evalkit.report.verdict import Verdict, verdict
 
 FIELDS = (
-    *("model", "task", "published", "measured", "ci95_low", "ci95_high", "difference", "verdict", "reason", "protocol", "published_protocol"),
+    *(
+        "model",
+        "task",
+        "published",
+        "measured",
+        "ci95_low",
+        "ci95_high",
+        "difference",
+        "verdict",
+        "reason",
+        "protocol",
+        "published_protocol",
+    ),
     *("n", "n_total", "data", "data_sha256", "fingerprint", "run", "origin", "note"),
 )
 
@@ -79,7 +91,12 @@ def _record(line: Line) -> dict[str, Any]:
     judged = line.verdict
     record: dict[str, Any] = {"model": line.model, "task": line.task, "verdict": judged.word, "reason": judged.reason}
     if line.cell:
-        record |= {"published": line.cell.value, "published_protocol": line.cell.protocol, "origin": line.cell.origin, "note": line.cell.note}
+        record |= {
+            "published": line.cell.value,
+            "published_protocol": line.cell.protocol,
+            "origin": line.cell.origin,
+            "note": line.cell.note,
+        }
     if line.measured and line.estimate and line.run:
         value, low, high = (round(x, 4) for x in line.estimate)
         record |= {"measured": value, "ci95_low": low, "ci95_high": high, "protocol": line.measured["protocol"]}
@@ -122,9 +139,24 @@ def _grid_cell(line: Line) -> str:
 def _row(line: Line) -> tuple[str, ...]:
     published = f"{line.cell.value:.{line.column.decimals}f}" if line.cell and line.column else "-"
     if line.measured is None or line.estimate is None:
-        return (line.model, line.task, published, "-", "-", "-", str(line.verdict), f"({line.cell.protocol or 'unpublished'})" if line.cell else "-", "-", "-")
+        return (
+            line.model,
+            line.task,
+            published,
+            "-",
+            "-",
+            "-",
+            str(line.verdict),
+            f"({line.cell.protocol or 'unpublished'})" if line.cell else "-",
+            "-",
+            "-",
+        )
     value, low, high = line.estimate
-    n = f"{line.measured['n']:,}" if line.measured["n"] == line.measured["n_total"] else f"{line.measured['n']:,} of {line.measured['n_total']:,}"
+    n = (
+        f"{line.measured['n']:,}"
+        if line.measured["n"] == line.measured["n_total"]
+        else f"{line.measured['n']:,} of {line.measured['n_total']:,}"
+    )
     difference = f"{value - line.cell.value:+.1f}" if line.cell else "-"
     protocol = f"{line.task}@{line.measured['protocol']}"
     data = f"{line.measured['data']['source']} {line.measured['data']['sha256'][:8]}"
@@ -135,8 +167,8 @@ def _notes(line: Line) -> Iterator[str]:
     if line.cell:
         yield line.cell.origin + (f"; {line.cell.note}" if line.cell.note else "")
     if line.run and line.measured:
-        run = line.run
-        yield f"measured in run {run['name']} with {run['model']['engine']}, {run['model'].get('dtype')}, model {run['model']['fingerprint'][:19]}"
+        model = line.run["model"]
+        yield f"measured in run {line.run['name']} with {model['engine']}, {model.get('dtype')}, model {model['fingerprint'][:19]}"
 
 
 def _markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -136,9 +136,7 @@ def from_hf(raw: Mapping[str, Any]) -> ModelConfig:
 def to_hf(config: ModelConfig, dtype: str = "float32") -> dict[str, Any]:
     """The config.json that makes transformers build the same model; `from_hf(to_hf(c)) == c`."""
     raw: dict[str, Any] = {
-        "architectures": [
-            {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen2_moe": "Qwen2MoeForCausalLM"}[config.family]
-        ],
+        "architectures": [{"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen2_moe": "Qwen2MoeForCausalLM"}[config.family]],
         "model_type": config.family,
         "vocab_size": config.vocab_size,
         "hidden_size": config.hidden_size,

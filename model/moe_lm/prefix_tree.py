@@ -7,7 +7,6 @@ so that which other sequences there are never moves a block's bounds (see `moe_l
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from os.path import commonprefix
 
 BLOCK = 32
 
@@ -17,7 +16,7 @@ class Node:
     """A run of tokens that begins at position `start` of every member; a leaf is one whole rest of one sequence."""
 
     start: int
-    tokens: Sequence[int]
+    tokens: tuple[int, ...]
     members: list[int]  # indices into the sequences
     parent: "Node | None" = None
     children: list["Node"] = field(default_factory=list)
@@ -38,7 +37,7 @@ class Node:
             level = [child for node in level for child in node.children]
 
 
-def build(sequences: Sequence[Sequence[int]]) -> list[Node]:
+def build(sequences: Sequence[tuple[int, ...]]) -> list[Node]:
     """The roots of the tree over `sequences` (all distinct and not empty), in order of first appearance.
 
     Every position of every sequence lies in exactly one node on its path; every sequence ends in a leaf of its own,
@@ -47,7 +46,7 @@ def build(sequences: Sequence[Sequence[int]]) -> list[Node]:
     return _split(sequences, list(range(len(sequences))), 0, None)
 
 
-def _split(sequences: Sequence[Sequence[int]], members: list[int], start: int, parent: Node | None) -> list[Node]:
+def _split(sequences: Sequence[tuple[int, ...]], members: list[int], start: int, parent: Node | None) -> list[Node]:
     groups: dict[tuple[int, ...], list[int]] = {}
     for i in members:
         rest = sequences[i][start : start + BLOCK]
@@ -58,10 +57,15 @@ def _split(sequences: Sequence[Sequence[int]], members: list[int], start: int, p
         if len(group) == 1:
             nodes.append(Node(start, sequences[group[0]][start:], group, parent))
             continue
-        first, last = min(group, key=sequences.__getitem__), max(group, key=sequences.__getitem__)
-        shared = commonprefix([list(sequences[i][start:]) for i in (first, last)])
-        shared = shared[: len(shared) // BLOCK * BLOCK]
+        shared = _shared_blocks([sequences[i][start:] for i in group])
         node = Node(start, shared, group, parent)
         node.children = _split(sequences, group, node.end, node)
         nodes.append(node)
     return nodes
+
+
+def _shared_blocks(rests: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """The longest run of whole blocks that all begin with."""
+    first, last = min(rests), max(rests)  # what the first and the last in lexical order share, all share
+    length = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
+    return first[: length // BLOCK * BLOCK]

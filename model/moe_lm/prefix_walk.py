@@ -8,7 +8,7 @@ from torch import Tensor
 
 from moe_lm.batch import KVCache, Leaf, Past, forward
 from moe_lm.model import Decoder
-from moe_lm.prefix_tree import Node
+from moe_lm.prefix_tree import BLOCK, Node
 
 T = TypeVar("T")
 Caches = dict[int, KVCache]  # id(node) -> keys and values of all tokens up to node.end
@@ -55,5 +55,6 @@ def prefill(model: Decoder, new: list[tuple[Sequence[int], Past]], token_budget:
     if len(new) > 1:
         return forward(model, new)
     ((tokens, past),) = new
-    pieces = [tokens[i : i + token_budget] for i in range(0, len(tokens), token_budget)]
+    size = max(BLOCK, token_budget // BLOCK * BLOCK)  # whole blocks, as attention is computed in (see `moe_lm.batch`)
+    pieces = [tokens[i : i + size] for i in range(0, len(tokens), size)]
     return [torch.cat([forward(model, [(piece, past)])[0] for piece in pieces])]

@@ -82,7 +82,7 @@ class Scorer:
             for c, continuation in enumerate(request.continuations):
                 tokens = (*request.context, *continuation[:-1])
                 if len(tokens) > limit:
-                    raise ModelError(f"a request of {len(tokens)} tokens exceeds the model's max_seq_len of {limit}; shorten it before scoring")
+                    raise ModelError(f"a request of {len(tokens)} tokens exceeds the model's max_seq_len of {limit}; shorten it")
                 first = len(request.context) - 1
                 wants[tokens] += [_Want(first + j, token, i, c, j) for j, token in enumerate(continuation)]
             self.usage.requested += sum(map(len, {tuple(c[:-1]) for c in request.continuations})) + len(request.context)

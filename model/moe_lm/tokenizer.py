@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
 from tokenizers import Tokenizer as FastTokenizer
 
 from moe_lm.errors import ModelError
@@ -56,7 +56,8 @@ class Tokenizer:
         """Raises ModelError, by name, for a tokenizer model or pre-tokenizer that is not built here."""
         model, pre = metadata.get("tokenizer.ggml.model"), metadata.get("tokenizer.ggml.pre")
         if model != "gpt2" or pre not in _PRE_TYPES:
-            raise ModelError(f"GGUF tokenizer {model!r} with pre-tokenizer {pre!r} is not supported; known: gpt2 with {', '.join(_PRE_TYPES)}")
+            known = ", ".join(_PRE_TYPES)
+            raise ModelError(f"GGUF tokenizer {model!r} with pre-tokenizer {pre!r} is not supported; known: gpt2 with {known}")
         tokens, kinds = metadata["tokenizer.ggml.tokens"], metadata["tokenizer.ggml.token_type"]
         merges = [tuple(merge.split(" ", 1)) for merge in metadata["tokenizer.ggml.merges"]]
         fast = FastTokenizer(models.BPE(vocab={t: i for i, t in enumerate(tokens)}, merges=merges, fuse_unk=False, byte_fallback=False))
@@ -68,10 +69,14 @@ class Tokenizer:
         for kind, special in ((_CONTROL, True), (_USER_DEFINED, False)):
             fast.add_tokens([AddedToken(t, normalized=False, special=special) for t, k in zip(tokens, kinds, strict=True) if k == kind])
         wants_bos = metadata.get("tokenizer.ggml.add_bos_token", False)
+        bos_id = metadata["tokenizer.ggml.bos_token_id"] if wants_bos else None
+        if bos_id is not None:  # for those who read the saved tokenizer.json; `encode` leaves post-processing out
+            bos = tokens[bos_id]
+            fast.post_processor = processors.TemplateProcessing(single=[bos, "$A"], special_tokens=[(bos, bos_id)])
         eos = metadata.get("tokenizer.ggml.eos_token_id")
         return cls(
             fast,
-            metadata["tokenizer.ggml.bos_token_id"] if wants_bos else None,
+            bos_id,
             () if eos is None else (eos,),
             metadata.get("tokenizer.chat_template"),
         )

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from moe_lm.config import ModelConfig, MoEConfig
+from moe_lm.config import MoEConfig
 from moe_lm.errors import ModelError
-from moe_lm.model import FFN, Decoder, MoE
+from moe_lm.model import FFN, Decoder, Layer, MoE
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Upcycle:
 
     num_experts: int = 8
     num_experts_per_tok: int = 2
-    moe_intermediate_size: int = 256
+    moe_intermediate_size: int = 128
     seed: int = 0
 
 
@@ -44,6 +44,9 @@ def preserve(dense: Decoder, recipe: Upcycle) -> Decoder:
     sparse.embed, sparse.norm, sparse.lm_head = dense.embed, dense.norm, dense.lm_head
     rng = torch.Generator().manual_seed(recipe.seed)
     for new, old in zip(sparse.layers, dense.layers, strict=True):
+        assert isinstance(new, Layer)
+        assert isinstance(old, Layer)
+        assert isinstance(old.ffn, FFN)
         new.input_norm, new.post_attention_norm = old.input_norm, old.post_attention_norm
         new.attention.o_proj = old.attention.o_proj
         for name in ("q_proj", "k_proj", "v_proj"):

@@ -1,6 +1,7 @@
 """The task adapters. They import evalkit's task API and nothing else of it; the harness finds them through `TASKS`."""
 
+from evalkit.api import Task
 from evalkit_tasks.gsm8k import GSM8K
 from evalkit_tasks.mmlu import MMLU
 
-TASKS = {task.name: task for task in (MMLU, GSM8K)}
+TASKS: dict[str, type[Task]] = {task.name: task for task in (MMLU, GSM8K)}

@@ -87,7 +87,8 @@ class MMLU(Task):
                         path = table(subject, split).path
                         raise DataError(f"{path} row {number}: the answer is {row['answer']!r}, expected one of A, B, C, D")
             if len(shots) < self.protocol.settings["num_fewshot"]:
-                raise DataError(f"{table(subject, 'dev').path} holds {len(shots)} rows, {self.protocol} needs {self.protocol.settings['num_fewshot']}")
+                needed = self.protocol.settings["num_fewshot"]
+                raise DataError(f"{table(subject, 'dev').path} holds {len(shots)} rows, {self.protocol} needs {needed}")
             prefix = self._prefix(subject, shots)
             docs += [Doc(f"{subject}/{i}", subject, row, prefix) for i, row in enumerate(items)]
         return docs

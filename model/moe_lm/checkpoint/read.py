@@ -63,7 +63,13 @@ def _load_gguf(path: Path, dtype: torch.dtype, device: str, progress: Progress |
         return torch.from_numpy(np.ascontiguousarray(array) if array.flags.writeable else array.copy())
 
     model = _assemble(config, gguf_pieces, set(file.tensors) - {"rope_freqs.weight"}, read, path, dtype, device, progress)
-    return Checkpoint(model, Tokenizer.from_gguf(file.metadata), sha256_of([path]))
+    try:
+        tokenizer = Tokenizer.from_gguf(file.metadata)
+    except ModelError:
+        raise
+    except Exception as error:  # a missing list, merges of unknown tokens: the tokenizers library raises bare Exception
+        raise ModelError(f"{path}: its tokenizer is not readable ({error!r})") from None
+    return Checkpoint(model, tokenizer, sha256_of([path]))
 
 
 def _undo_rope_permutation(array: np.ndarray, config: ModelConfig) -> np.ndarray:
@@ -77,7 +83,7 @@ def _load_folder(folder: Path, dtype: torch.dtype, device: str, progress: Progre
     shards = sorted(folder.glob("*.safetensors"))
     if not shards:
         raise ModelError(f"{folder} holds no *.safetensors file (pickled checkpoints are never loaded)")
-    where = {}
+    where: dict[str, Path] = {}
     for shard in shards:
         try:
             with safe_open(shard, "pt") as f:
@@ -92,8 +98,8 @@ def _load_folder(folder: Path, dtype: torch.dtype, device: str, progress: Progre
     tied_copy = {"lm_head.weight"} if config.tie_word_embeddings else set()
     model = _assemble(config, hf_pieces, set(where) - tied_copy, read, folder, dtype, device, progress)
     tokenizer = Tokenizer.from_folder(folder)
-    side = [p for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja") if (p := folder / name).exists()]
-    return Checkpoint(model, tokenizer, sha256_of([*side, *shards]))
+    settings = [folder / name for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")]
+    return Checkpoint(model, tokenizer, sha256_of([*(p for p in settings if p.exists()), *shards]))
 
 
 def read_json(path: Path) -> dict:

@@ -20,7 +20,7 @@ def save(model: Decoder, tokenizer: Tokenizer, folder: Path) -> None:
     tensors: dict[str, Tensor] = {}
     for name, parameter in model.named_parameters():
         pieces = hf_pieces(name, num_experts)
-        experts = parameter.data if len(pieces) > 1 else parameter.data[None]
+        experts = parameter.data if parameter.ndim == 3 else parameter.data[None]  # [E, ..], be E one or more
         for expert, rows in zip(experts, pieces, strict=True):
             # a copy each: safetensors refuses tensors that share memory
             tensors |= {piece: part.clone() for piece, part in zip(rows, expert.chunk(len(rows)), strict=True)}
@@ -28,5 +28,3 @@ def save(model: Decoder, tokenizer: Tokenizer, folder: Path) -> None:
     dtype = str(model.embed.weight.dtype).removeprefix("torch.")
     (folder / "config.json").write_text(json.dumps(to_hf(config, dtype), indent=2) + "\n", "utf-8")
     tokenizer.save(folder)
-
-

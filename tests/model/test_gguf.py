@@ -1,0 +1,225 @@
+"""Reading GGUF files: tiny ones written by the gguf library, every kind of damage, and SmolLM2's own tensors."""
+
+import time
+
+import gguf
+import numpy as np
+import pytest
+import torch
+from tiny_models import logits, relative_diff, tiny_config, tiny_decoder
+
+from moe_lm.checkpoint.gguf_file import GGUFFile
+from moe_lm.checkpoint.names import gguf_pieces
+from moe_lm.checkpoint.read import load
+from moe_lm.errors import ModelError
+
+ARCHITECTURES = {"llama": "llama", "qwen2": "qwen2", "qwen2_moe": "qwen2moe"}
+TYPES = gguf.GGMLQuantizationType
+
+
+def vocabulary(size):
+    """A byte-level vocabulary: 256 bytes' letters, one merge, special tokens."""
+    letters = [chr(b) for b in (*range(33, 127), *range(161, 173), *range(174, 256))]
+    letters += [chr(256 + i) for i in range(256 - len(letters))]
+    return [*letters, "ab", *(f"<word{i}>" for i in range(size - 257))]
+
+
+def permuted(weight, heads):
+    """What llama.cpp's converter does to llama's q and k rows."""
+    rows, columns = weight.shape
+    return weight.reshape(heads, 2, rows // heads // 2, columns).swapaxes(1, 2).reshape(rows, columns)
+
+
+def gguf_tensors(model):
+    """{GGUF name: float32 array} of a moe_lm decoder."""
+    config, found = model.config, {}
+    for name, parameter in model.named_parameters():
+        (pieces,) = gguf_pieces(name, config.moe.num_experts if config.moe else 0)
+        for piece, part in zip(pieces, np.split(parameter.numpy(), len(pieces), axis=-2 if len(pieces) > 1 else 0), strict=True):
+            if config.family == "llama" and piece.endswith(("attn_q.weight", "attn_k.weight")):
+                part = permuted(part, config.num_attention_heads if "attn_q" in piece else config.num_key_value_heads)
+            found[piece] = part[0] if piece.endswith("ffn_gate_inp_shexp.weight") else part  # GGUF drops the dimension of size one
+    return found
+
+
+def write(path, config, tensors, types=None, **changed):
+    """A GGUF file; `types` maps names to types other than F32, `changed` replaces metadata (None: leaves it out)."""
+    arch = ARCHITECTURES[config.family]
+    writer = gguf.GGUFWriter(path, changed.get("arch", arch))
+    numbers = {
+        "block_count": config.num_hidden_layers,
+        "context_length": config.max_seq_len,
+        "embedding_length": config.hidden_size,
+        "feed_forward_length": config.intermediate_size,
+        "attention.head_count": config.num_attention_heads,
+        "attention.head_count_kv": config.num_key_value_heads,
+        "attention.key_length": config.head_dim,
+    }
+    if config.moe:
+        numbers |= {"expert_count": config.moe.num_experts, "expert_used_count": config.moe.num_experts_per_tok}
+        numbers["expert_feed_forward_length"] = config.moe.moe_intermediate_size
+        numbers["expert_shared_feed_forward_length"] = config.moe.shared_expert_intermediate_size
+        writer.add_bool(f"{arch}.expert_weights_norm", config.moe.norm_topk_prob)
+    for key, value in numbers.items():
+        if changed.get(key, value) is not None:
+            writer.add_uint32(f"{arch}.{key}", changed.get(key, value))
+    if "rope_scaling" in changed:
+        writer.add_string(f"{arch}.rope.scaling.type", changed["rope_scaling"])
+    writer.add_float32(f"{arch}.attention.layer_norm_rms_epsilon", config.rms_norm_eps)
+    writer.add_float32(f"{arch}.rope.freq_base", config.rope_theta)
+    tokens = vocabulary(config.vocab_size)
+    writer.add_tokenizer_model(changed.get("tokenizer", "gpt2"))
+    writer.add_tokenizer_pre(changed.get("pre", "qwen2"))
+    writer.add_token_list(tokens)
+    if "token_types" not in changed:
+        writer.add_token_types([1] * 257 + [3] * (len(tokens) - 257))
+    writer.add_token_merges(changed.get("merges", ["a b"]))
+    for name, array in tensors.items():
+        kind = (types or {}).get(name, TYPES.F32)
+        writer.add_tensor(name, gguf.quantize(np.ascontiguousarray(array), kind), raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def tiny(family="llama", **changes):
+    return tiny_decoder(tiny_config(family, vocab_size=260, **changes))
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("family", ARCHITECTURES)
+def test_float32(tmp_path, family, tied):
+    model = tiny(family, tied=tied)
+    found = load(write(tmp_path / "m.gguf", model.config, gguf_tensors(model)))
+    expected = dict(model.named_parameters())
+    assert dict(found.model.named_parameters()).keys() == expected.keys()
+    for name, parameter in found.model.named_parameters():
+        assert torch.equal(parameter, expected[name]), name
+    assert torch.equal(logits(found.model, [1, 2, 3]), logits(model, [1, 2, 3]))
+    assert found.tokenizer.decode(found.tokenizer.encode("ab c<word0>")) == "ab c"
+
+
+@pytest.mark.parametrize("family", ARCHITECTURES)
+def test_float16_and_q8_0(tmp_path, family):
+    model = tiny(family, hidden_size=64, intermediate_size=96, head_dim=16)
+    kinds = {
+        "blk.0.attn_q.weight": TYPES.Q8_0,
+        "blk.1.attn_k.weight": TYPES.F16,
+        "token_embd.weight": TYPES.Q8_0,
+        "output.weight": TYPES.F16,
+    }
+    kinds["blk.0.ffn_gate_exps.weight" if model.config.moe else "blk.0.ffn_gate.weight"] = TYPES.Q8_0
+    tensors = gguf_tensors(model)
+    path = write(tmp_path / "m.gguf", model.config, tensors, kinds)
+    file = GGUFFile(path)
+    for name, array in tensors.items():
+        kind = kinds.get(name, TYPES.F32)
+        assert file.tensors[name].type == kind
+        assert np.array_equal(file.tensor(name), gguf.dequantize(gguf.quantize(np.ascontiguousarray(array), kind), kind))
+    assert relative_diff(logits(load(path).model, [5, 6, 7, 8]), logits(model, [5, 6, 7, 8])) <= 0.05
+
+
+def test_bfloat16_in_memory(tmp_path):
+    model = tiny()
+    found = load(write(tmp_path / "m.gguf", model.config, gguf_tensors(model)), dtype=torch.bfloat16).model
+    assert torch.equal(found.layers[1].attention.q_proj.weight, model.layers[1].attention.q_proj.weight.bfloat16())
+
+
+def refused(path, *words):
+    """The load fails with one line that holds all the words."""
+    with pytest.raises(ModelError) as caught:
+        load(path)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert all(word in message for word in words), message
+
+
+def test_truncated_anywhere(tmp_path):
+    model = tiny()
+    whole = write(tmp_path / "m.gguf", model.config, gguf_tensors(model)).read_bytes()
+    cut = tmp_path / "cut.gguf"
+    for size in (0, 1, 4, 7, 23, 24, 30, 100, 1000, len(whole) // 20, len(whole) // 2, len(whole) - 64):
+        cut.write_bytes(whole[:size])
+        refused(cut, "cut.gguf")
+
+
+def test_not_a_gguf(tmp_path):
+    path = tmp_path / "m.gguf"
+    path.write_bytes(b"GGML" + bytes(1000))
+    refused(path, "m.gguf", "GGML")
+    path.write_bytes(b"GGUF\x01\x00\x00\x00" + bytes(1000))
+    refused(path, "m.gguf", "version 1")
+    path.write_bytes(b"GGUF\x03\x00\x00\x00" + b"\xff" * 1000)
+    refused(path, "m.gguf")
+    refused(tmp_path / "absent.gguf", "absent.gguf")
+    refused(tmp_path / "weights.bin", "weights.bin")
+
+
+def change_tensors(tensors, change):
+    if change == "missing":
+        del tensors["blk.1.ffn_up.weight"]
+    elif change == "surplus":
+        tensors["blk.0.extra.weight"] = np.zeros(4, np.float32)
+    elif change == "misshapen":
+        tensors["blk.0.attn_v.weight"] = np.zeros((16, 31), np.float32)
+    else:
+        tensors["blk.1.ffn_norm.weight"] = np.full(32, {"nan": np.nan, "infinite": np.inf}[change], np.float32)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("missing", ("lacks", "blk.1.ffn_up.weight")),
+        ("surplus", ("unexpected", "blk.0.extra.weight")),
+        ("misshapen", ("blk.0.attn_v.weight", "(16, 31)", "(16, 32)")),
+        ("nan", ("blk.1.ffn_norm.weight", "NaN")),
+        ("infinite", ("blk.1.ffn_norm.weight", "infinite")),
+    ],
+)
+def test_damaged_tensors(tmp_path, change, words):
+    model = tiny()
+    tensors = gguf_tensors(model)
+    change_tensors(tensors, change)
+    refused(write(tmp_path / "m.gguf", model.config, tensors), "m.gguf", *words)
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"arch": "mamba"}, ("mamba", "llama, qwen2, qwen2moe")),
+        ({"rope_scaling": "yarn"}, ("rope_scaling", "yarn")),
+        ({"context_length": None}, ("max_position_embeddings",)),
+        ({"attention.head_count_kv": 3}, ("num_key_value_heads 3",)),
+        ({"block_count": 3}, ("lacks", "blk.2.")),
+        ({"block_count": 1}, ("unexpected", "blk.1.")),
+        ({"tokenizer": "llama"}, ("tokenizer", "'llama'")),
+        ({"pre": "dbrx"}, ("pre-tokenizer", "'dbrx'")),
+        ({"token_types": None}, ("tokenizer", "token_type")),
+        ({"merges": ["a nonexistent"]}, ("tokenizer", "nonexistent")),
+    ],
+)
+def test_unsupported_metadata(tmp_path, changed, words):
+    model = tiny()
+    refused(write(tmp_path / "m.gguf", model.config, gguf_tensors(model), **changed), *words)
+
+
+def test_smollm2_loads_fast(smollm2_path):
+    times = []
+    for _ in range(2):
+        start = time.perf_counter()
+        load(smollm2_path)
+        times.append(time.perf_counter() - start)
+    print(f"SmolLM2 load: {min(times):.2f} s")
+    assert min(times) < 3
+
+
+def test_smollm2_tensors_are_those_of_the_gguf_library(smollm2_path):
+    file = GGUFFile(smollm2_path)
+    wanted = {"token_embd.weight", "blk.0.attn_q.weight", "blk.7.attn_v.weight", "blk.15.ffn_down.weight", "blk.29.ffn_norm.weight"}
+    theirs = [tensor for tensor in gguf.GGUFReader(smollm2_path).tensors if tensor.name in wanted]
+    assert len(theirs) == 5
+    for tensor in theirs:
+        expected = gguf.dequantize(tensor.data, tensor.tensor_type)
+        assert np.array_equal(file.tensor(tensor.name).view(np.uint32), expected.view(np.uint32)), tensor.name

@@ -1,0 +1,157 @@
+"""Hugging Face folders: shards and dtypes that load, and every kind of damage that is refused in one line."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny_models import logits, tiny_config, tiny_decoder, word_tokenizer
+
+from moe_lm.checkpoint.read import load, sha256_of
+from moe_lm.checkpoint.write import save
+from moe_lm.config import from_hf, to_hf
+from moe_lm.errors import ModelError
+
+WEIGHTS = "model.safetensors"
+
+
+@pytest.fixture(params=["llama", "qwen2_moe"])
+def folder(request, tmp_path):
+    save(tiny_decoder(tiny_config(request.param)), word_tokenizer(), tmp_path / "model")
+    return tmp_path / "model"
+
+
+def refused(path, *words):
+    """The load fails with one line that holds all the words."""
+    with pytest.raises(ModelError) as caught:
+        load(path)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert all(word in message for word in words), message
+
+
+def edit_config(folder, **changes):
+    raw = json.loads((folder / "config.json").read_text("utf-8")) | changes
+    (folder / "config.json").write_text(json.dumps({k: v for k, v in raw.items() if v != "absent"}), "utf-8")
+
+
+def edit_weights(folder, **changes):
+    tensors = load_file(folder / WEIGHTS) | {name.replace("__", "."): value for name, value in changes.items()}
+    save_file({name: value for name, value in tensors.items() if value is not None}, folder / WEIGHTS)
+
+
+def test_two_shards_and_bfloat16(folder):
+    whole = load(folder)
+    assert sorted(p.name for p in folder.iterdir()) == ["config.json", WEIGHTS, "tokenizer.json", "tokenizer_config.json"]
+    tensors = {name: t.bfloat16() for name, t in load_file(folder / WEIGHTS).items()}
+    names = sorted(tensors)
+    (folder / WEIGHTS).unlink()
+    for i in range(2):
+        save_file({name: tensors[name] for name in names[i::2]}, folder / f"model-{i}-of-2.safetensors")
+    found = load(folder)
+    expected = dict(whole.model.named_parameters())
+    assert all(torch.equal(p, expected[name].bfloat16().float()) for name, p in found.model.named_parameters())
+    assert found.sha256 != whole.sha256
+
+
+def test_same_bytes_same_digest(folder):
+    assert load(folder).sha256 == load(folder).sha256
+    before = load(folder).sha256
+    edit_config(folder, rms_norm_eps=1e-3)
+    assert load(folder).sha256 != before
+    assert len(sha256_of([folder / "config.json"])) == 64
+
+
+def test_a_tied_head_stored_twice_is_no_surplus(tmp_path):
+    model = tiny_decoder(tiny_config(tied=True))
+    save(model, word_tokenizer(), tmp_path)
+    edit_weights(tmp_path, lm_head__weight=model.embed.weight.clone())
+    assert torch.equal(logits(load(tmp_path).model, [1, 2]), logits(model, [1, 2]))
+
+
+def test_progress_ends_at_the_whole(folder):
+    seen = []
+    model = load(folder, progress=lambda done, total: seen.append((done, total))).model
+    total = sum(p.numel() for p in model.parameters())
+    assert seen[-1] == (total, total)
+    assert seen == sorted(seen)
+
+
+def test_missing_files(folder):
+    weights = (folder / WEIGHTS).read_bytes()
+    (folder / WEIGHTS).rename(folder / "pytorch_model.bin")
+    refused(folder, str(folder), "safetensors")
+    (folder / WEIGHTS).write_bytes(weights)
+    (folder / "tokenizer.json").rename(folder / "t")
+    refused(folder, "tokenizer.json")
+    (folder / "config.json").write_text("{", "utf-8")
+    refused(folder, "config.json")
+    (folder / "config.json").write_text("[]", "utf-8")
+    refused(folder, "config.json")
+    (folder / "config.json").unlink()
+    refused(folder, "config.json")
+
+
+def test_truncated_weights(folder):
+    whole = (folder / WEIGHTS).read_bytes()
+    for size in (0, 5, 100, len(whole) // 2, len(whole) - 1):
+        (folder / WEIGHTS).write_bytes(whole[:size])
+        refused(folder, WEIGHTS)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("model__norm__weight", None, ("lacks", "model.norm.weight")),
+        ("model__extra__weight", torch.zeros(3), ("unexpected", "model.extra.weight")),
+        ("lm_head__weight", torch.zeros(97, 31), ("lm_head.weight", "(97, 31)", "(97, 32)")),
+        ("model__norm__weight", torch.full((32,), torch.nan), ("model.norm.weight", "NaN")),
+        ("model__norm__weight", torch.full((32,), -torch.inf), ("model.norm.weight", "infinite")),
+    ],
+)
+def test_damaged_tensors(folder, name, value, words):
+    edit_weights(folder, **{name: value})
+    refused(folder, *words)
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"model_type": "mamba"}, "mamba"),
+        ({"model_type": "absent"}, "None"),
+        ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "rope_scaling"),
+        ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling"),
+        ({"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4}}, "rope_scaling"),
+        ({"quantization_config": {"quant_method": "awq"}}, "quantization_config"),
+        ({"hidden_act": "gelu"}, "hidden_act"),
+        ({"mlp_bias": True}, "mlp_bias"),
+        ({"use_sliding_window": True}, "use_sliding_window"),
+        ({"hidden_size": "absent"}, "hidden_size"),
+        ({"num_key_value_heads": 3}, "num_key_value_heads"),
+    ],
+)
+def test_unsupported_config(folder, changes, word):
+    edit_config(folder, **changes)
+    refused(folder, word)
+
+
+@pytest.mark.parametrize(
+    ("family", "changes", "word"),
+    [
+        ("llama", {"attention_bias": True}, "attention_bias"),
+        ("qwen2_moe", {"mlp_only_layers": [0]}, "mlp_only_layers"),
+        ("qwen2_moe", {"decoder_sparse_step": 2}, "decoder_sparse_step"),
+        ("qwen2_moe", {"qkv_bias": False}, "qkv_bias"),
+        ("qwen2_moe", {"num_experts_per_tok": 6}, "num_experts_per_tok"),
+    ],
+)
+def test_options_of_one_family(family, changes, word):
+    with pytest.raises(ModelError, match=word):
+        from_hf(to_hf(tiny_config(family)) | changes)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen2_moe"])
+def test_config_round_trip(family):
+    config = tiny_config(family, eos_token_ids=(2, 3), bos_token_id=1)
+    assert from_hf(to_hf(config)) == config
+    assert from_hf(to_hf(config) | {"rope_theta": None, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}) == config

@@ -1,0 +1,98 @@
+"""Real weights in float32 against transformers: the same logits, and the same greedy tokens.
+
+SmolLM2 goes to transformers in two ways: exported by moe_lm (fast), and read by transformers' own GGUF reader, which shares
+neither our dequantisation calls nor our un-permutation. `-s` shows the measured differences.
+"""
+
+import pytest
+import torch
+import transformers
+
+from moe_lm.batch import Leaf, forward
+from moe_lm.checkpoint.write import save
+from moe_lm.generator import GenerateRequest, Generator
+from moe_lm.tiles import HEAD_ROWS
+
+PROMPTS = (
+    "The lighthouse keeper opened the logbook and wrote",
+    "def fibonacci(n):\n    if n < 2:\n        return n\n",
+    "Q: A crate holds 12 jars. How many jars are in 7 crates?\nA:",
+    "Les trois plus longs fleuves d'Europe sont",
+    "<|im_start|>user\nName a colour and a fruit.<|im_end|>\n<|im_start|>assistant\n",
+)
+MAX_LOGIT_DIFF = 2e-4
+
+
+def from_export(checkpoint, folder):
+    """transformers' model of what moe_lm holds in memory."""
+    save(checkpoint.model, checkpoint.tokenizer, folder)
+    return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+
+
+def from_gguf(path):
+    """transformers' model by its own GGUF reader."""
+    return transformers.AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32).eval()
+
+
+@pytest.fixture(scope="module")
+def smollm2_export(smollm2, tmp_path_factory):
+    return from_export(smollm2, tmp_path_factory.mktemp("smollm2"))
+
+
+def check_logits(ours, theirs, prompts):
+    sequences = [ours.tokenizer.encode(prompt) for prompt in prompts]
+    hidden = forward(ours.model, [(sequence, Leaf(None)) for sequence in sequences])
+    diffs, largest = [], 0.0
+    with torch.inference_mode():
+        for sequence, h in zip(sequences, hidden, strict=True):
+            expected = theirs(torch.tensor([sequence])).logits[0]
+            diffs.append(float((ours.model.logits(h, HEAD_ROWS) - expected).abs().max()))
+            largest = max(largest, float(expected.abs().max()))
+    print(f"max |logit diff| {max(diffs):.3g} (largest |logit| {largest:.3g})")
+    assert max(diffs) <= MAX_LOGIT_DIFF
+
+
+def check_greedy(ours, theirs, prompts, count):
+    """Greedy tokens after each prompt, through ends of text, so that all `count` are compared."""
+    sequences = [ours.tokenizer.encode(prompt) for prompt in prompts]
+    theirs.generation_config = transformers.GenerationConfig()  # of the config's: the end tokens, which would stop it
+    generator = Generator(ours.model, ours.tokenizer.decode, stop_ids=frozenset())
+    found = dict(generator.generate([GenerateRequest(s, max_new_tokens=count) for s in sequences]))
+    options = {"max_new_tokens": count, "do_sample": False, "pad_token_id": 0}
+    for i, sequence in enumerate(sequences):
+        ids = torch.tensor([sequence])
+        out = theirs.generate(ids, attention_mask=torch.ones_like(ids), **options)
+        assert len(found[i].tokens) == count
+        assert found[i].tokens == out[0, len(sequence) :].tolist(), prompts[i]
+
+
+def test_smollm2_logits(smollm2, smollm2_export):
+    check_logits(smollm2, smollm2_export, PROMPTS[:3])
+
+
+def test_smollm2_greedy(smollm2, smollm2_export):
+    check_greedy(smollm2, smollm2_export, PROMPTS[:2], 40)
+
+
+@pytest.mark.slow
+def test_smollm2_greedy_100(smollm2, smollm2_export):
+    check_greedy(smollm2, smollm2_export, PROMPTS, 100)
+
+
+@pytest.mark.slow
+def test_smollm2_through_transformers_gguf_reader(smollm2, smollm2_path):
+    theirs = from_gguf(smollm2_path)
+    check_logits(smollm2, theirs, PROMPTS)
+    check_greedy(smollm2, theirs, PROMPTS[:2], 40)
+
+
+@pytest.mark.slow
+def test_qwen_export(qwen, tmp_path):
+    theirs = from_export(qwen, tmp_path)
+    check_logits(qwen, theirs, PROMPTS)
+    check_greedy(qwen, theirs, PROMPTS, 100)
+
+
+@pytest.mark.slow
+def test_qwen_through_transformers_gguf_reader(qwen, qwen_path):
+    check_logits(qwen, from_gguf(qwen_path), PROMPTS)

@@ -1,0 +1,128 @@
+"""Tiny random models of every family, built by transformers: moe_lm computes the same, and writes back the same bytes."""
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file
+from tiny_models import VOCAB, logits, randomise, relative_diff, tokens, word_tokenizer
+
+from moe_lm.batch import KVCache, Leaf, forward
+from moe_lm.checkpoint.read import load
+from moe_lm.checkpoint.write import save
+from moe_lm.generator import GenerateRequest, Generator
+from moe_lm.tiles import DECODE_ROWS, HEAD_ROWS
+
+SHAPE = {
+    "vocab_size": VOCAB,
+    "hidden_size": 48,
+    "intermediate_size": 80,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+    "rms_norm_eps": 1e-5,
+    "bos_token_id": None,
+    "eos_token_id": None,
+    "pad_token_id": None,
+}
+
+
+def moe(num_experts, num_experts_per_tok, norm_topk_prob, tied):
+    return transformers.Qwen2MoeConfig(
+        **SHAPE,
+        num_experts=num_experts,
+        num_experts_per_tok=num_experts_per_tok,
+        norm_topk_prob=norm_topk_prob,
+        moe_intermediate_size=20,
+        shared_expert_intermediate_size=28,
+        tie_word_embeddings=tied,
+    )
+
+
+CONFIGS = {
+    "llama": lambda: transformers.LlamaConfig(**SHAPE, tie_word_embeddings=False, rope_theta=5e5),
+    "llama-tied": lambda: transformers.LlamaConfig(**SHAPE, tie_word_embeddings=True),
+    "llama-head-dim": lambda: transformers.LlamaConfig(**SHAPE, head_dim=12, tie_word_embeddings=False),
+    "llama-mha": lambda: transformers.LlamaConfig(**SHAPE | {"num_key_value_heads": 6}, tie_word_embeddings=False),
+    "qwen2": lambda: transformers.Qwen2Config(**SHAPE, tie_word_embeddings=False, rope_theta=1e6),
+    "qwen2-tied": lambda: transformers.Qwen2Config(**SHAPE, tie_word_embeddings=True),
+    "moe-5-2": lambda: moe(5, 2, False, tied=False),
+    "moe-5-3-norm-tied": lambda: moe(5, 3, True, tied=True),
+    "moe-8-1-norm": lambda: moe(8, 1, True, tied=False),
+    "moe-3-3": lambda: moe(3, 3, False, tied=False),
+    "moe-1-1": lambda: moe(1, 1, False, tied=False),
+}
+
+
+@pytest.fixture(scope="module", params=CONFIGS)
+def pair(request, tmp_path_factory):
+    """(transformers' model, moe_lm's model read from the former's folder, the folder)."""
+    folder = tmp_path_factory.mktemp(request.param)
+    theirs = transformers.AutoModelForCausalLM.from_config(
+        CONFIGS[request.param](), dtype=torch.float32, attn_implementation="eager"
+    ).eval()
+    randomise(theirs)
+    theirs.save_pretrained(folder)
+    word_tokenizer().save(folder)
+    return theirs, load(folder).model, folder
+
+
+def their_logits(model, sequence):
+    with torch.inference_mode():
+        return model(torch.tensor([sequence])).logits[0].float()
+
+
+def test_batch_of_unequal_lengths(pair):
+    theirs, ours, _ = pair
+    sequences = [tokens(n, seed=n) for n in (1, 2, 31, 32, 33, 64, 100)]
+    for sequence, found in zip(sequences, logits(ours, *sequences), strict=True):
+        assert found.shape == (len(sequence), VOCAB)
+        assert relative_diff(found, their_logits(theirs, sequence)) <= 1e-5
+
+
+@pytest.mark.parametrize("prefix_length", [32, 96])
+def test_after_a_cached_prefix(pair, prefix_length):
+    theirs, ours, _ = pair
+    sequence = tokens(110, seed=1)
+    expected = their_logits(theirs, sequence)[prefix_length:]
+    prefix = KVCache.like(ours, prefix_length)
+    forward(ours, [(sequence[:prefix_length], prefix)])
+    own = KVCache.like(ours, len(sequence), prefix)
+    rest = sequence[prefix_length:]
+    as_leaf, as_cache = forward(ours, [(rest, Leaf(prefix)), (rest, own)])
+    assert torch.equal(as_leaf, as_cache)
+    assert (prefix.length, own.length) == (prefix_length, len(sequence))
+    with torch.inference_mode():
+        assert relative_diff(ours.logits(as_leaf, HEAD_ROWS), expected) <= 1e-5
+
+
+def test_one_token_at_a_time(pair):
+    theirs, ours, _ = pair
+    sequence = tokens(40, seed=2)
+    cache = KVCache.like(ours, len(sequence))
+    steps = [forward(ours, [([token], cache)], DECODE_ROWS)[0] for token in sequence]
+    with torch.inference_mode():
+        assert relative_diff(ours.logits(torch.cat(steps), DECODE_ROWS), their_logits(theirs, sequence)) <= 1e-5
+
+
+def test_greedy_continuation(pair):
+    theirs, ours, _ = pair
+    prompts = [tokens(n, seed=10 + n) for n in (1, 20, 33, 70)]
+    generator = Generator(ours, decode=str, stop_ids=frozenset())
+    found = dict(generator.generate([GenerateRequest(p, max_new_tokens=24) for p in prompts]))
+    for i, prompt in enumerate(prompts):
+        ids = torch.tensor([prompt])
+        out = theirs.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=24, do_sample=False, pad_token_id=0)
+        assert found[i].tokens == out[0, len(prompt) :].tolist()
+
+
+def test_round_trip(pair, tmp_path):
+    theirs, ours, folder = pair
+    save(ours, word_tokenizer(), tmp_path)
+    before, after = load_file(folder / "model.safetensors"), load_file(tmp_path / "model.safetensors")
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32, attn_implementation="eager").eval()
+    sequence = tokens(50, seed=3)
+    assert torch.equal(their_logits(again, sequence), their_logits(theirs, sequence))
+    assert load(tmp_path).model.config == ours.config

@@ -1,0 +1,126 @@
+"""Upcycling keeps the function: the sparse twin of a dense model gives the same logits, whatever its router says."""
+
+import pytest
+import torch
+import transformers
+from tiny_models import logits, relative_diff, tiny_config, tiny_decoder, tokens, word_tokenizer
+
+from moe_lm.checkpoint.read import load
+from moe_lm.checkpoint.write import save
+from moe_lm.config import MoEConfig
+from moe_lm.count import count
+from moe_lm.errors import ModelError
+from moe_lm.generator import GenerateRequest, Generator
+from moe_lm.upcycle import Upcycle, preserve
+
+TINY = Upcycle(num_experts=5, num_experts_per_tok=2, moe_intermediate_size=20)
+PROMPTS = ("The capital of France is", "def add(a, b):\n    return", "Water boils at 100 degrees because", "今日は")
+
+
+def visited(model, run):
+    """Which experts each layer's tokens go to while `run` runs."""
+    seen = [set() for _ in model.layers]
+    for layer, experts in zip(model.layers, seen, strict=True):
+
+        def record(x, weights, ids, *rest, kernel=layer.ffn.kernel, experts=experts):
+            experts.update(ids.flatten().tolist())
+            return kernel(x, weights, ids, *rest)
+
+        layer.ffn.kernel = record
+    run()
+    return seen
+
+
+@pytest.fixture(params=["llama", "llama-tied", "qwen2", "qwen2-tied"])
+def dense(request):
+    family, _, tied = request.param.partition("-")
+    return tiny_decoder(tiny_config(family, tied=bool(tied)))
+
+
+@pytest.mark.parametrize(("num_experts", "k"), [(5, 2), (8, 1), (3, 3), (1, 1)])
+def test_same_logits(dense, num_experts, k):
+    sequences = [tokens(n, seed=n) for n in (1, 40, 100)]
+    expected = logits(dense, *sequences)
+    sparse = preserve(dense, Upcycle(num_experts, k, 20))
+    for found, wanted in zip(logits(sparse, *sequences), expected, strict=True):
+        assert relative_diff(found, wanted) <= 1e-5
+
+
+def test_tokens_visit_several_experts(dense):
+    sparse = preserve(dense, TINY)
+    seen = visited(sparse, lambda: logits(sparse, tokens(200, seed=1)))
+    assert all(experts == set(range(5)) for experts in seen)
+
+
+def test_the_seed_chooses_the_router(dense):
+    def routers(seed):
+        return [layer.ffn.router.weight for layer in preserve(dense, Upcycle(5, 2, 20, seed)).layers]
+
+    assert all(torch.equal(a, b) for a, b in zip(routers(0), routers(0), strict=True))
+    assert not any(torch.equal(a, b) for a, b in zip(routers(0), routers(1), strict=True))
+    assert not torch.equal(*routers(0))  # nor does every layer get the same one
+
+
+def test_the_dense_model_is_unchanged(dense):
+    before = {name: p.clone() for name, p in dense.named_parameters()}
+    config, sequence = dense.config, tokens(30, seed=2)
+    wanted = logits(dense, sequence)
+    sparse = preserve(dense, TINY)
+    logits(sparse, sequence)
+    after = dict(dense.named_parameters())
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    assert dense.config == config
+    assert torch.equal(logits(dense, sequence), wanted)
+
+
+def test_config_and_parameter_count(dense):
+    sparse = preserve(dense, TINY)
+    assert sparse.config.family == "qwen2_moe"
+    assert sparse.config.moe == MoEConfig(5, 2, 20, dense.config.intermediate_size - 20, True)
+    assert count(sparse.config).total == sum(p.numel() for p in sparse.parameters())
+    assert count(dense.config).total == sum(p.numel() for p in dense.parameters())
+
+
+def test_transformers_loads_it(dense, tmp_path):
+    sparse = preserve(dense, TINY)
+    save(sparse, word_tokenizer(), tmp_path)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
+    assert type(theirs).__name__ == "Qwen2MoeForCausalLM"
+    sequence = tokens(50, seed=3)
+    with torch.inference_mode():
+        assert relative_diff(theirs(torch.tensor([sequence])).logits[0], logits(dense, sequence)) <= 1e-5
+    assert torch.equal(logits(load(tmp_path).model, sequence), logits(sparse, sequence))
+
+
+def test_refuses_a_mixture_of_experts():
+    with pytest.raises(ModelError, match="dense"):
+        preserve(tiny_decoder(tiny_config("qwen2_moe")), TINY)
+
+
+@pytest.mark.parametrize("width", [48, 49])
+def test_refuses_experts_as_wide_as_the_dense_ffn(width):
+    with pytest.raises(ModelError, match="moe_intermediate_size"):
+        preserve(tiny_decoder(tiny_config()), Upcycle(5, 2, width))
+
+
+def test_smollm2(smollm2):
+    dense, encode = smollm2.model, smollm2.tokenizer.encode
+    before = {name: p.sum(dtype=torch.float64) for name, p in dense.named_parameters()}
+    prompts = [encode(prompt) for prompt in PROMPTS]
+    wanted = logits(dense, *prompts)
+    sparse = preserve(dense, Upcycle())
+    found = []
+    seen = visited(sparse, lambda: found.extend(logits(sparse, *prompts)))
+    diff = max(float((a - b).abs().max()) for a, b in zip(found, wanted, strict=True))
+    print(f"SmolLM2 against its sparse twin: max |logit diff| {diff:.2g}")
+    assert diff <= 2e-4
+    assert min(map(len, seen)) > 1
+
+    def greedy(model):
+        generator = Generator(model, smollm2.tokenizer.decode, smollm2.tokenizer.stop_ids)
+        answers = dict(generator.generate([GenerateRequest(prompt, max_new_tokens=30) for prompt in prompts[:2]]))
+        return [answers[i].tokens for i in range(2)]
+
+    assert greedy(sparse) == greedy(dense)
+    assert all(p.sum(dtype=torch.float64) == before[name] for name, p in dense.named_parameters())

@@ -1,0 +1,77 @@
+"""Tiny random models and the few helpers that several tests of moe_lm share."""
+
+import tokenizers
+import torch
+
+from moe_lm.batch import Leaf, forward
+from moe_lm.config import ModelConfig, MoEConfig
+from moe_lm.model import Decoder
+from moe_lm.tiles import HEAD_ROWS
+from moe_lm.tokenizer import Tokenizer
+
+VOCAB = 97
+
+
+def tiny_config(family="llama", tied=False, moe=None, **changes):
+    """Two layers, four query heads on two key/value heads."""
+    fields = {
+        "family": family,
+        "vocab_size": VOCAB,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "intermediate_size": 48,
+        "max_seq_len": 512,
+        "rope_theta": 10000.0,
+        "rms_norm_eps": 1e-6,
+        "tie_word_embeddings": tied,
+        "qkv_bias": family != "llama",
+        "moe": MoEConfig(5, 2, 12, 20, True) if moe is None and family == "qwen2_moe" else moe,
+    }
+    return ModelConfig(**fields | changes)
+
+
+def tiny_decoder(config: ModelConfig, seed=0):
+    """A decoder with random weights whose activations stay of about unit size."""
+    model = Decoder(config).eval()
+    randomise(model, seed)
+    return model
+
+
+def randomise(model, seed=0):
+    """Fill every parameter, norms and biases too (their usual initial 1 and 0 would hide a mistake)."""
+    rng = torch.Generator().manual_seed(seed)
+    for name, p in model.named_parameters():
+        p.requires_grad_(False)
+        noise = torch.randn(p.shape, generator=rng)
+        if "norm" in name:
+            p.copy_(1 + 0.2 * noise)
+        else:
+            p.copy_(noise * (0.5 if p.ndim == 1 else p.shape[-1] ** -0.5))
+
+
+def tokens(count, seed, vocab=VOCAB):
+    """Random token ids."""
+    return torch.randint(0, vocab, (count,), generator=torch.Generator().manual_seed(seed)).tolist()
+
+
+def word_tokenizer(size=VOCAB):
+    """One id a word: "t0 t1 .."; enough for a checkpoint folder."""
+    fast = tokenizers.Tokenizer(tokenizers.models.WordLevel({f"t{i}": i for i in range(size)}, unk_token="t0"))
+    fast.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    return Tokenizer(fast, None, (), None)
+
+
+def logits(model, *sequences):
+    """moe_lm's logits [T, V] at every position of each sequence, all of them in one batch."""
+    hidden = forward(model, [(sequence, Leaf(None)) for sequence in sequences])
+    with torch.inference_mode():
+        found = [model.logits(h, HEAD_ROWS) for h in hidden]
+    return found if len(found) > 1 else found[0]
+
+
+def relative_diff(found, expected):
+    """Largest difference, in units of the largest expected value."""
+    return float((found - expected).abs().max() / expected.abs().max())

@@ -1,0 +1,98 @@
+"""Under @lm-eval the prompts are lm-eval's own, byte for byte: its task definitions, its few-shot choice, real data."""
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evalkit.api import Generate, Loglikelihood
+from evalkit.data import FolderSource
+from evalkit.registry import resolve
+from evalkit_tasks.gsm8k import table as gsm8k_table
+from evalkit_tasks.mmlu import table as mmlu_table
+
+lm_eval_tasks = pytest.importorskip("lm_eval.tasks", reason="lm-eval is not installed")
+SUBJECTS = ("anatomy", "college_mathematics", "high_school_us_history", "moral_scenarios", "us_foreign_policy")
+
+
+def lm_eval_task(yaml: str, splits: dict[str, list[dict]], tmp_path: Path, **changes: Any) -> Any:
+    """One of lm-eval's tasks on local rows, without the whole index."""
+    from lm_eval.api.task import ConfigurableTask
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    files = {}
+    for split, rows in splits.items():
+        files[split] = str(tmp_path / f"{split}.json")
+        Path(files[split]).write_text("\n".join(map(json.dumps, rows)))
+    root = Path(lm_eval_tasks.__file__).parent
+    local = {"dataset_path": "json", "dataset_name": None, "dataset_kwargs": {"data_files": files, "cache_dir": str(tmp_path / "cache")}}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        config = dict(load_yaml(root / yaml, resolve_func=True)) | local | changes
+        task = ConfigurableTask(config=config)
+        task.set_fewshot_seed(1234)
+        task.build_all_requests(limit=None, rank=0, world_size=1, cache_requests=False, rewrite_requests_cache=False)
+    return task
+
+
+@pytest.mark.parametrize("subject", SUBJECTS)
+def test_mmlu(subject: str, data_dir: Path, tmp_path: Path) -> None:
+    source = FolderSource(data_dir)
+    splits = {
+        split: [
+            {"question": r["question"], "choices": [r[x] for x in "ABCD"], "answer": "ABCD".index(r["answer"]), "subject": subject}
+            for r in source.rows(mmlu_table(subject, split))
+        ]
+        for split in ("dev", "test")
+    }
+    theirs = lm_eval_task(f"mmlu/default/mmlu_{subject}.yaml", splits, tmp_path, num_fewshot=5)
+    asked: dict[int, list[tuple[str, str]]] = {}
+    for instance in theirs.instances:
+        asked.setdefault(instance.doc_id, []).append(instance.args)
+    task = resolve("mmlu@lm-eval")
+    docs = [d for d in task.load(source) if d.group == subject]
+    assert len(docs) == len(asked) == len(splits["test"])
+    for i, doc in enumerate(docs):
+        (request,) = task.requests(doc)
+        assert isinstance(request, Loglikelihood)
+        assert [(request.context, c) for c in request.continuations] == asked[i]
+
+
+def test_gsm8k(data_dir: Path, tmp_path: Path) -> None:
+    source = FolderSource(data_dir)
+    splits = {split: source.rows(gsm8k_table(split)) for split in ("train", "test")}
+    theirs = lm_eval_task("gsm8k/gsm8k.yaml", splits, tmp_path)
+    task = resolve("gsm8k@lm-eval")
+    docs = task.load(source)
+    assert len(theirs.instances) == len(docs) == 1_319
+    for doc, instance in zip(docs, theirs.instances, strict=True):
+        (request,) = task.requests(doc)
+        assert isinstance(request, Generate)
+        prompt, settings = instance.args
+        assert request.context == prompt
+        assert list(request.until) == settings["until"]
+
+
+def test_gsm8k_scores(data_dir: Path, tmp_path: Path) -> None:
+    """lm-eval's filters and metric over completions of every kind give what ours give."""
+    from evalkit_tasks.extraction import lm_eval_filters
+
+    source = FolderSource(data_dir)
+    splits = {split: source.rows(gsm8k_table(split))[:40] for split in ("train", "test")}
+    theirs = lm_eval_task("gsm8k/gsm8k.yaml", splits, tmp_path)
+    completions = [
+        *(row["answer"] for row in splits["test"][:10]),
+        *(row["answer"].replace("#### ", "The answer is $") + "." for row in splits["test"][10:20]),
+        *("#### 1,0.", "none", "", "...", "$", "#### -3 then 5", "12. 13,", "a ,, b", "#### $5", "3\n#### 4\n#### 5"),
+        *(str(i) for i in range(10)),
+    ]
+    for instance, completion in zip(theirs.instances, completions, strict=True):
+        instance.resps = [completion]
+    theirs.apply_filters()
+    for instance, completion in zip(theirs.instances, completions, strict=True):
+        ours = lm_eval_filters(completion, instance.doc["answer"]).correct
+        for metric, name in (("exact_match_strict", "strict-match"), ("exact_match_flexible", "flexible-extract")):
+            score = theirs.process_results(instance.doc, [instance.filtered_resps[name]])["exact_match"]
+            assert bool(score) == ours[metric], (completion, metric)

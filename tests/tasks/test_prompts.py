@@ -1,0 +1,132 @@
+"""The prompts, to the byte, and what follows from a response."""
+
+from pathlib import Path
+
+import pytest
+
+from evalkit.api import Doc, Generate, Generated, Loglikelihood, Loglikelihoods
+from evalkit.data import FolderSource, SampleSource
+from evalkit.registry import resolve
+from evalkit_tasks.gsm8k import WORKED_EXAMPLES, _opencompass_shots
+from evalkit_tasks.mmlu import CATEGORIES, SUBJECTS
+
+ROW = {"question": " Why? ", "A": "None", "B": "b", "C": "c c", "D": "{d}", "answer": "B"}
+
+
+def prompt(protocol: str) -> Loglikelihood:
+    task = resolve(f"mmlu@{protocol}")
+    doc = Doc("x/0", "x", ROW, task._prefix("us_foreign_policy", [ROW] * 5))
+    (request,) = task.requests(doc)
+    assert isinstance(request, Loglikelihood)
+    return request
+
+
+def test_qwen_prompt() -> None:
+    item = "Question:  Why? \nA. None\nB. b\nC. c c\nD. {d}\nAnswer:"
+    header = "The following are multiple choice questions (with answers) about us foreign policy.\n\n"
+    assert prompt("qwen") == Loglikelihood(header + (item + " B\n\n") * 5 + item, (" A", " B", " C", " D"), 2048, 2047)
+
+
+def test_opencompass_prompt() -> None:
+    item = " Why? \nA. None\nB. b\nC. c c\nD. {d}\nAnswer:"
+    header = "The following are multiple choice questions (with answers) about  us foreign policy.\n\n"
+    assert prompt("opencompass") == Loglikelihood(header + (item + " B\n\n") * 5 + item, (" A", " B", " C", " D"))
+
+
+def test_lm_eval_prompt() -> None:
+    item = "Why?\nA. None\nB. b\nC. c c\nD. {d}\nAnswer:"
+    header = "The following are multiple choice questions (with answers) about us foreign policy.\n\n"
+    assert prompt("lm-eval") == Loglikelihood(header + (item + " B\n\n") * 5 + item, (" A", " B", " C", " D"))
+
+
+def test_cloze_prompt() -> None:
+    header = "The following are questions (with answers) about us foreign policy.\n\n"
+    expected = header + "Question: Why?\nAnswer: b\n\n" * 5 + "Question: Why?\nAnswer:"
+    assert prompt("cloze") == Loglikelihood(expected, (" None", " b", " c c", " {d}"))
+
+
+def test_mmlu_choice() -> None:
+    task, doc = resolve("mmlu"), Doc("x/0", "x", ROW)
+    assert task.score(doc, [Loglikelihoods((-3.0, -1.0, -2.0, -1.0), (False,) * 4)]).metrics == {"acc": 1.0}
+    tie = task.score(doc, [Loglikelihoods((-1.0, -1.0, -2.0, -1.0), (False,) * 4)])
+    assert (tie.extracted, tie.target, tie.metrics["acc"]) == ("A", "B", 0.0)
+
+
+def test_cloze_is_normalised_by_length() -> None:
+    scored = resolve("mmlu@cloze").score(Doc("x/0", "x", ROW), [Loglikelihoods((-3.0, -2.0, -4.0, -9.0), (False,) * 4)])
+    assert scored.metrics == {"acc": 1.0, "acc_norm": 0.0}
+    assert scored.extracted == "A"  # -3 / 4 characters
+
+
+def test_subjects_and_categories() -> None:
+    assert len(SUBJECTS) == 57
+    assert {name: len(subjects) for name, subjects in CATEGORIES.items()} == {
+        "stem": 19,
+        "humanities": 13,
+        "social_sciences": 12,
+        "other": 13,
+    }
+
+
+@pytest.mark.parametrize(
+    ("protocol", "shots", "tail", "max_new_tokens"),
+    [
+        ("qwen", 8, "\n\nQuestion: {q}\nLet's think step by step\n", 512),
+        ("qwen-fixed", 8, "\n\nQuestion: {q}\nLet's think step by step\n", 512),
+        ("opencompass", 4, "\n\nQuestion: {q}\nLet's think step by step\nAnswer:", 512),
+        ("lm-eval", 5, "\n\nQuestion: {q}\nAnswer:", 256),
+    ],
+)
+def test_gsm8k_prompts(protocol: str, shots: int, tail: str, max_new_tokens: int) -> None:
+    task = resolve(f"gsm8k@{protocol}")
+    doc = task.load(SampleSource())[7]
+    (request,) = task.requests(doc)
+    assert isinstance(request, Generate)
+    assert request.context.endswith(tail.format(q=doc.fields["question"]))
+    assert request.context.count("Question: ") == shots + 1
+    assert request.context.startswith("Question: ")
+    assert (request.max_new_tokens, request.temperature) == (max_new_tokens, 0.0)
+
+
+def test_qwens_worked_examples_are_the_published_file(data_dir: Path) -> None:
+    import hashlib
+
+    file = WORKED_EXAMPLES["qwen_8shot"]
+    assert hashlib.sha256((data_dir / file.path).read_bytes()).hexdigest() == file.sha256
+
+
+def test_opencompass_configuration_is_parsed_not_run() -> None:
+    source = b"""
+boom = undefined_name / 0
+cfg = dict(template=dict(round=[
+    dict(role='HUMAN', prompt="Question: a?\\nLet's think step by step\\nAnswer:"),
+    dict(role='BOT', prompt='Because.\\nThe answer is 4\\n'),
+    dict(role='HUMAN', prompt="Question: {question}\\nLet's think step by step\\nAnswer:"),
+]))
+"""
+    assert _opencompass_shots(source) == "Question: a?\nLet's think step by step\nAnswer:\nBecause.\nThe answer is 4\n\n"
+
+
+def test_shots_do_not_depend_on_the_subset() -> None:
+    task = resolve("gsm8k@lm-eval")
+    docs = task.load(SampleSource())
+    assert len({doc.prefix for doc in docs}) > 50
+    assert [d.prefix for d in task.load(SampleSource())] == [d.prefix for d in docs]
+
+
+def test_gsm8k_score() -> None:
+    task = resolve("gsm8k")
+    doc = Doc("0", "all", {"question": "q", "answer": "so\n#### 1,250"})
+    scored = task.score(doc, [Generated("The answer is 1250", "stop", 5)])
+    assert (scored.metrics, scored.extracted, scored.target, scored.extraction_failed) == ({"acc": 1.0}, "1250", "1250", False)
+    assert task.score(doc, [Generated("none", "length", 5)]).extraction_failed
+
+
+def test_real_data_loads(data_dir: Path) -> None:
+    for name, n in (("mmlu", 14_042), ("gsm8k", 1_319)):
+        docs = resolve(name).load(FolderSource(data_dir))
+        assert len(docs) == n
+        assert len({d.id for d in docs}) == n
+    # cells that pandas would have read as missing
+    anatomy = [d.fields[x] for d in resolve("mmlu").load(FolderSource(data_dir)) for x in "ABCD"]
+    assert "None" in anatomy

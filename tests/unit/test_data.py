@@ -1,0 +1,144 @@
+"""Sources: folder, sample and hub give the same rows the same hash; whatever is wrong is named in one line."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from evalkit.api import Table, TextFile
+from evalkit.data import FolderSource, HubSource, SampleSource, fetch, open_source
+from evalkit.errors import DataError, EvalkitError
+from evalkit.registry import resolve, task_classes
+
+SAMPLE = SampleSource().folder
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A copy of the sample as a data folder, to be broken."""
+    shutil.copytree(SAMPLE, tmp_path / "data")
+    return tmp_path / "data"
+
+
+def load_gsm8k(folder: Path) -> None:
+    resolve("gsm8k").load(FolderSource(folder))
+
+
+def load_mmlu(folder: Path) -> None:
+    source = FolderSource(folder)
+    source.kind = "sample"  # the 14 subjects of the sample
+    resolve("mmlu").load(source)
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "load", "message"),
+    [
+        ("gsm8k/test.jsonl", None, None, load_gsm8k, "test.jsonl is missing; pass --data"),
+        ("gsm8k/qwen_8shot_prompt.txt", None, None, load_gsm8k, "evalkit data fetch"),
+        ("gsm8k/test.jsonl", '{"question"', '{"frage"', load_gsm8k, "line 1: no question"),
+        ("gsm8k/test.jsonl", '{"question"', "question", load_gsm8k, "line 1: not valid JSON"),
+        ("gsm8k/test.jsonl", "#### ", "answer: ", load_gsm8k, "no '#### number'"),
+        ("mmlu/test/astronomy_test.csv", ",", ";", load_mmlu, r"astronomy_test.csv line \d+: \d columns, expected 6"),
+        ("mmlu/test/astronomy_test.csv", ",A\n", ",E\n", load_mmlu, "the answer is 'E', expected one of A, B, C, D"),
+        ("mmlu/dev/nutrition_dev.csv", None, "", load_mmlu, "holds no rows"),
+    ],
+)
+def test_a_broken_file_is_named(folder: Path, file: str, old: str | None, new: str | None, load, message: str) -> None:
+    path = folder / file
+    if new is None:
+        path.unlink()
+    else:
+        path.write_text(path.read_text().replace(old, new) if old else new)
+    with pytest.raises(DataError, match=message) as caught:
+        load(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_not_utf8(folder: Path) -> None:
+    (folder / "gsm8k/test.jsonl").write_bytes(b'{"question": "\xff"}')
+    with pytest.raises(DataError, match="not UTF-8"):
+        load_gsm8k(folder)
+
+
+def test_unknown_folder() -> None:
+    with pytest.raises(EvalkitError, match="no such folder"):
+        open_source("/nowhere/at/all")
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """GSM8K's sample rows in the hub cache's own layout, offline."""
+    import pyarrow
+    import pyarrow.parquet
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.file_download.HF_HUB_CACHE", str(tmp_path), raising=False)
+    for cls in task_classes().values():
+        source = SampleSource()
+        for table in cls.tables(source):
+            rows = source.rows(table)
+            if cls.name == "mmlu":
+                rows = [{"question": r["question"], "choices": [r[x] for x in "ABCD"], "answer": "ABCD".index(r["answer"])} for r in rows]
+            snapshot = tmp_path / f"datasets--{table.hub.repo.replace('/', '--')}" / "snapshots" / table.hub.revision
+            (snapshot / table.hub.file).parent.mkdir(parents=True, exist_ok=True)
+            pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), snapshot / table.hub.file)
+    return tmp_path
+
+
+def test_hub_rows_equal_folder_rows(hub: Path) -> None:
+    for cls in task_classes().values():
+        sample, source = SampleSource(), HubSource()
+        for table in cls.tables(sample):
+            assert source.rows(table) == sample.rows(table)
+        assert source.sha256() == sample.sha256()
+        assert source.revision == table.hub.revision
+
+
+def test_what_the_hub_lacks_is_named(hub: Path) -> None:
+    table = task_classes()["mmlu"].tables(HubSource())[0]
+    assert "abstract_algebra" in table.path
+    with pytest.raises(DataError, match="cannot fetch abstract_algebra"):
+        HubSource().rows(table)
+
+
+def test_fetched_files_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("evalkit.data.CACHE", tmp_path / "cache")
+    upstream = tmp_path / "upstream.txt"
+    upstream.write_text("worked examples")
+    good = TextFile("p.txt", upstream.as_uri(), hashlib.sha256(b"worked examples").hexdigest())
+    assert fetch(good) == b"worked examples"
+    upstream.unlink()
+    assert fetch(good) == b"worked examples"  # from the cache
+    upstream.write_text("changed")
+    with pytest.raises(DataError, match="changed upstream"):
+        fetch(TextFile("p.txt", upstream.as_uri(), "0" * 64))
+    with pytest.raises(DataError, match="cannot fetch"):
+        fetch(TextFile("p.txt", (tmp_path / "gone").as_uri(), "1" * 64))
+
+
+def test_every_cell_is_text(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text('"a, ""b""\nc",None,NA,N/A,null,A\n')
+    (row,) = FolderSource(tmp_path).rows(Table("t.csv", ("question", *"ABCD", "answer"), None))  # type: ignore[arg-type]
+    assert row == {"question": 'a, "b"\nc', "A": "None", "B": "NA", "C": "N/A", "D": "null", "answer": "A"}
+
+
+def test_the_hash_is_over_rows_not_files(tmp_path: Path) -> None:
+    rows = [{"question": "q", "answer": "#### 1"}]
+    table = Table("t.jsonl", ("question", "answer"), None)  # type: ignore[arg-type]
+    digests = set()
+    for text in (json.dumps(rows[0]), json.dumps({"extra": 1, **rows[0]}, indent=None, separators=(",", ":")) + "\n\n"):
+        (tmp_path / "t.jsonl").write_text(text)
+        source = FolderSource(tmp_path)
+        source.rows(table)
+        digests.add(source.sha256())
+    assert len(digests) == 1
+
+
+def test_the_real_data_is_the_official_one(data_dir: Path) -> None:
+    from evalkit.listing import _verify
+
+    assert _verify(str(data_dir), []) == 0

@@ -1,0 +1,90 @@
+"""The journal: what is put is there, whoever asks with the same key, and nobody else."""
+
+import sqlite3
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from evalkit.api import Generate, Generated, Loglikelihood, Loglikelihoods
+from evalkit.errors import EvalkitError, RunIncomplete
+from evalkit.journal import Journal, request_key
+
+ASK = Loglikelihood("context", (" A", " B"))
+ANSWER = Loglikelihoods((-0.1234567890123456789, -1e-300), (True, False), truncated=3, merged=1)
+
+
+def test_responses_come_back_to_the_last_bit(tmp_path: Path) -> None:
+    path = tmp_path / "journal.sqlite"
+    text = Generated("lone \ud800 surrogate, NUL \0, \u2028", "stop", 7)
+    journal = Journal(path)
+    journal.put("a", ANSWER, "t", 1.5, 10, 5)
+    journal.put("b", text, "t", 0.5, 1, 2)
+    journal.put("a", text, "t", 0, 0, 0)  # the first answer stays
+    journal.close()
+    again = Journal(path)
+    assert again.get("a") == ANSWER
+    assert again.get("b") == text
+    assert again.get("c") is None
+    assert again.spent("t") == (2.0, 11, 7)
+    assert len(again) == 2
+    again.close()
+
+
+def test_whatever_changes_the_answer_changes_the_key() -> None:
+    ask = Generate("context", ("stop",), 10)
+    others = [
+        replace(ask, context="context "),
+        replace(ask, until=("stop", "x")),
+        replace(ask, max_new_tokens=11),
+        replace(ask, temperature=0.5),
+        replace(ask, seed=1),
+        ASK,
+        replace(ASK, continuations=(" B", " A")),
+        replace(ASK, truncate_above=5, truncate_to=4),
+    ]
+    keys = {request_key("sha256:a", r) for r in [ask, *others]} | {request_key("sha256:b", ask)}
+    assert len(keys) == len(others) + 2
+
+
+def test_one_process_at_a_time(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.sqlite")
+    with pytest.raises(EvalkitError, match="another evalkit process"):
+        Journal(tmp_path / "journal.sqlite")
+    journal.close()
+    Journal(tmp_path / "journal.sqlite").close()
+
+
+def test_a_foreign_or_damaged_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "journal.sqlite"
+    path.write_bytes(b"not a database, but long enough to be read as one " * 100)
+    with pytest.raises(EvalkitError, match=r"journal\.sqlite"):
+        Journal(path)
+    path.unlink()
+    journal = Journal(path)
+    journal.close()
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE meta SET value = '99'")
+    with pytest.raises(EvalkitError, match="schema 99"):
+        Journal(path)
+
+
+def test_a_missing_journal_is_not_made_by_reading(tmp_path: Path) -> None:
+    with pytest.raises(EvalkitError, match="does not exist"):
+        Journal(tmp_path / "journal.sqlite", read_only=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_keeps_what_was_answered(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.sqlite")
+    journal.put("a", ANSWER, "t", 0, 0, 0)
+    journal._db.execute("PRAGMA max_page_count = 12")  # SQLite's own way to be full: the same error as ENOSPC's
+    with pytest.raises(RunIncomplete, match="free some space"):
+        for i in range(100):
+            journal.put(f"k{i}", Generated("x" * 4_000, "stop", 1), "t", 0, 0, 0)
+    assert journal.get("a") == ANSWER
+    journal.close()
+    again = Journal(tmp_path / "journal.sqlite")
+    assert again.get("a") == ANSWER
+    assert again.get("k0") is not None
+    again.close()
