@@ -1,4 +1,4 @@
-"""What tests share: where the real data is, and skipping with a reason where it is not."""
+"""What tests share: the real data (skipping with a reason where it is not at hand), and a tiny random model."""
 
 import os
 from pathlib import Path
@@ -15,3 +15,43 @@ def data_dir() -> Path:
     if not _DATA:
         pytest.skip("EVALKIT_DATA is not set: no real benchmark data at hand")
     return Path(_DATA).resolve()
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a 2-layer llama over bytes: it knows nothing, but every code path is the real one."""
+    import tokenizers
+    import torch
+    from moe_lm.checkpoint.write import save
+    from moe_lm.config import ModelConfig
+    from moe_lm.model import Decoder
+    from moe_lm.tokenizer import Tokenizer
+
+    alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    fast = tokenizers.Tokenizer(tokenizers.models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
+    fast.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    fast.decoder = tokenizers.decoders.ByteLevel()
+    fast.add_special_tokens(["<|endoftext|>"])
+    config = ModelConfig(
+        family="llama",
+        vocab_size=257,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        intermediate_size=48,
+        max_seq_len=8192,
+        rope_theta=10000.0,
+        rms_norm_eps=1e-6,
+        tie_word_embeddings=True,
+        qkv_bias=False,
+        eos_token_ids=(256,),
+    )
+    model = Decoder(config).eval()
+    rng = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        parameter.requires_grad_(False).copy_(torch.randn(parameter.shape, generator=rng) * parameter.shape[-1] ** -0.5)
+    folder = tmp_path_factory.mktemp("tiny") / "tiny"
+    save(model, Tokenizer(fast, None, (256,), None), folder)
+    return folder
