@@ -85,7 +85,7 @@ class Scorer:
                     raise ModelError(f"a request of {len(tokens)} tokens exceeds the model's max_seq_len of {limit}; shorten it")
                 first = len(request.context) - 1
                 wants[tokens] += [_Want(first + j, token, i, c, j) for j, token in enumerate(continuation)]
-            self.usage.requested += sum(map(len, {tuple(c[:-1]) for c in request.continuations})) + len(request.context)
+            self.usage.requested += sum(len(request.context) + len(c) for c in {tuple(c[:-1]) for c in request.continuations})
         pending = [_Pending([[None] * len(c) for c in r.continuations]) for r in requests]
         return pending, list(wants), list(wants.values())
 

@@ -1,4 +1,7 @@
-"""How many tokens were asked for, and how many were computed."""
+"""How many tokens were asked for, and how many were computed.
+
+Asked for: what it takes to run each distinct text (context and continuation) on its own.
+"""
 
 from dataclasses import dataclass
 
