@@ -22,6 +22,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a 2-layer llama over bytes: it knows nothing, but every code path is the real one."""
     import tokenizers
     import torch
+
     from moe_lm.checkpoint.write import save
     from moe_lm.config import ModelConfig
     from moe_lm.model import Decoder

@@ -50,7 +50,7 @@ def _past(model: Decoder, node: Node, caches: Caches, token_budget: int) -> Past
     return caches[id(node)]
 
 
-def prefill(model: Decoder, new: list[tuple[Sequence[int], Past]], token_budget: int) -> list[Tensor]:
+def prefill(model: Decoder, new: Sequence[tuple[Sequence[int], Past]], token_budget: int) -> list[Tensor]:
     """`forward`, and for a single sequence of more than `token_budget` new tokens several of them."""
     if len(new) > 1:
         return forward(model, new)

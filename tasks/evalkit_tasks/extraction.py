@@ -45,7 +45,7 @@ def last_digits(completion: str, reference: str) -> Extraction:
 
 def last_number(completion: str, reference: str) -> Extraction:
     """Ours: the last number, with its sign, thousands separators and decimals; equal by value."""
-    numbers = [m for m in _NUMBER.finditer(completion)]
+    numbers = list(_NUMBER.finditer(completion))
     if not numbers:
         return Extraction(INVALID, {"acc": False})
     match = numbers[-1]

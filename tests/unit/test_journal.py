@@ -79,9 +79,13 @@ def test_a_full_disk_keeps_what_was_answered(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal.sqlite")
     journal.put("a", ANSWER, "t", 0, 0, 0)
     journal._db.execute("PRAGMA max_page_count = 12")  # SQLite's own way to be full: the same error as ENOSPC's
-    with pytest.raises(RunIncomplete, match="free some space"):
+
+    def fill() -> None:
         for i in range(100):
             journal.put(f"k{i}", Generated("x" * 4_000, "stop", 1), "t", 0, 0, 0)
+
+    with pytest.raises(RunIncomplete, match="free some space"):
+        fill()
     assert journal.get("a") == ANSWER
     journal.close()
     again = Journal(tmp_path / "journal.sqlite")

@@ -34,7 +34,8 @@ def test_it_runs_outside_the_checkout(wheel: Path, tmp_path: Path) -> None:
         "assert main(['report']) == 0\n"
     ).format(site=str(tmp_path / "site"))
     # -I leaves out this checkout's editable install; the site-packages with the dependencies come after the wheel
-    path = f"import sys; sys.path[:] = [{str(tmp_path / 'site')!r}] + [p for p in sys.path if {str(ROOT)!r} not in p or 'site-packages' in p]\n"
+    site = str(tmp_path / "site")
+    path = f"import sys; sys.path[:] = [{site!r}] + [p for p in sys.path if {str(ROOT)!r} not in p or 'site-packages' in p]\n"
     found = subprocess.run([sys.executable, "-I", "-c", path + code], cwd=tmp_path, capture_output=True, text=True)
     assert found.returncode == 0, found.stderr
     assert "Qwen1.5-MoE-A2.7B" in found.stdout

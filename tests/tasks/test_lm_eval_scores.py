@@ -1,0 +1,55 @@
+"""The native engine against lm-eval's own HF back-end: same model, same real documents, same choices, in a fraction of the time."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from evalkit.config import RunConfig
+from evalkit.data import FolderSource
+from evalkit.lm import open_lm
+from evalkit.models import MODELS, local_path
+from evalkit.registry import resolve
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(3600),
+    # transformers' and lm-eval's own warnings are not ours to mend
+    pytest.mark.filterwarnings("ignore"),
+    pytest.mark.skipif(local_path(MODELS["smollm2-135m"]) is None, reason="SmolLM2 is not installed"),
+]
+SUBJECTS = ("anatomy", "astronomy", "business_ethics", "virology")
+TIMED, WHOLE = 12, 50  # documents a subject
+
+
+def test_same_choices_and_logprobs_and_at_least_five_times_faster(data_dir: Path) -> None:
+    pytest.importorskip("lm_eval", reason="lm-eval is not installed")
+    ours = open_lm(RunConfig(("mmlu",), model="smollm2-135m"))
+    theirs = open_lm(RunConfig(("mmlu",), model="smollm2-135m", engine="lm_eval:hf"))
+    task = resolve("mmlu@lm-eval")
+    docs = [d for d in task.load(FolderSource(data_dir)) if d.group in SUBJECTS]
+    by_subject = [[d for d in docs if d.group == s] for s in SUBJECTS]
+    timed = [task.requests(d)[0] for ds in by_subject for d in ds[:TIMED]]
+    rest = [task.requests(d)[0] for ds in by_subject for d in ds[TIMED:WHOLE]]
+
+    seconds, answers = [], []
+    for lm in (ours, theirs):
+        start = time.perf_counter()
+        first = dict(lm.loglikelihood(timed))
+        seconds.append(time.perf_counter() - start)
+        answers.append([first[i] for i in range(len(timed))])
+    ratio = seconds[1] / seconds[0]
+    print(f"\n{len(timed)} documents: native {seconds[0]:.1f} s, lm_eval:hf {seconds[1]:.1f} s, ratio {ratio:.1f}")
+
+    for lm, found in zip((ours, theirs), answers, strict=True):
+        more = dict(lm.loglikelihood(rest))
+        found += [more[i] for i in range(len(rest))]
+    assert len(answers[0]) == len(SUBJECTS) * WHOLE
+    largest = 0.0
+    for a, b in zip(*answers, strict=True):
+        largest = max(largest, *(abs(x - y) for x, y in zip(a.logprobs, b.logprobs, strict=True)))
+        assert a.logprobs.index(max(a.logprobs)) == b.logprobs.index(max(b.logprobs))
+        assert a.is_greedy == b.is_greedy
+    print(f"{len(answers[0])} documents: the same choices, largest |logprob difference| {largest:.1e}")
+    assert largest <= 1e-3
+    assert ratio >= 5
