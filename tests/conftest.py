@@ -1,6 +1,7 @@
 """What tests share: the real data (skipping with a reason where it is not at hand), and a tiny random model."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,18 @@ def data_dir() -> Path:
     if not _DATA:
         pytest.skip("EVALKIT_DATA is not set: no real benchmark data at hand")
     return Path(_DATA).resolve()
+
+
+@pytest.fixture
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Tiny models run on one thread, here and in subprocesses: waking a second one costs more than their work."""
+    import torch
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -26,17 +26,18 @@ class Past(Protocol):
 
     length: int
 
-    def extend(self, layer: int, k_TJd: Tensor, v_TJd: Tensor) -> tuple[Tensor, Tensor]:
-        """Past and new keys and values of one layer, [S, J, d] each."""
+    def extend(self, layer: int, k_JTd: Tensor, v_JTd: Tensor) -> tuple[Tensor, Tensor]:
+        """Past and new keys and values of one layer, [J, S, d] each."""
 
 
 class KVCache:
     """Keys and values of one sequence, up to `capacity` tokens; forward passes append to it."""
 
     def __init__(self, config: ModelConfig, capacity: int, dtype: torch.dtype, device: torch.device):
-        shape = (config.num_hidden_layers, capacity, config.num_key_value_heads, config.head_dim)
-        self.k_LSJd = torch.empty(shape, dtype=dtype, device=device)
-        self.v_LSJd = torch.empty(shape, dtype=dtype, device=device)
+        shape = (config.num_hidden_layers, config.num_key_value_heads, capacity, config.head_dim)
+        # one [J, capacity, d] tensor a layer, heads first as attention reads them
+        self.k = torch.empty(shape, dtype=dtype, device=device).unbind()
+        self.v = torch.empty(shape, dtype=dtype, device=device).unbind()
         self.length = 0
 
     @classmethod
@@ -45,15 +46,17 @@ class KVCache:
         cache = cls(model.config, capacity, model.embed.weight.dtype, model.embed.weight.device)
         if prefix:
             n = cache.length = prefix.length
-            cache.k_LSJd[:, :n], cache.v_LSJd[:, :n] = prefix.k_LSJd[:, :n], prefix.v_LSJd[:, :n]
+            for mine, theirs in zip((*cache.k, *cache.v), (*prefix.k, *prefix.v), strict=True):
+                mine[:, :n] = theirs[:, :n]
         return cache
 
-    def extend(self, layer: int, k_TJd: Tensor, v_TJd: Tensor) -> tuple[Tensor, Tensor]:
-        end = self.length + len(k_TJd)
-        self.k_LSJd[layer, self.length : end], self.v_LSJd[layer, self.length : end] = k_TJd, v_TJd
-        if layer == len(self.k_LSJd) - 1:
+    def extend(self, layer: int, k_JTd: Tensor, v_JTd: Tensor) -> tuple[Tensor, Tensor]:
+        end = self.length + k_JTd.shape[1]
+        k, v = self.k[layer], self.v[layer]
+        k[:, self.length : end], v[:, self.length : end] = k_JTd, v_JTd
+        if layer == len(self.k) - 1:
             self.length = end
-        return self.k_LSJd[layer, :end], self.v_LSJd[layer, :end]
+        return k[:, :end], v[:, :end]
 
 
 class Leaf:
@@ -63,18 +66,18 @@ class Leaf:
         self.prefix = prefix
         self.length = prefix.length if prefix else 0
 
-    def extend(self, layer: int, k_TJd: Tensor, v_TJd: Tensor) -> tuple[Tensor, Tensor]:
+    def extend(self, layer: int, k_JTd: Tensor, v_JTd: Tensor) -> tuple[Tensor, Tensor]:
         if self.prefix is None:
-            return k_TJd, v_TJd
-        n = self.length
-        return torch.cat((self.prefix.k_LSJd[layer, :n], k_TJd)), torch.cat((self.prefix.v_LSJd[layer, :n], v_TJd))
+            return k_JTd, v_JTd
+        k, v = self.prefix.k[layer][:, : self.length], self.prefix.v[layer][:, : self.length]
+        return torch.cat((k, k_JTd), dim=1), torch.cat((v, v_JTd), dim=1)
 
 
 @torch.inference_mode()
-def forward(model: Decoder, new: Sequence[tuple[Sequence[int], Past]], tile: int = PREFILL_ROWS) -> list[Tensor]:
+def forward(model: Decoder, new: Sequence[tuple[Sequence[int], Past]]) -> list[Tensor]:
     """Run every sequence's new tokens after its past. Returns the final hidden states, one [T_i, D] a sequence.
 
-    A past must end at a multiple of `ATTENTION_ROWS`, unless there is one new token (decoding).
+    Prefill: a past must end at a multiple of `ATTENTION_ROWS`, so that every block of queries is computed in one piece.
     """
     device = model.embed.weight.device
     lengths = [len(tokens) for tokens, _ in new]
@@ -85,32 +88,46 @@ def forward(model: Decoder, new: Sequence[tuple[Sequence[int], Past]], tile: int
 
     def attend(layer: int, q_THd: Tensor, k_TJd: Tensor, v_TJd: Tensor) -> Tensor:
         out_THd = torch.zeros_like(q_THd)  # the padding's rows too must hold numbers
-        split = (x[:total].split(lengths) for x in (out_THd, q_THd, k_TJd, v_TJd))
-        for (_, past), start, out, q, k, v in zip(new, starts, *split, strict=True):
-            _causal(out, q, *past.extend(layer, k, v), start, decoding=tile == DECODE_ROWS)
+        split = (x[:total].transpose(0, 1).split(lengths, dim=1) for x in (out_THd, q_THd, k_TJd, v_TJd))
+        for (_, past), start, out_HTd, q_HTd, k_JTd, v_JTd in zip(new, starts, *split, strict=True):
+            k_JSd, v_JSd = past.extend(layer, k_JTd, v_JTd)
+            _causal(out_HTd, q_HTd, k_JSd, v_JSd, start)
         return out_THd
 
-    hidden_TD = model(pad_rows(tokens_T, tile), pad_rows(positions_T, tile), attend)
+    hidden_TD = model(pad_rows(tokens_T, PREFILL_ROWS), pad_rows(positions_T, PREFILL_ROWS), attend)
     return list(hidden_TD[:total].split(lengths))
 
 
-def _causal(out_THd: Tensor, q_THd: Tensor, k_SJd: Tensor, v_SJd: Tensor, start: int, decoding: bool) -> None:
+@torch.inference_mode()
+def decode_step(model: Decoder, new: Sequence[tuple[int, KVCache]]) -> Tensor:
+    """Run one new token of every sequence after its cache. Returns the final hidden states [N, D]."""
+    device = model.embed.weight.device
+    N = len(new)
+    tokens_N = torch.tensor([token for token, _ in new], device=device)
+    positions_N = torch.tensor([cache.length for _, cache in new], device=device)
+
+    def attend(layer: int, q_NHd: Tensor, k_NJd: Tensor, v_NJd: Tensor) -> Tensor:
+        out_NHd = torch.zeros_like(q_NHd)
+        J = k_NJd.shape[1]
+        # the query heads of one key/value head are the G rows of one small product
+        out_NJGd, q_NJGd = out_NHd.unflatten(1, (J, -1)), q_NHd.unflatten(1, (J, -1))
+        for i, (_, cache) in enumerate(new):
+            k_JSd, v_JSd = cache.extend(layer, k_NJd[i, :, None], v_NJd[i, :, None])
+            out_NJGd[i] = F.scaled_dot_product_attention(q_NJGd[i : i + 1], k_JSd[None], v_JSd[None])[0]
+        return out_NHd
+
+    return model(pad_rows(tokens_N, DECODE_ROWS), pad_rows(positions_N, DECODE_ROWS), attend)[:N]
+
+
+def _causal(out_HTd: Tensor, q_HTd: Tensor, k_JSd: Tensor, v_JSd: Tensor, start: int) -> None:
     """Positions start..S-1 attend to themselves and all before, in blocks of queries that end at fixed positions.
 
     However a sequence is cut into a cached prefix and new tokens, each block meets the same shapes, and so the same bits.
     """
-    if decoding and len(q_THd) == 1:  # by phase, not by length alone: a prefill's rest of one token may be shared or not
-        # the query heads of one key/value head are the rows of one small product
-        q_JGd = q_THd.view(1, k_SJd.shape[1], -1, q_THd.shape[-1])
-        out_THd.copy_(F.scaled_dot_product_attention(q_JGd, _heads_first(k_SJd), _heads_first(v_SJd)).view_as(out_THd))
-        return
-    for begin in range(start, len(k_SJd), ATTENTION_ROWS):
-        end = min(begin + ATTENTION_ROWS, len(k_SJd))
-        mask = torch.ones(end - begin, end, dtype=torch.bool, device=q_THd.device).tril(begin)
-        q, k, v = _heads_first(q_THd[begin - start : end - start]), _heads_first(k_SJd[:end]), _heads_first(v_SJd[:end])
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True)
-        out_THd[begin - start : end - start] = out[0].transpose(0, 1)
-
-
-def _heads_first(x: Tensor) -> Tensor:
-    return x.transpose(0, 1)[None]  # [tokens, heads, d] -> [1, heads, tokens, d]
+    S = k_JSd.shape[1]
+    for begin in range(start, S, ATTENTION_ROWS):
+        end = min(begin + ATTENTION_ROWS, S)
+        mask = torch.ones(end - begin, end, dtype=torch.bool, device=q_HTd.device).tril(begin)
+        q, k, v = q_HTd[:, begin - start : end - start], k_JSd[:, :end], v_JSd[:, :end]
+        out = F.scaled_dot_product_attention(q[None], k[None], v[None], attn_mask=mask, enable_gqa=True)
+        out_HTd[:, begin - start : end - start] = out[0]

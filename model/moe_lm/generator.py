@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from moe_lm import prefix_tree
-from moe_lm.batch import KVCache, forward
+from moe_lm.batch import KVCache, decode_step
 from moe_lm.errors import ModelError
 from moe_lm.model import Decoder
 from moe_lm.prefix_walk import Caches, consume, packs, prefill, run_nodes
@@ -135,8 +135,7 @@ class Generator:
         """Logits [N, V] after each running sequence's newest token."""
         self.usage.requested += len(running)
         self.usage.computed += len(running)
-        hidden = forward(self.model, [(s.tokens[-1:], s.cache) for s in running], DECODE_ROWS)
-        return self._logits(torch.cat(hidden))
+        return self._logits(decode_step(self.model, [(s.tokens[-1], s.cache) for s in running]))
 
     @torch.inference_mode()
     def _logits(self, hidden_ND: Tensor) -> Tensor:

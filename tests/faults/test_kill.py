@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 KILLS = 3
 
 
 def command(model: Path, out: Path) -> list[str]:
-    # generation and scoring, one document a subject and then some
-    arguments = ["run", "--tasks", "gsm8k@lm-eval,mmlu@cloze", "--model", str(model), "--data", "sample", "--limit", "28"]
+    # generation and scoring, a document a subject
+    arguments = ["run", "--tasks", "gsm8k@lm-eval,mmlu@cloze", "--model", str(model), "--data", "sample", "--limit", "14"]
     return [sys.executable, "-m", "evalkit", *arguments, "--out", str(out), "--name", "r", "--quiet"]
 
 
@@ -29,7 +31,7 @@ def test_killed_runs_resume_to_the_same_bytes(tiny_model: Path, tmp_path: Path) 
     subprocess.run(command(tiny_model, tmp_path / "undisturbed"), check=True, capture_output=True)
     whole = tmp_path / "undisturbed" / "r"
     total = len(answers(whole))
-    assert total == 28 * 2
+    assert total == 14 * 2
 
     broken = tmp_path / "broken" / "r"
     rng = random.Random(0)
@@ -37,7 +39,7 @@ def test_killed_runs_resume_to_the_same_bytes(tiny_model: Path, tmp_path: Path) 
     kills = 0
     for _ in range(KILLS):
         process = subprocess.Popen(command(tiny_model, tmp_path / "broken"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        target = len(seen) + rng.randint(1, 12)
+        target = len(seen) + rng.randint(1, 7)
         while process.poll() is None and _count(broken) < target:
             time.sleep(0.005)
         kills += process.poll() is None

@@ -160,8 +160,8 @@ def test_usage_counts_shared_prefixes_once():
     requests = [ScoreRequest(shared + tokens(10, seed), [[1], [2], [3, 4]]) for seed in (2, 3, 4)]
     scorer = Scorer(model)
     list(scorer.score(requests))
-    # a request: 74 of context; 0 of the one-token continuations; 1 of the other
-    assert scorer.usage.requested == 3 * 75
+    # a request is two distinct texts: the context alone (one-token continuations), and with the first of two tokens
+    assert scorer.usage.requested == 3 * (74 + 75)
     # 64 once; then the context's rest of 10, and again with the other continuation's one token
     assert scorer.usage.computed == 64 + 3 * (10 + 11)
     assert scorer.usage.shared == scorer.usage.requested - scorer.usage.computed

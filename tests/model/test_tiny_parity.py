@@ -6,7 +6,7 @@ import transformers
 from safetensors.torch import load_file
 from tiny_models import VOCAB, logits, randomise, relative_diff, tokens, word_tokenizer
 
-from moe_lm.batch import KVCache, Leaf, forward
+from moe_lm.batch import KVCache, Leaf, decode_step, forward
 from moe_lm.checkpoint.read import load
 from moe_lm.checkpoint.write import save
 from moe_lm.generator import GenerateRequest, Generator
@@ -100,9 +100,21 @@ def test_one_token_at_a_time(pair):
     theirs, ours, _ = pair
     sequence = tokens(40, seed=2)
     cache = KVCache.like(ours, len(sequence))
-    steps = [forward(ours, [([token], cache)], DECODE_ROWS)[0] for token in sequence]
+    steps = [decode_step(ours, [(token, cache)]) for token in sequence]
     with torch.inference_mode():
         assert relative_diff(ours.logits(torch.cat(steps), DECODE_ROWS), their_logits(theirs, sequence)) <= 1e-5
+
+
+def test_decoding_several_after_prefixes_of_unequal_lengths(pair):
+    theirs, ours, _ = pair
+    sequences = [tokens(n, seed=n) for n in (2, 34, 57)]
+    caches = [KVCache.like(ours, len(sequence)) for sequence in sequences]
+    forward(ours, [(sequence[:-1], cache) for sequence, cache in zip(sequences, caches, strict=True)])
+    hidden = decode_step(ours, [(sequence[-1], cache) for sequence, cache in zip(sequences, caches, strict=True)])
+    with torch.inference_mode():
+        found = ours.logits(hidden, DECODE_ROWS)
+    expected = torch.stack([their_logits(theirs, sequence)[-1] for sequence in sequences])
+    assert relative_diff(found, expected) <= 1e-5
 
 
 def test_greedy_continuation(pair):

@@ -3,7 +3,11 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from evalkit import cli
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_layout(tiny_model: Path, tmp_path: Path) -> None:

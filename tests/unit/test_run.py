@@ -6,11 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from evalkit import cli, runner
 from evalkit.api import Doc
 from evalkit.lm.native import NativeLM
 from evalkit.runner import spread
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 TASKS = "mmlu,gsm8k@lm-eval"
 
@@ -22,6 +25,7 @@ def run(tiny_model: Path, out: Path, *more: str) -> int:
 @pytest.fixture(scope="module")
 def finished(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of an undisturbed run."""
+    torch.set_num_threads(1)
     out = tmp_path_factory.mktemp("finished")
     assert run(tiny_model, out, "--name", "r") == 0
     return out / "r"
