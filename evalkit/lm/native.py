@@ -21,15 +21,15 @@ NUMERICS = 1  # raise it when moe_lm's arithmetic changes: old answers then no l
 class NativeLM(LM):
     """A moe_lm checkpoint on one device. Answers do not depend on batch, order or what else is asked (CPU)."""
 
-    def __init__(self, checkpoint: Checkpoint, spec: str, recipe: object | None, token_budget: int = 2048, max_running: int = 16):
+    def __init__(self, checkpoint: Checkpoint, spec: str, recipe: object | None):
         import torch
 
         from moe_lm.generator import Generator
         from moe_lm.scorer import Scorer
 
         self.spec, self.model, self.tokenizer = spec, checkpoint.model, checkpoint.tokenizer
-        self.scorer = Scorer(self.model, token_budget)
-        self.generator = Generator(self.model, self.tokenizer.decode, self.tokenizer.stop_ids, max_running, token_budget)
+        self.scorer = Scorer(self.model)
+        self.generator = Generator(self.model, self.tokenizer.decode, self.tokenizer.stop_ids)
         self.device, self.dtype = str(self.model.embed.weight.device), str(self.model.embed.weight.dtype).removeprefix("torch.")
         self.kernel = "reference"
         numerics = [NUMERICS, self.dtype, self.model.embed.weight.device.type, self.kernel, torch.__version__]

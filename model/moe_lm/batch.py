@@ -103,6 +103,7 @@ def decode_step(model: Decoder, new: Sequence[tuple[int, KVCache]]) -> Tensor:
     """Run one new token of every sequence after its cache. Returns the final hidden states [N, D]."""
     device = model.embed.weight.device
     N = len(new)
+    assert N <= PREFILL_ROWS - DECODE_ROWS, "more rows would be taken for a prefill's (see moe_lm.tiles)"
     tokens_N = torch.tensor([token for token, _ in new], device=device)
     positions_N = torch.tensor([cache.length for _, cache in new], device=device)
 

@@ -53,23 +53,30 @@ class Generator:
         model: Decoder,
         decode: Callable[[list[int]], str],
         stop_ids: frozenset[int],
-        max_running: int = 16,
+        max_running: int = 64,
         token_budget: int = 2048,
+        cache_bytes: int = 4 << 30,
     ):
+        """At most `max_running` sequences at a time, fewer where their caches would exceed `cache_bytes` (but never none)."""
         self.model, self.decode, self.stop_ids = model, decode, stop_ids
         self.max_running, self.token_budget = max_running, token_budget
+        config = model.config
+        token_bytes = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * model.embed.weight.element_size()
+        self.cache_tokens = cache_bytes // token_bytes
         self.usage = Usage()
 
     def generate(self, requests: Sequence[GenerateRequest]) -> Iterator[tuple[int, Generation]]:
         """Yield (index of the request, its Generation) as each ends, in any order."""
         for request in requests:
             self._check(request)
+        longest = max((len(r.prompt) + r.max_new_tokens for r in requests), default=1)
+        max_running = max(1, min(self.max_running, self.cache_tokens // longest))
         waiting = self._admit(requests)
         running: list[_Running] = []
         while True:
-            room = self.max_running - len(running)
+            room = max_running - len(running)
             # in groups: a prefill is padded to a whole tile, which one short question would waste
-            admitted = list(islice(waiting, room)) if room >= self.max_running // 4 or not running else []
+            admitted = list(islice(waiting, room)) if room >= max_running // 4 or not running else []
             for sequence, logits_V in self._prefill(admitted):
                 if generation := self._advance(sequence, logits_V):
                     yield sequence.index, generation

@@ -23,7 +23,7 @@ class Upcycle:
 
     num_experts: int = 8
     num_experts_per_tok: int = 2
-    moe_intermediate_size: int = 128
+    moe_intermediate_size: int = 64
     seed: int = 0
 
 
