@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.api import Table, TextFile, sha256_json
-from evalkit.errors import DataError, EvalkitError
+from evalkit.errors import DataError, EvalkitError, first_line
 
 CACHE = Path(os.environ.get("EVALKIT_CACHE", "~/.cache/evalkit")).expanduser()
 
@@ -112,9 +112,8 @@ class HubSource(_Source):
             path = hf_hub_download(hub.repo, hub.file, repo_type="dataset", revision=hub.revision)
             rows = pyarrow.parquet.read_table(path).to_pylist()
         except (HfHubHTTPError, LocalEntryNotFoundError, OSError, pyarrow.ArrowException) as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise DataError(
-                f"cannot fetch {hub.file} of {hub.repo}@{hub.revision[:12]} from the hub ({reason}); try again, or --data DIR"
+                f"cannot fetch {hub.file} of {hub.repo}@{hub.revision[:12]} from the hub ({first_line(error)}); try again, or --data DIR"
             ) from None
         self.revision = hub.revision
         for number, row in enumerate(rows):

@@ -31,3 +31,8 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> EvalkitError:
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]!r}? " if close else ""
     return EvalkitError(f"unknown {kind} {name!r}; {hint}known: {', '.join(known)}")
+
+
+def first_line(error: Exception) -> str:
+    """The first line of another library's message, or the kind of error where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evalkit.data import CACHE
-from evalkit.errors import EvalkitError, unknown
+from evalkit.errors import EvalkitError, first_line, unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,7 @@ MODELS: dict[str, NamedModel] = {
         summary="Qwen2.5-Coder-0.5B-Instruct, dense (qwen2), Q4_K_M",
         file="qwen2.5-coder-0.5b-instruct-q4_k_m.gguf",
         sha256="1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
+        # the sha256 pins the bytes, whatever the branch comes to hold
         hub=("Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF", "main"),
     ),
     "qwen2.5-coder-1.5b": NamedModel(
@@ -111,7 +112,7 @@ def _hub_file(repo: str, revision: str, file: str) -> Path:
     try:
         return Path(hf_hub_download(repo, file, revision=revision))
     except Exception as error:  # the library raises many kinds, all of which mean: not to be had
-        raise EvalkitError(f"{file} is neither in {CACHE / 'models'} nor to be had from the hub ({_first_line(error)})") from None
+        raise EvalkitError(f"{file} is neither in {CACHE / 'models'} nor to be had from the hub ({first_line(error)})") from None
 
 
 def _hub_folder(spec: str) -> Path:
@@ -122,9 +123,5 @@ def _hub_folder(spec: str) -> Path:
         return Path(snapshot_download(repo, revision=revision or None, allow_patterns=["*.safetensors", "*.json", "*.jinja"]))
     except Exception as error:
         raise EvalkitError(
-            f"model {spec} is not to be had from the hub ({_first_line(error)}); is the name right and the network up?"
+            f"model {spec} is not to be had from the hub ({first_line(error)}); is the name right and the network up?"
         ) from None
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

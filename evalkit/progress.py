@@ -26,7 +26,7 @@ class Reporter:
 
     def say(self, text: str) -> None:
         """One plain line."""
-        self.console.print(text, highlight=False, markup=False)
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     @contextmanager
     def bar(self, label: str, total: int, done: int = 0, unit: str = "") -> Iterator[Advance]:

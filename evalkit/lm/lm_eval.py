@@ -17,7 +17,7 @@ from typing import Any
 from evalkit.api import Generate, Generated, Loglikelihood, Loglikelihoods, sha256_json
 from evalkit.config import RunConfig
 from evalkit.data import CACHE
-from evalkit.errors import EvalkitError, unknown
+from evalkit.errors import EvalkitError, first_line, unknown
 from evalkit.lm.base import LM
 from evalkit.models import Found, find
 
@@ -53,7 +53,7 @@ class LmEvalLM(LM):
         try:
             lm = model_class(pretrained=str(folder), **settings)
         except Exception as error:  # the classes raise whatever their engine does
-            raise EvalkitError(f"lm_eval:{class_name} cannot load {config.model_spec}: {_first_line(error)}") from error
+            raise EvalkitError(f"lm_eval:{class_name} cannot load {config.model_spec}: {first_line(error)}") from error
         return cls(lm, f"lm_eval:{class_name}", sha256_of(sorted(p for p in folder.iterdir() if p.is_file())), settings)
 
     def loglikelihood(self, requests: Sequence[Loglikelihood]) -> Iterator[tuple[int, Loglikelihoods]]:
@@ -129,7 +129,3 @@ def _torch_device() -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -36,9 +36,9 @@ def show(record: Mapping[str, Any], folder: Path, console: Console) -> None:
     console.print(table)
     for key, entry in record["tasks"].items():
         for line in _remarks(key, entry):
-            console.print(line, highlight=False, markup=False)
-    console.print(f"kept in {folder}: run.json, samples/, lm_eval/, journal.sqlite", highlight=False, markup=False)
-    console.print(_next_step(record, folder), highlight=False, markup=False)
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
+    console.print(f"kept in {folder}: run.json, samples/, lm_eval/, journal.sqlite", highlight=False, markup=False, soft_wrap=True)
+    console.print(_next_step(record, folder), highlight=False, markup=False, soft_wrap=True)
 
 
 def _remarks(key: str, entry: Mapping[str, Any]) -> list[str]:
