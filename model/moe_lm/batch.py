@@ -83,6 +83,7 @@ def forward(model: Decoder, new: Sequence[tuple[Sequence[int], Past]]) -> list[T
     lengths = [len(tokens) for tokens, _ in new]
     starts = [past.length for _, past in new]
     total = sum(lengths)
+    masks: dict[tuple[int, int], Tensor] = {}  # one for all layers
     tokens_T = torch.tensor([t for tokens, _ in new for t in tokens], device=device)
     positions_T = torch.cat([torch.arange(start, start + n, device=device) for start, n in zip(starts, lengths, strict=True)])
 
@@ -91,7 +92,7 @@ def forward(model: Decoder, new: Sequence[tuple[Sequence[int], Past]]) -> list[T
         split = (x[:total].transpose(0, 1).split(lengths, dim=1) for x in (out_THd, q_THd, k_TJd, v_TJd))
         for (_, past), start, out_HTd, q_HTd, k_JTd, v_JTd in zip(new, starts, *split, strict=True):
             k_JSd, v_JSd = past.extend(layer, k_JTd, v_JTd)
-            _causal(out_HTd, q_HTd, k_JSd, v_JSd, start)
+            _causal(out_HTd, q_HTd, k_JSd, v_JSd, start, masks)
         return out_THd
 
     hidden_TD = model(pad_rows(tokens_T, PREFILL_ROWS), pad_rows(positions_T, PREFILL_ROWS), attend)
@@ -120,7 +121,7 @@ def decode_step(model: Decoder, new: Sequence[tuple[int, KVCache]]) -> Tensor:
     return model(pad_rows(tokens_N, DECODE_ROWS), pad_rows(positions_N, DECODE_ROWS), attend)[:N]
 
 
-def _causal(out_HTd: Tensor, q_HTd: Tensor, k_JSd: Tensor, v_JSd: Tensor, start: int) -> None:
+def _causal(out_HTd: Tensor, q_HTd: Tensor, k_JSd: Tensor, v_JSd: Tensor, start: int, masks: dict[tuple[int, int], Tensor]) -> None:
     """Positions start..S-1 attend to themselves and all before, in blocks of queries that end at fixed positions.
 
     However a sequence is cut into a cached prefix and new tokens, each block meets the same shapes, and so the same bits.
@@ -128,7 +129,9 @@ def _causal(out_HTd: Tensor, q_HTd: Tensor, k_JSd: Tensor, v_JSd: Tensor, start:
     S = k_JSd.shape[1]
     for begin in range(start, S, ATTENTION_ROWS):
         end = min(begin + ATTENTION_ROWS, S)
-        mask = torch.ones(end - begin, end, dtype=torch.bool, device=q_HTd.device).tril(begin)
+        if (begin, end) not in masks:
+            # added to the scores: -inf above the diagonal, 0 elsewhere
+            masks[begin, end] = torch.full((end - begin, end), -torch.inf, dtype=q_HTd.dtype, device=q_HTd.device).triu(begin + 1)
         q, k, v = q_HTd[:, begin - start : end - start], k_JSd[:, :end], v_JSd[:, :end]
-        out = F.scaled_dot_product_attention(q[None], k[None], v[None], attn_mask=mask, enable_gqa=True)
+        out = F.scaled_dot_product_attention(q[None], k[None], v[None], attn_mask=masks[begin, end], enable_gqa=True)
         out_HTd[:, begin - start : end - start] = out[0]

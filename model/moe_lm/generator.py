@@ -116,7 +116,7 @@ class Generator:
         for root in consume(prefix_tree.build(sequences)):
             caches: Caches = {}
             deepest: dict[int, KVCache | None] = dict.fromkeys(root.members)
-            for level in root.levels():
+            for level in prefix_tree.levels([root]):
                 inner = [node for node in level if not node.is_leaf]
                 for node, _ in run_nodes(self.model, inner, caches, self.token_budget):
                     self.usage.computed += len(node.tokens)

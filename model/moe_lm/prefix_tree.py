@@ -29,12 +29,12 @@ class Node:
     def is_leaf(self) -> bool:
         return not self.children
 
-    def levels(self) -> Iterator[list["Node"]]:
-        """This node, then its children, then theirs: what can run together once all before has run."""
-        level = [self]
-        while level:
-            yield level
-            level = [child for node in level for child in node.children]
+
+def levels(nodes: list[Node]) -> Iterator[list[Node]]:
+    """These nodes, then their children, then theirs: what can run together once all before has run."""
+    while nodes:
+        yield nodes
+        nodes = [child for node in nodes for child in node.children]
 
 
 def build(sequences: Sequence[tuple[int, ...]]) -> list[Node]:

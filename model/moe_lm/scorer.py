@@ -1,7 +1,7 @@
 """Log-likelihood of continuations, with every shared prefix computed once and the output head only where it scores.
 
 Requests are cut into sequences (context and one continuation, less its last token), the sequences into a prefix tree;
-each root of the tree is walked level by level, the nodes of a level packed into forward passes of `token_budget` tokens.
+a few roots of the tree at a time are walked level by level, the nodes of a level packed into passes of `token_budget` tokens.
 """
 
 from collections import defaultdict
@@ -15,7 +15,7 @@ from moe_lm import prefix_tree
 from moe_lm.errors import ModelError
 from moe_lm.model import Decoder
 from moe_lm.prefix_tree import Node
-from moe_lm.prefix_walk import Caches, consume, run_nodes
+from moe_lm.prefix_walk import Caches, consume, packs, run_nodes
 from moe_lm.tiles import HEAD_ROWS
 from moe_lm.usage import Usage
 
@@ -67,9 +67,10 @@ class Scorer:
     def score(self, requests: Sequence[ScoreRequest]) -> Iterator[tuple[int, list[Score]]]:
         """Yield (index of the request, one Score a continuation) as soon as each is known, in any order."""
         pending, sequences, wants = self._plan(requests)
-        for root in consume(prefix_tree.build(sequences)):
+        # roots together, as far as their own runs fill a pass: a prefill is padded to a whole tile
+        for roots in packs(consume(prefix_tree.build(sequences)), self.token_budget, lambda root: len(root.tokens)):
             caches: Caches = {}
-            for level in root.levels():
+            for level in prefix_tree.levels(roots):
                 yield from self._run_level(level, caches, wants, pending)
 
     def _plan(self, requests: Sequence[ScoreRequest]) -> tuple[list[_Pending], list[tuple[int, ...]], list[list[_Want]]]:

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from moe_lm.prefix_tree import BLOCK, build
+from moe_lm.prefix_tree import BLOCK, build, levels
 
 
 def random_sequences(seed):
@@ -24,7 +24,7 @@ def random_sequences(seed):
 
 def walk(roots):
     """All nodes, parents first."""
-    return [node for root in roots for level in root.levels() for node in level]
+    return [node for level in levels(roots) for node in level]
 
 
 @pytest.fixture(params=range(25))
