@@ -193,6 +193,7 @@ class Task(ABC):
     name: ClassVar[str]
     protocols: ClassVar[Mapping[str, Protocol]]
     default_protocol: ClassVar[str]
+    text_files: ClassVar[Sequence[TextFile]] = ()  # what `data fetch` brings besides the tables
     official_n: ClassVar[int]  # documents of the whole benchmark
     official_sha256: ClassVar[str]  # content hash of the rows of `tables`, as `data verify` computes it
 

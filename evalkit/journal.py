@@ -25,13 +25,16 @@ def request_key(fingerprint: str, request: Request) -> str:
 
 
 class Journal:
-    """Open for one process at a time. Raises EvalkitError where the file is another process's, foreign or damaged."""
+    """Open for one process at a time; `fresh` forgets what was there. Raises EvalkitError where the file is another process's, foreign or damaged."""
 
-    def __init__(self, path: Path, read_only: bool = False):
+    def __init__(self, path: Path, read_only: bool = False, fresh: bool = False):
         self.path = path
         if read_only and not path.exists():
             raise EvalkitError(f"{path} does not exist; is it a run's folder?")
         self._lock = None if read_only else _lock(path.with_suffix(".lock"))
+        if fresh:  # under the lock: never another process's
+            for suffix in ("", "-wal", "-shm"):
+                Path(f"{path}{suffix}").unlink(missing_ok=True)
         self._db: sqlite3.Connection = None  # type: ignore[assignment]
         try:
             self._open(read_only)

@@ -73,17 +73,14 @@ def _chosen(names: Sequence[str]) -> list[type[Task]]:
 
 
 def _read(cls: type[Task], source: FolderSource | HubSource) -> tuple[str, str, int]:
-    """(state, detail, documents) of one task's tables in a source."""
+    """(state, detail, documents) of one task in a source that nothing was read from yet."""
     try:
         for table in cls.tables(source):
             source.rows(table)
+        digest = source.sha256()  # of the tables alone: loading adds a protocol's worked examples
         documents = len(cls(cls.protocols[cls.default_protocol]).load(source))
     except DataError as error:
         return "missing or broken", str(error), 0
-    tables = type(source)(*([source.folder] if type(source) is FolderSource else []))
-    for table in cls.tables(tables):
-        tables.rows(table)
-    digest = tables.sha256()
     if source.kind == "sample":
         return "sample", digest, documents
     return ("official" if digest == cls.official_sha256 else "differs from the official rows"), digest, documents
@@ -124,15 +121,16 @@ def _fetch(spec: str, names: Sequence[str]) -> int:
         if isinstance(source, HubSource):
             for table in cls.tables(source):
                 source.rows(table)
-        for file in getattr(cls, "text_files", ()):
+        for file in cls.text_files:
             _fetch_text(file, source)
     return 0
 
 
 def _fetch_text(file: TextFile, source: FolderSource | HubSource) -> None:
-    text = file.render(fetch(file))
-    if isinstance(source, FolderSource) and not (source.folder / file.path).exists():
-        write_atomically(source.folder / file.path, [text])
+    if isinstance(source, HubSource):
+        source.text(file)
+    elif not (source.folder / file.path).exists():
+        write_atomically(source.folder / file.path, [file.render(fetch(file))])
         print(f"wrote {source.folder / file.path}")
 
 

@@ -1,12 +1,12 @@
 """SPEC -> a checkpoint on disk: a name from `evalkit ls models`, a .gguf file, a folder, or a hub id.
 
 Named models are GGUF files with a known sha256, looked for in the installed package that carries them, then in the model
-cache, then on the hub at a pinned revision.
+cache, then on the hub.
 """
 
 import hashlib
 import importlib.util
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from evalkit.data import CACHE
@@ -35,12 +35,9 @@ _SMOLLM2 = NamedModel(
 )
 
 MODELS: dict[str, NamedModel] = {
-    "demo": NamedModel(
+    "demo": replace(
+        _SMOLLM2,
         summary="SmolLM2-135M-Instruct upcycled at load to Qwen2-MoE: 8 experts, top-2, one shared; function kept",
-        file=_SMOLLM2.file,
-        sha256=_SMOLLM2.sha256,
-        package=_SMOLLM2.package,
-        install=_SMOLLM2.install,
         upcycle=True,
     ),
     "smollm2-135m": _SMOLLM2,

@@ -29,10 +29,10 @@ class Reporter:
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     @contextmanager
-    def bar(self, label: str, total: int, done: int = 0, unit: str = "") -> Iterator[Advance]:
+    def bar(self, label: str, total: int, done: int = 0, counted: bool = True) -> Iterator[Advance]:
         """A bar for `total` steps of which `done` were done before; the rate counts only the new ones."""
         if self.console.is_terminal and not self.quiet:
-            count = [] if unit == "hidden" else [MofNCompleteColumn(), _Rate()]
+            count = [MofNCompleteColumn(), _Rate()] if counted else []
             columns = [
                 TextColumn("{task.description:<18}"),
                 BarColumn(),

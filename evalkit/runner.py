@@ -45,10 +45,9 @@ def run(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise EvalkitError(f"cannot create {folder}: {error.strerror}; pass --out a writable folder") from None
+    journal = Journal(folder / "journal.sqlite", fresh=config.fresh)
     if config.fresh:
-        for name in ("journal.sqlite", "journal.sqlite-wal", "journal.sqlite-shm", "run.json"):
-            (folder / name).unlink(missing_ok=True)
-    journal = Journal(folder / "journal.sqlite")
+        (folder / "run.json").unlink(missing_ok=True)
     record: dict[str, Any] = {
         "schema": SCHEMA,
         "name": config.run_name,
@@ -64,7 +63,7 @@ def run(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
     }
     samples: dict[str, Sequence[Sample]] = {}
     try:
-        with _interruptible(), reporter.bar("loading model", 100, unit="hidden") as advance:
+        with _interruptible(), reporter.bar("loading model", 100, counted=False) as advance:
             lm = open_lm(config, lambda done, total: advance(done * 100 // total))
         record["model"] |= {"fingerprint": lm.fingerprint, "engine": config.engine, **lm.describe()}
         for name, each in plans.items():

@@ -55,6 +55,7 @@ class GSM8K(Task):
     name = "gsm8k"
     protocols = read_protocols("gsm8k", SETTINGS)
     default_protocol = "qwen"
+    text_files = tuple(WORKED_EXAMPLES.values())
     official_n = 1_319
     official_sha256 = "2ebbc76944d6c24aff2af35470ec1b568f80974664dd223d1535236a13445d3a"
 

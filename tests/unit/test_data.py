@@ -120,6 +120,24 @@ def test_fetched_files_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         fetch(TextFile("p.txt", (tmp_path / "gone").as_uri(), "1" * 64))
 
 
+def test_fetch_writes_the_worked_examples_that_a_folder_lacks(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from evalkit import cli
+    from evalkit.registry import task_classes
+
+    upstream = tmp_path / "upstream.txt"
+    upstream.write_text("Question: a?\nThe answer is 1\n")
+    digest = hashlib.sha256(upstream.read_bytes()).hexdigest()
+    paths = [file.path for file in task_classes()["gsm8k"].text_files]
+    assert paths == ["gsm8k/qwen_8shot_prompt.txt", "gsm8k/opencompass_4shot_prompt.txt"]
+    monkeypatch.setattr("evalkit.data.CACHE", tmp_path / "cache")
+    monkeypatch.setattr(task_classes()["gsm8k"], "text_files", tuple(TextFile(path, upstream.as_uri(), digest) for path in paths))
+    kept = (folder / paths[0]).read_text()
+    (folder / paths[1]).unlink()
+    assert cli.main(["data", "fetch", "gsm8k", "--data", str(folder)]) == 0
+    assert (folder / paths[1]).read_text() == upstream.read_text()
+    assert (folder / paths[0]).read_text() == kept
+
+
 def test_every_cell_is_text(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text('"a, ""b""\nc",None,NA,N/A,null,A\n')
     (row,) = FolderSource(tmp_path).rows(Table("t.csv", ("question", *"ABCD", "answer"), None))  # type: ignore[arg-type]

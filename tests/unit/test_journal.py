@@ -55,6 +55,19 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
     Journal(tmp_path / "journal.sqlite").close()
 
 
+def test_fresh_forgets_but_never_under_another_process(tmp_path: Path) -> None:
+    path = tmp_path / "journal.sqlite"
+    journal = Journal(path)
+    journal.put("a", ANSWER, "t", 0, 0, 0)
+    with pytest.raises(EvalkitError, match="another evalkit process"):
+        Journal(path, fresh=True)
+    assert journal.get("a") == ANSWER
+    journal.close()
+    again = Journal(path, fresh=True)
+    assert len(again) == 0
+    again.close()
+
+
 def test_a_foreign_or_damaged_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "journal.sqlite"
     path.write_bytes(b"not a database, but long enough to be read as one " * 100)
