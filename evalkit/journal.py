@@ -25,7 +25,10 @@ def request_key(fingerprint: str, request: Request) -> str:
 
 
 class Journal:
-    """Open for one process at a time; `fresh` forgets what was there. Raises EvalkitError where the file is another process's, foreign or damaged."""
+    """Open for one process at a time; `fresh` forgets what was there.
+
+    Raises EvalkitError where the file is another process's, foreign or damaged.
+    """
 
     def __init__(self, path: Path, read_only: bool = False, fresh: bool = False):
         self.path = path
