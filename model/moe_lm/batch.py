@@ -2,8 +2,9 @@
 
 T tokens of all sequences laid end to end (no padding), H query heads, J key/value heads, d head_dim, S cached + new tokens.
 
-Attention runs sequence by sequence, block by block: a sequence's result can't depend on its neighbours. A faster tenant takes
-this file's seat: whatever offers `KVCache` and `forward` serves the scorer and the generator.
+Attention runs sequence by sequence, so that a result can't depend on its neighbours, and in blocks of `BLOCK` queries that begin
+at multiples of `BLOCK`: however a sequence is cut into a cached prefix and new tokens, each block meets the same shapes, and so
+the same bits. A faster tenant takes this file's seat: whatever offers `KVCache` and `forward` serves the scorer and the generator.
 """
 
 from collections.abc import Sequence
@@ -15,10 +16,9 @@ from torch import Tensor
 
 from moe_lm.config import ModelConfig
 from moe_lm.model import Decoder
-from moe_lm.prefix_tree import BLOCK
 from moe_lm.tiles import DECODE_ROWS, PREFILL_ROWS, pad_rows
 
-ATTENTION_ROWS = BLOCK  # queries a call; prefixes are shared in whole blocks, so every block is computed in one piece
+BLOCK = 32  # queries a call of attention, and what the number of keys is rounded up to
 
 
 class Past(Protocol):
@@ -27,17 +27,17 @@ class Past(Protocol):
     length: int
 
     def extend(self, layer: int, k_JTd: Tensor, v_JTd: Tensor) -> tuple[Tensor, Tensor]:
-        """Past and new keys and values of one layer, [J, S, d] each."""
+        """Past and new keys and values of one layer, then numbers up to a whole block: [J, S rounded up, d] each."""
 
 
 class KVCache:
     """Keys and values of one sequence, up to `capacity` tokens; forward passes append to it."""
 
     def __init__(self, config: ModelConfig, capacity: int, dtype: torch.dtype, device: torch.device):
-        shape = (config.num_hidden_layers, config.num_key_value_heads, capacity, config.head_dim)
-        # one [J, capacity, d] tensor a layer, heads first as attention reads them
-        self.k = torch.empty(shape, dtype=dtype, device=device).unbind()
-        self.v = torch.empty(shape, dtype=dtype, device=device).unbind()
+        shape = (config.num_hidden_layers, config.num_key_value_heads, _whole_blocks(capacity), config.head_dim)
+        # one [J, capacity, d] tensor a layer, heads first as attention reads them; zeros, as a masked NaN would be one still
+        self.k = torch.zeros(shape, dtype=dtype, device=device).unbind()
+        self.v = torch.zeros(shape, dtype=dtype, device=device).unbind()
         self.length = 0
 
     @classmethod
@@ -51,49 +51,54 @@ class KVCache:
         return cache
 
     def extend(self, layer: int, k_JTd: Tensor, v_JTd: Tensor) -> tuple[Tensor, Tensor]:
-        end = self.length + k_JTd.shape[1]
-        k, v = self.k[layer], self.v[layer]
-        k[:, self.length : end], v[:, self.length : end] = k_JTd, v_JTd
+        start = self.length
         if layer == len(self.k) - 1:
-            self.length = end
-        return k[:, :end], v[:, :end]
+            self.length += k_JTd.shape[1]
+        return self.write(layer, start, k_JTd, v_JTd)
+
+    def write(self, layer: int, start: int, k_JTd: Tensor, v_JTd: Tensor) -> tuple[Tensor, Tensor]:
+        """Put keys and values at positions from `start` on; returns all up to their end, as `Past.extend` does."""
+        k, v, end = self.k[layer], self.v[layer], start + k_JTd.shape[1]
+        k[:, start:end], v[:, start:end] = k_JTd, v_JTd
+        return k[:, : _whole_blocks(end)], v[:, : _whole_blocks(end)]
 
 
 class Leaf:
-    """A sequence's end, after which nothing follows: it reads its prefix's cache and keeps nothing itself."""
+    """A sequence's end, after which nothing follows: it keeps nothing, and borrows the room behind its prefix in the prefix's cache.
+
+    That room must hold the longest leaf; leaves of one prefix use it one after the other.
+    """
 
     def __init__(self, prefix: KVCache | None):
         self.prefix = prefix
         self.length = prefix.length if prefix else 0
 
     def extend(self, layer: int, k_JTd: Tensor, v_JTd: Tensor) -> tuple[Tensor, Tensor]:
+        end = self.length + k_JTd.shape[1]
         if self.prefix is None:
-            return k_JTd, v_JTd
-        k, v = self.prefix.k[layer][:, : self.length], self.prefix.v[layer][:, : self.length]
-        return torch.cat((k, k_JTd), dim=1), torch.cat((v, v_JTd), dim=1)
+            padding = (0, 0, 0, _whole_blocks(end) - end)
+            return F.pad(k_JTd, padding), F.pad(v_JTd, padding)
+        return self.prefix.write(layer, self.length, k_JTd, v_JTd)
 
 
 @torch.inference_mode()
 def forward(model: Decoder, new: Sequence[tuple[Sequence[int], Past]]) -> list[Tensor]:
-    """Run every sequence's new tokens after its past. Returns the final hidden states, one [T_i, D] a sequence.
-
-    Prefill: a past must end at a multiple of `ATTENTION_ROWS`, so that every block of queries is computed in one piece.
-    """
+    """Run every sequence's new tokens after its past. Returns the final hidden states, one [T_i, D] a sequence."""
     device = model.embed.weight.device
     lengths = [len(tokens) for tokens, _ in new]
     starts = [past.length for _, past in new]
     total = sum(lengths)
-    masks: dict[tuple[int, int], Tensor] = {}  # one for all layers
+    mask_BS = _mask(_whole_blocks(max(map(sum, zip(starts, lengths, strict=True)))), model.embed.weight.dtype, device)
     tokens_T = torch.tensor([t for tokens, _ in new for t in tokens], device=device)
     positions_T = torch.cat([torch.arange(start, start + n, device=device) for start, n in zip(starts, lengths, strict=True)])
 
     def attend(layer: int, q_THd: Tensor, k_TJd: Tensor, v_TJd: Tensor) -> Tensor:
-        out_THd = torch.zeros_like(q_THd)  # the padding's rows too must hold numbers
-        split = (x[:total].transpose(0, 1).split(lengths, dim=1) for x in (out_THd, q_THd, k_TJd, v_TJd))
-        for (_, past), start, out_HTd, q_HTd, k_JTd, v_JTd in zip(new, starts, *split, strict=True):
+        split = (x[:total].transpose(0, 1).split(lengths, dim=1) for x in (q_THd, k_TJd, v_TJd))
+        out = []
+        for (_, past), start, q_HTd, k_JTd, v_JTd in zip(new, starts, *split, strict=True):
             k_JSd, v_JSd = past.extend(layer, k_JTd, v_JTd)
-            _causal(out_HTd, q_HTd, k_JSd, v_JSd, start, masks)
-        return out_THd
+            out.append(_causal(q_HTd, k_JSd, v_JSd, start, mask_BS))
+        return torch.cat([*out, torch.zeros_like(q_THd[total:])])  # the padding's rows too must hold numbers
 
     hidden_TD = model(pad_rows(tokens_T, PREFILL_ROWS), pad_rows(positions_T, PREFILL_ROWS), attend)
     return list(hidden_TD[:total].split(lengths))
@@ -114,24 +119,34 @@ def decode_step(model: Decoder, new: Sequence[tuple[int, KVCache]]) -> Tensor:
         # the query heads of one key/value head are the G rows of one small product
         out_NJGd, q_NJGd = out_NHd.unflatten(1, (J, -1)), q_NHd.unflatten(1, (J, -1))
         for i, (_, cache) in enumerate(new):
-            k_JSd, v_JSd = cache.extend(layer, k_NJd[i, :, None], v_NJd[i, :, None])
+            S = cache.length + 1
+            k_JSd, v_JSd = (x[:, :S] for x in cache.extend(layer, k_NJd[i, :, None], v_NJd[i, :, None]))
             out_NJGd[i] = F.scaled_dot_product_attention(q_NJGd[i : i + 1], k_JSd[None], v_JSd[None])[0]
         return out_NHd
 
     return model(pad_rows(tokens_N, DECODE_ROWS), pad_rows(positions_N, DECODE_ROWS), attend)[:N]
 
 
-def _causal(out_HTd: Tensor, q_HTd: Tensor, k_JSd: Tensor, v_JSd: Tensor, start: int, masks: dict[tuple[int, int], Tensor]) -> None:
-    """Positions start..S-1 attend to themselves and all before, in blocks of queries that end at fixed positions.
+def _causal(q_HTd: Tensor, k_JSd: Tensor, v_JSd: Tensor, start: int, mask_BS: Tensor) -> Tensor:
+    """Attention of positions start..start+T-1 to themselves and all before; S is a multiple of BLOCK. Returns [T, H, d]."""
+    T, S = q_HTd.shape[1], k_JSd.shape[1]
+    lead = start % BLOCK
+    blocks = F.pad(q_HTd, (0, 0, lead, S - start - T)).split(BLOCK, dim=1)
+    ends = range(start - lead + BLOCK, S + 1, BLOCK)
+    out = [
+        F.scaled_dot_product_attention(q[None], k_JSd[None, :, :end], v_JSd[None, :, :end], attn_mask=mask_BS[:, -end:], enable_gqa=True)
+        for q, end in zip(blocks, ends, strict=True)
+    ]
+    return torch.cat([o[0].transpose(0, 1) for o in out])[lead : lead + T]
 
-    However a sequence is cut into a cached prefix and new tokens, each block meets the same shapes, and so the same bits.
+
+def _mask(S: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """What is added to the scores of the last block of queries: -inf above the diagonal, 0 elsewhere. [BLOCK, S]
+
+    Its last `end` columns are the mask of the block of queries before position `end`.
     """
-    S = k_JSd.shape[1]
-    for begin in range(start, S, ATTENTION_ROWS):
-        end = min(begin + ATTENTION_ROWS, S)
-        if (begin, end) not in masks:
-            # added to the scores: -inf above the diagonal, 0 elsewhere
-            masks[begin, end] = torch.full((end - begin, end), -torch.inf, dtype=q_HTd.dtype, device=q_HTd.device).triu(begin + 1)
-        q, k, v = q_HTd[:, begin - start : end - start], k_JSd[:, :end], v_JSd[:, :end]
-        out = F.scaled_dot_product_attention(q[None], k[None], v[None], attn_mask=masks[begin, end], enable_gqa=True)
-        out_HTd[:, begin - start : end - start] = out[0]
+    return torch.full((BLOCK, S), -torch.inf, dtype=dtype, device=device).triu(S - BLOCK + 1)
+
+
+def _whole_blocks(length: int) -> int:
+    return length + -length % BLOCK

@@ -118,9 +118,10 @@ class Generator:
             deepest: dict[int, KVCache | None] = dict.fromkeys(root.members)
             for level in prefix_tree.levels([root]):
                 inner = [node for node in level if not node.is_leaf]
-                for node, _ in run_nodes(self.model, inner, caches, self.token_budget):
-                    self.usage.computed += len(node.tokens)
-                    deepest |= dict.fromkeys(node.members, caches[id(node)])
+                for results in run_nodes(self.model, inner, caches, self.token_budget):
+                    for node, _ in results:
+                        self.usage.computed += len(node.tokens)
+                        deepest |= dict.fromkeys(node.members, caches[id(node)])
             for member, prefix in deepest.items():
                 for i in by_prefix[sequences[member]]:
                     yield self._start(i, requests[i], prefix)

@@ -1,6 +1,6 @@
 """The decoder, one for every family; a dense FFN is the case without a router.
 
-T tokens of all sequences, laid end to end; D hidden, H query heads, J key/value heads, d head_dim,
+T tokens of all sequences, laid end to end; D hidden, H query heads, J key/value heads, d head_dim, r = d/2,
 F FFN hidden, E experts, K experts a token, V vocabulary.
 
 The model knows nothing of batches or caches: attention over the past is the caller's `attend`
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from moe_lm.config import ModelConfig, MoEConfig
 from moe_lm.experts import KERNELS, route
-from moe_lm.tiles import linear, pad_rows, tile_rows
+from moe_lm.tiles import linear, pad_rows, row_tiles, tile_rows
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]  # (layer, q_THd, k_TJd, v_TJd) -> out_THd
 
@@ -44,10 +44,11 @@ class RMSNorm(nn.Module):
         return self.weight * (x32 * torch.rsqrt(x32.square().mean(-1, keepdim=True) + self.eps)).to(x.dtype)
 
 
-def rope(x_THd: Tensor, cos_Td: Tensor, sin_Td: Tensor) -> Tensor:
-    """Rotary embedding, half-split layout (GPT-NeoX): dimension i turns with dimension i + d/2."""
+def rope(x_THd: Tensor, cos_Tr: Tensor, sin_Tr: Tensor) -> Tensor:
+    """Rotary embedding, half-split layout (GPT-NeoX): dimension i turns with dimension i + r, r = d/2."""
     lower, upper = x_THd.chunk(2, dim=-1)
-    return x_THd * cos_Td[:, None] + torch.cat((-upper, lower), dim=-1) * sin_Td[:, None]
+    cos, sin = cos_Tr[:, None], sin_Tr[:, None]
+    return torch.cat((torch.addcmul(lower * cos, upper, sin, value=-1), torch.addcmul(upper * cos, lower, sin)), dim=-1)
 
 
 class Attention(nn.Module):
@@ -60,9 +61,9 @@ class Attention(nn.Module):
         self.v_proj = Linear(config.hidden_size, kv_size, bias=config.qkv_bias)
         self.o_proj = Linear(q_size, config.hidden_size, bias=False)
 
-    def forward(self, x_TD: Tensor, cos_Td: Tensor, sin_Td: Tensor, attend: Attend) -> Tensor:
-        q_THd = rope(self.q_proj(x_TD).unflatten(-1, (-1, self.head_dim)), cos_Td, sin_Td)
-        k_TJd = rope(self.k_proj(x_TD).unflatten(-1, (-1, self.head_dim)), cos_Td, sin_Td)
+    def forward(self, x_TD: Tensor, cos_Tr: Tensor, sin_Tr: Tensor, attend: Attend) -> Tensor:
+        q_THd = rope(self.q_proj(x_TD).unflatten(-1, (-1, self.head_dim)), cos_Tr, sin_Tr)
+        k_TJd = rope(self.k_proj(x_TD).unflatten(-1, (-1, self.head_dim)), cos_Tr, sin_Tr)
         v_TJd = self.v_proj(x_TD).unflatten(-1, (-1, self.head_dim))
         return self.o_proj(attend(self.layer, q_THd, k_TJd, v_TJd).flatten(-2))
 
@@ -77,7 +78,8 @@ class FFN(nn.Module):
         self.down_proj = Linear(intermediate_size, hidden_size, bias=False)
 
     def forward(self, x_TD: Tensor) -> Tensor:
-        return self.down_proj(F.silu(self.gate_proj(x_TD)) * self.up_proj(x_TD))
+        # tile by tile and in place: what lies between the products stays in the CPU's cache
+        return torch.cat([self.down_proj(F.silu(self.gate_proj(x), inplace=True).mul_(self.up_proj(x))) for x in row_tiles(x_TD)])
 
 
 class Experts(nn.Module):
@@ -104,7 +106,7 @@ class MoE(nn.Module):
     def forward(self, x_TD: Tensor) -> Tensor:
         weights_TK, ids_TK = route(self.router(x_TD), self.moe.num_experts_per_tok, self.moe.norm_topk_prob)
         routed_TD = self.kernel(x_TD, weights_TK, ids_TK, self.experts.gate_up_EGD, self.experts.down_EDF)
-        return routed_TD + torch.sigmoid(self.shared_expert_gate(x_TD)) * self.shared_expert(x_TD)
+        return torch.addcmul(routed_TD, torch.sigmoid(self.shared_expert_gate(x_TD)), self.shared_expert(x_TD))
 
 
 class Layer(nn.Module):
@@ -115,9 +117,10 @@ class Layer(nn.Module):
         self.post_attention_norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.ffn = MoE(config.hidden_size, config.moe) if config.moe else FFN(config.hidden_size, config.intermediate_size)
 
-    def forward(self, x_TD: Tensor, cos_Td: Tensor, sin_Td: Tensor, attend: Attend) -> Tensor:
-        x_TD = x_TD + self.attention(self.input_norm(x_TD), cos_Td, sin_Td, attend)
-        return x_TD + self.ffn(self.post_attention_norm(x_TD))
+    def forward(self, x_TD: Tensor, cos_Tr: Tensor, sin_Tr: Tensor, attend: Attend) -> Tensor:
+        x_TD += self.attention(self.input_norm(x_TD), cos_Tr, sin_Tr, attend)
+        x_TD += self.ffn(self.post_attention_norm(x_TD))
+        return x_TD
 
 
 class Decoder(nn.Module):
@@ -135,10 +138,10 @@ class Decoder(nn.Module):
 
     def forward(self, tokens_T: Tensor, positions_T: Tensor, attend: Attend) -> Tensor:
         """[T] ids and [T] positions -> [T, D] hidden states after the final norm. T is a multiple of a tile (`moe_lm.tiles`)."""
-        cos_Td, sin_Td = self._rotation(positions_T)
+        cos_Tr, sin_Tr = self._rotation(positions_T)
         x_TD = self.embed(tokens_T)
         for layer in self.layers:
-            x_TD = layer(x_TD, cos_Td, sin_Td, attend)
+            x_TD = layer(x_TD, cos_Tr, sin_Tr, attend)
         return self.norm(x_TD)
 
     def logits(self, hidden_TD: Tensor, tile: int) -> Tensor:
@@ -149,6 +152,6 @@ class Decoder(nn.Module):
     def _rotation(self, positions_T: Tensor) -> tuple[Tensor, Tensor]:
         half = torch.arange(0, self.config.head_dim, 2, device=positions_T.device, dtype=torch.float32)
         inv_freq = 1.0 / (self.config.rope_theta ** (half / self.config.head_dim))
-        angles_Td = torch.outer(positions_T.float(), inv_freq).repeat(1, 2)
+        angles_Tr = torch.outer(positions_T.float(), inv_freq)
         dtype = self.embed.weight.dtype
-        return angles_Td.cos().to(dtype), angles_Td.sin().to(dtype)
+        return angles_Tr.cos().to(dtype), angles_Tr.sin().to(dtype)

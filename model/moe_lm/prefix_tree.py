@@ -1,14 +1,13 @@
 """Which tokens do sequences share? A tree of runs, so that each shared run is computed once.
 
-Sequences are grouped by their next `BLOCK` tokens: a shorter shared run costs more as a forward pass of its own
-than computed again by each sequence. A group's node holds the longest run of whole blocks that all its members share,
-so that which other sequences there are never moves a block's bounds (see `moe_lm.batch`).
+Sequences are grouped by their next `MIN_SHARED` tokens: a shorter shared run costs more as a node with a cache of its own
+than computed again by each sequence. A group's node holds the longest run that all its members share.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-BLOCK = 32
+MIN_SHARED = 32
 
 
 @dataclass(slots=True)
@@ -49,23 +48,23 @@ def build(sequences: Sequence[tuple[int, ...]]) -> list[Node]:
 def _split(sequences: Sequence[tuple[int, ...]], members: list[int], start: int, parent: Node | None) -> list[Node]:
     groups: dict[tuple[int, ...], list[int]] = {}
     for i in members:
-        rest = sequences[i][start : start + BLOCK]
+        rest = sequences[i][start : start + MIN_SHARED]
         if rest:
-            groups.setdefault(tuple(rest) if len(rest) == BLOCK else (-1, i), []).append(i)
+            groups.setdefault(rest if len(rest) == MIN_SHARED else (-1, i), []).append(i)
     nodes = []
     for group in groups.values():
         if len(group) == 1:
             nodes.append(Node(start, sequences[group[0]][start:], group, parent))
             continue
-        shared = _shared_blocks([sequences[i][start:] for i in group])
+        shared = _shared([sequences[i][start:] for i in group])
         node = Node(start, shared, group, parent)
         node.children = _split(sequences, group, node.end, node)
         nodes.append(node)
     return nodes
 
 
-def _shared_blocks(rests: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
-    """The longest run of whole blocks that all begin with."""
+def _shared(rests: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """The longest run that all begin with."""
     first, last = min(rests), max(rests)  # what the first and the last in lexical order share, all share
     length = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
-    return first[: length // BLOCK * BLOCK]
+    return first[:length]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from moe_lm.batch import KVCache, Leaf, Past, forward
 from moe_lm.model import Decoder
-from moe_lm.prefix_tree import BLOCK, Node
+from moe_lm.prefix_tree import Node
 
 T = TypeVar("T")
 Caches = dict[int, KVCache]  # id(node) -> keys and values of all tokens up to node.end
@@ -35,18 +35,19 @@ def packs(items: Iterable[T], token_budget: int, size: Callable[[T], int]) -> It
         yield pack
 
 
-def run_nodes(model: Decoder, nodes: Iterable[Node], caches: Caches, token_budget: int) -> Iterator[tuple[Node, Tensor]]:
-    """Yield each node with its hidden states [len(node.tokens), D]. Inner nodes leave their keys and values in `caches`."""
+def run_nodes(model: Decoder, nodes: Iterable[Node], caches: Caches, token_budget: int) -> Iterator[list[tuple[Node, Tensor]]]:
+    """Yield pass by pass its nodes with their hidden states [len(node.tokens), D]. Inner nodes leave keys and values in `caches`."""
     for pack in packs(nodes, token_budget, lambda node: len(node.tokens)):
         new = [(node.tokens, _past(model, node, caches, token_budget)) for node in pack]
-        yield from zip(pack, prefill(model, new, token_budget), strict=True)
+        yield list(zip(pack, prefill(model, new, token_budget), strict=True))
 
 
 def _past(model: Decoder, node: Node, caches: Caches, token_budget: int) -> Past:
     parent = caches[id(node.parent)] if node.parent else None
     if node.is_leaf and len(node.tokens) <= token_budget:
         return Leaf(parent)
-    caches[id(node)] = KVCache.like(model, node.end, parent)
+    leaves = max((len(child.tokens) for child in node.children if child.is_leaf), default=0)
+    caches[id(node)] = KVCache.like(model, node.end + leaves, parent)
     return caches[id(node)]
 
 
@@ -55,6 +56,5 @@ def prefill(model: Decoder, new: Sequence[tuple[Sequence[int], Past]], token_bud
     if len(new) > 1:
         return forward(model, new)
     ((tokens, past),) = new
-    size = max(BLOCK, token_budget // BLOCK * BLOCK)  # whole blocks, as attention is computed in (see `moe_lm.batch`)
-    pieces = [tokens[i : i + size] for i in range(0, len(tokens), size)]
+    pieces = [tokens[i : i + token_budget] for i in range(0, len(tokens), token_budget)]
     return [torch.cat([forward(model, [(piece, past)])[0] for piece in pieces])]

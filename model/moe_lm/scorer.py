@@ -93,10 +93,9 @@ class Scorer:
     def _run_level(
         self, level: list[Node], caches: Caches, wants: list[list[_Want]], pending: list[_Pending]
     ) -> Iterator[tuple[int, list[Score]]]:
-        for node, hidden_TD in run_nodes(self.model, level, caches, self.token_budget):
-            self.usage.computed += len(node.tokens)
-            inside = [w for i in node.members for w in wants[i] if node.start <= w.position < node.end]
-            for want, row in self._rows(hidden_TD, node.start, inside):
+        for results in run_nodes(self.model, level, caches, self.token_budget):
+            self.usage.computed += sum(len(node.tokens) for node, _ in results)
+            for want, row in self._rows(results, wants):
                 request = pending[want.request]
                 request.rows[want.continuation][want.offset] = row
                 request.missing -= 1
@@ -104,18 +103,20 @@ class Scorer:
                     yield want.request, request.scores()
 
     @torch.inference_mode()
-    def _rows(self, hidden_TD: Tensor, start: int, wants: list[_Want]) -> Iterator[tuple[_Want, tuple[float, bool]]]:
-        """(logprob, is_argmax) of each wanted token; the head runs once for each distinct position."""
-        by_position: defaultdict[int, list[_Want]] = defaultdict(list)
-        for want in wants:
-            by_position[want.position].append(want)
-        positions = list(by_position)
-        for begin in range(0, len(positions), HEAD_ROWS):
-            chunk = positions[begin : begin + HEAD_ROWS]
-            logits_PV = self.model.logits(hidden_TD[[p - start for p in chunk]], HEAD_ROWS)
-            logsumexp_P, argmax_P = logits_PV.logsumexp(-1), logits_PV.argmax(-1).tolist()
-            for p, position in enumerate(chunk):
-                group = by_position[position]
-                logprobs = (logits_PV[p, [w.token for w in group]] - logsumexp_P[p]).tolist()
+    def _rows(self, results: list[tuple[Node, Tensor]], wants: list[list[_Want]]) -> Iterator[tuple[_Want, tuple[float, bool]]]:
+        """(logprob, is_argmax) of each token wanted of these nodes; the head runs once for each distinct position."""
+        scored: list[tuple[Tensor, list[_Want]]] = []  # a hidden state, and what is wanted of it
+        for node, hidden_TD in results:
+            by_position: defaultdict[int, list[_Want]] = defaultdict(list)
+            for want in (w for i in node.members for w in wants[i] if node.start <= w.position < node.end):
+                by_position[want.position].append(want)
+            scored += [(hidden_TD[position - node.start], group) for position, group in by_position.items()]
+        for begin in range(0, len(scored), HEAD_ROWS):
+            hidden_PD, groups = zip(*scored[begin : begin + HEAD_ROWS], strict=True)
+            logits_PV = self.model.logits(torch.stack(hidden_PD), HEAD_ROWS)
+            for logits_V, logsumexp, argmax, group in zip(
+                logits_PV, logits_PV.logsumexp(-1), logits_PV.argmax(-1).tolist(), groups, strict=True
+            ):
+                logprobs = (logits_V[[w.token for w in group]] - logsumexp).tolist()
                 for want, logprob in zip(group, logprobs, strict=True):
-                    yield want, (logprob, argmax_P[p] == want.token)
+                    yield want, (logprob, argmax == want.token)

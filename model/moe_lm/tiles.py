@@ -22,6 +22,11 @@ def tile_rows(num_rows: int) -> int:
     return PREFILL_ROWS if num_rows % PREFILL_ROWS == 0 else DECODE_ROWS
 
 
+def row_tiles(x_TD: Tensor) -> tuple[Tensor, ...]:
+    """The tiles in which `linear` would take `x_TD`, for what is better done to one of them at a time."""
+    return x_TD.split(tile_rows(len(x_TD))) if x_TD.device.type == "cpu" else (x_TD,)
+
+
 def pad_rows(x: Tensor, tile: int) -> Tensor:
     """`x` with zero rows below, up to a multiple of `tile`."""
     short = -len(x) % tile

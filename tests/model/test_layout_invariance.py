@@ -19,7 +19,7 @@ def model(request):
 
 
 def score_requests(model):
-    """Three that share 64 tokens, a prefix of them, a duplicate, and (not for the real model) longer ones and a stranger."""
+    """Three that share 64 tokens, a prefix of them, a duplicate, and (not for the real model) longer ones and strangers."""
     vocab = model.config.vocab_size
     shared = tokens(64, 1, vocab)
     one, two, three = tokens(3, 2, vocab)
@@ -31,6 +31,7 @@ def score_requests(model):
         ScoreRequest(shared, [tokens(70, 5, vocab), [one]]),  # ends with the shared prefix; goes on for more than a block
         ScoreRequest(tokens(257, 6, vocab), [[one]]),  # longer than a budget of 256, by one token
         ScoreRequest([two], [[one], [one, two]]),  # a stranger of one token
+        ScoreRequest([*shared[:47], *tokens(30, 7, vocab)], [[one], [three]]),  # parts from the others inside a block of queries
     ]
     return requests[:4] if vocab > VOCAB else requests
 

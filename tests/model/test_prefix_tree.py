@@ -4,17 +4,17 @@ import random
 
 import pytest
 
-from moe_lm.prefix_tree import BLOCK, build, levels
+from moe_lm.prefix_tree import MIN_SHARED, build, levels
 
 
 def random_sequences(seed):
-    """Distinct sequences: each new one begins with a random cut of an earlier one, at block bounds more often than not."""
+    """Distinct sequences: each new one begins with a random cut of an earlier one, at multiples of MIN_SHARED more often than not."""
     rng = random.Random(seed)
     found = {(0,): None}
     for _ in range(rng.randint(1, 40)):
         base = rng.choice(list(found))
-        cut = rng.choice([len(base), rng.randint(0, len(base)), len(base) // BLOCK * BLOCK])
-        rest = [rng.randint(0, 2) for _ in range(rng.choice([0, 1, 5, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK]))]
+        cut = rng.choice([len(base), rng.randint(0, len(base)), len(base) // MIN_SHARED * MIN_SHARED])
+        rest = [rng.randint(0, 2) for _ in range(rng.choice([0, 1, 5, MIN_SHARED - 1, MIN_SHARED, MIN_SHARED + 1, 3 * MIN_SHARED]))]
         if sequence := (*base[:cut], *rest):
             found[sequence] = None
     sequences = list(found)
@@ -43,15 +43,14 @@ def test_every_position_in_exactly_one_node(tree):
     assert [tuple(spelled[i]) for i in range(len(sequences))] == sequences
 
 
-def test_inner_nodes_are_whole_blocks(tree):
+def test_leaves_are_one_sequence_and_inner_nodes_long_enough_to_share(tree):
     for node in walk(tree[1]):
         assert node.tokens
-        assert node.start % BLOCK == 0
         if node.is_leaf:
             assert len(node.members) == 1
         else:
-            assert node.end % BLOCK == 0
             assert len(node.members) > 1
+            assert len(node.tokens) >= MIN_SHARED
 
 
 def test_parents_and_children_agree(tree):
@@ -63,24 +62,18 @@ def test_parents_and_children_agree(tree):
     assert all(root.parent is None and root.start == 0 for root in tree[1])
 
 
-def test_no_block_is_computed_twice(tree):
-    """Any two sequences that share whole blocks meet in one node for each of them."""
-    sequences, roots = tree
-    blocks = [(i, tuple(node.tokens[b : b + BLOCK])) for i, node in enumerate(walk(roots)) for b in range(0, len(node.tokens), BLOCK)]
-    whole = sum(len(block) == BLOCK for _, block in blocks)
-    distinct = {s[: b + BLOCK] for s in sequences for b in range(0, len(s) - BLOCK + 1, BLOCK)}
-    assert whole == len(distinct)
+def test_siblings_share_less_than_is_worth_a_node(tree):
+    roots = tree[1]
+    for siblings in [roots, *(node.children for node in walk(roots))]:
+        begins = [node.tokens[:MIN_SHARED] for node in siblings if len(node.tokens) >= MIN_SHARED]
+        assert len(begins) == len(set(begins))
 
 
-def test_sequences_do_not_move_each_others_bounds(tree):
-    """A node of a subset's tree may be cut further by the others, but at block bounds only."""
+def test_a_shared_run_goes_on_to_where_its_members_part(tree):
     sequences, roots = tree
-    half = sequences[::2]
-    for node in walk(build(half)):
-        for i in node.members:
-            starts = {n.start for n in walk(roots) if 2 * i in n.members}
-            assert all(start % BLOCK == 0 for start in starts)
-            assert node.start in starts
+    for node in walk(roots):
+        if not node.is_leaf:
+            assert len({sequences[i][node.end : node.end + 1] for i in node.members}) > 1
 
 
 def test_order_of_first_appearance():
@@ -90,7 +83,7 @@ def test_order_of_first_appearance():
     assert [child.members for child in roots[1].children] == [[1], [2]]
 
 
-def test_nothing_short_of_a_block_is_shared():
+def test_shorter_runs_are_not_shared():
     assert [root.is_leaf for root in build([(1,) * 31 + (2,), (1,) * 31 + (3,)])] == [True, True]
 
 

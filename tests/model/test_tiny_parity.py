@@ -80,20 +80,24 @@ def test_batch_of_unequal_lengths(pair):
         assert relative_diff(found, their_logits(theirs, sequence)) <= 1e-5
 
 
-@pytest.mark.parametrize("prefix_length", [32, 96])
+@pytest.mark.parametrize("prefix_length", [1, 32, 45, 96])
 def test_after_a_cached_prefix(pair, prefix_length):
     theirs, ours, _ = pair
     sequence = tokens(110, seed=1)
-    expected = their_logits(theirs, sequence)[prefix_length:]
-    prefix = KVCache.like(ours, prefix_length)
+    prefix = KVCache.like(ours, len(sequence))  # with room for a leaf
     forward(ours, [(sequence[:prefix_length], prefix)])
     own = KVCache.like(ours, len(sequence), prefix)
     rest = sequence[prefix_length:]
-    as_leaf, as_cache = forward(ours, [(rest, Leaf(prefix)), (rest, own)])
-    assert torch.equal(as_leaf, as_cache)
+    # the shorter leaf uses the room after the longer one
+    whole, as_leaf, shorter, as_cache = forward(
+        ours, [(sequence, Leaf(None)), (rest, Leaf(prefix)), (rest[:-9], Leaf(prefix)), (rest, own)]
+    )
+    assert torch.equal(as_leaf, whole[prefix_length:])
+    assert torch.equal(as_cache, as_leaf)
+    assert torch.equal(shorter, as_leaf[:-9])
     assert (prefix.length, own.length) == (prefix_length, len(sequence))
     with torch.inference_mode():
-        assert relative_diff(ours.logits(as_leaf, HEAD_ROWS), expected) <= 1e-5
+        assert relative_diff(ours.logits(whole, HEAD_ROWS), their_logits(theirs, sequence)) <= 1e-5
 
 
 def test_one_token_at_a_time(pair):
