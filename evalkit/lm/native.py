@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,17 @@ if TYPE_CHECKING:
     from moe_lm.checkpoint.read import Checkpoint
 
 NUMERICS = 2  # raise it when moe_lm's arithmetic changes: old answers then no longer count as this model's
+
+
+@contextmanager
+def _one_line() -> Iterator[None]:
+    """What moe_lm refuses is bad input of ours: one line, exit code 2."""
+    from moe_lm.errors import ModelError
+
+    try:
+        yield
+    except ModelError as error:
+        raise EvalkitError(str(error)) from None
 
 
 class NativeLM(LM):
@@ -41,7 +54,6 @@ class NativeLM(LM):
         import torch
 
         from moe_lm.checkpoint.read import load
-        from moe_lm.errors import ModelError
         from moe_lm.upcycle import Upcycle, preserve
 
         found = find(config.model_spec)
@@ -49,34 +61,28 @@ class NativeLM(LM):
         if device == "cuda" and not torch.cuda.is_available():
             raise EvalkitError("--device cuda: no CUDA device is visible to torch; use --device cpu")
         dtype = config.dtype if config.dtype != "auto" else "float32" if device == "cpu" else "bfloat16"
-        try:
+        with _one_line():
             checkpoint = load(found.path, getattr(torch, dtype), device, on_load)
             recipe = Upcycle() if found.upcycle else None
             if recipe:
                 checkpoint = replace(checkpoint, model=preserve(checkpoint.model, recipe))
-        except ModelError as error:
-            raise EvalkitError(str(error)) from None
         return cls(checkpoint, config.model_spec, recipe)
 
     def loglikelihood(self, requests: Sequence[Loglikelihood]) -> Iterator[tuple[int, Loglikelihoods]]:
         from moe_lm.scorer import ScoreRequest
 
         encoded = [self._encode(request) for request in requests]
-        for i, scores in self.scorer.score([ScoreRequest(context, continuations) for context, continuations, _, _ in encoded]):
-            _, _, truncated, merged = encoded[i]
-            yield i, Loglikelihoods(tuple(s.logprob for s in scores), tuple(s.is_greedy for s in scores), truncated, merged)
+        with _one_line():
+            for i, scores in self.scorer.score([ScoreRequest(context, continuations) for context, continuations, _, _ in encoded]):
+                _, _, truncated, merged = encoded[i]
+                yield i, Loglikelihoods(tuple(s.logprob for s in scores), tuple(s.is_greedy for s in scores), truncated, merged)
 
     def _encode(self, request: Loglikelihood) -> tuple[list[int], list[list[int]], int, int]:
         """Context and continuation ids as lm-eval makes them: the whole text is encoded, then cut where the context ends."""
         context_text = request.context.rstrip()
         moved = request.context[len(context_text) :]  # trailing blanks go to the continuation: " A" is one token
         encode = self.tokenizer.encode
-        if context_text:
-            context = encode(context_text)
-        elif self.tokenizer.prefix_id is not None:
-            context = [self.tokenizer.prefix_id]
-        else:
-            raise EvalkitError("an empty context needs a BOS or end-of-text token, and this tokenizer has neither")
+        context = encode(context_text) if context_text else [self._prefix_id()]
         continuations, merged = [], 0
         for text in request.continuations:
             whole = (
@@ -94,7 +100,14 @@ class NativeLM(LM):
         truncated = max(0, len(context) - limit)
         return context[truncated:], continuations, truncated, merged
 
+    def _prefix_id(self) -> int:
+        """What stands before a text that begins with its first scored token."""
+        if self.tokenizer.prefix_id is None:
+            raise EvalkitError("an empty context needs a BOS or end-of-text token, and this tokenizer has neither")
+        return self.tokenizer.prefix_id
+
     def loglikelihood_rolling(self, texts: Sequence[str]) -> Iterator[tuple[int, float]]:
+        """As lm-eval: the first token after BOS or end of text, windows of max_seq_len new tokens after what fits before them."""
         from moe_lm.scorer import ScoreRequest
 
         windows: list[ScoreRequest] = []
@@ -102,19 +115,22 @@ class NativeLM(LM):
         size = self.model.config.max_seq_len
         for i, text in enumerate(texts):
             ids = self.tokenizer.encode(text)
-            if self.tokenizer.prefix_id is not None and self.tokenizer.bos_id is None:
-                ids = [self.tokenizer.prefix_id, *ids]
-            # windows of new tokens, each after as much of the text before as fits
+            if self.tokenizer.bos_id is None:
+                ids = [self._prefix_id(), *ids]
             for start in range(1, len(ids), size):
                 end = min(start + size, len(ids))
                 windows.append(ScoreRequest(ids[max(0, end - size - 1) : start], [ids[start:end]]))
                 owner.append(i)
-        totals, missing = [0.0] * len(texts), [owner.count(i) for i in range(len(texts))]
-        for w, (score,) in self.scorer.score(windows):
-            totals[owner[w]] += score.logprob
-            missing[owner[w]] -= 1
-            if not missing[owner[w]]:
-                yield owner[w], totals[owner[w]]
+        missing = Counter(owner)
+        totals = [0.0] * len(texts)
+        yield from ((i, 0.0) for i in range(len(texts)) if not missing[i])
+        with _one_line():
+            for w, (score,) in self.scorer.score(windows):
+                i = owner[w]
+                totals[i] += score.logprob
+                missing[i] -= 1
+                if not missing[i]:
+                    yield i, totals[i]
 
     def generate(self, requests: Sequence[Generate]) -> Iterator[tuple[int, Generated]]:
         from moe_lm.generator import GenerateRequest
@@ -129,8 +145,9 @@ class NativeLM(LM):
                 )
             cut.append(max(0, len(ids) - room))
             encoded.append(GenerateRequest(ids[-room:], request.until, request.max_new_tokens, request.temperature, request.seed))
-        for i, generation in self.generator.generate(encoded):
-            yield i, Generated(generation.text, generation.finish_reason, len(generation.tokens), cut[i])
+        with _one_line():
+            for i, generation in self.generator.generate(encoded):
+                yield i, Generated(generation.text, generation.finish_reason, len(generation.tokens), cut[i])
 
     def describe(self) -> dict[str, Any]:
         from moe_lm.count import count

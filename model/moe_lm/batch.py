@@ -82,15 +82,18 @@ class Leaf:
 
 
 @torch.inference_mode()
-def forward(model: Decoder, new: Sequence[tuple[Sequence[int], Past]]) -> list[Tensor]:
-    """Run every sequence's new tokens after its past. Returns the final hidden states, one [T_i, D] a sequence."""
+def forward(model: Decoder, new: Sequence[tuple[Sequence[int], Past]], wanted: Sequence[int]) -> Tensor:
+    """Run every sequence's new tokens after its past.
+
+    Returns the final hidden states [P, D] of the wanted ones, counted through all the new tokens laid end to end.
+    """
     device = model.embed.weight.device
     lengths = [len(tokens) for tokens, _ in new]
     starts = [past.length for _, past in new]
     total = sum(lengths)
-    mask_BS = _mask(_whole_blocks(max(map(sum, zip(starts, lengths, strict=True)))), model.embed.weight.dtype, device)
     tokens_T = torch.tensor([t for tokens, _ in new for t in tokens], device=device)
     positions_T = torch.cat([torch.arange(start, start + n, device=device) for start, n in zip(starts, lengths, strict=True)])
+    mask_BS = _mask(_whole_blocks(max(map(sum, zip(starts, lengths, strict=True)))), model.embed.weight.dtype, device)
 
     def attend(layer: int, q_THd: Tensor, k_TJd: Tensor, v_TJd: Tensor) -> Tensor:
         split = (x[:total].transpose(0, 1).split(lengths, dim=1) for x in (q_THd, k_TJd, v_TJd))
@@ -100,8 +103,8 @@ def forward(model: Decoder, new: Sequence[tuple[Sequence[int], Past]]) -> list[T
             out.append(_causal(q_HTd, k_JSd, v_JSd, start, mask_BS))
         return torch.cat([*out, torch.zeros_like(q_THd[total:])])  # the padding's rows too must hold numbers
 
-    hidden_TD = model(pad_rows(tokens_T, PREFILL_ROWS), pad_rows(positions_T, PREFILL_ROWS), attend)
-    return list(hidden_TD[:total].split(lengths))
+    wanted_P = pad_rows(torch.tensor(wanted, dtype=torch.int64, device=device), PREFILL_ROWS)
+    return model(pad_rows(tokens_T, PREFILL_ROWS), pad_rows(positions_T, PREFILL_ROWS), attend, wanted_P)[: len(wanted)]
 
 
 @torch.inference_mode()
@@ -124,11 +127,12 @@ def decode_step(model: Decoder, new: Sequence[tuple[int, KVCache]]) -> Tensor:
             out_NJGd[i] = F.scaled_dot_product_attention(q_NJGd[i : i + 1], k_JSd[None], v_JSd[None])[0]
         return out_NHd
 
-    return model(pad_rows(tokens_N, DECODE_ROWS), pad_rows(positions_N, DECODE_ROWS), attend)[:N]
+    all_N = pad_rows(torch.arange(N, device=device), DECODE_ROWS)
+    return model(pad_rows(tokens_N, DECODE_ROWS), pad_rows(positions_N, DECODE_ROWS), attend, all_N)[:N]
 
 
 def _causal(q_HTd: Tensor, k_JSd: Tensor, v_JSd: Tensor, start: int, mask_BS: Tensor) -> Tensor:
-    """Attention of positions start..start+T-1 to themselves and all before; S is a multiple of BLOCK. Returns [T, H, d]."""
+    """Attention of positions start..start+T-1 to themselves and all before; S is a multiple of BLOCK = B. Returns [T, H, d]."""
     T, S = q_HTd.shape[1], k_JSd.shape[1]
     lead = start % BLOCK
     blocks = F.pad(q_HTd, (0, 0, lead, S - start - T)).split(BLOCK, dim=1)
@@ -141,7 +145,7 @@ def _causal(q_HTd: Tensor, k_JSd: Tensor, v_JSd: Tensor, start: int, mask_BS: Te
 
 
 def _mask(S: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """What is added to the scores of the last block of queries: -inf above the diagonal, 0 elsewhere. [BLOCK, S]
+    """What is added to the scores of the last block of queries: -inf above the diagonal, 0 elsewhere. [B, S]
 
     Its last `end` columns are the mask of the block of queries before position `end`.
     """

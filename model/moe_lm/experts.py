@@ -43,7 +43,7 @@ def reference(x_TD: Tensor, topk_weights_TK: Tensor, topk_ids_TK: Tensor, gate_u
             gate, up = linear(x_ND, gate_up_EGD[expert], None, tile).chunk(2, dim=-1)
             slots_ND[rows] = linear(F.silu(gate) * up, down_EDF[expert], None, tile)[:count]
             start += count
-    weighted_TKD = slots_ND.view(T, K, -1) * topk_weights_TK.to(x_TD.dtype)[:, :, None]
+    weighted_TKD = slots_ND.view(T, K, x_TD.shape[1]) * topk_weights_TK.to(x_TD.dtype)[:, :, None]
     out_TD = weighted_TKD[:, 0]
     for k in range(1, K):
         out_TD = out_TD + weighted_TKD[:, k]

@@ -2,16 +2,16 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import accumulate, islice
 
 import torch
 from torch import Tensor
 
 from moe_lm import prefix_tree
-from moe_lm.batch import KVCache, decode_step
+from moe_lm.batch import KVCache, decode_step, forward
 from moe_lm.errors import ModelError
 from moe_lm.model import Decoder
-from moe_lm.prefix_walk import Caches, consume, packs, prefill, run_nodes
+from moe_lm.prefix_walk import Caches, take, walk
 from moe_lm.tiles import DECODE_ROWS
 from moe_lm.usage import Usage
 
@@ -113,15 +113,16 @@ class Generator:
         sequences = [prefix for prefix in by_prefix if prefix]
         for i in by_prefix.get((), []):
             yield self._start(i, requests[i], None)
-        for root in consume(prefix_tree.build(sequences)):
+        roots = prefix_tree.build(sequences)
+        while roots:
+            root = roots.pop(0)
             caches: Caches = {}
             deepest: dict[int, KVCache | None] = dict.fromkeys(root.members)
-            for level in prefix_tree.levels([root]):
-                inner = [node for node in level if not node.is_leaf]
-                for results in run_nodes(self.model, inner, caches, self.token_budget):
-                    for node, _ in results:
-                        self.usage.computed += len(node.tokens)
-                        deepest |= dict.fromkeys(node.members, caches[id(node)])
+            for pieces in walk(self.model, [root], self.token_budget, caches, leaves=False):
+                self.usage.computed += sum(len(piece.tokens) for piece in pieces)
+                forward(self.model, [(piece.tokens, piece.past) for piece in pieces], ())
+                for piece in pieces:
+                    deepest |= dict.fromkeys(piece.node.members, caches[id(piece.node)])
             for member, prefix in deepest.items():
                 for i in by_prefix[sequences[member]]:
                     yield self._start(i, requests[i], prefix)
@@ -132,12 +133,15 @@ class Generator:
 
     def _prefill(self, admitted: list[_Running]) -> Iterator[tuple[_Running, Tensor]]:
         """Run the rest of each prompt; yields each sequence with the logits [V] of its first new token."""
-        rest = {s.index: list(s.request.prompt[s.cache.length :]) for s in admitted}
-        for pack in packs(admitted, self.token_budget, lambda s: len(rest[s.index])):
-            self.usage.requested += sum(len(s.request.prompt) for s in pack)
-            self.usage.computed += sum(len(rest[s.index]) for s in pack)
-            hidden = prefill(self.model, [(rest[s.index], s.cache) for s in pack], self.token_budget)
-            yield from zip(pack, self._logits(torch.cat([h[-1:] for h in hidden])), strict=True)
+        self.usage.requested += sum(len(s.request.prompt) for s in admitted)
+        ready = [(sequence, sequence.cache.length) for sequence in reversed(admitted)]
+        while ready:
+            taken = take(ready, self.token_budget, lambda s: len(s.request.prompt))
+            ends = list(accumulate(end - begin for _, begin, end in taken))
+            self.usage.computed += ends[-1]
+            done = [(s, row - 1) for (s, _, end), row in zip(taken, ends, strict=True) if end == len(s.request.prompt)]
+            hidden_PD = forward(self.model, [(s.request.prompt[begin:end], s.cache) for s, begin, end in taken], [row for _, row in done])
+            yield from zip([s for s, _ in done], self._logits(hidden_PD), strict=True)
 
     def _decode_step(self, running: list[_Running]) -> Tensor:
         """Logits [N, V] after each running sequence's newest token."""

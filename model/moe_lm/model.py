@@ -41,7 +41,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x32 = x.float()
-        return self.weight * (x32 * torch.rsqrt(x32.square().mean(-1, keepdim=True) + self.eps)).to(x.dtype)
+        return (x32 * torch.rsqrt(x32.square().mean(-1, keepdim=True) + self.eps)).to(x.dtype).mul_(self.weight)
 
 
 def rope(x_THd: Tensor, cos_Tr: Tensor, sin_Tr: Tensor) -> Tensor:
@@ -61,11 +61,12 @@ class Attention(nn.Module):
         self.v_proj = Linear(config.hidden_size, kv_size, bias=config.qkv_bias)
         self.o_proj = Linear(q_size, config.hidden_size, bias=False)
 
-    def forward(self, x_TD: Tensor, cos_Tr: Tensor, sin_Tr: Tensor, attend: Attend) -> Tensor:
+    def forward(self, x_TD: Tensor, cos_Tr: Tensor, sin_Tr: Tensor, attend: Attend, wanted_P: Tensor | None) -> Tensor:
         q_THd = rope(self.q_proj(x_TD).unflatten(-1, (-1, self.head_dim)), cos_Tr, sin_Tr)
         k_TJd = rope(self.k_proj(x_TD).unflatten(-1, (-1, self.head_dim)), cos_Tr, sin_Tr)
         v_TJd = self.v_proj(x_TD).unflatten(-1, (-1, self.head_dim))
-        return self.o_proj(attend(self.layer, q_THd, k_TJd, v_TJd).flatten(-2))
+        out_THd = attend(self.layer, q_THd, k_TJd, v_TJd)
+        return self.o_proj((out_THd if wanted_P is None else out_THd[wanted_P]).flatten(-2))
 
 
 class FFN(nn.Module):
@@ -117,10 +118,11 @@ class Layer(nn.Module):
         self.post_attention_norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.ffn = MoE(config.hidden_size, config.moe) if config.moe else FFN(config.hidden_size, config.intermediate_size)
 
-    def forward(self, x_TD: Tensor, cos_Tr: Tensor, sin_Tr: Tensor, attend: Attend) -> Tensor:
-        x_TD += self.attention(self.input_norm(x_TD), cos_Tr, sin_Tr, attend)
-        x_TD += self.ffn(self.post_attention_norm(x_TD))
-        return x_TD
+    def forward(self, x_TD: Tensor, cos_Tr: Tensor, sin_Tr: Tensor, attend: Attend, wanted_P: Tensor | None = None) -> Tensor:
+        """[T, D] -> [T, D], in place; with `wanted_P` (the last layer's) only those rows come out, [P, D]."""
+        attended = self.attention(self.input_norm(x_TD), cos_Tr, sin_Tr, attend, wanted_P)
+        x = (x_TD if wanted_P is None else x_TD[wanted_P]).add_(attended)
+        return x.add_(self.ffn(self.post_attention_norm(x)))
 
 
 class Decoder(nn.Module):
@@ -136,13 +138,17 @@ class Decoder(nn.Module):
         if config.tie_word_embeddings:
             self.lm_head.weight = self.embed.weight
 
-    def forward(self, tokens_T: Tensor, positions_T: Tensor, attend: Attend) -> Tensor:
-        """[T] ids and [T] positions -> [T, D] hidden states after the final norm. T is a multiple of a tile (`moe_lm.tiles`)."""
+    def forward(self, tokens_T: Tensor, positions_T: Tensor, attend: Attend, wanted_P: Tensor) -> Tensor:
+        """[T] ids and positions -> [P, D] hidden states after the final norm, of the rows `wanted_P`.
+
+        T and P are multiples of one tile (`moe_lm.tiles`).
+        """
         cos_Tr, sin_Tr = self._rotation(positions_T)
         x_TD = self.embed(tokens_T)
-        for layer in self.layers:
+        *others, last = self.layers
+        for layer in others:
             x_TD = layer(x_TD, cos_Tr, sin_Tr, attend)
-        return self.norm(x_TD)
+        return self.norm(last(x_TD, cos_Tr, sin_Tr, attend, wanted_P))
 
     def logits(self, hidden_TD: Tensor, tile: int) -> Tensor:
         """[T, D] -> [T, V] in float32: in bf16 near-ties between answer letters would go to the earlier letter."""

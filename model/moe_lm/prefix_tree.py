@@ -4,7 +4,7 @@ Sequences are grouped by their next `MIN_SHARED` tokens: a shorter shared run co
 than computed again by each sequence. A group's node holds the longest run that all its members share.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 MIN_SHARED = 32
@@ -27,13 +27,6 @@ class Node:
     @property
     def is_leaf(self) -> bool:
         return not self.children
-
-
-def levels(nodes: list[Node]) -> Iterator[list[Node]]:
-    """These nodes, then their children, then theirs: what can run together once all before has run."""
-    while nodes:
-        yield nodes
-        nodes = [child for node in nodes for child in node.children]
 
 
 def build(sequences: Sequence[tuple[int, ...]]) -> list[Node]:

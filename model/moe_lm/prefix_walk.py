@@ -1,12 +1,13 @@
-"""Running the nodes of a prefix tree: what the scorer and the generator share."""
+"""In which passes are the nodes of a prefix tree run? What the scorer and the generator share.
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+A pass takes exactly `token_budget` tokens as long as there are so many: a sequence may be cut anywhere (see `moe_lm.batch`).
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
-import torch
-from torch import Tensor
-
-from moe_lm.batch import KVCache, Leaf, Past, forward
+from moe_lm.batch import KVCache, Leaf, Past
 from moe_lm.model import Decoder
 from moe_lm.prefix_tree import Node
 
@@ -14,47 +15,68 @@ T = TypeVar("T")
 Caches = dict[int, KVCache]  # id(node) -> keys and values of all tokens up to node.end
 
 
-def consume(items: list[T]) -> Iterator[T]:
-    """Iterate and forget: what hangs on an item is freed before the next one."""
-    items.reverse()
-    while items:
-        yield items.pop()
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Tokens begin..end-1 of a node, to be run after `past`."""
+
+    node: Node
+    begin: int
+    end: int
+    past: Past
+
+    @property
+    def tokens(self) -> Sequence[int]:
+        return self.node.tokens[self.begin : self.end]
 
 
-def packs(items: Iterable[T], token_budget: int, size: Callable[[T], int]) -> Iterator[list[T]]:
-    """Cut into lists of at most `token_budget` tokens; a longer item stands alone."""
-    pack: list[T] = []
-    total = 0
-    for item in items:
-        if pack and total + size(item) > token_budget:
-            yield pack
-            pack, total = [], 0
-        pack.append(item)
-        total += size(item)
-    if pack:
-        yield pack
+def take(ready: list[tuple[T, int]], token_budget: int, size: Callable[[T], int]) -> list[tuple[T, int, int]]:
+    """Pop (item, begin) from a stack until `token_budget` tokens are taken; returns (item, begin, end) and puts a cut item's rest back."""
+    taken = []
+    while ready and token_budget:
+        item, begin = ready.pop()
+        end = min(size(item), begin + token_budget)
+        taken.append((item, begin, end))
+        token_budget -= end - begin
+        if end < size(item):
+            ready.append((item, end))
+    return taken
 
 
-def run_nodes(model: Decoder, nodes: Iterable[Node], caches: Caches, token_budget: int) -> Iterator[list[tuple[Node, Tensor]]]:
-    """Yield pass by pass its nodes with their hidden states [len(node.tokens), D]. Inner nodes leave keys and values in `caches`."""
-    for pack in packs(nodes, token_budget, lambda node: len(node.tokens)):
-        new = [(node.tokens, _past(model, node, caches, token_budget)) for node in pack]
-        yield list(zip(pack, prefill(model, new, token_budget), strict=True))
+def walk(model: Decoder, roots: list[Node], token_budget: int, caches: Caches, leaves: bool = True) -> Iterator[list[Piece]]:
+    """Yield pass after pass, parents before children, depth first; the caller runs each before it asks for the next.
+
+    Inner nodes leave their keys and values in `caches`, for as long as a child is to come; without `leaves`, to the end.
+    """
+    ready = [(root, 0) for root in reversed(roots) if leaves or root.children]
+    roots.clear()  # what hangs on a root is freed with it
+    open_children: dict[int, int] = {}
+    while ready:
+        taken = take(ready, token_budget, lambda node: len(node.tokens))
+        yield [Piece(node, begin, end, _past(model, node, begin, end, caches)) for node, begin, end in taken]
+        for node, _, end in reversed(taken):
+            if end < len(node.tokens):
+                continue
+            ready += [(child, 0) for child in reversed(node.children) if leaves or child.children]
+            open_children[id(node)] = len(node.children)
+            _close(node, open_children, caches)
 
 
-def _past(model: Decoder, node: Node, caches: Caches, token_budget: int) -> Past:
+def _past(model: Decoder, node: Node, begin: int, end: int, caches: Caches) -> Past:
+    if id(node) in caches:
+        return caches[id(node)]
     parent = caches[id(node.parent)] if node.parent else None
-    if node.is_leaf and len(node.tokens) <= token_budget:
+    if node.is_leaf and (begin, end) == (0, len(node.tokens)):
         return Leaf(parent)
-    leaves = max((len(child.tokens) for child in node.children if child.is_leaf), default=0)
-    caches[id(node)] = KVCache.like(model, node.end + leaves, parent)
+    room = max((len(child.tokens) for child in node.children if child.is_leaf), default=0)
+    caches[id(node)] = KVCache.like(model, node.end + room, parent)
     return caches[id(node)]
 
 
-def prefill(model: Decoder, new: Sequence[tuple[Sequence[int], Past]], token_budget: int) -> list[Tensor]:
-    """`forward`, and for a single sequence of more than `token_budget` new tokens several of them."""
-    if len(new) > 1:
-        return forward(model, new)
-    ((tokens, past),) = new
-    pieces = [tokens[i : i + token_budget] for i in range(0, len(tokens), token_budget)]
-    return [torch.cat([forward(model, [(piece, past)])[0] for piece in pieces])]
+def _close(node: Node, open_children: dict[int, int], caches: Caches) -> None:
+    """Drop the cache of a node that has run with all its children, and see whether its parent's can go too."""
+    while not open_children[id(node)]:
+        caches.pop(id(node), None)
+        if node.parent is None:
+            return
+        node = node.parent
+        open_children[id(node)] -= 1

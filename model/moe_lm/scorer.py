@@ -1,7 +1,7 @@
 """Log-likelihood of continuations, with every shared prefix computed once and the output head only where it scores.
 
-Requests are cut into sequences (context and one continuation, less its last token), the sequences into a prefix tree;
-a few roots of the tree at a time are walked level by level, the nodes of a level packed into passes of `token_budget` tokens.
+Requests are cut into sequences (context and one continuation, less its last token), the sequences into a prefix tree,
+which is walked depth first in passes of `token_budget` tokens.
 """
 
 from collections import defaultdict
@@ -9,13 +9,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
 
 from moe_lm import prefix_tree
+from moe_lm.batch import forward
 from moe_lm.errors import ModelError
 from moe_lm.model import Decoder
-from moe_lm.prefix_tree import Node
-from moe_lm.prefix_walk import Caches, consume, packs, run_nodes
+from moe_lm.prefix_walk import Caches, Piece, walk
 from moe_lm.tiles import HEAD_ROWS
 from moe_lm.usage import Usage
 
@@ -67,11 +66,14 @@ class Scorer:
     def score(self, requests: Sequence[ScoreRequest]) -> Iterator[tuple[int, list[Score]]]:
         """Yield (index of the request, one Score a continuation) as soon as each is known, in any order."""
         pending, sequences, wants = self._plan(requests)
-        # roots together, as far as their own runs fill a pass: a prefill is padded to a whole tile
-        for roots in packs(consume(prefix_tree.build(sequences)), self.token_budget, lambda root: len(root.tokens)):
-            caches: Caches = {}
-            for level in prefix_tree.levels(roots):
-                yield from self._run_level(level, caches, wants, pending)
+        caches: Caches = {}
+        for pieces in walk(self.model, prefix_tree.build(sequences), self.token_budget, caches):
+            for want, row in self._run(pieces, wants):
+                request = pending[want.request]
+                request.rows[want.continuation][want.offset] = row
+                request.missing -= 1
+                if not request.missing:
+                    yield want.request, request.scores()
 
     def _plan(self, requests: Sequence[ScoreRequest]) -> tuple[list[_Pending], list[tuple[int, ...]], list[list[_Want]]]:
         """Distinct sequences and, for each, what is wanted of it. Equal sequences (one-token continuations) become one."""
@@ -90,33 +92,23 @@ class Scorer:
         pending = [_Pending([[None] * len(c) for c in r.continuations]) for r in requests]
         return pending, list(wants), list(wants.values())
 
-    def _run_level(
-        self, level: list[Node], caches: Caches, wants: list[list[_Want]], pending: list[_Pending]
-    ) -> Iterator[tuple[int, list[Score]]]:
-        for results in run_nodes(self.model, level, caches, self.token_budget):
-            self.usage.computed += sum(len(node.tokens) for node, _ in results)
-            for want, row in self._rows(results, wants):
-                request = pending[want.request]
-                request.rows[want.continuation][want.offset] = row
-                request.missing -= 1
-                if not request.missing:
-                    yield want.request, request.scores()
-
     @torch.inference_mode()
-    def _rows(self, results: list[tuple[Node, Tensor]], wants: list[list[_Want]]) -> Iterator[tuple[_Want, tuple[float, bool]]]:
-        """(logprob, is_argmax) of each token wanted of these nodes; the head runs once for each distinct position."""
-        scored: list[tuple[Tensor, list[_Want]]] = []  # a hidden state, and what is wanted of it
-        for node, hidden_TD in results:
-            by_position: defaultdict[int, list[_Want]] = defaultdict(list)
-            for want in (w for i in node.members for w in wants[i] if node.start <= w.position < node.end):
-                by_position[want.position].append(want)
-            scored += [(hidden_TD[position - node.start], group) for position, group in by_position.items()]
-        for begin in range(0, len(scored), HEAD_ROWS):
-            hidden_PD, groups = zip(*scored[begin : begin + HEAD_ROWS], strict=True)
-            logits_PV = self.model.logits(torch.stack(hidden_PD), HEAD_ROWS)
-            for logits_V, logsumexp, argmax, group in zip(
-                logits_PV, logits_PV.logsumexp(-1), logits_PV.argmax(-1).tolist(), groups, strict=True
-            ):
+    def _run(self, pieces: list[Piece], wants: list[list[_Want]]) -> Iterator[tuple[_Want, tuple[float, bool]]]:
+        """(logprob, is_argmax) of each token wanted of these pieces; the head runs once for each distinct position."""
+        at: defaultdict[int, list[_Want]] = defaultdict(list)  # row in the pass -> what is wanted of it
+        first = 0  # row of the piece's first token
+        for piece in pieces:
+            start, end = piece.node.start + piece.begin, piece.node.start + piece.end
+            for want in (w for i in piece.node.members for w in wants[i] if start <= w.position < end):
+                at[first + want.position - start].append(want)
+            first += end - start
+        self.usage.computed += first
+        hidden_PD = forward(self.model, [(piece.tokens, piece.past) for piece in pieces], list(at))
+        groups = iter(at.values())
+        for some_PD in hidden_PD.split(HEAD_ROWS):
+            logits_PV = self.model.logits(some_PD, HEAD_ROWS)
+            for logits_V, logsumexp, argmax in zip(logits_PV, logits_PV.logsumexp(-1), logits_PV.argmax(-1).tolist(), strict=True):
+                group = next(groups)
                 logprobs = (logits_V[[w.token for w in group]] - logsumexp).tolist()
                 for want, logprob in zip(group, logprobs, strict=True):
                     yield want, (logprob, argmax == want.token)

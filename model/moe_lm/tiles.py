@@ -3,7 +3,7 @@
 A BLAS picks its kernel, and with it the order of its sums, by the number of rows: the same token scored alone and in a
 batch of 300 would differ in the last bits, and an answer letter or a greedy token with it. Here every product has
 `PREFILL_ROWS` or `DECODE_ROWS` rows, short inputs padded; which of the two depends on the phase, never on the neighbours.
-Cost on 2 cores, measured as time of 2,048 rows in tiles over one call: 1.1 to 1.3 at 256 rows.
+Cost on 2 cores, measured as time of 2,048 rows in tiles over one call: 1.05 to 1.3 at 256 rows.
 On a GPU the launch of many small products costs more; there the whole input is one product, and invariance is not promised.
 """
 

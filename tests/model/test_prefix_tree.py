@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from moe_lm.prefix_tree import MIN_SHARED, build, levels
+from moe_lm.prefix_tree import MIN_SHARED, build
 
 
 def random_sequences(seed):
@@ -24,7 +24,7 @@ def random_sequences(seed):
 
 def walk(roots):
     """All nodes, parents first."""
-    return [node for level in levels(roots) for node in level]
+    return [found for node in roots for found in (node, *walk(node.children))]
 
 
 @pytest.fixture(params=range(25))

@@ -7,8 +7,9 @@ neither our dequantisation calls nor our un-permutation. `-s` shows the measured
 import pytest
 import torch
 import transformers
+from tiny_models import run_all
 
-from moe_lm.batch import Leaf, forward
+from moe_lm.batch import Leaf
 from moe_lm.checkpoint.write import save
 from moe_lm.generator import GenerateRequest, Generator
 from moe_lm.tiles import HEAD_ROWS
@@ -41,7 +42,7 @@ def smollm2_export(smollm2, tmp_path_factory):
 
 def check_logits(ours, theirs, prompts):
     sequences = [ours.tokenizer.encode(prompt) for prompt in prompts]
-    hidden = forward(ours.model, [(sequence, Leaf(None)) for sequence in sequences])
+    hidden = run_all(ours.model, [(sequence, Leaf(None)) for sequence in sequences])
     diffs, largest = [], 0.0
     with torch.inference_mode():
         for sequence, h in zip(sequences, hidden, strict=True):

@@ -4,7 +4,7 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file
-from tiny_models import VOCAB, logits, randomise, relative_diff, tokens, word_tokenizer
+from tiny_models import VOCAB, logits, randomise, relative_diff, run_all, tokens, word_tokenizer
 
 from moe_lm.batch import KVCache, Leaf, decode_step, forward
 from moe_lm.checkpoint.read import load
@@ -85,17 +85,20 @@ def test_after_a_cached_prefix(pair, prefix_length):
     theirs, ours, _ = pair
     sequence = tokens(110, seed=1)
     prefix = KVCache.like(ours, len(sequence))  # with room for a leaf
-    forward(ours, [(sequence[:prefix_length], prefix)])
+    forward(ours, [(sequence[:prefix_length], prefix)], ())
     own = KVCache.like(ours, len(sequence), prefix)
     rest = sequence[prefix_length:]
     # the shorter leaf uses the room after the longer one
-    whole, as_leaf, shorter, as_cache = forward(
+    whole, as_leaf, shorter, as_cache = run_all(
         ours, [(sequence, Leaf(None)), (rest, Leaf(prefix)), (rest[:-9], Leaf(prefix)), (rest, own)]
     )
     assert torch.equal(as_leaf, whole[prefix_length:])
     assert torch.equal(as_cache, as_leaf)
     assert torch.equal(shorter, as_leaf[:-9])
     assert (prefix.length, own.length) == (prefix_length, len(sequence))
+    # some of the positions only, in any order
+    some = forward(ours, [(sequence, Leaf(None))], [109, 3, 40])
+    assert torch.equal(some, whole[[109, 3, 40]])
     with torch.inference_mode():
         assert relative_diff(ours.logits(whole, HEAD_ROWS), their_logits(theirs, sequence)) <= 1e-5
 
@@ -113,7 +116,7 @@ def test_decoding_several_after_prefixes_of_unequal_lengths(pair):
     theirs, ours, _ = pair
     sequences = [tokens(n, seed=n) for n in (2, 34, 57)]
     caches = [KVCache.like(ours, len(sequence)) for sequence in sequences]
-    forward(ours, [(sequence[:-1], cache) for sequence, cache in zip(sequences, caches, strict=True)])
+    forward(ours, [(sequence[:-1], cache) for sequence, cache in zip(sequences, caches, strict=True)], ())
     hidden = decode_step(ours, [(sequence[-1], cache) for sequence, cache in zip(sequences, caches, strict=True)])
     with torch.inference_mode():
         found = ours.logits(hidden, DECODE_ROWS)

@@ -64,9 +64,15 @@ def word_tokenizer(size=VOCAB):
     return Tokenizer(fast, None, (), None)
 
 
+def run_all(model, new):
+    """`forward`, with the hidden states of every new token: one [T_i, D] a sequence."""
+    lengths = [len(tokens) for tokens, _ in new]
+    return forward(model, new, range(sum(lengths))).split(lengths)
+
+
 def logits(model, *sequences):
     """moe_lm's logits [T, V] at every position of each sequence, all of them in one batch."""
-    hidden = forward(model, [(sequence, Leaf(None)) for sequence in sequences])
+    hidden = run_all(model, [(sequence, Leaf(None)) for sequence in sequences])
     with torch.inference_mode():
         found = [model.logits(h, HEAD_ROWS) for h in hidden]
     return found if len(found) > 1 else found[0]

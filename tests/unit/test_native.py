@@ -1,0 +1,52 @@
+"""The native back-end's own arithmetic, on a tiny model: rolling log-likelihood, and refusals in one line."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from evalkit.api import Loglikelihood
+from evalkit.config import RunConfig
+from evalkit.errors import EvalkitError
+from evalkit.lm import open_lm
+from evalkit.lm.native import NativeLM
+from moe_lm.batch import Leaf, forward
+from moe_lm.tiles import HEAD_ROWS
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture
+def lm(tiny_model: Path) -> NativeLM:
+    lm = open_lm(RunConfig(("mmlu",), model=str(tiny_model)))
+    assert isinstance(lm, NativeLM)
+    return lm
+
+
+def test_rolling_scores_every_token_once(lm: NativeLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By definition: windows of max_seq_len new tokens, each after as many of those before it as still fit."""
+    size = 16
+    monkeypatch.setattr(lm.model, "config", replace(lm.model.config, max_seq_len=size))
+    texts = ["A text of more than two windows of tokens.", "", "short", "sixteen letters!"]
+    found = dict(lm.loglikelihood_rolling(texts))
+    assert found.keys() == {0, 1, 2, 3}
+    assert found[1] == 0.0
+    for i, text in enumerate(texts):
+        ids = [256, *lm.tokenizer.encode(text)]  # 256: end of text
+        expected = 0.0
+        for start in range(1, len(ids), size):
+            end = min(start + size, len(ids))
+            begin = max(0, end - size - 1)
+            with torch.inference_mode():
+                hidden = forward(lm.model, [(ids[begin : end - 1], Leaf(None))], range(end - 1 - begin))
+                logits = lm.model.logits(hidden, HEAD_ROWS)
+            logprobs = logits.log_softmax(-1)
+            expected += sum(float(logprobs[position - begin - 1, ids[position]]) for position in range(start, end))
+        assert found[i] == pytest.approx(expected, abs=1e-4)
+
+
+def test_what_the_engine_refuses_is_bad_input(lm: NativeLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lm, "_encode", lambda _: ([], [[1]], 0, 0))
+    with pytest.raises(EvalkitError, match="at least one token"):
+        list(lm.loglikelihood([Loglikelihood("", ("a",))]))
