@@ -72,6 +72,9 @@ class RunConfig:
         return Path(self.out) / self.run_name
 
 
+DEFAULTS = {f.name: f.default for f in fields(RunConfig)}
+
+
 def read_toml(path: str) -> dict[str, Any]:
     """The settings of a run.toml: RunConfig's fields by name. Unknown keys and wrong types raise EvalkitError."""
     try:

@@ -9,7 +9,6 @@ import importlib.resources
 import io
 import json
 import os
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -128,6 +127,8 @@ class HubSource(_Source):
 
 def fetch(file: TextFile) -> bytes:
     """The bytes at a pinned address, from the cache where they are; checked against their sha256 either way."""
+    import urllib.request  # slow to import, and rarely needed
+
     cached = CACHE / "files" / file.sha256
     if cached.exists() and (data := cached.read_bytes()) and hashlib.sha256(data).hexdigest() == file.sha256:
         return data

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evalkit.api import Generate, Generated, Loglikelihood, Loglikelihoods, sha256_json
@@ -29,6 +30,25 @@ def _one_line() -> Iterator[None]:
         yield
     except ModelError as error:
         raise EvalkitError(str(error)) from None
+
+
+def known_configurations() -> list[str]:
+    """The real models whose configurations moe_lm carries, by name."""
+    from moe_lm.known import names
+
+    return names()
+
+
+def count_parameters(model: str | Path) -> dict[str, int]:
+    """Total, activated and activated non-embedding parameters of a known configuration, or of a folder's config.json.
+
+    No weights are read and torch is not imported. Raises EvalkitError for an unknown name or a config.json that moe_lm can't read.
+    """
+    from moe_lm import known
+    from moe_lm.count import count
+
+    with _one_line():
+        return asdict(count(known.in_folder(model) if isinstance(model, Path) else known.config(model)))
 
 
 class NativeLM(LM):
@@ -148,6 +168,16 @@ class NativeLM(LM):
         with _one_line():
             for i, generation in self.generator.generate(encoded):
                 yield i, Generated(generation.text, generation.finish_reason, len(generation.tokens), cut[i])
+
+    def chat_prompt(self, messages: Sequence[Mapping[str, str]]) -> str:
+        """The messages ({"role", "content"}) as the model's chat template writes them, up to where the answer begins.
+
+        Raises EvalkitError where the model has no template, or its template refuses them.
+        """
+        from moe_lm.chat import render
+
+        with _one_line():
+            return render(messages, self.tokenizer.chat_template, self.tokenizer.bos_token, self.tokenizer.eos_token)
 
     def describe(self) -> dict[str, Any]:
         from moe_lm.count import count

@@ -34,13 +34,41 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
+class Parameters:
+    """A printed number of parameters, in billions; `note` explains it where the count says otherwise."""
+
+    value: float
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterTable:
+    """What the parameter table's figures (`Row.parameters`) have in common."""
+
+    source: str
+    decimals: int
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingCost:
+    """A claim: training `model` costs `saving` (a share) less than `baseline`; `missing` is what deriving it would take."""
+
+    model: str
+    baseline: str
+    saving: float
+    origin: str
+    missing: str
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
-    """One model of the table: its checkpoints' hub ids, and its cells by task."""
+    """One model of the table: its checkpoints' hub ids, its cells by task, its printed parameters by figure."""
 
     model: str
     base: tuple[str, ...]
     chat: tuple[str, ...]
     cells: Mapping[str, Cell]
+    parameters: Mapping[str, Parameters]
 
     def is_model(self, spec: str) -> bool:
         """Does a run's model SPEC name this row? A hub id, at any revision, or a folder that bears the checkpoint's name."""
@@ -50,13 +78,15 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class PublishedTable:
-    """A published table, as printed."""
+    """A published table, as printed, and what its source prints of parameters and training cost."""
 
     name: str
     title: str
     source: str
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
+    parameters: ParameterTable | None
+    training_cost: TrainingCost | None
 
 
 def table_names() -> list[str]:
@@ -71,13 +101,17 @@ def read_table(name: str) -> PublishedTable:
     raw = tomllib.loads((FOLDER / f"{name}.toml").read_text("utf-8"))
     columns = tuple(Column(**column) for column in raw["column"])
     rows = tuple(_row(row, {c.task for c in columns}) for row in raw["row"])
-    return PublishedTable(name, raw["title"], raw["source"], columns, rows)
+    parameters = ParameterTable(**raw["parameters"]) if "parameters" in raw else None
+    cost = TrainingCost(**raw["training_cost"]) if "training_cost" in raw else None
+    return PublishedTable(name, raw["title"], raw["source"], columns, rows, parameters, cost)
 
 
 def _row(raw: Mapping[str, Any], tasks: set[str]) -> Row:
     if extra := set(raw["cell"]) - tasks:
         raise ValueError(f"{raw['model']}: cells of no column: {extra}")
-    return Row(raw["model"], tuple(raw["base"]), tuple(raw["chat"]), {task: Cell(**cell) for task, cell in raw["cell"].items()})
+    cells = {task: Cell(**cell) for task, cell in raw["cell"].items()}
+    parameters = {figure: Parameters(**printed) for figure, printed in raw.get("parameters", {}).items()}
+    return Row(raw["model"], tuple(raw["base"]), tuple(raw["chat"]), cells, parameters)
 
 
 def published_for(spec: str, task: str) -> tuple[Cell, Column] | None:

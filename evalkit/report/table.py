@@ -114,7 +114,7 @@ def to_markdown(table: PublishedTable, found: Sequence[Line]) -> str:
     parts.append(_grid(table, found))
     parts.append("## Every figure\n")
     head = ("Model", "Task", "Published", "Measured", "95% interval", "Difference", "Verdict", "Protocol", "n", "Data")
-    parts.append(_markdown_table(head, [_row(line) for line in found]))
+    parts.append(markdown_table(head, [_row(line) for line in found]))
     notes = [f"- {line.model}, {line.task}: {text}" for line in found for text in _notes(line)]
     parts.append("## Sources and notes\n\n" + "\n".join(dict.fromkeys(notes)) + "\n")
     parts.append("Intervals are unpaired, 95%, over documents; against a published figure no paired one is possible.\n")
@@ -125,7 +125,7 @@ def _grid(table: PublishedTable, found: Sequence[Line]) -> str:
     models = list(dict.fromkeys(line.model for line in found))
     cells = {(line.model, line.task): _grid_cell(line) for line in found}
     rows = [(model, *(cells.get((model, column.task), "-") for column in table.columns)) for model in models]
-    return _markdown_table(("Model", *(column.title for column in table.columns)), rows)
+    return markdown_table(("Model", *(column.title for column in table.columns)), rows)
 
 
 def _grid_cell(line: Line) -> str:
@@ -171,6 +171,7 @@ def _notes(line: Line) -> Iterator[str]:
         yield f"measured in run {line.run['name']} with {model['engine']}, {model.get('dtype')}, model {model['fingerprint'][:19]}"
 
 
-def _markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Markdown of one table; bars and line breaks in a cell are escaped."""
     bars = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in row) + " |" for row in bars) + "\n"

@@ -93,14 +93,15 @@ def forward(model: Decoder, new: Sequence[tuple[Sequence[int], Past]], wanted: S
     total = sum(lengths)
     tokens_T = torch.tensor([t for tokens, _ in new for t in tokens], device=device)
     positions_T = torch.cat([torch.arange(start, start + n, device=device) for start, n in zip(starts, lengths, strict=True)])
-    mask_BS = _mask(_whole_blocks(max(map(sum, zip(starts, lengths, strict=True)))), model.embed.weight.dtype, device)
+    window = model.config.sliding_window
+    mask_BS = _mask(_whole_blocks(max(map(sum, zip(starts, lengths, strict=True)))), window, model.embed.weight.dtype, device)
 
     def attend(layer: int, q_THd: Tensor, k_TJd: Tensor, v_TJd: Tensor) -> Tensor:
         split = (x[:total].transpose(0, 1).split(lengths, dim=1) for x in (q_THd, k_TJd, v_TJd))
         out = []
         for (_, past), start, q_HTd, k_JTd, v_JTd in zip(new, starts, *split, strict=True):
             k_JSd, v_JSd = past.extend(layer, k_JTd, v_JTd)
-            out.append(_causal(q_HTd, k_JSd, v_JSd, start, mask_BS))
+            out.append(_causal(q_HTd, k_JSd, v_JSd, start, mask_BS, window))
         return torch.cat([*out, torch.zeros_like(q_THd[total:])])  # the padding's rows too must hold numbers
 
     wanted_P = pad_rows(torch.tensor(wanted, dtype=torch.int64, device=device), PREFILL_ROWS)
@@ -111,6 +112,7 @@ def forward(model: Decoder, new: Sequence[tuple[Sequence[int], Past]], wanted: S
 def decode_step(model: Decoder, new: Sequence[tuple[int, KVCache]]) -> Tensor:
     """Run one new token of every sequence after its cache. Returns the final hidden states [N, D]."""
     device = model.embed.weight.device
+    window = model.config.sliding_window or model.config.max_seq_len
     N = len(new)
     assert N <= PREFILL_ROWS - DECODE_ROWS, "more rows would be taken for a prefill's (see moe_lm.tiles)"
     tokens_N = torch.tensor([token for token, _ in new], device=device)
@@ -123,7 +125,7 @@ def decode_step(model: Decoder, new: Sequence[tuple[int, KVCache]]) -> Tensor:
         out_NJGd, q_NJGd = out_NHd.unflatten(1, (J, -1)), q_NHd.unflatten(1, (J, -1))
         for i, (_, cache) in enumerate(new):
             S = cache.length + 1
-            k_JSd, v_JSd = (x[:, :S] for x in cache.extend(layer, k_NJd[i, :, None], v_NJd[i, :, None]))
+            k_JSd, v_JSd = (x[:, max(0, S - window) : S] for x in cache.extend(layer, k_NJd[i, :, None], v_NJd[i, :, None]))
             out_NJGd[i] = F.scaled_dot_product_attention(q_NJGd[i : i + 1], k_JSd[None], v_JSd[None])[0]
         return out_NHd
 
@@ -131,25 +133,29 @@ def decode_step(model: Decoder, new: Sequence[tuple[int, KVCache]]) -> Tensor:
     return model(pad_rows(tokens_N, DECODE_ROWS), pad_rows(positions_N, DECODE_ROWS), attend, all_N)[:N]
 
 
-def _causal(q_HTd: Tensor, k_JSd: Tensor, v_JSd: Tensor, start: int, mask_BS: Tensor) -> Tensor:
-    """Attention of positions start..start+T-1 to themselves and all before; S is a multiple of BLOCK = B. Returns [T, H, d]."""
+def _causal(q_HTd: Tensor, k_JSd: Tensor, v_JSd: Tensor, start: int, mask_BS: Tensor, window: int | None) -> Tensor:
+    """Attention of positions start..start+T-1 to themselves and those before; S is a multiple of BLOCK = B. Returns [T, H, d]."""
     T, S = q_HTd.shape[1], k_JSd.shape[1]
     lead = start % BLOCK
     blocks = F.pad(q_HTd, (0, 0, lead, S - start - T)).split(BLOCK, dim=1)
-    ends = range(start - lead + BLOCK, S + 1, BLOCK)
-    out = [
-        F.scaled_dot_product_attention(q[None], k_JSd[None, :, :end], v_JSd[None, :, :end], attn_mask=mask_BS[:, -end:], enable_gqa=True)
-        for q, end in zip(blocks, ends, strict=True)
-    ]
-    return torch.cat([o[0].transpose(0, 1) for o in out])[lead : lead + T]
+    out = []
+    for q, end in zip(blocks, range(start - lead + BLOCK, S + 1, BLOCK), strict=True):
+        # no key before the window of the block's first query
+        begin = max(0, (end - BLOCK - window + 1) // BLOCK * BLOCK) if window else 0
+        k, v, mask = k_JSd[None, :, begin:end], v_JSd[None, :, begin:end], mask_BS[:, begin - end :]
+        out.append(F.scaled_dot_product_attention(q[None], k, v, attn_mask=mask, enable_gqa=True)[0].transpose(0, 1))
+    return torch.cat(out)[lead : lead + T]
 
 
-def _mask(S: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """What is added to the scores of the last block of queries: -inf above the diagonal, 0 elsewhere. [B, S]
+def _mask(S: int, window: int | None, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """What is added to the scores of the last block of queries: 0 for what each may see, else -inf. [B, S]
 
-    Its last `end` columns are the mask of the block of queries before position `end`.
+    Its last columns, n of them, are the mask of any block of queries and the n keys up to that block's end.
     """
-    return torch.full((BLOCK, S), -torch.inf, dtype=dtype, device=device).triu(S - BLOCK + 1)
+    visible_BS = torch.ones((BLOCK, S), dtype=torch.bool, device=device).tril(S - BLOCK)
+    if window:
+        visible_BS = visible_BS.triu(S - BLOCK - window + 1)
+    return torch.zeros((BLOCK, S), dtype=dtype, device=device).masked_fill_(~visible_BS, -torch.inf)
 
 
 def _whole_blocks(length: int) -> int:

@@ -8,6 +8,7 @@ The model knows nothing of batches or caches: attention over the past is the cal
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -34,14 +35,17 @@ class Embedding(nn.Embedding):
 
 
 class RMSNorm(nn.Module):
-    def __init__(self, size: int, eps: float):
+    def __init__(self, config: ModelConfig):
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(size))
-        self.eps = eps
+        self.weight = nn.Parameter(torch.empty(config.hidden_size))
+        self.eps, self.offset = config.rms_norm_eps, config.norm_offset
 
     def forward(self, x: Tensor) -> Tensor:
         x32 = x.float()
-        return (x32 * torch.rsqrt(x32.square().mean(-1, keepdim=True) + self.eps)).to(x.dtype).mul_(self.weight)
+        x32 = x32 * torch.rsqrt(x32.square().mean(-1, keepdim=True) + self.eps)
+        if self.offset:  # Gemma, which multiplies before it rounds
+            return x32.mul_(self.offset + self.weight.float()).to(x.dtype)
+        return x32.to(x.dtype).mul_(self.weight)
 
 
 def rope(x_THd: Tensor, cos_Tr: Tensor, sin_Tr: Tensor) -> Tensor:
@@ -69,18 +73,25 @@ class Attention(nn.Module):
         return self.o_proj((out_THd if wanted_P is None else out_THd[wanted_P]).flatten(-2))
 
 
-class FFN(nn.Module):
-    """SwiGLU: down(silu(gate(x)) * up(x)). The dense layer, and the shared expert."""
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "silu": partial(F.silu, inplace=True),
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+}
 
-    def __init__(self, hidden_size: int, intermediate_size: int):
+
+class FFN(nn.Module):
+    """SwiGLU or GeGLU: down(act(gate(x)) * up(x)). The dense layer, and the shared expert."""
+
+    def __init__(self, hidden_size: int, intermediate_size: int, activation: str = "silu"):
         super().__init__()
+        self.act = ACTIVATIONS[activation]
         self.gate_proj = Linear(hidden_size, intermediate_size, bias=False)
         self.up_proj = Linear(hidden_size, intermediate_size, bias=False)
         self.down_proj = Linear(intermediate_size, hidden_size, bias=False)
 
     def forward(self, x_TD: Tensor) -> Tensor:
         # tile by tile and in place: what lies between the products stays in the CPU's cache
-        return torch.cat([self.down_proj(F.silu(self.gate_proj(x), inplace=True).mul_(self.up_proj(x))) for x in row_tiles(x_TD)])
+        return torch.cat([self.down_proj(self.act(self.gate_proj(x)).mul_(self.up_proj(x))) for x in row_tiles(x_TD)])
 
 
 class Experts(nn.Module):
@@ -93,7 +104,7 @@ class Experts(nn.Module):
 
 
 class MoE(nn.Module):
-    """Router, routed experts, and a shared expert that every token visits behind a sigmoid gate (Qwen2-MoE)."""
+    """Router, routed experts, and where the family has one a shared expert that every token visits, gated or not."""
 
     def __init__(self, hidden_size: int, moe: MoEConfig):
         super().__init__()
@@ -101,22 +112,30 @@ class MoE(nn.Module):
         self.kernel = KERNELS["reference"]
         self.router = Linear(hidden_size, moe.num_experts, bias=False)
         self.experts = Experts(hidden_size, moe)
-        self.shared_expert = FFN(hidden_size, moe.shared_expert_intermediate_size)
-        self.shared_expert_gate = Linear(hidden_size, 1, bias=False)
+        self.shared_expert = FFN(hidden_size, moe.shared_expert_intermediate_size) if moe.shared_expert_intermediate_size else None
+        self.shared_expert_gate = Linear(hidden_size, 1, bias=False) if self.shared_expert and moe.shared_expert_gate else None
 
     def forward(self, x_TD: Tensor) -> Tensor:
         weights_TK, ids_TK = route(self.router(x_TD), self.moe.num_experts_per_tok, self.moe.norm_topk_prob)
         routed_TD = self.kernel(x_TD, weights_TK, ids_TK, self.experts.gate_up_EGD, self.experts.down_EDF)
+        if self.shared_expert is None:
+            return routed_TD
+        if self.shared_expert_gate is None:
+            return routed_TD + self.shared_expert(x_TD)
         return torch.addcmul(routed_TD, torch.sigmoid(self.shared_expert_gate(x_TD)), self.shared_expert(x_TD))
 
 
 class Layer(nn.Module):
     def __init__(self, config: ModelConfig, index: int):
         super().__init__()
-        self.input_norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.input_norm = RMSNorm(config)
         self.attention = Attention(config, index)
-        self.post_attention_norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.ffn = MoE(config.hidden_size, config.moe) if config.moe else FFN(config.hidden_size, config.intermediate_size)
+        self.post_attention_norm = RMSNorm(config)
+        self.ffn: MoE | FFN
+        if config.moe and config.is_sparse(index):
+            self.ffn = MoE(config.hidden_size, config.moe)
+        else:
+            self.ffn = FFN(config.hidden_size, config.intermediate_size, config.activation)
 
     def forward(self, x_TD: Tensor, cos_Tr: Tensor, sin_Tr: Tensor, attend: Attend, wanted_P: Tensor | None = None) -> Tensor:
         """[T, D] -> [T, D], in place; with `wanted_P` (the last layer's) only those rows come out, [P, D]."""
@@ -133,7 +152,7 @@ class Decoder(nn.Module):
         self.config = config
         self.embed = Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Layer(config, i) for i in range(config.num_hidden_layers))
-        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.norm = RMSNorm(config)
         self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=False)
         if config.tie_word_embeddings:
             self.lm_head.weight = self.embed.weight
@@ -145,6 +164,8 @@ class Decoder(nn.Module):
         """
         cos_Tr, sin_Tr = self._rotation(positions_T)
         x_TD = self.embed(tokens_T)
+        if self.config.scale_embeddings:  # by a number of the weights' precision, as Gemma was trained
+            x_TD *= torch.tensor(self.config.hidden_size**0.5, dtype=x_TD.dtype, device=x_TD.device)
         *others, last = self.layers
         for layer in others:
             x_TD = layer(x_TD, cos_Tr, sin_Tr, attend)

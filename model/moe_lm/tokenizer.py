@@ -4,44 +4,37 @@ BOS is added at most once: by `encode`, where the model asks for one and the tex
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
 from tokenizers import Tokenizer as FastTokenizer
 
+from moe_lm import gguf_tokenizer
 from moe_lm.errors import ModelError
 
-_QWEN2_WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-
-
-def _smollm() -> pre_tokenizers.PreTokenizer:
-    # digits first, one by one: transformers' GGUF path loses this step and tokenises "x =  5" wrongly
-    return pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)])
-
-
-def _qwen2() -> pre_tokenizers.PreTokenizer:
-    words = pre_tokenizers.Split(Regex(_QWEN2_WORDS), behavior="isolated", invert=False)
-    return pre_tokenizers.Sequence([words, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
-
-
-# tokenizer.ggml.pre -> (pre-tokenizer, normalizer); llama.cpp's table is the reference for the names
-_PRE_TYPES: dict[str, tuple[Callable[[], pre_tokenizers.PreTokenizer], Callable[[], normalizers.Normalizer] | None]] = {
-    "smollm": (_smollm, None),
-    "qwen2": (_qwen2, normalizers.NFC),
-}
-_CONTROL, _USER_DEFINED = 3, 4  # tokenizer.ggml.token_type
-_END_TOKENS = ("<|endoftext|>", "<|im_end|>", "<|eot_id|>", "</s>", "<end_of_turn>")
+_END_TOKENS = ("<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "</s>", "<eos>", "<end_of_turn>")
 
 
 class Tokenizer:
-    """Text to ids and back. `bos_id` is set where the model wants it in front of every prompt; `stop_ids` end an answer."""
+    """Text to ids and back. `bos_id` is set where the model wants it in front of every prompt; `stop_ids` end an answer.
 
-    def __init__(self, fast: FastTokenizer, bos_id: int | None, eos_ids: Sequence[int], chat_template: str | None):
+    `bos_token` and `eos_token` are what a chat template may write, "" where there is none; a BOS may be named and not wanted.
+    """
+
+    def __init__(
+        self,
+        fast: FastTokenizer,
+        bos_id: int | None,
+        eos_ids: Sequence[int],
+        chat_template: str | None,
+        bos_token: str = "",
+        eos_token: str = "",
+    ):
         self.fast = fast
         self.bos_id = bos_id
         self.chat_template = chat_template
+        self.bos_token, self.eos_token = bos_token, eos_token
         fast.no_truncation()
         fast.no_padding()
         special = fast.get_added_tokens_decoder()
@@ -54,31 +47,16 @@ class Tokenizer:
     @classmethod
     def from_gguf(cls, metadata: Mapping[str, Any]) -> "Tokenizer":
         """Raises ModelError, by name, for a tokenizer model or pre-tokenizer that is not built here."""
-        model, pre = metadata.get("tokenizer.ggml.model"), metadata.get("tokenizer.ggml.pre")
-        if model != "gpt2" or pre not in _PRE_TYPES:
-            known = ", ".join(_PRE_TYPES)
-            raise ModelError(f"GGUF tokenizer {model!r} with pre-tokenizer {pre!r} is not supported; known: gpt2 with {known}")
-        tokens, kinds = metadata["tokenizer.ggml.tokens"], metadata["tokenizer.ggml.token_type"]
-        merges = [tuple(merge.split(" ", 1)) for merge in metadata["tokenizer.ggml.merges"]]
-        fast = FastTokenizer(models.BPE(vocab={t: i for i, t in enumerate(tokens)}, merges=merges, fuse_unk=False, byte_fallback=False))
-        make_pre_tokenizer, make_normalizer = _PRE_TYPES[pre]
-        fast.pre_tokenizer = make_pre_tokenizer()
-        if make_normalizer:
-            fast.normalizer = make_normalizer()
-        fast.decoder = decoders.ByteLevel()
-        for kind, special in ((_CONTROL, True), (_USER_DEFINED, False)):
-            fast.add_tokens([AddedToken(t, normalized=False, special=special) for t, k in zip(tokens, kinds, strict=True) if k == kind])
-        wants_bos = metadata.get("tokenizer.ggml.add_bos_token", False)
-        bos_id = metadata["tokenizer.ggml.bos_token_id"] if wants_bos else None
-        if bos_id is not None:  # for those who read the saved tokenizer.json; `encode` leaves post-processing out
-            bos = tokens[bos_id]
-            fast.post_processor = processors.TemplateProcessing(single=[bos, "$A"], special_tokens=[(bos, bos_id)])
-        eos = metadata.get("tokenizer.ggml.eos_token_id")
+        fast, bos_id = gguf_tokenizer.build(metadata)
+        names = {name: metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("bos", "eos", "eot")}
+        tokens = {name: metadata["tokenizer.ggml.tokens"][i] for name, i in names.items() if i is not None}
         return cls(
             fast,
             bos_id,
-            () if eos is None else (eos,),
+            [i for name in ("eos", "eot") if (i := names[name]) is not None],
             metadata.get("tokenizer.chat_template"),
+            tokens.get("bos", ""),
+            tokens.get("eos", ""),
         )
 
     @classmethod
@@ -92,22 +70,25 @@ class Tokenizer:
         model = _json(folder / "config.json")
         template = folder / "chat_template.jinja"
         eos = model.get("eos_token_id")
-        # the file's own post-processor adds BOS where the model wants one; ask it, then do it ourselves, once
-        probe = fast.encode("a", add_special_tokens=True).ids
-        bare = fast.encode("a", add_special_tokens=False).ids
-        bos_id = probe[0] if len(probe) > len(bare) and probe[0] != bare[0] else None
+        bos_token, eos_token = (_content(settings.get(f"{name}_token")) for name in ("bos", "eos"))
         return cls(
             fast,
-            bos_id,
+            _wanted_bos(fast, settings, bos_token),
             () if eos is None else (eos,) if isinstance(eos, int) else tuple(eos),
-            template.read_text("utf-8") if template.exists() else settings.get("chat_template"),
+            template.read_text("utf-8") if template.exists() else _default_template(settings.get("chat_template")),
+            bos_token,
+            eos_token,
         )
 
     def save(self, folder: Path) -> None:
         """Write tokenizer.json, tokenizer_config.json and, where there is one, chat_template.jinja."""
         self.fast.save(str(folder / "tokenizer.json"))
         settings: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
-        if self.prefix_id is not None:
+        if self.bos_token:
+            settings["bos_token"] = self.bos_token
+        if self.eos_token:
+            settings["eos_token"] = self.eos_token
+        elif self.prefix_id is not None:
             settings["eos_token"] = self.fast.id_to_token(min(self.stop_ids) if self.stop_ids else self.prefix_id)
         (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
         if self.chat_template:
@@ -133,6 +114,35 @@ class Tokenizer:
         import hashlib
 
         return hashlib.sha256((self.fast.to_str() + "\0" + repr((self.bos_id, self.chat_template))).encode()).hexdigest()
+
+
+def _wanted_bos(fast: FastTokenizer, settings: Mapping[str, Any], bos_token: str) -> int | None:
+    """BOS's id where the folder asks for it: in tokenizer.json's post-processor, or in Llama's own way.
+
+    The tokenizer classes of Llama and Gemma put BOS in front where tokenizer_config.json says add_bos_token, whatever the
+    post-processor does; DeepSeek's checkpoints rely on it. For other classes the key means nothing (transformers 4 and 5).
+    """
+    probe = fast.encode("a", add_special_tokens=True).ids
+    bare = fast.encode("a", add_special_tokens=False).ids
+    if len(probe) > len(bare) and probe[0] != bare[0]:
+        return probe[0]
+    llama = str(settings.get("tokenizer_class")).startswith(("Llama", "Gemma"))
+    bos_id = fast.token_to_id(bos_token) if llama and settings.get("add_bos_token") else None
+    if bos_id is not None:
+        gguf_tokenizer.put_in_front(fast, bos_token, bos_id)
+    return bos_id
+
+
+def _content(token: str | Mapping[str, Any] | None) -> str:
+    """A special token of tokenizer_config.json: a string, {"content": ..} or null."""
+    return token["content"] if isinstance(token, Mapping) else token or ""
+
+
+def _default_template(templates: str | Sequence[Mapping[str, str]] | None) -> str | None:
+    """The chat template, of which tokenizer_config.json may hold several by name: the one named "default" is meant."""
+    if templates is None or isinstance(templates, str):
+        return templates
+    return {t["name"]: t["template"] for t in templates}.get("default")
 
 
 def _json(path: Path) -> dict[str, Any]:

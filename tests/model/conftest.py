@@ -10,6 +10,7 @@ from moe_lm.checkpoint.read import load
 
 SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1.gguf"
 QWEN = "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf"
+QWEN_LARGE = "qwen2.5-coder-1.5b-instruct-q4_k_m.gguf"
 
 
 def _find(name):
@@ -43,3 +44,8 @@ def qwen_path():
 def qwen(qwen_path):
     """Qwen2.5-Coder-0.5B in float32, shared by all tests of a session: don't change its weights."""
     return load(qwen_path)
+
+
+@pytest.fixture(scope="session")
+def qwen_large_path():
+    return _find(QWEN_LARGE)

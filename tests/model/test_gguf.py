@@ -1,6 +1,7 @@
 """Reading GGUF files: tiny ones written by the gguf library, every kind of damage, and SmolLM2's own tensors."""
 
 import time
+from dataclasses import replace
 
 import gguf
 import numpy as np
@@ -13,7 +14,14 @@ from moe_lm.checkpoint.names import gguf_pieces
 from moe_lm.checkpoint.read import load
 from moe_lm.errors import ModelError
 
-ARCHITECTURES = {"llama": "llama", "qwen2": "qwen2", "qwen2_moe": "qwen2moe"}
+ARCHITECTURES = {
+    "llama": "llama",
+    "qwen2": "qwen2",
+    "qwen2_moe": "qwen2moe",
+    "gemma": "gemma",
+    "deepseek": "deepseek",
+    "mixtral": "llama",
+}
 TYPES = gguf.GGMLQuantizationType
 
 
@@ -31,12 +39,14 @@ def permuted(weight, heads):
 
 
 def gguf_tensors(model):
-    """{GGUF name: float32 array} of a moe_lm decoder."""
+    """{GGUF name: float32 array} of a moe_lm decoder, as llama.cpp's converter writes them."""
     config, found = model.config, {}
     for name, parameter in model.named_parameters():
-        (pieces,) = gguf_pieces(name, config.moe.num_experts if config.moe else 0)
+        (pieces,) = gguf_pieces(name, config)
         for piece, part in zip(pieces, np.split(parameter.numpy(), len(pieces), axis=-2 if len(pieces) > 1 else 0), strict=True):
-            if config.family == "llama" and piece.endswith(("attn_q.weight", "attn_k.weight")):
+            if config.family == "gemma" and piece.endswith("norm.weight"):
+                part = part + 1
+            if config.family in ("llama", "mixtral", "deepseek") and piece.endswith(("attn_q.weight", "attn_k.weight")):
                 part = permuted(part, config.num_attention_heads if "attn_q" in piece else config.num_key_value_heads)
             found[piece] = part[0] if piece.endswith("ffn_gate_inp_shexp.weight") else part  # GGUF drops the dimension of size one
     return found
@@ -57,9 +67,15 @@ def write(path, config, tensors, types=None, **changed):
     }
     if config.moe:
         numbers |= {"expert_count": config.moe.num_experts, "expert_used_count": config.moe.num_experts_per_tok}
+    if arch in ("qwen2moe", "deepseek"):
         numbers["expert_feed_forward_length"] = config.moe.moe_intermediate_size
-        numbers["expert_shared_feed_forward_length"] = config.moe.shared_expert_intermediate_size
         writer.add_bool(f"{arch}.expert_weights_norm", config.moe.norm_topk_prob)
+    if arch == "qwen2moe":
+        numbers["expert_shared_feed_forward_length"] = config.moe.shared_expert_intermediate_size
+    if arch == "deepseek":
+        numbers["expert_shared_count"] = config.moe.shared_expert_intermediate_size // config.moe.moe_intermediate_size
+        numbers["leading_dense_block_count"] = config.moe.first_dense_layers
+        writer.add_float32(f"{arch}.expert_weights_scale", changed.get("scale", 1.0))
     for key, value in numbers.items():
         if changed.get(key, value) is not None:
             writer.add_uint32(f"{arch}.{key}", changed.get(key, value))
@@ -95,13 +111,59 @@ def test_float32(tmp_path, family, tied):
     found = load(write(tmp_path / "m.gguf", model.config, gguf_tensors(model)))
     expected = dict(model.named_parameters())
     assert dict(found.model.named_parameters()).keys() == expected.keys()
+    eps = float(np.float32(model.config.rms_norm_eps))  # as the file holds it
+    assert found.model.config == replace(model.config, rms_norm_eps=eps)
     for name, parameter in found.model.named_parameters():
-        assert torch.equal(parameter, expected[name]), name
-    assert torch.equal(logits(found.model, [1, 2, 3]), logits(model, [1, 2, 3]))
+        # gemma's norms come as 1 + weight, rounded
+        assert torch.allclose(parameter, expected[name], rtol=0, atol=2e-7 if "norm" in name and family == "gemma" else 0), name
+    assert relative_diff(logits(found.model, [1, 2, 3]), logits(model, [1, 2, 3])) <= (1e-5 if family == "gemma" else 0)
     assert found.tokenizer.decode(found.tokenizer.encode("ab c<word0>")) == "ab c"
 
 
-@pytest.mark.parametrize("family", ARCHITECTURES)
+def whole(file, name):
+    return np.concatenate(list(file.chunks(name)))
+
+
+def test_experts_one_by_one(tmp_path):
+    """As llama.cpp's first Mixtral files had them."""
+    model = tiny("mixtral")
+    tensors = {}
+    for name, array in gguf_tensors(model).items():
+        if "_exps" in name:
+            tensors |= {name.replace("_exps", f".{e}"): expert for e, expert in enumerate(array)}
+        else:
+            tensors[name] = array
+    assert "blk.0.ffn_gate.0.weight" in tensors
+    found = load(write(tmp_path / "m.gguf", model.config, tensors)).model
+    assert all(torch.equal(p, q) for p, q in zip(found.parameters(), model.parameters(), strict=True))
+
+
+QUANTISED = (TYPES.Q4_K, TYPES.Q5_K, TYPES.Q6_K, TYPES.Q5_0, TYPES.Q8_0, TYPES.Q4_1, TYPES.F16, TYPES.BF16)
+
+
+@pytest.mark.parametrize("chunk", [1 << 22, 1000])
+@pytest.mark.parametrize("kind", QUANTISED, ids=lambda kind: kind.name)
+def test_every_type_equals_the_library_bit_for_bit(tmp_path, monkeypatch, kind, chunk):
+    """Random blocks of the stored format itself (the library can't quantise to all of them), read whole and in chunks of rows."""
+    monkeypatch.setattr("moe_lm.checkpoint.gguf_file.CHUNK", chunk)
+    rows, columns = 13, 512
+    block, size = gguf.GGML_QUANT_SIZES[kind]
+    raw = np.random.default_rng(0).integers(0, 64, (rows, columns // block * size), dtype=np.uint8)  # below 64: no scale is NaN
+    writer = gguf.GGUFWriter(tmp_path / "m.gguf", "llama")
+    writer.add_tensor("t", raw, raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    file = GGUFFile(tmp_path / "m.gguf")
+    chunks = list(file.chunks("t"))
+    assert len(chunks) == (1 if chunk > 1000 else rows)
+    found, expected = np.concatenate(chunks), gguf.dequantize(raw, kind).reshape(rows, columns)
+    assert np.isfinite(expected).all()
+    assert np.array_equal(found.view(np.uint32), expected.astype(np.float32).view(np.uint32))
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen2_moe"])
 def test_float16_and_q8_0(tmp_path, family):
     model = tiny(family, hidden_size=64, intermediate_size=96, head_dim=16)
     kinds = {
@@ -117,7 +179,7 @@ def test_float16_and_q8_0(tmp_path, family):
     for name, array in tensors.items():
         kind = kinds.get(name, TYPES.F32)
         assert file.tensors[name].type == kind
-        assert np.array_equal(file.tensor(name), gguf.dequantize(gguf.quantize(np.ascontiguousarray(array), kind), kind))
+        assert np.array_equal(whole(file, name), gguf.dequantize(gguf.quantize(np.ascontiguousarray(array), kind), kind))
     assert relative_diff(logits(load(path).model, [5, 6, 7, 8]), logits(model, [5, 6, 7, 8])) <= 0.05
 
 
@@ -188,13 +250,14 @@ def test_damaged_tensors(tmp_path, change, words):
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({"arch": "mamba"}, ("mamba", "llama, qwen2, qwen2moe")),
+        ({"arch": "mamba"}, ("mamba", "llama, qwen2, qwen2moe, gemma, deepseek")),
         ({"rope_scaling": "yarn"}, ("rope_scaling", "yarn")),
         ({"context_length": None}, ("max_position_embeddings",)),
         ({"attention.head_count_kv": 3}, ("num_key_value_heads 3",)),
         ({"block_count": 3}, ("lacks", "blk.2.")),
         ({"block_count": 1}, ("unexpected", "blk.1.")),
-        ({"tokenizer": "llama"}, ("tokenizer", "'llama'")),
+        ({"tokenizer": "rwkv"}, ("tokenizer", "'rwkv'")),
+        ({"tokenizer": "llama"}, ("tokenizer", "scores")),
         ({"pre": "dbrx"}, ("pre-tokenizer", "'dbrx'")),
         ({"token_types": None}, ("tokenizer", "token_type")),
         ({"merges": ["a nonexistent"]}, ("tokenizer", "nonexistent")),
@@ -222,4 +285,4 @@ def test_smollm2_tensors_are_those_of_the_gguf_library(smollm2_path):
     assert len(theirs) == 5
     for tensor in theirs:
         expected = gguf.dequantize(tensor.data, tensor.tensor_type)
-        assert np.array_equal(file.tensor(tensor.name).view(np.uint32), expected.view(np.uint32)), tensor.name
+        assert np.array_equal(whole(file, tensor.name).view(np.uint32), expected.view(np.uint32)), tensor.name

@@ -9,7 +9,7 @@ from tiny_models import logits, tiny_config, tiny_decoder, word_tokenizer
 
 from moe_lm.checkpoint.read import load, sha256_of
 from moe_lm.checkpoint.write import save
-from moe_lm.config import from_hf, to_hf
+from moe_lm.config import FAMILIES, from_hf, to_hf
 from moe_lm.errors import ModelError
 
 WEIGHTS = "model.safetensors"
@@ -60,6 +60,21 @@ def test_same_bytes_same_digest(folder):
     edit_config(folder, rms_norm_eps=1e-3)
     assert load(folder).sha256 != before
     assert len(sha256_of([folder / "config.json"])) == 64
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_many_shards_and_back(tmp_path, family):
+    """Saved one expert's matrix a file or so, in bfloat16, and read: every bit comes back."""
+    model = tiny_decoder(tiny_config(family, sliding_window=30 if family == "mistral" else None)).bfloat16()
+    save(model, word_tokenizer(), tmp_path, shard_bytes=2000)
+    index = json.loads((tmp_path / "model.safetensors.index.json").read_text("utf-8"))
+    shards = {p.name for p in tmp_path.glob("*.safetensors")}
+    assert len(shards) > 5
+    assert set(index["weight_map"].values()) == shards
+    assert index["metadata"]["total_size"] == sum(t.nbytes for shard in shards for t in load_file(tmp_path / shard).values())
+    found = load(tmp_path, torch.bfloat16).model
+    assert found.config == model.config
+    assert all(torch.equal(p, q) for p, q in zip(found.parameters(), model.parameters(), strict=True))
 
 
 def test_a_tied_head_stored_twice_is_no_surplus(tmp_path):
@@ -143,6 +158,15 @@ def test_unsupported_config(folder, changes, word):
         ("qwen2_moe", {"decoder_sparse_step": 2}, "decoder_sparse_step"),
         ("qwen2_moe", {"qkv_bias": False}, "qkv_bias"),
         ("qwen2_moe", {"num_experts_per_tok": 6}, "num_experts_per_tok"),
+        ("gemma", {"hidden_act": "relu"}, "hidden_act"),
+        ("gemma", {"hidden_activation": "silu"}, "hidden_activation"),
+        ("deepseek", {"moe_layer_freq": 2}, "moe_layer_freq"),
+        ("deepseek", {"scoring_func": "sigmoid"}, "scoring_func"),
+        ("deepseek", {"routed_scaling_factor": 16.0}, "routed_scaling_factor"),
+        ("mistral", {"hidden_act": "gelu"}, "hidden_act"),
+        ("llama", {"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
+        ("llama", {"attn_logit_softcapping": 50.0}, "attn_logit_softcapping"),  # of a model that no family here is
+        ("mixtral", {"some_new_option": [1]}, "some_new_option"),
     ],
 )
 def test_options_of_one_family(family, changes, word):
@@ -150,7 +174,7 @@ def test_options_of_one_family(family, changes, word):
         from_hf(to_hf(tiny_config(family)) | changes)
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen2_moe"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_config_round_trip(family):
     config = tiny_config(family, eos_token_ids=(2, 3), bos_token_id=1)
     assert from_hf(to_hf(config)) == config

@@ -8,14 +8,14 @@ from moe_lm.errors import ModelError
 from moe_lm.generator import GenerateRequest, Generator
 from moe_lm.scorer import Scorer, ScoreRequest
 
-MODELS = ("llama", "qwen2_moe", "smollm2")
+MODELS = ("llama", "mistral", "qwen2_moe", "smollm2")
 
 
 @pytest.fixture(scope="module", params=MODELS)
 def model(request):
     if request.param == "smollm2":
         return request.getfixturevalue("smollm2").model
-    return tiny_decoder(tiny_config(request.param))
+    return tiny_decoder(tiny_config(request.param, sliding_window=40 if request.param == "mistral" else None))
 
 
 def score_requests(model):

@@ -1,5 +1,8 @@
 """Tiny random models of every family, built by transformers: moe_lm computes the same, and writes back the same bytes."""
 
+import copy
+import json
+
 import pytest
 import torch
 import transformers
@@ -39,6 +42,52 @@ def moe(num_experts, num_experts_per_tok, norm_topk_prob, tied):
     )
 
 
+class DeepseekMoE(torch.nn.Module):
+    """DeepSeekMoE's FFN straight from its formulas, a token and an expert at a time (transformers has no class of it)."""
+
+    def __init__(self, config, num_experts, num_experts_per_tok, width, num_shared):
+        super().__init__()
+        self.k = num_experts_per_tok
+        self.gate = torch.nn.Linear(config.hidden_size, num_experts, bias=False)
+
+        def mlp(size):
+            part = copy.copy(config)
+            part.intermediate_size = size
+            return transformers.models.llama.modeling_llama.LlamaMLP(part)
+
+        self.experts = torch.nn.ModuleList(mlp(width) for _ in range(num_experts))
+        self.shared_experts = mlp(width * num_shared)
+
+    def forward(self, x):
+        out = self.shared_experts(x)
+        scores = self.gate(x).softmax(-1)
+        for place in torch.cartesian_prod(torch.arange(x.shape[0]), torch.arange(x.shape[1])).tolist():
+            weights, ids = scores[*place].topk(self.k)
+            out[*place] += sum(w * self.experts[e](x[*place]) for w, e in zip(weights, ids.tolist(), strict=True))
+        return out
+
+
+def deepseek():
+    """A llama whose layers, but for the first, have DeepSeekMoE's FFN."""
+    config = transformers.LlamaConfig(**SHAPE | {"num_key_value_heads": 6}, tie_word_embeddings=False, attn_implementation="eager")
+    model = transformers.LlamaForCausalLM(config)
+    for layer in model.model.layers[1:]:
+        layer.mlp = DeepseekMoE(config, 7, 3, 20, 2)
+    return model
+
+
+DEEPSEEK_CONFIG = {
+    "model_type": "deepseek",
+    "first_k_dense_replace": 1,
+    "moe_layer_freq": 1,
+    "n_routed_experts": 7,
+    "n_shared_experts": 2,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 20,
+    "norm_topk_prob": False,
+    "scoring_func": "softmax",
+}
+
 CONFIGS = {
     "llama": lambda: transformers.LlamaConfig(**SHAPE, tie_word_embeddings=False, rope_theta=5e5),
     "llama-tied": lambda: transformers.LlamaConfig(**SHAPE, tie_word_embeddings=True),
@@ -51,6 +100,14 @@ CONFIGS = {
     "moe-8-1-norm": lambda: moe(8, 1, True, tied=False),
     "moe-3-3": lambda: moe(3, 3, False, tied=False),
     "moe-1-1": lambda: moe(1, 1, False, tied=False),
+    "mistral": lambda: transformers.MistralConfig(**SHAPE, tie_word_embeddings=False, sliding_window=None),
+    "mistral-window": lambda: transformers.MistralConfig(**SHAPE, tie_word_embeddings=False, sliding_window=40),
+    "mistral-small-window": lambda: transformers.MistralConfig(**SHAPE, tie_word_embeddings=False, sliding_window=5),
+    "gemma": lambda: transformers.GemmaConfig(**SHAPE, head_dim=20),
+    "mixtral": lambda: transformers.MixtralConfig(
+        **SHAPE, num_local_experts=5, num_experts_per_tok=2, tie_word_embeddings=False, sliding_window=None
+    ),
+    "deepseek": deepseek,
 }
 
 
@@ -58,11 +115,14 @@ CONFIGS = {
 def pair(request, tmp_path_factory):
     """(transformers' model, moe_lm's model read from the former's folder, the folder)."""
     folder = tmp_path_factory.mktemp(request.param)
-    theirs = transformers.AutoModelForCausalLM.from_config(
-        CONFIGS[request.param](), dtype=torch.float32, attn_implementation="eager"
-    ).eval()
-    randomise(theirs)
+    theirs = CONFIGS[request.param]()
+    if not isinstance(theirs, torch.nn.Module):
+        theirs = transformers.AutoModelForCausalLM.from_config(theirs, dtype=torch.float32, attn_implementation="eager")
+    randomise(theirs.eval())
     theirs.save_pretrained(folder)
+    if request.param == "deepseek":
+        config = folder / "config.json"
+        config.write_text(json.dumps(json.loads(config.read_text("utf-8")) | DEEPSEEK_CONFIG), "utf-8")
     word_tokenizer().save(folder)
     return theirs, load(folder).model, folder
 
@@ -141,7 +201,9 @@ def test_round_trip(pair, tmp_path):
     before, after = load_file(folder / "model.safetensors"), load_file(tmp_path / "model.safetensors")
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
+    assert load(tmp_path).model.config == ours.config
+    if ours.config.family == "deepseek":
+        return  # transformers would need remote code
     again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32, attn_implementation="eager").eval()
     sequence = tokens(50, seed=3)
     assert torch.equal(their_logits(again, sequence), their_logits(theirs, sequence))
-    assert load(tmp_path).model.config == ours.config

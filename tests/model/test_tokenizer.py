@@ -1,6 +1,7 @@
 """Token ids as the models' own tokenizers give them: golden ids made by llama.cpp and tiktoken, not by this package.
 
-tests/golden/make_tokenizer_golden.py makes tests/golden/tokenizer_corpus.json; its docstring names the commands.
+tests/golden/make_tokenizer_golden.py makes tests/golden/tokenizer_corpus.json, of real models, and make_gguf_tokenizer_golden.py
+gguf_tokenizers.json, of small vocabularies for the other kinds of tokenizer that GGUF files name; their docstrings name the commands.
 """
 
 import json
@@ -16,6 +17,8 @@ from moe_lm.tokenizer import Tokenizer
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "tokenizer_corpus.json").read_text("utf-8"))
 CASES = {case["name"]: case for case in GOLDEN["cases"]}
+KINDS = json.loads((Path(__file__).parents[1] / "golden" / "gguf_tokenizers.json").read_text("utf-8"))
+TEXTS = [case["text"] for case in GOLDEN["cases"]] + KINDS["more"]
 LANGUAGES = "ar de en es fr id it ja ko pt ru th vi zh".split()
 
 
@@ -121,3 +124,79 @@ def test_qwen_ids_are_those_of_transformers_gguf_reader(qwen_path):
     wrong = [name for name, case in CASES.items() if theirs(case["text"])["input_ids"] != case["qwen2.5"]]
     assert wrong == ["combining-nfd"]  # it leaves out the NFC of Qwen's own tokenizer.json, as llama.cpp does
     assert theirs(CASES["combining-nfd"]["text"])["input_ids"] == CASES["combining-nfd"]["llama_cpp"]["qwen2.5"]
+
+
+def small(kind, **changes):
+    """A tokenizer of one kind, on the golden file's small vocabulary for it; BOS is <s> (1), end of text </s> (2)."""
+    vocabulary = KINDS["vocabularies"]["llama" if kind.startswith("spm") else "gpt2"]
+    metadata = vocabulary | {"bos_token_id": 1, "eos_token_id": 2, "add_bos_token": False} | changes
+    metadata |= {"add_space_prefix": False} if kind == "spm-no-prefix" else {}
+    metadata |= {"pre": kind} if vocabulary["model"] == "gpt2" else {}
+    return Tokenizer.from_gguf({f"tokenizer.ggml.{key}": value for key, value in metadata.items() if value is not None})
+
+
+@pytest.mark.parametrize("kind", KINDS["ids"])
+def test_every_kind_gives_llama_cpps_ids(kind):
+    tokenizer = small(kind)
+    for text, ids in zip(TEXTS, KINDS["ids"][kind], strict=True):
+        assert tokenizer.encode(text) == ids, text
+        # special tokens are not decoded, and where blanks are one, the text after it gets the prefix once more
+        if "<|" not in text and not (kind == "spm" and "   " in text):
+            assert tokenizer.decode(ids) == text
+
+
+def test_the_golden_ids_tell_the_kinds_apart():
+    """A pre-tokenizer in the place of another would not pass."""
+    kinds = list(KINDS["ids"])
+    for i, one in enumerate(kinds):
+        for other in kinds[:i]:
+            assert KINDS["ids"][one] != KINDS["ids"][other]
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "bos_id"),
+    [
+        ("spm", {"add_bos_token": None}, 1),  # llama.cpp's defaults where the file does not say
+        ("spm", {"add_bos_token": None, "bos_token_id": None}, 1),
+        ("llama-bpe", {"add_bos_token": None}, 1),
+        ("gpt-2", {"add_bos_token": None}, None),
+        ("spm", {}, None),
+        ("gpt-2", {"add_bos_token": True}, 1),
+    ],
+)
+def test_bos_of_every_kind(kind, changes, bos_id, tmp_path):
+    tokenizer = small(kind, **changes)
+    tokenizer.save(tmp_path)
+    bos = tokenizer.fast.id_to_token(1)
+    for found in (tokenizer, Tokenizer.from_folder(tmp_path)):
+        assert found.bos_id == bos_id
+        assert found.encode("Hello") == ([] if bos_id is None else [1]) + small(kind).encode("Hello")
+        assert found.encode(bos + "Hello") == [1, *small(kind).encode("Hello")]
+
+
+def test_end_of_turn_ends_an_answer_too():
+    assert small("spm", eot_token_id=260).stop_ids >= {2, 260}
+    assert small("spm").stop_ids == {2, 260}  # </s>, and <|im_end|> by its name
+
+
+def test_no_text_merges_into_a_control_token():
+    """The blanks that SentencePiece writes as a letter of their own must not make one of what a user typed."""
+    names = ["<unk>", "<s>", "</s>", "\u2581", "a", "b", "a\u2581", "a\u2581b", "\u2581b"]
+    kinds = [2, 3, 3, 1, 1, 1, 1, 3, 1]
+    metadata = {"model": "llama", "tokens": names, "token_type": kinds, "scores": [0.0] * 9, "add_space_prefix": False}
+    tokenizer = Tokenizer.from_gguf({f"tokenizer.ggml.{key}": value for key, value in metadata.items()})
+    assert 7 not in tokenizer.encode("a b")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tokenizer.ggml.pre": "tekken"}, r"'gpt2' with pre-tokenizer 'tekken' is not supported; known: llama; gpt2 with smollm, qwen2"),
+        ({"tokenizer.ggml.pre": None}, "with pre-tokenizer None is not supported"),
+        ({"tokenizer.ggml.model": "t5"}, "GGUF tokenizer 't5'"),
+        ({"tokenizer.ggml.add_bos_token": True, "tokenizer.ggml.bos_token_id": None}, "wants a BOS token and names none"),
+    ],
+)
+def test_other_kinds_are_refused_by_name(smollm2_path, changes, message):
+    with pytest.raises(ModelError, match=message):
+        Tokenizer.from_gguf(GGUFFile(smollm2_path).metadata | changes)

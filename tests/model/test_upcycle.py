@@ -37,7 +37,7 @@ def dense(request):
     return tiny_decoder(tiny_config(family, tied=bool(tied)))
 
 
-@pytest.mark.parametrize(("num_experts", "k"), [(5, 2), (8, 1), (3, 3), (1, 1)])
+@pytest.mark.parametrize(("num_experts", "k"), [(5, 2), (8, 1), (3, 3), (1, 1), (16, 4), (60, 4)])
 def test_same_logits(dense, num_experts, k):
     sequences = [tokens(n, seed=n) for n in (1, 40, 100)]
     expected = logits(dense, *sequences)
@@ -98,29 +98,54 @@ def test_refuses_a_mixture_of_experts():
         preserve(tiny_decoder(tiny_config("qwen2_moe")), TINY)
 
 
+@pytest.mark.parametrize("family", ["gemma", "mistral"])
+def test_refuses_what_qwen2_moe_cannot_express(family):
+    options = {"gemma": {"norm_offset": 1.0, "scale_embeddings": True}, "mistral": {"sliding_window": 16}}[family]
+    with pytest.raises(ModelError, match="cannot become Qwen2-MoE"):
+        preserve(tiny_decoder(tiny_config(family, qkv_bias=False, **options)), TINY)
+
+
+def test_reports_every_layer(dense):
+    done = []
+    preserve(dense, TINY, done.append)
+    assert done == [1, 2]
+
+
 @pytest.mark.parametrize("width", [48, 49])
 def test_refuses_experts_as_wide_as_the_dense_ffn(width):
     with pytest.raises(ModelError, match="moe_intermediate_size"):
         preserve(tiny_decoder(tiny_config()), Upcycle(5, 2, width))
 
 
-def test_smollm2(smollm2):
-    dense, encode = smollm2.model, smollm2.tokenizer.encode
+def check_twin(checkpoint, recipe, count):
+    """The same logits after every prompt, and the same `count` greedy tokens after the first two, through ends of text."""
+    dense, encode = checkpoint.model, checkpoint.tokenizer.encode
     before = {name: p.sum(dtype=torch.float64) for name, p in dense.named_parameters()}
     prompts = [encode(prompt) for prompt in PROMPTS]
     wanted = logits(dense, *prompts)
-    sparse = preserve(dense, Upcycle())
+    sparse = preserve(dense, recipe)
     found = []
     seen = visited(sparse, lambda: found.extend(logits(sparse, *prompts)))
     diff = max(float((a - b).abs().max()) for a, b in zip(found, wanted, strict=True))
-    print(f"SmolLM2 against its sparse twin: max |logit diff| {diff:.2g}")
+    print(f"SmolLM2 against its twin of {recipe.num_experts} experts, top-{recipe.num_experts_per_tok}: max |logit diff| {diff:.2g}")
     assert diff <= 2e-4
-    assert min(map(len, seen)) > 1
+    assert min(map(len, seen)) > recipe.num_experts_per_tok
 
     def greedy(model):
-        generator = Generator(model, smollm2.tokenizer.decode, smollm2.tokenizer.stop_ids)
-        answers = dict(generator.generate([GenerateRequest(prompt, max_new_tokens=30) for prompt in prompts[:2]]))
+        generator = Generator(model, checkpoint.tokenizer.decode, stop_ids=frozenset())
+        answers = dict(generator.generate([GenerateRequest(prompt, max_new_tokens=count) for prompt in prompts[:2]]))
         return [answers[i].tokens for i in range(2)]
 
+    assert [len(tokens) for tokens in greedy(dense)] == [count] * 2
     assert greedy(sparse) == greedy(dense)
     assert all(p.sum(dtype=torch.float64) == before[name] for name, p in dense.named_parameters())
+
+
+def test_smollm2(smollm2):
+    check_twin(smollm2, Upcycle(), 30)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("num_experts", "k"), [(8, 2), (16, 4), (60, 4)])
+def test_smollm2_at_other_sizes(smollm2, num_experts, k):
+    check_twin(smollm2, Upcycle(num_experts, k), 50)

@@ -4,16 +4,22 @@ import tokenizers
 import torch
 
 from moe_lm.batch import Leaf, forward
-from moe_lm.config import ModelConfig, MoEConfig
+from moe_lm.config import FAMILIES, ModelConfig, MoEConfig
 from moe_lm.model import Decoder
 from moe_lm.tiles import HEAD_ROWS
 from moe_lm.tokenizer import Tokenizer
 
 VOCAB = 97
+MOE = {
+    "qwen2_moe": MoEConfig(5, 2, 12, 20, norm_topk_prob=True),
+    "mixtral": MoEConfig(5, 2, 48, 0, norm_topk_prob=True, shared_expert_gate=False),
+    "deepseek": MoEConfig(5, 2, 12, 24, norm_topk_prob=False, shared_expert_gate=False, first_dense_layers=1),
+}
 
 
 def tiny_config(family="llama", tied=False, moe=None, **changes):
     """Two layers, four query heads on two key/value heads."""
+    row = FAMILIES[family]
     fields = {
         "family": family,
         "vocab_size": VOCAB,
@@ -27,8 +33,11 @@ def tiny_config(family="llama", tied=False, moe=None, **changes):
         "rope_theta": 10000.0,
         "rms_norm_eps": 1e-6,
         "tie_word_embeddings": tied,
-        "qkv_bias": family != "llama",
-        "moe": MoEConfig(5, 2, 12, 20, True) if moe is None and family == "qwen2_moe" else moe,
+        "qkv_bias": row.qkv_bias,
+        "activation": row.activation,
+        "norm_offset": row.norm_offset,
+        "scale_embeddings": row.scale_embeddings,
+        "moe": moe or MOE.get(family),
     }
     return ModelConfig(**fields | changes)
 

@@ -1,4 +1,4 @@
-"""The wheel: three top-level packages, with the sample and the ledger, and it runs outside the checkout."""
+"""The wheel: three top-level packages, with the sample, the ledger and the known configurations, and it runs outside the checkout."""
 
 import subprocess
 import sys
@@ -32,6 +32,8 @@ def test_it_runs_outside_the_checkout(wheel: Path, tmp_path: Path) -> None:
         "assert main(['data', 'verify', '--data', 'sample']) == 0\n"
         "assert main(['ls', 'protocols']) == 0\n"
         "assert main(['report']) == 0\n"
+        "from evalkit.report.params import run\n"
+        "assert run([]) == 0\n"
     ).format(site=str(tmp_path / "site"))
     # -I leaves out this checkout's editable install; the site-packages with the dependencies come after the wheel
     site = str(tmp_path / "site")
@@ -40,3 +42,4 @@ def test_it_runs_outside_the_checkout(wheel: Path, tmp_path: Path) -> None:
     assert found.returncode == 0, found.stderr
     assert "Qwen1.5-MoE-A2.7B" in found.stdout
     assert "mmlu@opencompass" in found.stdout
+    assert "14,315,784,192" in found.stdout

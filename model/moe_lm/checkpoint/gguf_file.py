@@ -43,6 +43,9 @@ class TensorInfo:
     nbytes: int
 
 
+CHUNK = 1 << 22  # values dequantised at a time: a whole embedding would cost a fifth of the model again
+
+
 class GGUFFile:
     """Raises ModelError, naming the file, where it is no GGUF, truncated, or of an unknown version or type."""
 
@@ -61,18 +64,28 @@ class GGUFFile:
         if end > len(self._map):
             raise ModelError(f"{path} is truncated: {len(self._map):,} bytes of {end:,}; download it again")
 
-    def tensor(self, name: str) -> np.ndarray:
-        """The tensor in float32, dequantised by the `gguf` library."""
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self.tensors[name].shape
+
+    def chunks(self, name: str, multiple: int = 1) -> Iterator[np.ndarray]:
+        """The tensor in float32, dequantised by the `gguf` library, some of its first dimension at a time (a multiple of `multiple`)."""
         info = self.tensors[name]
-        raw = np.frombuffer(self._map, dtype=np.uint8, count=info.nbytes, offset=info.offset)
-        if info.type == GGMLQuantizationType.F32:
-            return raw.view(np.float32).reshape(info.shape)
-        if info.type == GGMLQuantizationType.F16:
-            return raw.view(np.float16).reshape(info.shape).astype(np.float32)
+        length = info.shape[0] if info.shape else 1
+        size = max(multiple, CHUNK * length // max(1, int(np.prod(info.shape))) // multiple * multiple)
+        raw = np.frombuffer(self._map, dtype=np.uint8, count=info.nbytes, offset=info.offset).reshape(length, -1)
+        for begin in range(0, length, size):
+            part = raw[begin : begin + size]
+            yield self._dequantised(name, part, (len(part), *info.shape[1:]), info.type)
+
+    def _dequantised(self, name: str, raw: np.ndarray, shape: tuple[int, ...], kind: GGMLQuantizationType) -> np.ndarray:
+        if kind == GGMLQuantizationType.F32:
+            return raw.view(np.float32).reshape(shape)
+        if kind == GGMLQuantizationType.F16:
+            return raw.view(np.float16).reshape(shape).astype(np.float32)
         try:
-            return dequantize(raw.reshape(*info.shape[:-1], -1), info.type)
+            return dequantize(raw.reshape(*shape[:-1], -1), kind)
         except NotImplementedError:
-            raise ModelError(f"{self.path}: tensor {name} has type {info.type.name}, which the gguf library can't dequantise") from None
+            raise ModelError(f"{self.path}: tensor {name} has type {kind.name}, which the gguf library can't dequantise") from None
 
 
 class _Header:
@@ -129,13 +142,25 @@ def _info(shape: tuple[int, ...], kind: GGMLQuantizationType, offset: int) -> Te
     return TensorInfo(shape, kind, offset, int(np.prod(shape, dtype=np.int64)) // block * block_bytes)
 
 
+# mistral's files are llama's, and mixtral's too, with experts
+_ARCHITECTURES = {"llama": "llama", "qwen2": "qwen2", "qwen2moe": "qwen2_moe", "gemma": "gemma", "deepseek": "deepseek"}
+# those whose q and k rows llama.cpp stores with the two halves of each head interleaved
+PERMUTED = ("llama", "mixtral", "deepseek")
+
+
 def hf_config(metadata: Mapping[str, Any], tied: bool) -> dict[str, Any]:
     """The file's metadata in the words of Hugging Face's config.json. Raises ModelError for an unknown architecture."""
     arch = metadata.get("general.architecture")
-    model_type = {"llama": "llama", "qwen2": "qwen2", "qwen2moe": "qwen2_moe"}.get(str(arch))
+    model_type = _ARCHITECTURES.get(str(arch))
     if model_type is None:
-        raise ModelError(f"GGUF architecture {arch!r} is not supported; moe_lm reads: llama, qwen2, qwen2moe")
+        raise ModelError(f"GGUF architecture {arch!r} is not supported; moe_lm reads: {', '.join(_ARCHITECTURES)}")
     keys = dict(_config_keys(metadata, f"{arch}."))
+    if arch == "llama" and keys.get("num_experts"):
+        model_type = "mixtral"
+    if (scale := metadata.get(f"{arch}.expert_weights_scale", 1.0)) not in (0.0, 1.0):
+        raise ModelError(f"GGUF option {arch}.expert_weights_scale = {scale} is not supported")
+    if model_type in ("mixtral", "deepseek") and "num_experts" in keys:
+        keys["num_local_experts"] = keys["n_routed_experts"] = keys["num_experts"]
     scaling = metadata.get(f"{arch}.rope.scaling.type", "none")
     return {
         "model_type": model_type,
@@ -164,6 +189,8 @@ def _config_keys(metadata: Mapping[str, Any], prefix: str) -> Iterator[tuple[str
         "expert_used_count": "num_experts_per_tok",
         "expert_feed_forward_length": "moe_intermediate_size",
         "expert_shared_feed_forward_length": "shared_expert_intermediate_size",
+        "expert_shared_count": "n_shared_experts",
+        "leading_dense_block_count": "first_k_dense_replace",
     }
     for theirs, ours in names.items():
         if prefix + theirs in metadata:

@@ -6,6 +6,8 @@ A parameter's pieces are a list (experts) of lists (rows, gate above up) of chec
 import re
 from collections.abc import Callable
 
+from moe_lm.config import ModelConfig
+
 Pieces = list[list[str]]
 
 _HF = {
@@ -48,25 +50,37 @@ _GGUF = {
     "ffn.shared_expert_gate": "ffn_gate_inp_shexp",
 }
 
+# what a family calls differently from the table above
+_HF_OF_FAMILY: dict[str, dict[str, str]] = {
+    "mixtral": {"ffn.router": "block_sparse_moe.gate"},
+    "deepseek": {f"ffn.shared_expert.{kind}": f"mlp.shared_experts.{kind}" for kind in ("gate_proj", "up_proj", "down_proj")},
+}
+_HF_EXPERTS = {"mixtral": ("block_sparse_moe.experts", "w1", "w3", "w2")}  # folder, gate, up, down
+
 _IN_LAYER = re.compile(r"layers\.(\d+)\.(.+)")
 
 
-def hf_pieces(parameter: str, num_experts: int) -> Pieces:
+def hf_pieces(parameter: str, config: ModelConfig) -> Pieces:
     """Hugging Face stores experts one by one, gate and up apart."""
+    folder, gate, up, down = _HF_EXPERTS.get(config.family, ("mlp.experts", "gate_proj", "up_proj", "down_proj"))
+    num_experts = config.moe.num_experts if config.moe else 0
 
     def experts(layer: str, kinds: tuple[str, ...]) -> Pieces:
-        return [[f"model.layers.{layer}.mlp.experts.{e}.{kind}.weight" for kind in kinds] for e in range(num_experts)]
+        return [[f"model.layers.{layer}.{folder}.{e}.{kind}.weight" for kind in kinds] for e in range(num_experts)]
 
-    return _pieces(parameter, _HF, "model.layers.", experts, ("gate_proj", "up_proj"), ("down_proj",))
+    return _pieces(parameter, _HF | _HF_OF_FAMILY.get(config.family, {}), "model.layers.", experts, (gate, up), (down,))
 
 
-def gguf_pieces(parameter: str, num_experts: int) -> Pieces:
-    """GGUF stores each layer's experts merged into one tensor: a single piece, already [E, ..]."""
+def gguf_pieces(parameter: str, config: ModelConfig, merged: bool = True) -> Pieces:
+    """GGUF stores each layer's experts merged into one tensor: a single piece, already [E, ..]; its first Mixtrals one by one."""
+    num_experts = config.moe.num_experts if config.moe else 0
 
     def experts(layer: str, kinds: tuple[str, ...]) -> Pieces:
-        return [[f"blk.{layer}.{kind}.weight" for kind in kinds]]
+        if merged:
+            return [[f"blk.{layer}.{kind}_exps.weight" for kind in kinds]]
+        return [[f"blk.{layer}.{kind}.{e}.weight" for kind in kinds] for e in range(num_experts)]
 
-    return _pieces(parameter, _GGUF, "blk.", experts, ("ffn_gate_exps", "ffn_up_exps"), ("ffn_down_exps",))
+    return _pieces(parameter, _GGUF, "blk.", experts, ("ffn_gate", "ffn_up"), ("ffn_down",))
 
 
 def _pieces(

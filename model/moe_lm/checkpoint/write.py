@@ -1,6 +1,8 @@
-"""A Decoder in memory -> a Hugging Face folder that transformers (and moe_lm) load: one safetensors file a few GB large."""
+"""A Decoder in memory -> a Hugging Face folder that transformers (and moe_lm) load, in safetensors files of a few GB."""
 
 import json
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from safetensors.torch import save_file
@@ -11,20 +13,48 @@ from moe_lm.config import to_hf
 from moe_lm.model import Decoder
 from moe_lm.tokenizer import Tokenizer
 
+SHARD_BYTES = 2 << 30
 
-def save(model: Decoder, tokenizer: Tokenizer, folder: Path) -> None:
-    """Write config.json, model.safetensors, tokenizer.json, tokenizer_config.json and chat_template.jinja."""
+
+def save(model: Decoder, tokenizer: Tokenizer, folder: Path, shard_bytes: int = SHARD_BYTES) -> None:
+    """Write config.json, the weights, tokenizer.json, tokenizer_config.json and chat_template.jinja.
+
+    Weights above `shard_bytes` go to several files and an index, one file at a time: that much memory comes on top of the model.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    config = model.config
-    num_experts = config.moe.num_experts if config.moe else 0
-    tensors: dict[str, Tensor] = {}
-    for name, parameter in model.named_parameters():
-        pieces = hf_pieces(name, num_experts)
-        experts = parameter.data if parameter.ndim == 3 else parameter.data[None]  # [E, ..], be E one or more
-        for expert, rows in zip(experts, pieces, strict=True):
-            # a copy each: safetensors refuses tensors that share memory
-            tensors |= {piece: part.clone() for piece, part in zip(rows, expert.chunk(len(rows)), strict=True)}
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    settings = folder / "config.json"
     dtype = str(model.embed.weight.dtype).removeprefix("torch.")
-    (folder / "config.json").write_text(json.dumps(to_hf(config, dtype), indent=2) + "\n", "utf-8")
+    settings.write_text(json.dumps(to_hf(model.config, dtype), indent=2) + "\n", "utf-8")
+    shards = list(_shards(model, shard_bytes))
+    index: dict[str, str] = {}
+    for i, shard in enumerate(shards, 1):
+        name = "model.safetensors" if len(shards) == 1 else f"model-{i:05}-of-{len(shards):05}.safetensors"
+        # a copy each: safetensors refuses tensors that share memory
+        save_file({piece: part.clone() for piece, part in shard.items()}, folder / name, metadata={"format": "pt"})
+        shutil.copymode(settings, folder / name)  # safetensors gives its files to the owner alone
+        index |= dict.fromkeys(shard, name)
+    if len(shards) > 1:
+        total = sum(p.nbytes for p in model.parameters())
+        text = json.dumps({"metadata": {"total_size": total}, "weight_map": index}, indent=2)
+        (folder / "model.safetensors.index.json").write_text(text + "\n", "utf-8")
     tokenizer.save(folder)
+
+
+def _shards(model: Decoder, shard_bytes: int) -> Iterator[dict[str, Tensor]]:
+    """Views of the model's memory under their checkpoint names, in groups of at most `shard_bytes` (or one tensor)."""
+    shard: dict[str, Tensor] = {}
+    size = 0
+    for name, part in _tensors(model):
+        if shard and size + part.nbytes > shard_bytes:
+            yield shard
+            shard, size = {}, 0
+        shard[name] = part
+        size += part.nbytes
+    yield shard
+
+
+def _tensors(model: Decoder) -> Iterator[tuple[str, Tensor]]:
+    for name, parameter in model.named_parameters():
+        experts = parameter.data if parameter.ndim == 3 else parameter.data[None]  # [E, ..], be E one or more
+        for expert, rows in zip(experts, hf_pieces(name, model.config), strict=True):
+            yield from zip(rows, expert.chunk(len(rows)), strict=True)

@@ -1,0 +1,28 @@
+"""Real models' configurations by name, in Hugging Face's config.json words: configs/NAME.json. No weights, no torch.
+
+They are the base models' official config.json files, less what says nothing about the model (versions, dropout, initialisation).
+"""
+
+from pathlib import Path
+
+from moe_lm.config import ModelConfig, from_hf, read_json
+from moe_lm.errors import ModelError
+
+_FOLDER = Path(__file__).parent / "configs"
+
+
+def names() -> list[str]:
+    """The configurations there are."""
+    return sorted(path.stem for path in _FOLDER.glob("*.json"))
+
+
+def config(name: str) -> ModelConfig:
+    """A configuration by its name; raises ModelError with the known names for any other."""
+    if name not in names():
+        raise ModelError(f"no configuration is named {name!r}; known: {', '.join(names())}")
+    return from_hf(read_json(_FOLDER / f"{name}.json"))
+
+
+def in_folder(folder: Path) -> ModelConfig:
+    """The configuration of a checkpoint's folder. Raises ModelError where config.json is missing, damaged or unsupported."""
+    return from_hf(read_json(folder / "config.json"))

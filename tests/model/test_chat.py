@@ -1,0 +1,210 @@
+"""Chat templates: the text that transformers' apply_chat_template gives, and one line for a template that fails."""
+
+import json
+
+import pytest
+import tokenizers
+import transformers
+
+from moe_lm.chat import render
+from moe_lm.checkpoint.gguf_file import GGUFFile
+from moe_lm.errors import ModelError
+from moe_lm.tokenizer import Tokenizer
+
+# written for these tests, in the shapes that the families' templates have
+CHATML = (
+    "{% for message in messages %}"
+    "{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nYou are a helpful assistant<|im_end|>\n' }}{% endif %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] }}"
+    "{% if (loop.last and add_generation_prompt) or not loop.last %}{{ '<|im_end|>' + '\n' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt and messages[-1]['role'] != 'assistant' %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+MISTRAL = """\
+{{ bos_token }}
+{%- for message in messages %}
+    {%- if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}
+        {{- raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}
+    {%- endif %}
+    {%- if message['role'] == 'user' %}
+        {{- '[INST] ' + message['content'] + ' [/INST]' }}
+    {%- else %}
+        {{- message['content'] + eos_token }}
+    {%- endif %}
+{%- endfor %}
+"""
+GEMMA = """\
+{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}
+{% for message in messages %}
+    {% set role = 'model' if message['role'] == 'assistant' else message['role'] %}
+{{ '<start_of_turn>' + role + '\n' + message['content'] | trim + '<end_of_turn>\n' }}
+{% endfor %}
+{% if add_generation_prompt %}
+{{'<start_of_turn>model\n'}}
+{% endif %}
+"""
+# what newer templates use: namespaces, macros, break, tojson, generation blocks, tests for what is given
+MODERN = """\
+{%- macro turn(role, text) -%}<|{{ role }}|>{{ text }}<|end|>{%- endmacro -%}
+{%- set ns = namespace(system='none') -%}
+{%- for message in messages %}{% if message.role == 'system' %}{% set ns.system = message.content %}{% break %}{% endif %}{% endfor %}
+{{- turn('system', ns.system) }}{{ {'tools': tools, 'a<b': 'é & "x"'} | tojson }}{{ messages | tojson(indent=2) }}
+{%- if tools is none and documents is not none %} documents{% endif %}{% if pad_token is defined %} pad{% endif %}
+{%- if bos_token is not defined %} no bos{% endif %}
+{% for message in messages if message.role != 'system' %}
+{% if message.role == 'assistant' %}{% generation %}{{ turn('assistant', message.content[::-1]) }}{% endgeneration %}
+    {%- else %}{{ turn(message.role, message.content.split()[0].upper()) }}{% endif %}
+{% endfor %}
+"""
+TEMPLATES = {"chatml": CHATML, "mistral": MISTRAL, "gemma": GEMMA, "modern": MODERN}
+USER = [{"role": "user", "content": "Give me a short introduction to large language model."}]
+TURNS = [*USER, {"role": "assistant", "content": "  A <b> & c. \n"}, {"role": "user", "content": "Größer?\n\n漢字"}]
+SYSTEM = [{"role": "system", "content": "Be brief."}, *TURNS]
+CHATS = {"user": USER, "turns": TURNS, "system": SYSTEM}
+
+
+def theirs(messages, template, add_generation_prompt=True, **tokens):
+    """The same by transformers."""
+    fast = tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0}, unk_token="a"))
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=fast, **tokens)
+    return tokenizer.apply_chat_template(messages, chat_template=template, tokenize=False, add_generation_prompt=add_generation_prompt)
+
+
+@pytest.mark.parametrize("add_generation_prompt", [True, False])
+@pytest.mark.parametrize("tokens", [{"bos_token": "<s>", "eos_token": "</s>"}, {}], ids=["tokens", "no-tokens"])
+@pytest.mark.parametrize("chat", CHATS)
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_the_text_is_that_of_transformers(template, chat, tokens, add_generation_prompt):
+    text, messages = TEMPLATES[template], CHATS[chat]
+    if (template, chat) in (("mistral", "system"), ("gemma", "system")):
+        with pytest.raises(ModelError, match=r"template failed: (Conversation roles must alternate|System role not supported)"):
+            render(messages, text, **tokens, add_generation_prompt=add_generation_prompt)
+        return
+    if template == "mistral" and chat == "turns" and not tokens:
+        tokens = {"eos_token": "</s>"}  # an undefined one can't be added to a string, there or here
+    assert render(messages, text, **tokens, add_generation_prompt=add_generation_prompt) == theirs(
+        messages, text, add_generation_prompt, **tokens
+    )
+
+
+@pytest.fixture(scope="module", params=["smollm2_path", pytest.param("qwen_path", marks=pytest.mark.slow)])
+def own(request):
+    """A model's own tokenizer, with the template of its file."""
+    return Tokenizer.from_gguf(GGUFFile(request.getfixturevalue(request.param)).metadata)
+
+
+@pytest.mark.parametrize("chat", CHATS)
+def test_a_models_own_template(own, chat):
+    tokens = {"bos_token": own.bos_token, "eos_token": own.eos_token}
+    found = render(CHATS[chat], own.chat_template, **tokens)
+    assert found == theirs(CHATS[chat], own.chat_template, **tokens)
+    assert found.endswith("<|im_start|>assistant\n")
+    assert found.count("<|im_start|>system\n") == 1
+
+
+def test_the_templates_own_system_prompt(smollm2_path):
+    tokenizer = Tokenizer.from_gguf(GGUFFile(smollm2_path).metadata)
+    assert (tokenizer.bos_token, tokenizer.eos_token) == ("<|im_start|>", "<|im_end|>")
+    system = "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
+    assert render(USER, tokenizer.chat_template).startswith(system)
+    assert render(SYSTEM, tokenizer.chat_template).startswith("<|im_start|>system\nBe brief.<|im_end|>\n")
+    assert render(USER, CHATML).startswith("<|im_start|>system\nYou are a helpful assistant<|im_end|>\n")
+    assert render([{"role": "system", "content": ""}, *USER], CHATML).startswith("<|im_start|>system\n<|im_end|>\n")
+
+
+def test_bos_exactly_once(smollm2_path):
+    """Whether the template writes it or not, and also where it alone asks for it."""
+    metadata = GGUFFile(smollm2_path).metadata | {"tokenizer.ggml.bos_token_id": 3}
+    for wanted, template, count in ((True, GEMMA, 1), (True, CHATML, 1), (False, GEMMA, 1), (False, CHATML, 0)):
+        tokenizer = Tokenizer.from_gguf(metadata | {"tokenizer.ggml.add_bos_token": wanted})
+        assert tokenizer.bos_token == metadata["tokenizer.ggml.tokens"][3]
+        ids = tokenizer.encode(render(USER, template, tokenizer.bos_token, tokenizer.eos_token))
+        assert ids.count(3) == count
+        assert ids[0] == 3 or not count
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{{ raise_exception('no tools\n here') }}", "no tools here"),
+        ("{% if %}", "Expected an expression"),
+        ("{{ ''.__class__.__mro__ }}", "unsafe"),
+        ("{{ cycler.__init__.__globals__.os.popen('id').read() }}", "unsafe"),
+        ("{{ messages.append(1) }}", "unsafe"),
+        ("{{ messages[0].update(role='x') }}", "unsafe"),
+        ("{% for i in range(10 ** 9) %}x{% endfor %}", "Range too big"),
+        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "RecursionError"),
+        ("{{ messages[0].content + 1 }}", "TypeError"),
+        ("{% include 'secret' %}", "TypeError"),
+        ("{{ messages[9].content }}", "no element 9"),
+    ],
+)
+def test_a_template_that_fails_is_one_line(template, message):
+    with pytest.raises(ModelError, match="the model's chat template failed: ") as caught:
+        render(USER, template)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_without_a_template():
+    for template in (None, ""):
+        with pytest.raises(ModelError, match="the model has no chat template; leave out --chat"):
+            render(USER, template)
+
+
+def test_messages_are_not_changed():
+    messages = [dict(message) for message in SYSTEM]
+    render(messages, "{% set messages = messages[1:] %}{{ messages | length }}")
+    assert messages == SYSTEM
+
+
+@pytest.fixture
+def folder(smollm2_path, tmp_path):
+    Tokenizer.from_gguf(GGUFFile(smollm2_path).metadata).save(tmp_path)
+    (tmp_path / "chat_template.jinja").unlink()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("settings", "template", "bos_token", "bos_id"),
+    [
+        ({"chat_template": "one", "bos_token": "<|endoftext|>"}, "one", "<|endoftext|>", None),
+        ({"chat_template": [{"name": "rag", "template": "a"}, {"name": "default", "template": "b"}]}, "b", "", None),
+        ({"chat_template": [{"name": "rag", "template": "a"}]}, None, "", None),
+        ({"bos_token": {"__type": "AddedToken", "content": "<|endoftext|>"}, "eos_token": None}, None, "<|endoftext|>", None),
+        ({"bos_token": "<|endoftext|>", "add_bos_token": True}, None, "<|endoftext|>", None),
+        ({"bos_token": None, "add_bos_token": True, "tokenizer_class": "LlamaTokenizerFast"}, None, "", None),
+    ],
+)
+def test_tokenizer_config(folder, settings, template, bos_token, bos_id):
+    kind = {"tokenizer_class": "PreTrainedTokenizerFast"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(kind | settings))
+    found = Tokenizer.from_folder(folder)
+    assert (found.chat_template, found.bos_token, found.bos_id) == (template, bos_token, bos_id)
+    expected = transformers.AutoTokenizer.from_pretrained(folder)
+    assert found.encode("Hello") == expected("Hello")["input_ids"]
+
+
+def test_llamas_way_to_ask_for_bos(folder, tmp_path_factory):
+    """As transformers 4 had it (5.23 drops the key), and what DeepSeek's checkpoints rely on; it survives saving."""
+    settings = {"tokenizer_class": "LlamaTokenizerFast", "bos_token": "<|endoftext|>", "add_bos_token": True}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    found = Tokenizer.from_folder(folder)
+    again = tmp_path_factory.mktemp("again")
+    found.save(again)
+    for tokenizer in (found, Tokenizer.from_folder(again)):
+        assert tokenizer.bos_id == 0
+        assert (
+            tokenizer.encode("Hello")
+            == tokenizer.encode("<|endoftext|>Hello")
+            == [0, *tokenizer.fast.encode("Hello", add_special_tokens=False).ids]
+        )
+    assert transformers.AutoTokenizer.from_pretrained(again)("Hello")["input_ids"] == found.encode("Hello")
+
+
+def test_a_saved_folder_chats_the_same(smollm2_path, tmp_path):
+    tokenizer = Tokenizer.from_gguf(GGUFFile(smollm2_path).metadata)
+    tokenizer.save(tmp_path)
+    again = Tokenizer.from_folder(tmp_path)
+    assert (again.bos_token, again.eos_token, again.bos_id) == (tokenizer.bos_token, tokenizer.eos_token, None)
+    expected = transformers.AutoTokenizer.from_pretrained(tmp_path).apply_chat_template(USER, tokenize=False, add_generation_prompt=True)
+    assert render(USER, again.chat_template, again.bos_token, again.eos_token) == expected
