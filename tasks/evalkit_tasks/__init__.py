@@ -2,6 +2,7 @@
 
 from evalkit.api import Task
 from evalkit_tasks.gsm8k import GSM8K
+from evalkit_tasks.humaneval import HumanEval
 from evalkit_tasks.mmlu import MMLU
 
-TASKS: dict[str, type[Task]] = {task.name: task for task in (MMLU, GSM8K)}
+TASKS: dict[str, type[Task]] = {task.name: task for task in (MMLU, GSM8K, HumanEval)}

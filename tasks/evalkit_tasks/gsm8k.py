@@ -5,7 +5,7 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from evalkit.api import DataError, DataSource, Doc, Generate, Generated, HubTable, Request, Response, Scored, Table, Task, TextFile
+from evalkit.api import DataError, DataSource, Doc, Generate, Generated, HubTable, Ran, Request, Response, Scored, Table, Task, TextFile
 from evalkit_tasks.extraction import EXTRACTIONS, gold
 from evalkit_tasks.protocol_files import read_protocols
 
@@ -78,7 +78,7 @@ class GSM8K(Task):
         prompt = doc.prefix + settings["item"].format(question=doc.fields["question"])
         return [Generate(prompt, tuple(settings["until"]), settings["max_new_tokens"])]
 
-    def score(self, doc: Doc, responses: Sequence[Response]) -> Scored:
+    def score(self, doc: Doc, responses: Sequence[Response], ran: Sequence[Ran] = ()) -> Scored:
         (response,) = responses
         assert isinstance(response, Generated)
         extraction = EXTRACTIONS[self.protocol.settings["extraction"]](response.text, doc.fields["answer"])

@@ -1,5 +1,7 @@
 """Reading GGUF files: tiny ones written by the gguf library, every kind of damage, and SmolLM2's own tensors."""
 
+import subprocess
+import sys
 import time
 from dataclasses import replace
 
@@ -286,3 +288,35 @@ def test_smollm2_tensors_are_those_of_the_gguf_library(smollm2_path):
     for tensor in theirs:
         expected = gguf.dequantize(tensor.data, tensor.tensor_type)
         assert np.array_equal(whole(file, tensor.name).view(np.uint32), expected.view(np.uint32)), tensor.name
+
+
+MEMORY = """
+import sys, threading, time
+from pathlib import Path
+from moe_lm.checkpoint.read import load
+
+def anonymous():
+    return int(next(line for line in open("/proc/self/status") if line.startswith("RssAnon")).split()[1]) * 1024
+
+before, peak, loading = anonymous(), 0, True
+
+def watch():
+    global peak
+    while loading:
+        peak = max(peak, anonymous())
+        time.sleep(0.002)
+
+thread = threading.Thread(target=watch)
+thread.start()
+model = load(Path(sys.argv[1])).model
+loading = False
+thread.join()
+print((peak - before) / sum(p.nbytes for p in model.parameters()))
+"""
+
+
+def test_peak_memory(smollm2_path):
+    """What is read is dequantised in chunks: never much more than the weights themselves (the mapped file is not counted)."""
+    ratio = float(subprocess.run([sys.executable, "-c", MEMORY, smollm2_path], check=True, capture_output=True, text=True).stdout)
+    print(f"SmolLM2: peak memory {ratio:.3f} of the loaded weights")
+    assert ratio <= 1.15

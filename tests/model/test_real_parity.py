@@ -41,7 +41,7 @@ def smollm2_export(smollm2, tmp_path_factory):
     return from_export(smollm2, tmp_path_factory.mktemp("smollm2"))
 
 
-def check_logits(ours, theirs, prompts):
+def check_logits(ours, theirs, prompts, limit=MAX_LOGIT_DIFF):
     sequences = [ours.tokenizer.encode(prompt) for prompt in prompts]
     hidden = run_all(ours.model, [(sequence, Leaf(None)) for sequence in sequences])
     diffs, largest = [], 0.0
@@ -51,7 +51,7 @@ def check_logits(ours, theirs, prompts):
             diffs.append(float((ours.model.logits(h, HEAD_ROWS) - expected).abs().max()))
             largest = max(largest, float(expected.abs().max()))
     print(f"max |logit diff| {max(diffs):.3g} (largest |logit| {largest:.3g})")
-    assert max(diffs) <= MAX_LOGIT_DIFF
+    assert max(diffs) <= limit
 
 
 def check_greedy(ours, theirs, prompts, count):
@@ -106,7 +106,7 @@ def test_qwen_large(qwen_large_path, tmp_path):
     """1.5B: transformers sees all 200 tokens at once and must find each the likeliest; one by one takes it a quarter of an hour."""
     ours = load(qwen_large_path)
     theirs = from_export(ours, tmp_path)
-    check_logits(ours, theirs, PROMPTS)
+    check_logits(ours, theirs, PROMPTS, 5e-4)  # sums of 1,536 and 8,960 terms round more than those of the small models
     sequences = [ours.tokenizer.encode(prompt) for prompt in PROMPTS]
     generator = Generator(ours.model, ours.tokenizer.decode, stop_ids=frozenset())
     found = dict(generator.generate([GenerateRequest(s, max_new_tokens=200) for s in sequences]))

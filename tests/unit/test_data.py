@@ -1,5 +1,6 @@
 """Sources: folder, sample and hub give the same rows the same hash; whatever is wrong is named in one line."""
 
+import gzip
 import hashlib
 import json
 import shutil
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from evalkit.api import Table, TextFile
+from evalkit.api import PackageTable, Table, TextFile
 from evalkit.data import FolderSource, HubSource, SampleSource, fetch, open_source
 from evalkit.errors import DataError, EvalkitError
 from evalkit.registry import resolve, task_classes
@@ -69,7 +70,7 @@ def test_unknown_folder() -> None:
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """GSM8K's sample rows in the hub cache's own layout, offline."""
+    """The sample's rows in the hub cache's own layout, or in an installed package, offline."""
     import pyarrow
     import pyarrow.parquet
     from huggingface_hub import constants
@@ -81,6 +82,13 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         source = SampleSource()
         for table in cls.tables(source):
             rows = source.rows(table)
+            if isinstance(table.hub, PackageTable):
+                file = tmp_path / table.hub.package / table.hub.file
+                file.parent.mkdir(parents=True)
+                (tmp_path / table.hub.package / "__init__.py").touch()
+                file.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode()))
+                monkeypatch.syspath_prepend(str(tmp_path))
+                continue
             if cls.name == "mmlu":
                 rows = [{"question": r["question"], "choices": [r[x] for x in "ABCD"], "answer": "ABCD".index(r["answer"])} for r in rows]
             snapshot = tmp_path / f"datasets--{table.hub.repo.replace('/', '--')}" / "snapshots" / table.hub.revision
@@ -95,7 +103,7 @@ def test_hub_rows_equal_folder_rows(hub: Path) -> None:
         for table in cls.tables(sample):
             assert source.rows(table) == sample.rows(table)
         assert source.sha256() == sample.sha256()
-        assert source.revision == table.hub.revision
+        assert source.revision == (table.hub.requirement if isinstance(table.hub, PackageTable) else table.hub.revision)
 
 
 def test_what_the_hub_lacks_is_named(hub: Path) -> None:

@@ -51,7 +51,7 @@ def test_verdicts() -> None:
     assert judge(moe, entry(0.30, half=0.09)) == "differs"
     assert judge(moe, entry(0.62, protocol="cloze")) == "cannot tell (published under mmlu@qwen, measured under mmlu@cloze)"
     assert judge("DeepSeekMoE 16B", entry(0.45)).startswith("cannot tell (how the published figure was made")
-    assert judge(moe, entry(0.342), "humaneval").startswith("published figure inconsistent (no number of 164")
+    assert judge(moe, entry(0.342) | {"n": 164, "n_total": 164}, "humaneval").startswith("published figure inconsistent (no number of 164")
 
 
 @pytest.mark.parametrize(

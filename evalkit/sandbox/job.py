@@ -1,0 +1,26 @@
+"""What a worker is given to run."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from evalkit.sandbox.limits import Limits
+
+MAX_SOURCE = 4 << 20  # characters; larger programs are refused
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A bare program; or, with an entry point, a program that defines that function, and the test that calls it.
+
+    The test is text that defines `check(candidate)`. Helpers that it names besides the function come from `prompt`.
+    """
+
+    program: str
+    entry_point: str = ""
+    prompt: str = ""
+    test: str = ""
+    limits: Limits = field(default_factory=Limits)
+
+    def frames(self) -> list[dict[str, Any]]:
+        """What the judge reads: the jail is started from the first, before anybody in there has read the second."""
+        return [{"program": self.program, "function": self.entry_point}, {"prompt": self.prompt, "test": self.test}]

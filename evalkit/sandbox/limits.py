@@ -1,0 +1,45 @@
+"""What a program may use."""
+
+import math
+import resource
+from dataclasses import dataclass, fields
+
+from evalkit.errors import EvalkitError
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """CPU time decides; the wall clock is there for programs that sleep. Raises EvalkitError for a limit that is not positive."""
+
+    cpu_seconds: float = 3.0  # of all its processes together
+    wall_seconds: float = 20.0
+    memory_bytes: int = 1 << 30  # address space of each process, and resident memory of all together
+    disk_bytes: int = 64 << 20  # the size of its /tmp
+    processes: int = 32  # threads count
+    open_files: int = 64
+    output_bytes: int = 64 << 10  # kept of what it prints
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not value > 0:
+                raise EvalkitError(f"sandbox limit {field.name} is {value}; pass a number above 0")
+
+    def apply(self) -> None:
+        """Bind this process and what it starts, for good."""
+        # whole seconds are all that the kernel counts here: the supervisor stops it before, at the exact limit
+        cpu = math.ceil(self.cpu_seconds) + 1
+        for name, value in (
+            (resource.RLIMIT_CPU, cpu),
+            (resource.RLIMIT_AS, self.memory_bytes),
+            (resource.RLIMIT_FSIZE, self.disk_bytes),
+            (resource.RLIMIT_NPROC, self.processes + 1),  # the jail's init counts too
+            (resource.RLIMIT_NOFILE, self.open_files),
+            (resource.RLIMIT_CORE, 0),
+            (resource.RLIMIT_MSGQUEUE, 0),
+            (resource.RLIMIT_MEMLOCK, 0),
+            (resource.RLIMIT_SIGPENDING, 256),
+        ):
+            hard = resource.getrlimit(name)[1]
+            value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+            resource.setrlimit(name, (value, value))

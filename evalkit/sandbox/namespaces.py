@@ -1,0 +1,56 @@
+"""Namespaces: a worker's, put up once, and inside it new ones for each program.
+
+    worker   tree.py's file system, this worker's processes only, no network: server, supervisor, checker
+      jail   for one program: its users, processes, /tmp and network: init -> program
+
+A program sees its init and what it starts itself, nothing of supervisor and checker.
+"""
+
+import os
+
+from evalkit.sandbox import kernel, tree
+
+NOBODY = 65534
+JAIL = kernel.CLONE_NEWUSER | kernel.CLONE_NEWNS | kernel.CLONE_NEWPID | kernel.CLONE_NEWNET | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS
+WORKER = JAIL | kernel.CLONE_NEWCGROUP
+# root needs no user namespace for the worker's, and leaves root behind in it
+WORKER_OF_ROOT = WORKER & ~kernel.CLONE_NEWUSER
+
+
+def enter_worker(flags: int, uid: int, gid: int) -> None:
+    """First steps inside a worker's namespaces: its tree, then no privilege any more. `uid`, `gid` are those outside.
+
+    Raises OSError.
+    """
+    if flags & kernel.CLONE_NEWUSER:
+        _map_ids(uid, gid)
+    tree.build()
+    if not flags & kernel.CLONE_NEWUSER:
+        become_nobody()
+    kernel.drop_capabilities()
+
+
+def enter_jail(uid: int, gid: int, disk_bytes: int) -> None:
+    """First steps of init inside a jail's namespaces. `uid`, `gid` are those outside. Raises OSError."""
+    _map_ids(uid, gid)
+    kernel.mount("tmpfs", tree.SCRATCH, "tmpfs", tree.PRIVATE, f"size={disk_bytes},nr_inodes=4096,mode=700")
+    kernel.mount("proc", "/proc", "proc", tree.PRIVATE | kernel.MS_RDONLY)
+
+
+def become_nobody() -> None:
+    """From root to nobody, for good. Raises OSError."""
+    os.setgroups([])
+    os.setresgid(NOBODY, NOBODY, NOBODY)
+    os.setresuid(NOBODY, NOBODY, NOBODY)
+    # the kernel took it with the change of user, and with it the right to write a new namespace's maps
+    kernel.prctl(kernel.PR_SET_DUMPABLE, 1)
+
+
+def _map_ids(uid: int, gid: int) -> None:
+    """One user, one group, under the same numbers."""
+    for file, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
+        fd = os.open(f"/proc/self/{file}", os.O_WRONLY)
+        try:
+            os.write(fd, text.encode())
+        finally:
+            os.close(fd)

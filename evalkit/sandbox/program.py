@@ -1,0 +1,67 @@
+"""The jailed side: runs a program, then answers calls to its function. Nothing that comes from here is believed but as data."""
+
+import os
+import random
+import sys
+import types
+from typing import Any
+
+from evalkit.sandbox import wire
+
+_MESSAGE = 500  # characters kept of an exception's message
+
+
+def run(source: str, answers: int) -> None:
+    """A bare program, as __main__: one frame when it has ended."""
+    _, report = _execute(source, "__main__")
+    _answer(answers, report)
+
+
+def serve(source: str, function: str, requests: int, answers: int) -> None:
+    """A program that defines `function`: one frame when it is defined, then one a call. Returns when the caller is gone."""
+    names, report = _execute(source, "candidate")
+    if "error" not in report and function not in names:
+        report = {"error": "NameError", "message": f"name {function!r} is not defined"}
+    _answer(answers, report)
+    while True:
+        try:
+            arguments, keywords = wire.decode(wire.receive(requests))
+        except wire.Ended:
+            return
+        try:
+            report = {"value": wire.encode(names[function](*arguments, **keywords))}
+        except BaseException as error:
+            report = _describe(error)
+        _answer(answers, report)
+
+
+def _execute(source: str, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    module = types.ModuleType(name)
+    sys.modules[name] = module  # dataclasses and pickle look their class's module up
+    random.seed(0)
+    try:
+        exec(compile(source, "<program>", "exec"), vars(module))
+    except BaseException as error:
+        return vars(module), _describe(error)
+    return vars(module), {"value": None}
+
+
+def _describe(error: BaseException) -> dict[str, Any]:
+    try:
+        return {"error": type(error).__name__, "message": str(error)[:_MESSAGE]}
+    except BaseException:
+        return {"error": "Exception", "message": "an exception without a text"}
+
+
+def _answer(answers: int, report: dict[str, Any]) -> None:
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except BaseException:  # its own stdout, or none
+        pass
+    try:
+        wire.send(answers, report)
+    except (ValueError, RecursionError, MemoryError) as error:
+        wire.send(answers, _describe(error))
+    except OSError:
+        os._exit(0)  # nobody listens any more

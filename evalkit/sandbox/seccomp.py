@@ -1,0 +1,114 @@
+"""A filter on system calls: second wall behind the namespaces, for what their code paths and the kernel's bugs would give away.
+
+A deny list: what reaches other processes, mounts, namespaces, devices or the network, what runs other programs, and memory
+that no limit counts. Calls newer than this file do not exist for the program. Another architecture's calls (32-bit, x32) kill it.
+Sources: the kernel's unistd.h of both machines, man 2 seccomp, Docker's default profile.
+"""
+
+import ctypes
+import errno
+import os
+from functools import cache
+
+from evalkit.sandbox import kernel
+
+_ARCHITECTURES = {"x86_64": 0xC000_003E, "aarch64": 0xC000_00B7}  # AUDIT_ARCH_*
+_FIRST_UNKNOWN = 451
+_X32 = 0x4000_0000
+_NEW_NAMESPACES = 0x7E02_0000  # every CLONE_NEW* that clone(2) takes
+
+# name: (x86_64, aarch64)
+_DENIED: dict[str, tuple[int | None, int | None]] = {
+    # other processes
+    "ptrace": (101, 117), "process_vm_readv": (310, 270), "process_vm_writev": (311, 271), "process_madvise": (440, 440),
+    "kcmp": (312, 272), "pidfd_getfd": (438, 438), "move_pages": (279, 239), "migrate_pages": (256, 238),
+    # other programs: there are none to run in the jail
+    "execve": (59, 221), "execveat": (322, 281),
+    # the network, and the host's sockets
+    "socket": (41, 198), "connect": (42, 203), "bind": (49, 200), "listen": (50, 201),
+    # mounts and namespaces
+    "mount": (165, 40), "umount2": (166, 39), "pivot_root": (155, 41), "chroot": (161, 51), "open_tree": (428, 428),
+    "move_mount": (429, 429), "fsopen": (430, 430), "fsconfig": (431, 431), "fsmount": (432, 432), "fspick": (433, 433),
+    "mount_setattr": (442, 442), "unshare": (272, 97), "setns": (308, 268), "sethostname": (170, 161), "setdomainname": (171, 162),
+    # large kernel surfaces with a history
+    "bpf": (321, 280), "perf_event_open": (298, 241), "userfaultfd": (323, 282), "io_uring_setup": (425, 425),
+    "io_uring_enter": (426, 426), "io_uring_register": (427, 427), "keyctl": (250, 219), "add_key": (248, 217),
+    "request_key": (249, 218), "modify_ldt": (154, None), "personality": (135, 92), "vmsplice": (278, 75),
+    "remap_file_pages": (216, 234), "name_to_handle_at": (303, 264), "open_by_handle_at": (304, 265), "fanotify_init": (300, 262),
+    "lookup_dcookie": (212, 18), "mknod": (133, None), "mknodat": (259, 33),
+    # memory that neither the address space nor /tmp's size counts
+    "memfd_create": (319, 279), "memfd_secret": (447, 447), "shmget": (29, 194), "shmat": (30, 196), "semget": (64, 190),
+    "msgget": (68, 186), "mq_open": (240, 180),
+    # the machine
+    "kexec_load": (246, 104), "kexec_file_load": (320, 294), "init_module": (175, 105), "finit_module": (313, 273),
+    "delete_module": (176, 106), "reboot": (169, 142), "swapon": (167, 224), "swapoff": (168, 225), "acct": (163, 89),
+    "quotactl": (179, 60), "quotactl_fd": (443, 443), "syslog": (103, 116), "vhangup": (153, 58), "iopl": (172, None),
+    "ioperm": (173, None), "settimeofday": (164, 170), "clock_settime": (227, 112), "clock_adjtime": (305, 266), "adjtimex": (159, 171),
+    "uselib": (134, None), "ustat": (136, None), "sysfs": (139, None), "_sysctl": (156, None), "nfsservctl": (180, 42),
+}  # fmt: skip
+_CLONE, _CLONE3, _SOCKETPAIR = (56, 220), (435, 435), (53, 199)
+
+_LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06  # BPF_LD|W|ABS, BPF_JMP|J*|K, BPF_RET|K
+_NR, _ARCH, _ARGUMENT = 0, 4, 16  # offsets in seccomp_data
+_KILL, _ERRNO, _ALLOW = 0x8000_0000, 0x0005_0000, 0x7FFF_0000
+_FILTER_MODE = 2
+_AF_UNIX = 1
+
+
+class _Instruction(ctypes.Structure):
+    _fields_ = (("code", ctypes.c_uint16), ("if_true", ctypes.c_uint8), ("if_false", ctypes.c_uint8), ("k", ctypes.c_uint32))
+
+
+class _Program(ctypes.Structure):
+    _fields_ = (("length", ctypes.c_uint16), ("instructions", ctypes.POINTER(_Instruction)))
+
+
+@cache
+def _program() -> _Program:
+    """The filter; its instructions live as long as it does."""
+    rows = _instructions()
+    return _Program(len(rows), (_Instruction * len(rows))(*(_Instruction(*row) for row in rows)))
+
+
+def _instructions() -> list[tuple[int, int, int, int]]:
+    def when(test: int, value: int | None, answer: int) -> list[tuple[int, int, int, int]]:
+        return [] if value is None else [(test, 0, 1, value), (_RETURN, 0, 0, answer)]
+
+    def refuse(code: int) -> int:
+        return _ERRNO | code
+
+    program = [(_LOAD, 0, 0, _ARCH), (_EQUAL, 1, 0, _ARCHITECTURES[kernel.MACHINE]), (_RETURN, 0, 0, _KILL), (_LOAD, 0, 0, _NR)]
+    if kernel.MACHINE == "x86_64":
+        program += when(_AT_LEAST, _X32, _KILL)
+    program += when(_AT_LEAST, _FIRST_UNKNOWN, refuse(errno.ENOSYS))
+    # its flags lie behind a pointer, which a filter cannot follow; libc falls back to clone
+    program += when(_EQUAL, kernel.number(_CLONE3), refuse(errno.ENOSYS))
+    for row in _DENIED.values():
+        program += when(_EQUAL, kernel.number(row), refuse(errno.EPERM))
+    clone, socketpair = kernel.number(_CLONE), kernel.number(_SOCKETPAIR)
+    assert clone is not None
+    assert socketpair is not None
+    # a test skips the four instructions of its body where the number is another
+    program += [(_EQUAL, 0, 4, clone), (_LOAD, 0, 0, _ARGUMENT), *when(_ANY_BIT, _NEW_NAMESPACES, refuse(errno.EPERM))]
+    program += [(_RETURN, 0, 0, _ALLOW)]
+    program += [(_EQUAL, 0, 3, socketpair), (_LOAD, 0, 0, _ARGUMENT), (_EQUAL, 1, 0, _AF_UNIX), (_RETURN, 0, 0, refuse(errno.EPERM))]
+    return [*program, (_RETURN, 0, 0, _ALLOW)]
+
+
+def missing() -> str:
+    """Why there is no filter here, or nothing."""
+    if kernel.MACHINE not in _ARCHITECTURES:
+        return f"no system call numbers for {kernel.MACHINE}; x86_64 and aarch64 have them"
+    try:
+        kernel.prctl(kernel.PR_SET_SECCOMP, _FILTER_MODE, 0)
+    except OSError as error:
+        # a kernel that has filters goes on to read the program, from a null pointer
+        if error.errno != errno.EFAULT:
+            return f"seccomp filters: {os.strerror(error.errno or 0)}"
+    _program()  # put together once, for all the processes that are forked from this one
+    return ""
+
+
+def install() -> None:
+    """Filter this process and all it starts, for good. no_new_privs must be set."""
+    kernel.prctl(kernel.PR_SET_SECCOMP, _FILTER_MODE, ctypes.byref(_program()))

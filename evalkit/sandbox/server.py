@@ -1,0 +1,125 @@
+"""A worker: a clean, warm interpreter in namespaces of its own that forks a judge for each job.
+
+    host -> keeper -> server (first process of the worker's namespaces) -> judge -> jail (supervisor.py)
+
+The keeper puts the namespaces up. A job comes as limits and an open file: the server reads the limits, the judge the file.
+"""
+
+import gc
+import json
+import os
+import signal
+import socket
+import sys
+import traceback
+from contextlib import suppress
+from typing import NoReturn
+
+from evalkit.sandbox import kernel, landlock, namespaces, seccomp, wire
+from evalkit.sandbox.level import Level
+from evalkit.sandbox.limits import Limits
+from evalkit.sandbox.supervisor import HostGone, supervise
+
+_TRIAL_BYTES = 1 << 20
+_LIMITS_BYTES = 4096
+
+
+def main(channel: int) -> NoReturn:
+    """Serve jobs from a socket until its other end is closed. The first frame sent is the level: its missing layers."""
+    del sys.path[0]  # the host's folder of evalkit: not for programs, and not there in the tree
+    _warm()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    missing = {"seccomp": seccomp.missing(), "landlock": "" if landlock.version() else "this kernel has none, or has it switched off"}
+    missing = {layer: reason for layer, reason in missing.items() if reason}
+    if os.geteuid() == 0:
+        _try(namespaces.WORKER_OF_ROOT, channel, Level(missing))
+        with suppress(OSError):  # a namespace's root may have nobody else to become
+            namespaces.become_nobody()
+    reason = _try(namespaces.WORKER, channel, Level(missing))
+    server = os.fork()
+    if server == 0:
+        _serve(channel, Level({"namespaces": reason, **missing}))
+    os.waitpid(server, 0)
+    sys.exit(0)
+
+
+def _try(flags: int, channel: int, level: Level) -> str:
+    """Serve in new namespaces, and end with the server; or return why they can't be had."""
+    ids = os.getuid(), os.getgid()
+    told, tell = os.pipe()
+    try:
+        server = kernel.clone(flags)
+    except OSError as error:
+        return str(error)
+    if server == 0:
+        try:
+            namespaces.enter_worker(flags, *ids)
+            _try_jail()
+        except BaseException as error:
+            os.write(tell, f"{error}".encode())
+            os._exit(1)
+        os.close(tell)
+        os.close(told)
+        _serve(channel, level)
+    os.close(tell)
+    reason = os.read(told, 1000).decode()
+    os.close(told)
+    os.waitpid(server, 0)
+    if not reason:
+        sys.exit(0)
+    return reason
+
+
+def _try_jail() -> None:
+    """Jails may be forbidden where the worker's namespaces are not. Raises OSError."""
+    ids = os.getuid(), os.getgid()
+    told, tell = os.pipe()
+    pid = kernel.clone(namespaces.JAIL)
+    if pid == 0:
+        try:
+            namespaces.enter_jail(*ids, _TRIAL_BYTES)
+        except BaseException as error:
+            os.write(tell, f"{error}".encode())
+        os._exit(0)
+    os.close(tell)
+    reason = os.read(told, 1000).decode()
+    os.close(told)
+    os.waitpid(pid, 0)
+    if reason:
+        raise OSError(reason)
+
+
+def _serve(channel: int, level: Level) -> NoReturn:
+    kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
+    gc.freeze()  # a collection in a child would copy every page it marks
+    code = 1
+    try:
+        wire.send(channel, dict(level.missing))
+        with socket.socket(fileno=channel) as host:
+            while True:
+                limits, files, _, _ = socket.recv_fds(host, _LIMITS_BYTES, 1)
+                if not limits:
+                    raise HostGone
+                result = supervise(files[0], Limits(**json.loads(limits)), level, channel)
+                os.close(files[0])
+                wire.send(channel, result)
+    except (HostGone, ConnectionError):
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)  # the first process of its namespaces: everything there ends with it
+
+
+def _warm() -> None:
+    """What programs and tests import most, loaded once."""
+    import bisect  # noqa: F401
+    import collections  # noqa: F401
+    import copy  # noqa: F401
+    import datetime  # noqa: F401
+    import heapq  # noqa: F401
+    import itertools  # noqa: F401
+    import math  # noqa: F401
+    import random  # noqa: F401
+    import string  # noqa: F401
+    import typing  # noqa: F401

@@ -1,0 +1,211 @@
+"""One job, seen from outside: what it may use, what it prints, when it is over, and the verdict.
+
+    supervisor (the server) -> judge: reads the job, starts the jail, becomes the checker
+                                 -> jail's init -> program
+
+The supervisor reads limits only: no problem's test is ever in the memory that the next program's process is a copy of.
+"""
+
+import os
+import select
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cache
+from typing import Any, NoReturn
+
+from evalkit.sandbox import checker, jail, tree, usage, wire
+from evalkit.sandbox.level import Level
+from evalkit.sandbox.limits import Limits
+from evalkit.sandbox.result import Verdict
+
+_LOOK_EVERY = 0.05  # seconds between looks at what the program has used
+_JUDGE_LIMITS = Limits(cpu_seconds=30, memory_bytes=4 << 30, processes=1)
+_PIPE_BYTES = 1 << 20
+
+
+class HostGone(Exception):
+    """Nobody waits for the result any more."""
+
+
+def supervise(job: int, limits: Limits, level: Level, host: int) -> dict[str, Any]:
+    """Run the job that lies in a file. Returns a Result's fields, or {"broken": why the walls do not stand}; raises HostGone."""
+    with _scratch(level) as scratch, ExitStack() as files:
+        pipes = [os.pipe() for _ in range(3)]
+        for read, _ in pipes:
+            files.callback(os.close, read)
+        judge = os.fork()
+        if judge == 0:
+            _judge(job, limits, level, scratch, *(write for _, write in pipes))
+        for _, write in pipes:
+            os.close(write)
+        run = _Run(judge, limits, *(read for read, _ in pipes))
+        try:
+            run.watch(host)
+        finally:
+            run.end()
+        return run.result()
+
+
+@contextmanager
+def _scratch(level: Level) -> Iterator[str]:
+    """Where a program may write: its own mount, or where there is none a folder of the host's."""
+    if level.has("namespaces"):
+        yield tree.SCRATCH
+        return
+    import tempfile
+
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        yield folder
+
+
+def _judge(job: int, limits: Limits, level: Level, scratch: str, verdicts: int, status: int, output: int) -> NoReturn:
+    """Start the program, and judge it. What the program's process is a copy of has not read the test yet."""
+    try:
+        (requests_r, requests), (answers, answers_w) = os.pipe(), os.pipe()
+        program = wire.receive(job)
+        jail.start(program, limits, level, scratch, jail.Ends(status, output, requests_r, answers_w))
+        texts = wire.receive(job)
+        jail.keep(verdicts, requests, answers)
+        _JUDGE_LIMITS.apply()
+        jail.lock(level)
+        wire.send(verdicts, checker.judge(program, texts, checker.Candidate(requests, answers)))
+        while True:
+            signal.pause()  # the jail ends with this process, and has still to be looked at
+    except BaseException as error:
+        wire.send(verdicts, {"broken": f"{type(error).__name__}: {error}"})
+    finally:
+        os._exit(1)
+
+
+class _Run:
+    def __init__(self, judge: int, limits: Limits, verdicts: int, status: int, output: int):
+        self._judge, self._limits, self._verdicts, self._status = judge, limits, verdicts, status
+        self._output = _Output(output, limits.output_bytes)
+        self._frames: dict[int, dict[str, Any]] = {}  # what the judge and init have said, {} where they ended without a word
+        self._over: dict[str, Any] = {}
+        self._started = time.monotonic()
+        self._cpu, self._memory, self._wall = 0.0, 0, 0.0
+
+    def watch(self, host: int) -> None:
+        """Until there is a verdict, or nothing left that could give one."""
+        poll = select.poll()
+        poll.register(host, select.POLLRDHUP)
+        for fd in (self._output.fd, self._verdicts, self._status):
+            poll.register(fd, select.POLLIN)
+        look = self._started + _LOOK_EVERY
+        while not self._over and not self._frames.get(self._verdicts) and len(self._frames) < 2:
+            for fd, _ in poll.poll(_LOOK_EVERY * 1000):
+                if fd == host:
+                    raise HostGone
+                if fd != self._output.fd:
+                    self._frames[fd] = _frame(fd)
+                    poll.unregister(fd)
+                elif not self._output.read():
+                    poll.unregister(fd)
+            now = time.monotonic()
+            if now >= look:
+                self._hold_limits(now)
+                look = now + _LOOK_EVERY
+
+    def _hold_limits(self, now: float) -> None:
+        memory = self._look()
+        if self._cpu > self._limits.cpu_seconds:
+            self._over = self._timeout()
+        elif memory > self._limits.memory_bytes:
+            self._over = {"verdict": Verdict.MEMORY, "detail": f"more than {self._limits.memory_bytes:,} bytes, all processes together"}
+        elif now - self._started > self._limits.wall_seconds:
+            self._over = {"verdict": Verdict.TIMEOUT, "detail": f"more than {self._limits.wall_seconds:g} s on the clock"}
+
+    def _look(self) -> int:
+        """Count the CPU time used so far; returns the memory held now, in bytes."""
+        below = [process for process in usage.descendants(os.getpid()) if process.pid != self._judge]
+        self._cpu = max(self._cpu, sum(process.cpu_seconds for process in below))
+        memory = sum(process.memory_bytes for process in below)
+        self._memory = max(self._memory, memory)
+        return memory
+
+    def _timeout(self) -> dict[str, Any]:
+        return {"verdict": Verdict.TIMEOUT, "detail": f"more than {self._limits.cpu_seconds:g} s of CPU time"}
+
+    def end(self) -> None:
+        """Kill what is left, and count what all of it has used."""
+        self._wall = time.monotonic() - self._started
+        self._look()  # before the kill: the kernel does not add up the time of what it kills with its init
+        usage.kill_descendants()
+        self._output.drain()
+
+    def result(self) -> dict[str, Any]:
+        """A Result's fields."""
+        status, said = self._frames.get(self._status, {}), self._frames.get(self._verdicts, {})
+        for frame in (status, said):
+            if "broken" in frame:
+                return frame
+        verdict = self._over or said or self._ended(status.get("code"))
+        if self._cpu > self._limits.cpu_seconds and verdict["verdict"] is not Verdict.TIMEOUT:
+            verdict = self._timeout()  # it was done between two looks
+        return {
+            **verdict,
+            "output": self._output.text(),
+            "output_bytes": self._output.total,
+            "cpu_seconds": self._cpu,
+            "wall_seconds": self._wall,
+            "memory_bytes": self._memory,
+        }
+
+    def _ended(self, code: int | None) -> dict[str, Any]:
+        """The verdict on a program that has left without an answer."""
+        if code is None:
+            return {"verdict": Verdict.KILLED, "detail": "everything in the jail was killed"}
+        if code >= 0:
+            return {"verdict": Verdict.ERROR, "error": "Exit", "detail": f"left with exit code {code} before its end"}
+        if -code == signal.SIGSYS:
+            return {"verdict": Verdict.REFUSED, "detail": "a system call of another architecture"}
+        name = signal.Signals(-code).name if -code in signal.valid_signals() else f"signal {-code}"
+        return {"verdict": Verdict.KILLED, "detail": name}
+
+
+def _frame(fd: int) -> dict[str, Any]:
+    """What the judge or init has said; neither stalls in the middle of a frame. {} at its end."""
+    try:
+        frame: dict[str, Any] = wire.receive(fd)
+        return frame
+    except wire.Ended:
+        return {}
+
+
+class _Output:
+    """What a program prints: the start is kept, the rest is counted and goes nowhere, without passing through here."""
+
+    def __init__(self, fd: int, keep: int):
+        self.fd, self._left, self._kept, self.total = fd, keep, bytearray(), 0
+
+    def read(self) -> bool:
+        """Take in what is there; False at its end. Waits where there is nothing."""
+        if self._left:
+            data = os.read(self.fd, min(self._left, 1 << 16))
+            self._kept += data
+            self._left -= len(data)
+            count = len(data)
+        else:
+            count = os.splice(self.fd, _nowhere(), _PIPE_BYTES)
+        self.total += count
+        return count > 0
+
+    def drain(self) -> None:
+        """The rest, once nobody writes any more."""
+        os.set_blocking(self.fd, False)
+        try:
+            while self.read():
+                pass
+        except BlockingIOError:
+            pass
+
+    def text(self) -> str:
+        return self._kept.decode(errors="replace")
+
+
+@cache
+def _nowhere() -> int:
+    return os.open("/dev/null", os.O_WRONLY)

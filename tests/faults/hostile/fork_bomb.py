@@ -1,0 +1,11 @@
+# tries: to fork without end
+# verdict: timeout
+import os
+
+
+def double(x):
+    while True:
+        try:
+            os.fork()
+        except OSError:
+            continue

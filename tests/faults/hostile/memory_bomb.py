@@ -1,0 +1,8 @@
+# tries: to take all memory, a megabyte at a time
+# verdict: memory
+hoard = []
+
+
+def double(x):
+    while True:
+        hoard.append(bytearray(1 << 20))

@@ -1,0 +1,7 @@
+# tries: to sleep for ever, which costs no CPU time
+# verdict: timeout
+import time
+
+
+def double(x):
+    time.sleep(10**6)

@@ -1,0 +1,245 @@
+"""Paired statistics against scipy, statsmodels 0.15 (its figures written down here), closed forms, and by simulation."""
+
+import functools
+import math
+
+import numpy as np
+import pytest
+import scipy.optimize
+import scipy.stats
+
+from evalkit.bleu import corpus_bleu, sentence_counts
+from evalkit.gate import Case, decide
+from evalkit.paired import ALPHA, Difference, bootstrap, holm, mcnemar, mean_of, paired, tango, unpaired
+
+Z = scipy.stats.norm.ppf
+# 40 documents in 10 clusters; statsmodels: OLS on a constant, cov_type="cluster", use_t
+D = [round(((i * 7919) % 101) / 101 - 0.5 + 0.3 * ((i // 4) % 3 - 1), 6) for i in range(40)]
+CLUSTERS = [str(i // 4) for i in range(40)]
+SIMULATIONS = 2_000
+
+
+def flips(n: int, gained: int, lost: int) -> tuple[list[float], list[float]]:
+    """n right-or-wrong scores of two runs with these flips."""
+    same = n - gained - lost
+    return [0.0] * gained + [1.0] * (n - gained), [1.0] * gained + [0.0] * lost + [1.0] * same
+
+
+def test_independent_documents_against_scipy_and_statsmodels() -> None:
+    base = [0.25] * 40
+    found = paired(base, [0.25 + d for d in D])
+    expected = scipy.stats.ttest_rel([0.25 + d for d in D], base)
+    assert found.p == pytest.approx(expected.pvalue, abs=1e-9)
+    assert found.ci95 == pytest.approx(tuple(expected.confidence_interval()), abs=1e-9)
+    assert found.stderr == pytest.approx(0.06180910386117517, abs=1e-9)
+    assert found.p == pytest.approx(0.5300806733820588, abs=1e-9)
+    assert found.p_drop == pytest.approx(scipy.stats.ttest_1samp(D, 0, alternative="less").pvalue, abs=1e-9)
+    assert (found.method, found.clusters, found.mcnemar) == ("t", None, None)
+
+
+def test_clustered_documents_against_statsmodels() -> None:
+    found = paired([0.0] * 40, D, CLUSTERS)
+    assert found.value == pytest.approx(-0.0391584, abs=1e-9)
+    assert found.stderr == pytest.approx(0.0882242701391145, abs=1e-9)
+    assert found.ci95 == pytest.approx((-0.23873556462784168, 0.16041876462784166), abs=1e-9)
+    assert found.p == pytest.approx(0.6676298343022092, abs=1e-9)
+    assert (found.method, found.clusters) == ("t, 10 clusters", 10)
+    shuffled = np.random.default_rng(0).permutation(40)
+    again = paired([0.0] * 40, [D[i] for i in shuffled], [CLUSTERS[i] for i in shuffled])
+    assert again.stderr == pytest.approx(found.stderr, abs=1e-12)
+
+
+def test_subjects_that_count_the_same() -> None:
+    groups = ["a"] * 30 + ["b"] * 10
+    found = paired([0.0] * 40, D, groups=groups)
+    a, b = D[:30], D[30:]
+    assert found.value == pytest.approx((np.mean(a) + np.mean(b)) / 2, abs=1e-12)
+    assert found.stderr == pytest.approx(math.hypot(scipy.stats.sem(a), scipy.stats.sem(b)) / 2, abs=1e-12)
+    # clusters within one group are the micro case again
+    assert paired([0.0] * 40, D, CLUSTERS, ["x"] * 40).stderr == pytest.approx(0.0882242701391145, abs=1e-9)
+
+
+def test_mcnemar_is_exact() -> None:
+    for gained, lost, expected in ((3, 11, 0.057373046875), (0, 5, 0.0625), (40, 60, 0.05688793364098089), (7, 7, 1.0), (0, 0, 1.0)):
+        assert mcnemar(gained, lost) == pytest.approx(expected, abs=1e-9)
+    found = paired(*flips(200, 3, 11))
+    assert (found.gained, found.lost, found.method) == (3, 11, "McNemar")
+    assert found.p == found.mcnemar == pytest.approx(0.057373046875, abs=1e-9)
+    assert found.p_drop == pytest.approx(scipy.stats.binomtest(3, 14, alternative="less").pvalue, abs=1e-9)
+
+
+@pytest.mark.parametrize(("gained", "lost", "n"), [(3, 11, 200), (0, 4, 40), (40, 60, 500), (1, 0, 30), (351, 351, 14_042)])
+def test_tangos_bounds_solve_the_score_equation(gained: int, lost: int, n: int) -> None:
+    """The statistic at each bound, its nuisance rate found by maximising the likelihood numerically, is the quantile."""
+
+    def score(delta: float) -> float:
+        def minus_log_likelihood(q: float) -> float:
+            parts = ((gained, q + delta), (lost, q), (n - gained - lost, 1 - 2 * q - delta))
+            return -sum(count * math.log(max(rate, 1e-300)) for count, rate in parts if count)
+
+        edges = max(0.0, -delta), (1 - delta) / 2
+        q = scipy.optimize.minimize_scalar(minus_log_likelihood, bounds=edges, method="bounded", options={"xatol": 1e-13}).x
+        return (gained - lost - n * delta) / math.sqrt(n * (2 * q + delta - delta * delta))
+
+    low, high = tango(gained, lost, n, 0.95)
+    assert (score(low), score(high)) == pytest.approx((Z(0.975), -Z(0.975)), abs=2e-4)  # the maximiser's precision, not the bound's
+
+
+def test_tangos_closed_forms() -> None:
+    z2 = Z(0.975) ** 2
+    for n in (5, 140, 1_319):
+        assert tango(0, 0, n, 0.95) == pytest.approx((-z2 / (n + z2), z2 / (n + z2)), abs=1e-9)
+    assert tango(3, 11, 200, 0.9) == pytest.approx([-x for x in tango(11, 3, 200, 0.9)[::-1]], abs=1e-9)
+    assert tango(0, 5, 5, 0.95)[0] == -1.0
+    # all else equal, many documents: the Wald interval
+    assert tango(5_000, 5_000, 10**6, 0.95)[1] == pytest.approx(Z(0.975) * 1e-4, rel=1e-3)
+
+
+def test_no_flip_is_no_certainty() -> None:
+    found = paired([1.0] * 140, [1.0] * 140)
+    assert found.stderr == 0
+    assert found.lower < -0.018
+    assert found.mde == pytest.approx(-found.lower)
+    clustered = paired([1.0] * 140, [1.0] * 140, [str(i // 10) for i in range(140)])
+    assert clustered.lower < found.lower  # 14 independent units, not 140
+    assert paired([0.5] * 3, [0.25] * 3, ["same"] * 3).ci95[0] <= -0.25  # one cluster shows nothing
+    assert mean_of([found, found]).lower == pytest.approx(found.lower)
+    with pytest.raises(ValueError, match="no pairs"):
+        paired([], [])
+
+
+def test_holm() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005, 0.6]) == pytest.approx([0.04, 0.09, 0.09, 0.025, 0.6], abs=1e-9)
+    assert holm([0.5, 0.9]) == [1.0, 1.0]
+
+
+def test_the_mean_of_tasks() -> None:
+    one, two = paired(*flips(400, 10, 30)), paired(*flips(100, 6, 2))
+    found = mean_of([one, two])
+    assert found.value == pytest.approx((one.value + two.value) / 2, abs=1e-12)
+    assert found.stderr == pytest.approx(math.hypot(one.stderr, two.stderr) / 2, abs=1e-12)
+
+
+# percentage points, of reference tables that everybody quotes: one-sided 5%, 80% power
+@pytest.mark.parametrize(("n", "percent", "mde"), [(14_042, 5, 0.47), (14_042, 2, 0.30), (1_319, 5, 1.53), (1_319, 2, 0.97)])
+def test_detectable_effects(n: int, percent: int, mde: float) -> None:
+    lost = round(n * percent / 200)
+    found = paired(*flips(n, round(n * percent / 100) - lost, lost))
+    assert 100 * found.mde == pytest.approx(mde, abs=0.012)
+    assert found.mde == pytest.approx((Z(0.95) + Z(0.8)) * found.stderr, abs=1e-9)
+
+
+def test_detectable_effects_of_humaneval() -> None:
+    """2% of 164 is 3.3 documents: 3 and 4 flips lie around the table's 2.8; 5% is 8."""
+    assert 100 * paired(*flips(164, 4, 4)).mde == pytest.approx(4.3, abs=0.05)
+    assert 100 * paired(*flips(164, 1, 2)).mde < 2.8 < 100 * paired(*flips(164, 2, 2)).mde
+
+
+@pytest.mark.parametrize(("right", "n", "mde"), [(8_776, 14_042, 1.44), (811, 1_319, 4.71), (56, 164, 13.0)])
+def test_unpaired_detectable_effects(right: int, n: int, mde: float) -> None:
+    p = right / n
+    stderr = math.sqrt(p * (1 - p) / n)
+    assert 100 * unpaired(p, stderr, p, stderr, n).mde == pytest.approx(mde, abs=0.03)
+
+
+# --- resampling ------------------------------------------------------------------------------------------------------
+
+
+def test_bootstrap_of_a_mean_finds_its_standard_error() -> None:
+    rng = np.random.default_rng(1)
+    base = rng.normal(size=(400, 1))
+    cand = base + rng.normal(-0.02, 0.3, size=(400, 1))
+    found = bootstrap(base, cand, lambda rows: float(rows.mean()))
+    exact = paired(base[:, 0].tolist(), cand[:, 0].tolist())
+    assert found.stderr == pytest.approx(exact.stderr, rel=0.05)
+    assert found.ci95 == pytest.approx(exact.ci95, abs=0.2 * exact.stderr)
+    assert found.p_drop == pytest.approx(exact.p_drop, abs=0.02)
+    assert found == bootstrap(base, cand, lambda rows: float(rows.mean()))
+    clusters = [str(i // 4) for i in range(400)]
+    shared = base + np.repeat(rng.normal(0, 0.3, 100), 4)[:, None]
+    clustered = bootstrap(base, shared, lambda rows: float(rows.mean()), clusters)
+    assert clustered.clusters == 100
+    by_hand = paired(base[:, 0].tolist(), shared[:, 0].tolist(), clusters).stderr
+    assert clustered.stderr == pytest.approx(by_hand, rel=0.08)
+
+
+def test_corpus_bleu_is_sacrebleus() -> None:
+    sacrebleu = pytest.importorskip("sacrebleu")
+    words = "the a cat dog house runs sees big small red on under near".split()
+    rng = np.random.default_rng(2)
+    references = [" ".join(rng.choice(words, 12)) for _ in range(60)]
+    worse = [" ".join(w if rng.random() < 0.7 else "x" for w in r.split()[: rng.integers(6, 13)]) for r in references]
+    better = [" ".join(w if rng.random() < 0.9 else "x" for w in r.split()) for r in references]
+    rows = [sentence_counts([([r], h) for r, h in zip(references, answers, strict=True)]) for answers in (better, worse)]
+    for counts, answers in zip(rows, (better, worse), strict=True):
+        assert 100 * corpus_bleu(counts) == pytest.approx(sacrebleu.corpus_bleu(answers, [references]).score, abs=1e-9)
+    found = bootstrap(*rows, corpus_bleu, resamples=300)
+    assert found.value < -0.2
+    assert found.upper < 0
+    assert found.p_drop < 0.01
+
+
+# --- simulation ------------------------------------------------------------------------------------------------------
+
+
+def simulate(rng: np.random.Generator, n: int, discordant: float, drop: float) -> Difference:
+    lost, gained, _ = rng.multinomial(n, ((discordant + drop) / 2, (discordant - drop) / 2, 1 - discordant))
+    return of_flips(n, int(gained), int(lost))
+
+
+@functools.cache  # the same few counts come again and again
+def of_flips(n: int, gained: int, lost: int) -> Difference:
+    return paired(*flips(n, gained, lost))
+
+
+@pytest.mark.parametrize(("n", "discordant"), [(60, 0.08), (500, 0.05), (1_319, 0.02)])
+def test_without_a_difference_the_gate_fails_at_most_at_its_level(n: int, discordant: float) -> None:
+    rng = np.random.default_rng(3)
+    # the smallest margin there is: nothing but the test stands between chance and a failure
+    words = [decide(Case("t", d), d.p_drop, 1e-9).word for d in (simulate(rng, n, discordant, 0.0) for _ in range(SIMULATIONS))]
+    assert words.count("fail") / SIMULATIONS <= ALPHA + 1.96 * math.sqrt(ALPHA * (1 - ALPHA) / SIMULATIONS)
+
+
+def test_holm_keeps_the_level_over_many_tasks() -> None:
+    rng = np.random.default_rng(4)
+    failed = 0
+    for _ in range(SIMULATIONS // 4):
+        several = [simulate(rng, 500, 0.06, 0.0) for _ in range(4)]
+        adjusted = holm([d.p_drop for d in several])
+        failed += any(decide(Case("t", d), p, 1e-9).word == "fail" for d, p in zip(several, adjusted, strict=True))
+    assert failed / (SIMULATIONS // 4) <= ALPHA + 1.96 * math.sqrt(ALPHA * (1 - ALPHA) / (SIMULATIONS // 4))
+
+
+def test_a_drop_of_twice_the_detectable_effect_fails() -> None:
+    rng = np.random.default_rng(5)
+    n, discordant = 1_319, 0.05
+    margin = (Z(0.95) + Z(0.8)) * math.sqrt(discordant / n)
+    words = [decide(Case("t", d), d.p_drop, margin).word for d in (simulate(rng, n, discordant, 2 * margin) for _ in range(SIMULATIONS))]
+    assert words.count("fail") / SIMULATIONS >= 0.95
+
+
+def test_a_drop_of_the_margin_seldom_passes() -> None:
+    rng = np.random.default_rng(6)
+    n, discordant = 1_319, 0.05
+    margin = (Z(0.95) + Z(0.8)) * math.sqrt(discordant / n)
+    at_margin = [decide(Case("t", d), d.p_drop, margin).word for d in (simulate(rng, n, discordant, margin) for _ in range(SIMULATIONS))]
+    assert at_margin.count("pass") / SIMULATIONS <= ALPHA + 0.012
+    none = [decide(Case("t", d), d.p_drop, margin).word for d in (simulate(rng, n, discordant, 0.0) for _ in range(SIMULATIONS))]
+    assert none.count("pass") / SIMULATIONS == pytest.approx(0.8, abs=0.04)  # the detectable effect's own definition
+
+
+def test_clustered_intervals_cover_the_truth_and_others_do_not() -> None:
+    rng = np.random.default_rng(7)
+    count, size, truth = 30, 8, -0.02
+    clusters = [str(i // size) for i in range(count * size)]
+    covered = naive = 0
+    for _ in range(SIMULATIONS):
+        d = truth + np.repeat(rng.normal(0, 0.2, count), size) + rng.normal(0, 0.3, count * size)
+        for clustered in (clusters, []):
+            low, high = paired([0.0] * len(d), d.tolist(), clustered).ci95
+            if clustered:
+                covered += low <= truth <= high
+            else:
+                naive += low <= truth <= high
+    assert covered / SIMULATIONS == pytest.approx(0.95, abs=0.015)
+    assert naive / SIMULATIONS < 0.85
