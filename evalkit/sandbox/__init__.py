@@ -4,8 +4,11 @@
 
     print(run_python("print(6 * 7)"))
 
-Walls: jail.py, namespaces.py, tree.py, seccomp.py, landlock.py, limits.py. Processes: pool.py -> server.py -> supervisor.py ->
-jail.py -> program.py, and beside it checker.py, which judges. What this machine gives: probe().
+Walls: namespaces.py, tree.py, seccomp.py, landlock.py, limits.py; jail.py puts them up. Processes, each a child of the one before:
+
+    pool.py (yours) -> server.py, supervisor.py -> checker.py, which judges -> jail.py's init -> program.py
+
+What this machine gives: probe().
 """
 
 from evalkit.sandbox.job import Job

@@ -70,11 +70,11 @@ def _exception(name: str, message: str) -> Exception:
     return CandidateError(message)
 
 
-def judge(job: dict[str, Any], texts: dict[str, str], candidate: Candidate) -> dict[str, str]:
-    """The verdict, error and detail of a Result; or {} where the program is gone, and how it ended must tell.
+def judge(job: dict[str, Any], texts: dict[str, str], candidate: Candidate) -> dict[str, Any]:
+    """A Result's verdict, error and detail, and the test's line (from 1, 0 for none) in place of its text, which must not leave here.
 
-    With a function: runs `test`, which defines check(candidate), as HumanEval's do. Helpers that it names come from the prompt's
-    own text before the function, never from the program.
+    {} where the program is gone, and how it ended must tell. With a function, runs `test`, which defines check(candidate), as
+    HumanEval's do; helpers that it names come from the prompt's own text before the function, never from the program.
     """
     function = job["function"]
     try:
@@ -82,9 +82,7 @@ def judge(job: dict[str, Any], texts: dict[str, str], candidate: Candidate) -> d
         if function:
             _run_test(texts, function, candidate)
     except BaseException as error:
-        if candidate.gone:
-            return {}
-        return _verdict_on(error, candidate, texts.get("test", ""), bare=not function)
+        return {} if candidate.gone else _verdict_on(error, candidate, bare=not function)
     # a test that catches everything does not turn an exit into a pass
     return {} if candidate.gone else {"verdict": Verdict.PASSED}
 
@@ -98,14 +96,14 @@ def _run_test(texts: dict[str, str], function: str, candidate: Candidate) -> Non
     names["check"](candidate)
 
 
-def _verdict_on(error: BaseException, candidate: Candidate, test: str, bare: bool) -> dict[str, str]:
+def _verdict_on(error: BaseException, candidate: Candidate, bare: bool) -> dict[str, Any]:
     raised, name = candidate.error
     if error is raised:
         kinds = {"MemoryError": Verdict.MEMORY, "AssertionError": Verdict.FAILED if bare else Verdict.ERROR}
         return {"verdict": kinds.get(name, Verdict.ERROR), "error": name, "detail": str(error)}
     if isinstance(error, AssertionError):
-        return {"verdict": Verdict.FAILED, "error": "AssertionError", "detail": _line(error, test)}
-    return {"verdict": Verdict.ERROR, "error": type(error).__name__, "detail": f"{_line(error, test)}: {error}"[:_DETAIL]}
+        return {"verdict": Verdict.FAILED, "error": "AssertionError", "line": _line(error)}
+    return {"verdict": Verdict.ERROR, "error": type(error).__name__, "detail": str(error)[:_DETAIL], "line": _line(error)}
 
 
 def _before(prompt: str, function: str) -> str:
@@ -113,7 +111,7 @@ def _before(prompt: str, function: str) -> str:
     return prompt[: found.start()] if found else prompt
 
 
-def _line(error: BaseException, test: str) -> str:
-    numbers = [number for frame, number in traceback.walk_tb(error.__traceback__) if frame.f_code.co_filename == "<test>"]
-    lines = test.splitlines()
-    return lines[numbers[-1] - 1].strip()[:_DETAIL] if numbers and numbers[-1] <= len(lines) else "the test"
+def _line(error: BaseException) -> int:
+    """Where in the test it was raised."""
+    lines = [number for frame, number in traceback.walk_tb(error.__traceback__) if frame.f_code.co_filename == "<test>"]
+    return lines[-1] if lines else 0

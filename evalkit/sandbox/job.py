@@ -5,7 +5,7 @@ from typing import Any
 
 from evalkit.sandbox.limits import Limits
 
-MAX_SOURCE = 4 << 20  # characters; larger programs are refused
+MAX_SOURCE = 1 << 20  # characters; larger programs are refused (as JSON they must fit a frame)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,12 @@ from dataclasses import dataclass, fields
 
 from evalkit.errors import EvalkitError
 
+MAX_OUTPUT = 1 << 20  # bytes
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """CPU time decides; the wall clock is there for programs that sleep. Raises EvalkitError for a limit that is not positive."""
+    """CPU time decides; the wall clock is there for programs that sleep. Raises EvalkitError for a limit out of range."""
 
     cpu_seconds: float = 3.0  # of all its processes together
     wall_seconds: float = 20.0
@@ -24,6 +26,8 @@ class Limits:
             value = getattr(self, field.name)
             if not value > 0:
                 raise EvalkitError(f"sandbox limit {field.name} is {value}; pass a number above 0")
+        if self.output_bytes > MAX_OUTPUT:
+            raise EvalkitError(f"sandbox limit output_bytes is {self.output_bytes}; at most {MAX_OUTPUT} are kept")
 
     def apply(self) -> None:
         """Bind this process and what it starts, for good."""

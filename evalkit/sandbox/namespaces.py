@@ -1,9 +1,9 @@
 """Namespaces: a worker's, put up once, and inside it new ones for each program.
 
-    worker   tree.py's file system, this worker's processes only, no network: server, supervisor, checker
+    worker   tree.py's file system, this worker's processes only, no network: server, judge
       jail   for one program: its users, processes, /tmp and network: init -> program
 
-A program sees its init and what it starts itself, nothing of supervisor and checker.
+A program sees its init and what it starts itself, nothing of server and judge.
 """
 
 import os
@@ -47,8 +47,8 @@ def become_nobody() -> None:
 
 
 def _map_ids(uid: int, gid: int) -> None:
-    """One user, one group, under the same numbers."""
-    for file, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
+    """One user and one group, called nobody inside whatever they are outside."""
+    for file, text in (("setgroups", "deny"), ("uid_map", f"{NOBODY} {uid} 1"), ("gid_map", f"{NOBODY} {gid} 1")):
         fd = os.open(f"/proc/self/{file}", os.O_WRONLY)
         try:
             os.write(fd, text.encode())

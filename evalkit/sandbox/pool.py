@@ -34,6 +34,7 @@ main(int(sys.argv[1]))
 """
 # all that a worker knows of the host's environment; the hash seed makes the order of a set the same in every worker
 _ENVIRONMENT = {"LANG": "C.UTF-8", "PYTHONHASHSEED": "0", "PYTHONUTF8": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+_DETAIL = 500  # characters
 _GRACE = 30.0  # seconds past a job's wall clock, or for a worker's start, before a worker counts as lost
 
 
@@ -47,7 +48,13 @@ class Worker:
             python = getattr(sys, "_base_executable", sys.executable)
             command = [python, "-S", "-s", "-P", "-c", _START, str(other.fileno())]
             self._process = subprocess.Popen(
-                command, pass_fds=[other.fileno()], env=_ENVIRONMENT, cwd="/", stdin=subprocess.DEVNULL, start_new_session=True
+                command,
+                pass_fds=[other.fileno()],
+                env=_ENVIRONMENT,
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                start_new_session=True,
             )
         try:
             self.level = Level(self._receive(_GRACE))
@@ -59,19 +66,26 @@ class Worker:
         """Raises wire.Ended or TimeoutError where the worker is lost, EvalkitError where a jail can't be put up."""
         file = os.memfd_create("job")
         try:
-            for frame in job.frames():
-                wire.send(file, frame)
+            try:
+                for frame in job.frames():
+                    wire.send(file, frame)
+            except wire.Malformed as error:
+                raise EvalkitError(f"the test of {job.entry_point!r} is too large: {error}") from None
             os.lseek(file, 0, os.SEEK_SET)
             socket.send_fds(self._socket, [json.dumps(asdict(job.limits)).encode()], [file])
         finally:
             os.close(file)
         fields = self._receive(job.limits.wall_seconds + _GRACE)
         if "broken" in fields:
-            raise EvalkitError(f"the sandbox broke: {fields['broken']}; run `evalkit` again, and report it where it happens twice")
-        return Result(**{**fields, "verdict": Verdict(fields["verdict"])})
+            raise EvalkitError(f"the sandbox broke ({fields['broken']}); is the machine out of memory or of processes?")
+        line = fields.pop("line", 0)
+        detail = ": ".join(filter(None, [*job.test.splitlines()[line - 1 : line], fields.pop("detail", "")])).strip()
+        return Result(**{**fields, "verdict": Verdict(fields["verdict"]), "detail": detail[:_DETAIL]})
 
     def _receive(self, seconds: float) -> dict[str, Any]:
-        if not select.select([self._socket], [], [], seconds)[0]:
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        if not poll.poll(seconds * 1000):
             raise TimeoutError
         frame: dict[str, Any] = wire.receive(self._socket.fileno())
         return frame
@@ -89,6 +103,8 @@ class Worker:
 @cache
 def probe() -> Level:
     """What this machine gives, by trying it. Raises EvalkitError where not even a plain worker runs."""
+    if sys.platform != "linux":
+        raise EvalkitError(f"the sandbox needs Linux, this is {sys.platform}; run evalkit in a Linux virtual machine")
     worker = Worker()
     try:
         result = worker.run(Job("pass"))

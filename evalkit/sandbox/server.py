@@ -13,6 +13,7 @@ import socket
 import sys
 import traceback
 from contextlib import suppress
+from importlib import import_module
 from typing import NoReturn
 
 from evalkit.sandbox import kernel, landlock, namespaces, seccomp, wire
@@ -20,6 +21,8 @@ from evalkit.sandbox.level import Level
 from evalkit.sandbox.limits import Limits
 from evalkit.sandbox.supervisor import HostGone, supervise
 
+# what programs and tests import most, loaded once
+_WARM = ("bisect", "collections", "copy", "datetime", "functools", "heapq", "itertools", "math", "random", "re", "string", "typing")
 _TRIAL_BYTES = 1 << 20
 _LIMITS_BYTES = 4096
 
@@ -27,7 +30,8 @@ _LIMITS_BYTES = 4096
 def main(channel: int) -> NoReturn:
     """Serve jobs from a socket until its other end is closed. The first frame sent is the level: its missing layers."""
     del sys.path[0]  # the host's folder of evalkit: not for programs, and not there in the tree
-    _warm()
+    for module in _WARM:
+        import_module(module)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     missing = {"seccomp": seccomp.missing(), "landlock": "" if landlock.version() else "this kernel has none, or has it switched off"}
     missing = {layer: reason for layer, reason in missing.items() if reason}
@@ -109,17 +113,3 @@ def _serve(channel: int, level: Level) -> NoReturn:
         traceback.print_exc()
     finally:
         os._exit(code)  # the first process of its namespaces: everything there ends with it
-
-
-def _warm() -> None:
-    """What programs and tests import most, loaded once."""
-    import bisect  # noqa: F401
-    import collections  # noqa: F401
-    import copy  # noqa: F401
-    import datetime  # noqa: F401
-    import heapq  # noqa: F401
-    import itertools  # noqa: F401
-    import math  # noqa: F401
-    import random  # noqa: F401
-    import string  # noqa: F401
-    import typing  # noqa: F401

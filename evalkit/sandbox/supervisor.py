@@ -3,7 +3,7 @@
     supervisor (the server) -> judge: reads the job, starts the jail, becomes the checker
                                  -> jail's init -> program
 
-The supervisor reads limits only: no problem's test is ever in the memory that the next program's process is a copy of.
+The supervisor reads limits and verdicts only: no test's text is ever in the memory that the next program's process is a copy of.
 """
 
 import os
@@ -63,6 +63,8 @@ def _scratch(level: Level) -> Iterator[str]:
 def _judge(job: int, limits: Limits, level: Level, scratch: str, verdicts: int, status: int, output: int) -> NoReturn:
     """Start the program, and judge it. What the program's process is a copy of has not read the test yet."""
     try:
+        for target in (1, 2):
+            os.dup2(0, target)  # /dev/null: nothing in here speaks to the host's terminal
         (requests_r, requests), (answers, answers_w) = os.pipe(), os.pipe()
         program = wire.receive(job)
         jail.start(program, limits, level, scratch, jail.Ends(status, output, requests_r, answers_w))
@@ -143,7 +145,7 @@ class _Run:
             if "broken" in frame:
                 return frame
         verdict = self._over or said or self._ended(status.get("code"))
-        if self._cpu > self._limits.cpu_seconds and verdict["verdict"] is not Verdict.TIMEOUT:
+        if self._cpu > self._limits.cpu_seconds and verdict["verdict"] != Verdict.TIMEOUT:
             verdict = self._timeout()  # it was done between two looks
         return {
             **verdict,

@@ -29,8 +29,7 @@ SECRET = ("canary-of-the-", "test")
 PROMPT = 'def twice(x):\n    return x * 2\n\n\ndef double(x):\n    """Twice x."""\n'
 TEST = f"""
 def check(candidate):
-    secret = {"".join(SECRET)!r}
-    assert candidate(21) == 42
+    assert candidate(21) == 42, {"".join(SECRET)!r}
     assert candidate([1]) == [1, 1]
     assert candidate("ab") == "abab"
 """
@@ -130,6 +129,7 @@ def test_hostile(path: Path, pool: Pool, canaries: Canaries, clean: tuple[object
         pytest.skip(f"for {expected['machine']}")
     result = run(pool, canaries.preamble() + path.read_text(), expected.get("test", TEST))
     assert result.verdict == expected["verdict"], result
+    assert result.detail.startswith("assert ") or result.verdict != "failed"
     assert result.error == expected.get("error", result.error), result
     assert expected.get("prints", "") in result.output, result
     assert "ESCAPED" not in result.output, result

@@ -80,7 +80,7 @@ home = pathlib.Path.home()
 assert home == pathlib.Path.cwd() and list(home.iterdir()) == []
 (home / "file").write_text("x")
 assert set(os.environ) == {"HOME", "TMPDIR", "LANG", "PATH"}, os.environ
-assert os.getuid() != 0
+assert os.getuid() == 65534
 assert sorted(filter(str.isdecimal, os.listdir("/proc"))) == ["1", str(os.getpid())]
 assert pathlib.Path("/proc/net/dev").read_text().count(":") <= 1  # lo
 """
@@ -127,6 +127,8 @@ def test_used_time_and_memory_are_reported(one: Pool) -> None:
 def test_limits_are_checked() -> None:
     with pytest.raises(EvalkitError, match="cpu_seconds is 0"):
         Limits(cpu_seconds=0)
+    with pytest.raises(EvalkitError, match="output_bytes is 10000000"):
+        Limits(output_bytes=10**7)
 
 
 @pytest.mark.parametrize(
@@ -271,47 +273,53 @@ def test_below_the_level_it_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     assert require(allow_unsafe=True).name == "no-namespaces"
 
 
-# a user namespace in which no further one can be made: what a hardened machine looks like from inside
-HARDENED = (
-    """
+# root in a user namespace of one user, as in some containers
+NAMESPACE_ROOT = """
 import ctypes, os, sys
 ids = os.getuid(), os.getgid()
 if ctypes.CDLL(None).unshare(0x1000_0000):
     sys.exit("no user namespaces")
 for file, text in (("setgroups", "deny"), ("uid_map", f"0 {ids[0]} 1"), ("gid_map", f"0 {ids[1]} 1")):
     open(f"/proc/self/{file}", "w").write(text)
+"""
+# and no further namespace can be made in it: what a hardened machine looks like from inside
+HARDENED = f"""{NAMESPACE_ROOT}
 open("/proc/sys/user/max_user_namespaces", "w").write("0")
 from evalkit.errors import EvalkitError
 from evalkit.sandbox import Limits, probe, run_python
+from evalkit.sandbox.usage import descendants
 print(probe().name, probe().fix)
 try:
     run_python("pass")
 except EvalkitError as error:
     print(error)
-quick = Limits(cpu_seconds=0.3, wall_seconds=5)
-daemon = """
-    + repr("""
+for program in sys.argv[1:]:
+    result = run_python(program, Limits(cpu_seconds=0.3, wall_seconds=5), allow_unsafe=True)
+    print(result.verdict, result.error, result.output.strip())
+print(len(descendants(os.getpid())))
+"""
+DAEMONS = """
 import os, time
 if os.fork() == 0:
     os.setsid()
     while os.fork() == 0:
         time.sleep(100)
     os._exit(0)
-""")
-    + """
-socket = "import socket; socket.socket()"
-for program in ("print(6 * 7)", "while True: pass", "import os; os.mkdir('here')", "open('/etc/passwd')", socket, daemon):
-    result = run_python(program, quick, allow_unsafe=True)
-    print(result.verdict, result.error, result.output.strip())
-from evalkit.sandbox.usage import descendants
-print(len(descendants(os.getpid())))
 """
-)
+
+
+def test_a_namespaces_root_is_a_user_like_others() -> None:
+    require_safe()
+    script = NAMESPACE_ROOT + "from evalkit.sandbox import run_python\nprint(run_python('import os; print(os.getuid())'))"
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, timeout=60)
+    assert "output='65534\\n'" in done.stdout, done
 
 
 def test_without_namespaces_the_other_walls_stand() -> None:
     require_safe()
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", HARDENED], capture_output=True, text=True, timeout=60)
+    programs = ("print(6 * 7)", "while True: pass", "import os; os.mkdir('here')", "open('/etc/passwd')", "import socket; socket.socket()")
+    programs = (*programs, DAEMONS)
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", HARDENED, *programs], capture_output=True, text=True, timeout=60)
     lines = [line.strip() for line in done.stdout.splitlines()]
     assert done.returncode == 0, done.stderr
     assert lines[0] == "no-namespaces sysctl user.max_user_namespaces=10000"

@@ -3,9 +3,11 @@
 # prints: refused
 import os
 
+from canary import FILE
+
 
 def double(x):
-    for folder in ("/", "/root", "/home", "/var", "/etc", "/sys", "/work", "/mnt"):
+    for folder in (os.path.dirname(FILE), "/var", "/sys", "/mnt", "/boot", "/etc/ssh", "/run", "/srv"):
         try:
             print("ESCAPED", os.listdir(folder))
         except OSError as error:
