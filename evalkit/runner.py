@@ -72,20 +72,20 @@ def run(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
         reporter.say(f"sandbox: {sandbox}")
     samples: dict[str, Sequence[Sample]] = {}
     try:
-        with _interruptible(), reporter.bar("loading model", 100, counted=False) as advance:
-            lm = open_lm(config, lambda done, total: advance(done * 100 // total))
-        record["model"] |= {"fingerprint": lm.fingerprint, "engine": config.engine, **lm.describe()}
-        for name, each in plans.items():
-            with _interruptible():
+        with _interruptible():
+            with reporter.bar("loading model", 100, counted=False) as advance:
+                lm = open_lm(config, lambda done, total: advance(done * 100 // total))
+            record["model"] |= {"fingerprint": lm.fingerprint, "engine": config.engine, **lm.describe()}
+            for name, each in plans.items():
                 known = answer(each, lm, journal, reporter)
                 responses = [[known[request] for request in requests] for requests in each.requests]
                 samples[name] = judge(each.task, each.docs, each.requests, responses, folder, config.allow_unsafe_code, reporter)
-            seconds, computed, shared = journal.spent(str(each.task.protocol))
-            record["tasks"][name] = task_entry(each.task, samples[name], each.n_total) | {
-                "data": each.data,
-                "seconds": round(seconds, 3),
-                "tokens": {"computed": computed, "shared": shared},
-            }
+                seconds, computed, shared = journal.spent(str(each.task.protocol))
+                record["tasks"][name] = task_entry(each.task, samples[name], each.n_total) | {
+                    "data": each.data,
+                    "seconds": round(seconds, 3),
+                    "tokens": {"computed": computed, "shared": shared},
+                }
         record["status"] = "complete"
     except KeyboardInterrupt:
         raise RunIncomplete(f"interrupted; {len(journal)} answers are kept in {folder}, run the same command again to go on") from None
