@@ -249,6 +249,7 @@ class Task(ABC):
     official_sha256: ClassVar[str]  # content hash of the rows of `tables`, as `data verify` computes it
     runs_code: ClassVar[bool] = False  # does scoring run what the model wrote?
     can_sample: ClassVar[bool] = False  # does it know repeats and temperature?
+    given_protocol: ClassVar[str | None] = None  # under which `evalkit score` takes answers as they are; None: it reads none
 
     def __init__(self, protocol: Protocol, sampling: Sampling | None = None):
         self.protocol, self.sampling = protocol, sampling or Sampling()
@@ -273,6 +274,10 @@ class Task(ABC):
     @abstractmethod
     def score(self, doc: Doc, responses: Sequence[Response], ran: Sequence[Ran] = ()) -> Scored:
         """Score the responses to `requests(doc)`; a pure function of them and of what became of `programs`."""
+
+    def read_answers(self, text: str, name: str) -> Mapping[str, Sequence[str]]:
+        """The answers by document id in the text of a file made elsewhere. Raises DataError, with the file's `name`."""
+        raise NotImplementedError
 
     def remark(self) -> str | None:
         """What a reader of this protocol's figures should know, in one line."""

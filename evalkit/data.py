@@ -47,6 +47,10 @@ class _Source:
         """Digest of all that was read so far, whatever the order."""
         return sha256_json(self._read)
 
+    def describe(self) -> dict[str, Any]:
+        """run.json's `data` entry of what was read so far."""
+        return {"source": self.kind, "revision": self.revision, "sha256": self.sha256()}
+
     def _rows(self, table: Table) -> Iterator[dict[str, Any]]:
         raise NotImplementedError
 
@@ -189,13 +193,17 @@ def _csv_rows(text: str, name: str, columns: tuple[str, ...]) -> Iterator[dict[s
 
 def _text_rows(raw: bytes, name: str, columns: tuple[str, ...]) -> Iterator[dict[str, Any]]:
     """The rows of a .csv, .jsonl or .jsonl.gz file. Raises DataError where it is damaged."""
+    return (_csv_rows if name.endswith(".csv") else _jsonl_rows)(decoded(raw, name), name, columns)
+
+
+def decoded(raw: bytes, name: str) -> str:
+    """The text of a file, unpacked where its name ends in .gz. Raises DataError where it is damaged."""
     try:
-        text = (gzip.decompress(raw) if name.endswith(".gz") else raw).decode("utf-8")
+        return (gzip.decompress(raw) if name.endswith(".gz") else raw).decode("utf-8")
     except UnicodeDecodeError as error:
         raise DataError(f"{name} is not UTF-8 text (byte {error.start})") from None
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{name} is not a readable gzip file ({first_line(error)}); it may be truncated") from None
-    return (_csv_rows if name.endswith(".csv") else _jsonl_rows)(text, name, columns)
 
 
 def _jsonl_rows(text: str, name: str, columns: tuple[str, ...]) -> Iterator[dict[str, Any]]:

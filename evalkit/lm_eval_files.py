@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evalkit.api import Generate, Generated, Loglikelihood, Loglikelihoods
+from evalkit.api import Generate, Generated, Loglikelihood, Loglikelihoods, Request
 from evalkit.record import Sample, write_atomically
 
 _FILTERS = {"exact_match_strict": ("exact_match", "strict-match"), "exact_match_flexible": ("exact_match", "flexible-extract")}
@@ -96,10 +96,17 @@ def _rows(samples: Sequence[Sample]) -> Iterator[dict[str, Any]]:
                 "filter": filter_name,
                 "metrics": list(metrics),
                 "doc_hash": _sha256(json.dumps(dict(sample.doc.fields), indent=2, ensure_ascii=False)),
-                "prompt_hash": _sha256(sample.requests[0].context),
+                "prompt_hash": _sha256(_prompt(sample.requests[0])),
                 "target_hash": _sha256(sample.scored.target),
                 **metrics,
             }
+
+
+def _prompt(request: Request) -> str:
+    """The context, or the conversation as JSON: what lm-eval keeps where a server writes the template."""
+    if isinstance(request, Generate) and request.messages:
+        return json.dumps([{"role": role, "content": content} for role, content in request.messages], ensure_ascii=False)
+    return request.context
 
 
 def _arguments(sample: Sample) -> dict[str, Any]:
@@ -109,7 +116,7 @@ def _arguments(sample: Sample) -> dict[str, Any]:
             pairs += [(request.context, continuation) for continuation in request.continuations]
         elif isinstance(request, Generate):
             settings = {"until": list(request.until), "max_gen_toks": request.max_new_tokens, "temperature": request.temperature}
-            pairs.append((request.context, {**settings, "do_sample": request.temperature > 0}))
+            pairs.append((_prompt(request), {**settings, "do_sample": request.temperature > 0}))
     return {f"gen_args_{i}": {"arg_0": a, "arg_1": b} for i, (a, b) in enumerate(pairs)}
 
 

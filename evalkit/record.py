@@ -5,8 +5,10 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +54,23 @@ class Sample:
             "requests": [asdict(r) for r in self.requests],
             "responses": [asdict(r) for r in self.responses],
         }
+
+
+def begin(name: str, model: dict[str, Any], limit: int | None, seed: int, sandbox: str | None) -> dict[str, Any]:
+    """run.json's content before the first figure."""
+    return {
+        "schema": SCHEMA,
+        "name": name,
+        "status": "incomplete",
+        "command": " ".join(["evalkit", *sys.argv[1:]]),
+        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "seconds": 0.0,
+        "limit": limit,
+        "seed": seed,
+        "model": model,
+        "tasks": {},
+        "environment": environment() | ({"sandbox": sandbox} if sandbox else {}),
+    }
 
 
 def task_entry(task: Task, samples: Sequence[Sample], n_total: int) -> dict[str, Any]:

@@ -4,12 +4,10 @@ All input is checked before the model is loaded, all answers are in the journal 
 """
 
 import signal
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,7 @@ from evalkit.journal import Journal, request_key
 from evalkit.lm import open_lm
 from evalkit.lm.base import LM
 from evalkit.progress import Reporter
-from evalkit.record import SCHEMA, Sample, environment, task_entry, write_run
+from evalkit.record import Sample, begin, task_entry, write_run
 from evalkit.registry import resolve_all
 
 
@@ -40,7 +38,7 @@ class Plan:
 
 def run(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
     """Run, resume or re-score; returns run.json's content. Raises EvalkitError (bad input) or RunIncomplete (stopped early)."""
-    started, clock = datetime.now().astimezone().isoformat(timespec="seconds"), time.monotonic()
+    clock = time.monotonic()
     sampling = Sampling(config.repeats, config.temperature, config.seed)
     tasks = resolve_all(config.tasks, sampling)
     plans = {name: plan(task, open_source(config.data_spec), config.limit) for name, task in tasks.items()}
@@ -55,19 +53,7 @@ def run(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
     journal = Journal(folder / "journal.sqlite", fresh=config.fresh)
     if config.fresh:
         (folder / "run.json").unlink(missing_ok=True)
-    record: dict[str, Any] = {
-        "schema": SCHEMA,
-        "name": config.run_name,
-        "status": "incomplete",
-        "command": " ".join(["evalkit", *sys.argv[1:]]),
-        "started": started,
-        "seconds": 0.0,
-        "limit": config.limit,
-        "seed": config.seed,
-        "model": {"spec": config.model_spec},
-        "tasks": {},
-        "environment": environment() | ({"sandbox": sandbox} if sandbox else {}),
-    }
+    record = begin(config.run_name, {"spec": config.model_spec}, config.limit, config.seed, sandbox)
     if sandbox:
         reporter.say(f"sandbox: {sandbox}")
     samples: dict[str, Sequence[Sample]] = {}
@@ -104,8 +90,7 @@ def plan(task: Task, source: FolderSource | HubSource, limit: int | None) -> Pla
     """Load a task's documents and make their requests. Raises DataError."""
     docs = task.load(source)
     chosen = spread(docs, limit)
-    data = {"source": source.kind, "revision": source.revision, "sha256": source.sha256()}
-    return Plan(task, chosen, [task.requests(doc) for doc in chosen], len(docs), data)
+    return Plan(task, chosen, [task.requests(doc) for doc in chosen], len(docs), source.describe())
 
 
 def spread(docs: Sequence[Doc], limit: int | None) -> Sequence[Doc]:

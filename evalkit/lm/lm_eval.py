@@ -19,6 +19,7 @@ from evalkit.config import RunConfig
 from evalkit.data import CACHE
 from evalkit.errors import EvalkitError, first_line, unknown
 from evalkit.lm.base import LM
+from evalkit.lm.native import one_line
 from evalkit.models import Found, find
 
 CHUNK = 64  # requests a call: lm-eval answers a whole call at once, and the journal wants answers as they come
@@ -82,12 +83,20 @@ class LmEvalLM(LM):
             indices = list(same)
             for start in range(0, len(indices), CHUNK):
                 chunk = indices[start : start + CHUNK]
-                texts = self.lm.generate_until(
-                    _instances("generate_until", [(requests[i].context, dict(arguments)) for i in chunk]), disable_tqdm=True
-                )
+                pairs = [(self._prompt(requests[i]), dict(arguments)) for i in chunk]
+                texts = self.lm.generate_until(_instances("generate_until", pairs), disable_tqdm=True)
                 for i, text in zip(chunk, texts, strict=True):
                     count = len(self.lm.tok_encode(text)) if hasattr(self.lm, "tok_encode") else 0
                     yield i, Generated(text, "length" if count >= max_new_tokens else "stop", count)
+
+    def _prompt(self, request: Generate) -> str:
+        """The context, or the conversation as the peer's own chat template writes it."""
+        if not request.messages:
+            return request.context
+        try:
+            return str(self.lm.apply_chat_template([{"role": role, "content": content} for role, content in request.messages]))
+        except Exception as error:  # a class without templates, or a template that refuses: each says it in its own way
+            raise EvalkitError(f"lm-eval's model class cannot write a conversation ({first_line(error)}); use the native engine") from None
 
     def describe(self) -> dict[str, Any]:
         return {"family": None, "parameters": None, "dtype": self.settings["dtype"], "device": self.settings.get("device", "auto")}
@@ -99,16 +108,13 @@ def exported_folder(found: Found) -> Path:
         return found.path
     from moe_lm.checkpoint.read import load, sha256_of
     from moe_lm.checkpoint.write import save
-    from moe_lm.errors import ModelError
     from moe_lm.upcycle import Upcycle, preserve
 
     suffix = "-moe" if found.upcycle else ""
     folder = CACHE / "exported" / f"{found.path.stem}-{sha256_of([found.path])[:12]}{suffix}"
     if not folder.exists():
-        try:
+        with one_line():
             checkpoint = load(found.path)
-        except ModelError as error:
-            raise EvalkitError(str(error)) from None
         model = preserve(checkpoint.model, Upcycle()) if found.upcycle else checkpoint.model
         partial = folder.with_name(f"{folder.name}.{os.getpid()}")
         save(model, checkpoint.tokenizer, partial)

