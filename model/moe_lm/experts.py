@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from moe_lm.tiles import DECODE_ROWS, EXPERT_ROWS, PREFILL_ROWS, linear, pad_rows, tile_rows
+from moe_lm.tiles import columns, pad_rows, row_tiles
 
 ExpertKernel = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 
@@ -31,7 +31,6 @@ def route(router_logits_TE: Tensor, num_experts_per_tok: int, norm_topk_prob: bo
 def reference(x_TD: Tensor, topk_weights_TK: Tensor, topk_ids_TK: Tensor, gate_up_EGD: Tensor, down_EDF: Tensor) -> Tensor:
     """Each expert over its own tokens, then a sum over K in a fixed order, so that no atomics or neighbours enter the result."""
     T, K = topk_ids_TK.shape
-    tile = EXPERT_ROWS if tile_rows(T) == PREFILL_ROWS else DECODE_ROWS
     slots_ND = x_TD.new_empty(T * K, x_TD.shape[1])  # N = T * K: one row for each (token, expert) pair
     order_N = torch.argsort(topk_ids_TK.flatten(), stable=True)
     counts = torch.bincount(topk_ids_TK.flatten(), minlength=gate_up_EGD.shape[0]).tolist()
@@ -39,15 +38,19 @@ def reference(x_TD: Tensor, topk_weights_TK: Tensor, topk_ids_TK: Tensor, gate_u
     for expert, count in enumerate(counts):
         if count:
             rows = order_N[start : start + count]
-            x_ND = pad_rows(x_TD[rows // K], tile)
-            gate, up = linear(x_ND, gate_up_EGD[expert], None, tile).chunk(2, dim=-1)
-            slots_ND[rows] = linear(F.silu(gate) * up, down_EDF[expert], None, tile)[:count]
+            x_ND = pad_rows(x_TD[rows // K])
+            slots_ND[rows] = torch.cat([_expert(x.t(), gate_up_EGD[expert], down_EDF[expert]).t() for x in row_tiles(x_ND)])[:count]
             start += count
     weighted_TKD = slots_ND.view(T, K, x_TD.shape[1]) * topk_weights_TK.to(x_TD.dtype)[:, :, None]
     out_TD = weighted_TKD[:, 0]
     for k in range(1, K):
         out_TD = out_TD + weighted_TKD[:, k]
     return out_TD
+
+
+def _expert(x_DN: Tensor, gate_up_GD: Tensor, down_DF: Tensor) -> Tensor:
+    gate_FN, up_FN = columns(gate_up_GD, x_DN).chunk(2)
+    return columns(down_DF, F.silu(gate_FN).mul_(up_FN))
 
 
 KERNELS: dict[str, ExpertKernel] = {"reference": reference}

@@ -12,24 +12,28 @@ from moe_lm.batch import KVCache, decode_step, forward
 from moe_lm.errors import ModelError
 from moe_lm.model import Decoder
 from moe_lm.prefix_walk import Caches, take, walk
-from moe_lm.tiles import DECODE_ROWS
 from moe_lm.usage import Usage
 
 
 @dataclass(frozen=True, slots=True)
 class GenerateRequest:
-    """A prompt (token ids, not empty), the strings that end it, and how to choose tokens (temperature 0: greedy)."""
+    """A prompt (token ids, not empty), the strings that end it, and how to choose tokens (temperature 0: greedy).
+
+    `on_text` is given the text so far after each token that does not end the answer; where it returns False, the answer ends there.
+    """
 
     prompt: Sequence[int]
     until: Sequence[str] = ()
     max_new_tokens: int = 256
     temperature: float = 0.0
     seed: int = 0
+    ignore_eos: bool = False  # go on to max_new_tokens, whatever the model says: for measuring speed
+    on_text: Callable[[str], bool] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """The text before the first stop string, the generated ids, and why it ended: "stop", "eos" or "length"."""
+    """The text before the first stop string, the generated ids, and why it ended: "stop", "eos", "length" or "cancelled"."""
 
     text: str
     tokens: list[int]
@@ -151,21 +155,25 @@ class Generator:
 
     @torch.inference_mode()
     def _logits(self, hidden_ND: Tensor) -> Tensor:
-        return self.model.logits(hidden_ND, DECODE_ROWS)
+        return self.model.logits(hidden_ND)
 
     def _advance(self, sequence: _Running, logits_V: Tensor) -> Generation | None:
         """Choose the next token; a Generation once the sequence has ended."""
         request = sequence.request
         token = _choose(logits_V, request.temperature, sequence.rng)
-        if token in self.stop_ids:
+        if token in self.stop_ids and not request.ignore_eos:
             return Generation(self.decode(sequence.tokens), sequence.tokens, "eos")
         sequence.tokens.append(token)
-        text = self.decode(sequence.tokens)
+        # the whole text again: a token may end a letter that others began; not where nobody reads it
+        at_end = len(sequence.tokens) == request.max_new_tokens
+        text = self.decode(sequence.tokens) if at_end or request.until or request.on_text else ""
         cuts = [at for stop in request.until if (at := text.find(stop)) >= 0]
         if cuts:
             return Generation(text[: min(cuts)], sequence.tokens, "stop")
-        if len(sequence.tokens) == request.max_new_tokens:
+        if at_end:
             return Generation(text, sequence.tokens, "length")
+        if request.on_text and not request.on_text(text):
+            return Generation(text, sequence.tokens, "cancelled")
         return None
 
 

@@ -16,14 +16,14 @@ from torch import Tensor, nn
 
 from moe_lm.config import ModelConfig, MoEConfig
 from moe_lm.experts import KERNELS, route
-from moe_lm.tiles import linear, pad_rows, row_tiles, tile_rows
+from moe_lm.tiles import columns, linear, pad_rows, row_tiles
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]  # (layer, q_THd, k_TJd, v_TJd) -> out_THd
 
 
 class Linear(nn.Linear):
     def forward(self, x_TD: Tensor) -> Tensor:
-        return linear(x_TD, self.weight, self.bias, tile_rows(len(x_TD)))
+        return linear(x_TD, self.weight, self.bias)
 
     def reset_parameters(self) -> None:
         """Leave the memory untouched: a checkpoint fills it. (Building on torch's meta device costs 2 s of imports.)"""
@@ -90,8 +90,12 @@ class FFN(nn.Module):
         self.down_proj = Linear(intermediate_size, hidden_size, bias=False)
 
     def forward(self, x_TD: Tensor) -> Tensor:
-        # tile by tile and in place: what lies between the products stays in the CPU's cache
-        return torch.cat([self.down_proj(self.act(self.gate_proj(x)).mul_(self.up_proj(x))) for x in row_tiles(x_TD)])
+        # tile by tile, by columns and in place: what lies between the products stays in the CPU's cache, and is never turned
+        out = torch.empty_like(x_TD)
+        for x, y in zip(row_tiles(x_TD), row_tiles(out), strict=True):
+            h_FN = self.act(columns(self.gate_proj.weight, x.t())).mul_(columns(self.up_proj.weight, x.t()))
+            y.copy_(columns(self.down_proj.weight, h_FN).t())
+        return out
 
 
 class Experts(nn.Module):
@@ -160,7 +164,7 @@ class Decoder(nn.Module):
     def forward(self, tokens_T: Tensor, positions_T: Tensor, attend: Attend, wanted_P: Tensor) -> Tensor:
         """[T] ids and positions -> [P, D] hidden states after the final norm, of the rows `wanted_P`.
 
-        T and P are multiples of one tile (`moe_lm.tiles`).
+        T and P are multiples of `tiles.ROWS`.
         """
         cos_Tr, sin_Tr = self._rotation(positions_T)
         x_TD = self.embed(tokens_T)
@@ -171,10 +175,9 @@ class Decoder(nn.Module):
             x_TD = layer(x_TD, cos_Tr, sin_Tr, attend)
         return self.norm(last(x_TD, cos_Tr, sin_Tr, attend, wanted_P))
 
-    def logits(self, hidden_TD: Tensor, tile: int) -> Tensor:
+    def logits(self, hidden_TD: Tensor) -> Tensor:
         """[T, D] -> [T, V] in float32: in bf16 near-ties between answer letters would go to the earlier letter."""
-        T = len(hidden_TD)
-        return linear(pad_rows(hidden_TD, tile), self.lm_head.weight, None, tile)[:T].float()
+        return self.lm_head(pad_rows(hidden_TD))[: len(hidden_TD)].float()
 
     def _rotation(self, positions_T: Tensor) -> tuple[Tensor, Tensor]:
         half = torch.arange(0, self.config.head_dim, 2, device=positions_T.device, dtype=torch.float32)

@@ -15,7 +15,7 @@ from moe_lm.batch import forward
 from moe_lm.errors import ModelError
 from moe_lm.model import Decoder
 from moe_lm.prefix_walk import Caches, Piece, walk
-from moe_lm.tiles import HEAD_ROWS
+from moe_lm.tiles import MAX_ROWS
 from moe_lm.usage import Usage
 
 
@@ -105,8 +105,8 @@ class Scorer:
         self.usage.computed += first
         hidden_PD = forward(self.model, [(piece.tokens, piece.past) for piece in pieces], list(at))
         groups = iter(at.values())
-        for some_PD in hidden_PD.split(HEAD_ROWS):
-            logits_PV = self.model.logits(some_PD, HEAD_ROWS)
+        for some_PD in hidden_PD.split(MAX_ROWS):
+            logits_PV = self.model.logits(some_PD)
             for logits_V, logsumexp, argmax in zip(logits_PV, logits_PV.logsumexp(-1), logits_PV.argmax(-1).tolist(), strict=True):
                 group = next(groups)
                 logprobs = (logits_V[[w.token for w in group]] - logsumexp).tolist()

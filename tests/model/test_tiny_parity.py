@@ -13,7 +13,6 @@ from moe_lm.batch import KVCache, Leaf, decode_step, forward
 from moe_lm.checkpoint.read import load
 from moe_lm.checkpoint.write import save
 from moe_lm.generator import GenerateRequest, Generator
-from moe_lm.tiles import DECODE_ROWS, HEAD_ROWS
 
 SHAPE = {
     "vocab_size": VOCAB,
@@ -160,7 +159,7 @@ def test_after_a_cached_prefix(pair, prefix_length):
     some = forward(ours, [(sequence, Leaf(None))], [109, 3, 40])
     assert torch.equal(some, whole[[109, 3, 40]])
     with torch.inference_mode():
-        assert relative_diff(ours.logits(whole, HEAD_ROWS), their_logits(theirs, sequence)) <= 1e-5
+        assert relative_diff(ours.logits(whole), their_logits(theirs, sequence)) <= 1e-5
 
 
 def test_one_token_at_a_time(pair):
@@ -169,7 +168,7 @@ def test_one_token_at_a_time(pair):
     cache = KVCache.like(ours, len(sequence))
     steps = [decode_step(ours, [(token, cache)]) for token in sequence]
     with torch.inference_mode():
-        assert relative_diff(ours.logits(torch.cat(steps), DECODE_ROWS), their_logits(theirs, sequence)) <= 1e-5
+        assert relative_diff(ours.logits(torch.cat(steps)), their_logits(theirs, sequence)) <= 1e-5
 
 
 def test_decoding_several_after_prefixes_of_unequal_lengths(pair):
@@ -179,7 +178,7 @@ def test_decoding_several_after_prefixes_of_unequal_lengths(pair):
     forward(ours, [(sequence[:-1], cache) for sequence, cache in zip(sequences, caches, strict=True)], ())
     hidden = decode_step(ours, [(sequence[-1], cache) for sequence, cache in zip(sequences, caches, strict=True)])
     with torch.inference_mode():
-        found = ours.logits(hidden, DECODE_ROWS)
+        found = ours.logits(hidden)
     expected = torch.stack([their_logits(theirs, sequence)[-1] for sequence in sequences])
     assert relative_diff(found, expected) <= 1e-5
 

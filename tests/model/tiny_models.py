@@ -6,7 +6,6 @@ import torch
 from moe_lm.batch import Leaf, forward
 from moe_lm.config import FAMILIES, ModelConfig, MoEConfig
 from moe_lm.model import Decoder
-from moe_lm.tiles import HEAD_ROWS
 from moe_lm.tokenizer import Tokenizer
 
 VOCAB = 97
@@ -83,7 +82,7 @@ def logits(model, *sequences):
     """moe_lm's logits [T, V] at every position of each sequence, all of them in one batch."""
     hidden = run_all(model, [(sequence, Leaf(None)) for sequence in sequences])
     with torch.inference_mode():
-        found = [model.logits(h, HEAD_ROWS) for h in hidden]
+        found = [model.logits(h) for h in hidden]
     return found if len(found) > 1 else found[0]
 
 

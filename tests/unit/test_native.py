@@ -12,7 +12,6 @@ from evalkit.errors import EvalkitError
 from evalkit.lm import open_lm
 from evalkit.lm.native import NativeLM
 from moe_lm.batch import Leaf, forward
-from moe_lm.tiles import HEAD_ROWS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -40,7 +39,7 @@ def test_rolling_scores_every_token_once(lm: NativeLM, monkeypatch: pytest.Monke
             begin = max(0, end - size - 1)
             with torch.inference_mode():
                 hidden = forward(lm.model, [(ids[begin : end - 1], Leaf(None))], range(end - 1 - begin))
-                logits = lm.model.logits(hidden, HEAD_ROWS)
+                logits = lm.model.logits(hidden)
             logprobs = logits.log_softmax(-1)
             expected += sum(float(logprobs[position - begin - 1, ids[position]]) for position in range(start, end))
         assert found[i] == pytest.approx(expected, abs=1e-4)
