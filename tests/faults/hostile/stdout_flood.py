@@ -1,5 +1,6 @@
 # tries: to print 10^9 bytes
 # verdict: failed
+# cpu: 20
 import os
 
 
