@@ -6,7 +6,7 @@ Runs are paired on task and protocol, document and prompt; whatever differs is r
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +42,17 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class TaskAnswers:
-    """One task of a run. `protocol`: all that must agree, by name; `answers` by document id."""
+    """One task of a run, or one set of a suite. `protocol`: all that must agree, by name; `answers` by document id.
+
+    `tokenize`: of BLEU, sacrebleu's tokenizer by group, where that is not its default.
+    """
 
     name: str
     protocol: Mapping[str, str]
     metric: str
     averaging: str
     answers: Mapping[str, Answer]
+    tokenize: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,7 @@ class Pairs:
     ids: tuple[str, ...]
     base: tuple[Answer, ...]
     cand: tuple[Answer, ...]
+    tokenize: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def identical(self) -> bool:
@@ -91,7 +96,7 @@ def read_answers(path: str, tasks: Sequence[str] = (), metric: str | None = None
         raise EvalkitError(f"{path}: no such run; give a run's folder, a run.json, or an lm-eval results folder")
     ours = (place / "run.json").exists() if place.is_dir() else not place.name.startswith("results")
     run = _read_ours(place, tasks, metric, cluster) if ours else read_results(find_results(place), path, tasks, metric, cluster)
-    if missing := [task for task in tasks if task not in run.tasks]:
+    if missing := [task for task in tasks if task not in {*run.tasks, *(name.partition("/")[0] for name in run.tasks)}]:
         raise unknown(f"task in {path}:", missing[0], run.tasks)
     if not run.tasks:
         raise EvalkitError(f"{path} holds no finished task")
@@ -105,22 +110,36 @@ def _read_ours(place: Path, wanted: Sequence[str], metric: str | None, cluster: 
     folder = place if place.is_dir() else place.parent
     tasks = {}
     for key, entry in record["tasks"].items():
-        if wanted and key not in wanted:
+        parts = {name: part for name, part in _parts(key, entry, metric).items() if not wanted or key in wanted or name in wanted}
+        if not parts:
             continue
-        chosen = metric or entry["headline"]
-        if chosen not in entry["metrics"]:
-            raise unknown(f"metric of {key}", chosen, entry["metrics"])
-        found: dict[str, list[Answer]] = {}
+        found: dict[str, dict[str, list[Answer]]] = {name: {} for name in parts}
         for row in read_rows(folder / "samples" / f"{key}.jsonl"):
             try:
-                found.setdefault(row["doc_id"], []).append(_our_answer(row, chosen, cluster))
+                for name, (chosen, set_) in parts.items():
+                    if not set_ or row["group"].partition(":")[0] == set_:
+                        found[name].setdefault(row["doc_id"], []).append(_our_answer(row, chosen, cluster))
             except (KeyError, TypeError, IndexError) as error:
                 raise EvalkitError(f"{place}: a sample of {key} can't be read ({error!r}); run it again") from None
-        if not found:
-            raise EvalkitError(f"{place} has no samples of {key}; run it again")
-        protocol = {"protocol": f"{key.partition('@')[0]}@{entry['protocol']}", "settings": entry["protocol_sha256"]}
-        tasks[key] = TaskAnswers(key, protocol, chosen, entry["averaging"], {doc: merge(repeats) for doc, repeats in found.items()})
+        tokenize = {cell["name"]: cell["tokenize"] for cell in entry.get("cells", ()) if cell["tokenize"]}
+        for name, (chosen, _) in parts.items():
+            if not found[name]:
+                raise EvalkitError(f"{place} has no samples of {name}; run it again")
+            protocol = {"protocol": f"{name.partition('@')[0]}@{entry['protocol']}", "settings": entry["protocol_sha256"]}
+            merged = {doc: merge(repeats) for doc, repeats in found[name].items()}
+            tasks[name] = TaskAnswers(name, protocol, chosen, entry["averaging"], merged, tokenize)
     return RunAnswers(str(place), "evalkit", record["model"]["spec"], tasks)
+
+
+def _parts(key: str, entry: Mapping[str, Any], metric: str | None) -> dict[str, tuple[str, str]]:
+    """What is compared of a task, by name: the metric, and the set whose documents it is of ("": all). A suite is compared set by set."""
+    measured = [cell for cell in entry.get("cells", ()) if cell["name"] in entry.get("subjects", {})]
+    if measured:
+        return {f"{key}/{cell['set']}": (cell["metric"], cell["set"]) for cell in measured if metric in (None, cell["metric"])}
+    chosen = metric or entry["headline"]
+    if chosen not in entry["metrics"]:
+        raise unknown(f"metric of {key}", chosen, entry["metrics"])
+    return {key: (chosen, "")}
 
 
 def _our_answer(row: Mapping[str, Any], metric: str, cluster: str | None) -> Answer:
@@ -224,13 +243,13 @@ def _pair(base: TaskAnswers, cand: TaskAnswers) -> Pairs:
         what = f"{extra:,} documents are only in BASE, {lacking:,} only in CAND"
         raise EvalkitError(f"not comparable: {name}: {what}; run both with the same --data and --limit")
     pairs = [(doc, answer, cand.answers[doc]) for doc, answer in base.answers.items()]
-    for what, field, fix in (
+    for what, attribute, fix in (
         ("data", "doc_hash", "run both on the same --data"),
         ("prompts", "prompt_hash", "run both with the same protocol, shots, chat template and seed"),
     ):
-        if differ := [doc for doc, a, b in pairs if getattr(a, field) != getattr(b, field)]:
+        if differ := [doc for doc, a, b in pairs if getattr(a, attribute) != getattr(b, attribute)]:
             count = f"{len(differ):,} of {len(pairs):,} documents"
             raise EvalkitError(f"not comparable: {name}: the {what} of {count} differ (first: {differ[0]}); {fix}")
     ids, first, second = zip(*pairs, strict=True)
     protocol = base.protocol.get("protocol", name)
-    return Pairs(name, base.metric, protocol, base.averaging, ids, first, second)
+    return Pairs(name, base.metric, protocol, base.averaging, ids, first, second, base.tokenize)

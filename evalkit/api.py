@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 from typing import Protocol as Interface
 
-from evalkit.errors import DataError
+from evalkit.errors import DataError, MissingData
 
 __all__ = [
+    "Cell",
     "DataError",
     "DataSource",
     "Doc",
@@ -23,6 +24,7 @@ __all__ = [
     "HubTable",
     "Loglikelihood",
     "Loglikelihoods",
+    "MissingData",
     "PackageTable",
     "Protocol",
     "Ran",
@@ -113,7 +115,7 @@ Response = Loglikelihoods | Generated
 
 @dataclass(frozen=True, slots=True)
 class HubTable:
-    """The same rows on the Hugging Face hub: a parquet file of a dataset repository at a pinned commit."""
+    """The same rows on the Hugging Face hub: a file of a dataset repository at a pinned commit, parquet or of the table's own layout."""
 
     repo: str
     revision: str
@@ -132,24 +134,29 @@ class PackageTable:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows of a benchmark: a header-less .csv, a .jsonl or a .jsonl.gz file in the data folder, or what `hub` names."""
+    """Rows of a benchmark: a header-less .csv, a .jsonl or a .jsonl.gz file in the data folder, or what `hub` names.
+
+    `layout`, for all other files: "json" (a list), "lines" (one column), "tsv", "tsv-header", or "tsv-quoted" (header, CSV's quotes).
+    """
 
     path: str
     columns: tuple[str, ...]
-    hub: HubTable | PackageTable
+    hub: "HubTable | PackageTable | TextFile"  # a TextFile: the same file at a pinned address
+    layout: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class TextFile:
     """A text that belongs to a protocol (worked examples): in the data folder, or at a pinned address with its sha256.
 
-    `render` makes the text out of the file at the address, where that is not the text itself.
+    `render` makes the text out of the file at the address, where that is not the text itself; `of_text`: the sha256 is the text's.
     """
 
     path: str
     url: str
     sha256: str
     render: Callable[[bytes], str] = bytes.decode
+    of_text: bool = False
 
 
 class DataSource(Interface):
@@ -194,20 +201,24 @@ class Ran:
 class Doc:
     """One item of a benchmark. `id` is stable across sources and limits; `group` is its subject or language.
 
-    `prefix` is what its prompts begin with: header and shots.
+    `prefix` is what its prompts begin with: header and shots. `cluster` names what it shares with others (a passage), "" for nothing.
     """
 
     id: str
     group: str
     fields: Mapping[str, Any]
     prefix: str = ""
+    cluster: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """What scoring one doc's responses gave: a number a metric, what was extracted, and what would have been right."""
+    """What scoring one doc's responses gave: a number a metric, what was extracted, and what would have been right.
 
-    metrics: Mapping[str, float]
+    A corpus metric (BLEU) has no number a doc: its value is (references, hypothesis).
+    """
+
+    metrics: Mapping[str, Any]
     extracted: str
     target: str
     extraction_failed: bool = False
@@ -238,8 +249,20 @@ class Protocol:
         return f"{self.task}@{self.name}"
 
 
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One cell of a suite: the documents whose group is `name`. `metric` is "acc" or the like, or "bleu" with sacrebleu's `tokenize`."""
+
+    name: str
+    set: str
+    language: str
+    category: str
+    metric: str
+    tokenize: str = ""
+
+
 class Task(ABC):
-    """One benchmark under one protocol."""
+    """One benchmark under one protocol; `part` names a part of it, where it has such."""
 
     name: ClassVar[str]
     protocols: ClassVar[Mapping[str, Protocol]]
@@ -249,10 +272,20 @@ class Task(ABC):
     official_sha256: ClassVar[str]  # content hash of the rows of `tables`, as `data verify` computes it
     runs_code: ClassVar[bool] = False  # does scoring run what the model wrote?
     can_sample: ClassVar[bool] = False  # does it know repeats and temperature?
+    judge_prompts: ClassVar[TextFile | None] = None  # of a task that a judge scores (`evalkit judge`), not `score`
     given_protocol: ClassVar[str | None] = None  # under which `evalkit score` takes answers as they are; None: it reads none
 
-    def __init__(self, protocol: Protocol, sampling: Sampling | None = None):
-        self.protocol, self.sampling = protocol, sampling or Sampling()
+    limit_each_group: ClassVar[bool] = False  # is --limit N a group, not a task?
+    part_of: ClassVar[str] = ""  # the suite whose data it shares: named on its own, or not at all
+    incomplete: Mapping[str, str] = {}  # cells that `load` found no data for, or not all of it, and why
+
+    def __init__(self, protocol: Protocol, sampling: Sampling | None = None, part: str = ""):
+        self.protocol, self.sampling, self.part = protocol, sampling or Sampling(), part
+
+    @classmethod
+    def parts(cls) -> Sequence[str]:
+        """What may follow the task's name and a colon (`belebele:th`)."""
+        return ()
 
     @classmethod
     @abstractmethod
@@ -267,13 +300,20 @@ class Task(ABC):
     def requests(self, doc: Doc) -> Sequence[Request]:
         """The requests that this document takes; a pure function of the document and the protocol."""
 
+    def follow_up(self, doc: Doc, responses: Sequence[Response]) -> Sequence[Request]:
+        """What is asked next, once all that was asked before is answered (`responses`, in order); empty where nothing more is."""
+        return ()
+
     def programs(self, doc: Doc, responses: Sequence[Response]) -> Sequence[FunctionCheck]:
         """The programs that decide about the responses to `requests(doc)`."""
         return ()
 
     @abstractmethod
     def score(self, doc: Doc, responses: Sequence[Response], ran: Sequence[Ran] = ()) -> Scored:
-        """Score the responses to `requests(doc)`; a pure function of them and of what became of `programs`."""
+        """Score the responses to `requests(doc)` and what followed; a pure function of them and of what became of `programs`.
+
+        No metrics: the document is not scored yet, a judge will.
+        """
 
     def read_answers(self, text: str, name: str) -> Mapping[str, Sequence[str]]:
         """The answers by document id in the text of a file made elsewhere. Raises DataError, with the file's `name`."""
@@ -281,6 +321,15 @@ class Task(ABC):
 
     def remark(self) -> str | None:
         """What a reader of this protocol's figures should know, in one line."""
+        return None
+
+    def cells(self) -> Sequence[Cell]:
+        """The cells of a suite, in order: its figure is the mean of its categories, and theirs of their cells. () for all other tasks."""
+        return ()
+
+    @classmethod
+    def check_cells(cls, source: DataSource) -> tuple[str, str, int] | None:
+        """Of a suite: the state of its data in one line, details, and how many documents there are; None for all other tasks."""
         return None
 
     def category(self, group: str) -> str | None:

@@ -1,7 +1,6 @@
 """`evalkit compare BASE CAND`: what changed between two runs, task by task, with its uncertainty, and which documents flipped."""
 
 import json
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -15,7 +14,8 @@ from rich.text import Text
 from evalkit.answers import Pairs, RunAnswers, align, read_answers
 from evalkit.errors import EvalkitError
 from evalkit.paired import Difference, bootstrap, holm, mean_of, paired
-from evalkit.report.table import markdown_table
+from evalkit.progress import console as standard_output
+from evalkit.report.markdown import markdown_table, md
 
 SCHEMA = 1
 EXAMPLES = 5  # flipped documents shown a task
@@ -82,12 +82,14 @@ def difference(pairs: Pairs) -> Difference:
     numbers = [[s for s in run if isinstance(s, float)] for run in scores]
     if all(len(some) == len(pairs.ids) for some in numbers):
         return paired(numbers[0], numbers[1], clusters, [a.group for a in pairs.base] if pairs.averaging == "macro" else [])
-    from evalkit.bleu import corpus_bleu, sentence_counts
+    from evalkit.bleu import grouped_counts, mean_bleu
 
     texts = [[s for s in run if isinstance(s, tuple)] for run in scores]
     if not all(len(some) == len(pairs.ids) for some in texts):
         raise EvalkitError(f"not comparable: {pairs.task}: {pairs.metric} is a number for some documents and texts for others")
-    return bootstrap(sentence_counts(texts[0]), sentence_counts(texts[1]), corpus_bleu, clusters)
+    groups = [answer.group if pairs.tokenize else "" for answer in pairs.base]
+    before, after = (grouped_counts(some, groups, pairs.tokenize) for some in texts)
+    return bootstrap(before, after, mean_bleu, clusters)
 
 
 def _change(pairs: Pairs, i: int) -> float:
@@ -167,9 +169,7 @@ def _flip_lines(task: TaskComparison) -> list[str]:
 
 def show(found: Comparison) -> None:
     """Print the comparison; wide in pipes, so that no figure is cut."""
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=160)
+    console = standard_output()
     print_table(console, f"base: {one_line(found.base.model)}, candidate: {one_line(found.cand.model)}", HEAD, _rows(found))
 
     def say(text: str) -> None:
@@ -213,11 +213,6 @@ def to_markdown(found: Comparison) -> str:
             head = ("document", "prompt ends", "right", "base", "candidate")
             parts.append(markdown_table(head, [[md(one_line(cell)) for cell in row] for row in cells]))
     return "\n".join(parts)
-
-
-def md(text: str) -> str:
-    """Text that markdown shows as it is: no links, tags, emphasis or mentions (bars are markdown_table's)."""
-    return re.sub(r"[\\`*_\[\]<>#&~]|(?<!\w)@", r"\\\g<0>", text)
 
 
 def as_json(found: Comparison) -> dict[str, Any]:

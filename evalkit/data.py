@@ -11,13 +11,15 @@ import importlib.util
 import io
 import json
 import os
+import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from evalkit.api import HubTable, PackageTable, Table, TextFile, sha256_json
-from evalkit.errors import DataError, EvalkitError, first_line
+from evalkit.errors import DataError, EvalkitError, MissingData, first_line
+from evalkit.layouts import LAYOUTS
 
 CACHE = Path(os.environ.get("EVALKIT_CACHE", "~/.cache/evalkit")).expanduser()
 
@@ -77,7 +79,7 @@ class FolderSource(_Source):
         try:
             return (self.folder / path).read_bytes()
         except FileNotFoundError:
-            raise DataError(f"{self._name(path)} is missing; {hint}") from None
+            raise MissingData(f"{self._name(path)} is missing; {hint}") from None
         except OSError as error:
             raise DataError(f"cannot read {self._name(path)}: {error.strerror}") from None
 
@@ -86,7 +88,7 @@ class FolderSource(_Source):
         if path.endswith(".gz") and not (self.folder / path).exists() and (self.folder / path[:-3]).exists():
             path = path[:-3]  # unpacked, as in the bundled sample
         raw = self._bytes(path, "pass --data a folder that holds it, or --data hub")
-        return _text_rows(raw, self._name(path), table.columns)
+        return _text_rows(raw, self._name(path), table.columns, table.layout)
 
     def _text(self, file: TextFile) -> str:
         hint = f"`evalkit data fetch --data {self.folder}` writes it (from {file.url})"
@@ -110,31 +112,44 @@ class HubSource(_Source):
     def _rows(self, table: Table) -> Iterator[dict[str, Any]]:
         hub = table.hub
         if isinstance(hub, PackageTable):
-            self.revision = hub.requirement
+            self._came_from(hub.requirement)
             return _text_rows(_package_file(hub), f"{hub.requirement} {hub.file}", table.columns)
-        return self._parquet_rows(hub)
+        if isinstance(hub, TextFile):
+            self._came_from(re.sub(r"^https://raw\.githubusercontent\.com/([^/]+/[^/]+)/([0-9a-f]{40})/.*", r"\1@\2", hub.url))
+            return _text_rows(fetch(hub), hub.url, table.columns, table.layout)
+        return self._hub_rows(hub, table)
 
-    def _parquet_rows(self, hub: HubTable) -> Iterator[dict[str, Any]]:
+    def _hub_rows(self, hub: HubTable, table: Table) -> Iterator[dict[str, Any]]:
         import pyarrow.parquet
         from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
         try:
             path = hf_hub_download(hub.repo, hub.file, repo_type="dataset", revision=hub.revision)
-            rows = pyarrow.parquet.read_table(path).to_pylist()
+            raw = None if hub.file.endswith(".parquet") else Path(path).read_bytes()
+            rows = pyarrow.parquet.read_table(path).to_pylist() if raw is None else []
         except (HfHubHTTPError, LocalEntryNotFoundError, OSError, pyarrow.ArrowException) as error:
             raise DataError(
                 f"cannot fetch {hub.file} of {hub.repo}@{hub.revision[:12]} from the hub ({first_line(error)}); try again, or --data DIR"
             ) from None
-        self.revision = hub.revision
+        # a branch's name pins nothing: the record says the commit that came
+        pinned = re.fullmatch("[0-9a-f]{40}", hub.revision)
+        self._came_from(hub.revision if pinned else Path(path).parts[-1 - len(Path(hub.file).parts)])
+        if raw is not None:
+            rows = list(_text_rows(raw, f"{hub.repo} {hub.file}", table.columns, table.layout))
         for number, row in enumerate(rows):
             try:
                 yield dict(hub.convert(row))
-            except (KeyError, IndexError, TypeError) as error:
+            except (KeyError, IndexError, TypeError, ValueError) as error:
                 raise DataError(f"{hub.repo} {hub.file} row {number}: unexpected columns ({error!r})") from None
 
     def _text(self, file: TextFile) -> str:
         return file.render(fetch(file))
+
+    def _came_from(self, revision: str) -> None:
+        """A task may read from several places: the record names each once."""
+        known = self.revision.split(", ") if self.revision else []
+        self.revision = ", ".join(dict.fromkeys([*known, revision]))
 
 
 def _package_file(table: PackageTable) -> bytes:
@@ -151,20 +166,30 @@ def fetch(file: TextFile) -> bytes:
     import urllib.request  # slow to import, and rarely needed
 
     cached = CACHE / "files" / file.sha256
-    if cached.exists() and (data := cached.read_bytes()) and hashlib.sha256(data).hexdigest() == file.sha256:
+    if cached.exists() and (data := cached.read_bytes()) and _digest(file, data) == file.sha256:
         return data
     try:
         with urllib.request.urlopen(file.url, timeout=30) as response:
             data = response.read()
     except OSError as error:
         raise DataError(f"cannot fetch {file.url}: {error}; put {file.path} into a folder and pass --data DIR") from None
-    if (found := hashlib.sha256(data).hexdigest()) != file.sha256:
+    if (found := _digest(file, data)) != file.sha256:
         raise DataError(f"{file.url} has sha256 {found}, expected {file.sha256}; the file changed upstream, nothing was kept")
     cached.parent.mkdir(parents=True, exist_ok=True)
     partial = cached.with_suffix(f".{os.getpid()}")
     partial.write_bytes(data)
     partial.rename(cached)
     return data
+
+
+def _digest(file: TextFile, data: bytes) -> str:
+    """The sha256 that `file.sha256` is to be. Raises DataError where no text can be made of the file."""
+    if not file.of_text:
+        return hashlib.sha256(data).hexdigest()
+    try:
+        return hashlib.sha256(file.render(data).encode()).hexdigest()
+    except (ValueError, KeyError, SyntaxError) as error:
+        raise DataError(f"{file.url} can't be read ({first_line(error)}); the file changed upstream, nothing was kept") from None
 
 
 def open_source(spec: str) -> FolderSource | HubSource:
@@ -180,8 +205,8 @@ def open_source(spec: str) -> FolderSource | HubSource:
 
 
 def _csv_rows(text: str, name: str, columns: tuple[str, ...]) -> Iterator[dict[str, Any]]:
-    # every cell is text: "None", "NA" and "null" are answers, not missing values
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    # every cell is text: "None", "NA" and "null" are answers, not missing values; a byte order mark would hide the first cell's quotes
+    reader = csv.reader(io.StringIO(text.removeprefix("\ufeff"), newline=""), strict=True)
     try:
         for row in reader:
             if len(row) != len(columns):
@@ -191,9 +216,10 @@ def _csv_rows(text: str, name: str, columns: tuple[str, ...]) -> Iterator[dict[s
         raise DataError(f"{name} line {reader.line_num}: not valid CSV ({error})") from None
 
 
-def _text_rows(raw: bytes, name: str, columns: tuple[str, ...]) -> Iterator[dict[str, Any]]:
-    """The rows of a .csv, .jsonl or .jsonl.gz file. Raises DataError where it is damaged."""
-    return (_csv_rows if name.endswith(".csv") else _jsonl_rows)(decoded(raw, name), name, columns)
+def _text_rows(raw: bytes, name: str, columns: tuple[str, ...], layout: str = "") -> Iterator[dict[str, Any]]:
+    """The rows of a .csv, .jsonl or .jsonl.gz file, or of one in the layout named. Raises DataError where it is damaged."""
+    read = LAYOUTS[layout] if layout else _csv_rows if name.endswith(".csv") else jsonl_rows
+    return read(decoded(raw, name), name, columns)
 
 
 def decoded(raw: bytes, name: str) -> str:
@@ -206,7 +232,7 @@ def decoded(raw: bytes, name: str) -> str:
         raise DataError(f"{name} is not a readable gzip file ({first_line(error)}); it may be truncated") from None
 
 
-def _jsonl_rows(text: str, name: str, columns: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+def jsonl_rows(text: str, name: str, columns: tuple[str, ...]) -> Iterator[dict[str, Any]]:
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue

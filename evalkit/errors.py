@@ -2,6 +2,7 @@
 
 EvalkitError           2   wrong use, bad input, not comparable
 +-- DataError          2   a data file is missing, malformed, or not what its checksum says
+|   +-- MissingData    2   the folder holds no such file
 +-- RunIncomplete      4   the run stopped early; what is done is kept
 """
 
@@ -17,6 +18,10 @@ class EvalkitError(Exception):
 
 class DataError(EvalkitError):
     """Benchmark data that is missing or malformed."""
+
+
+class MissingData(DataError):
+    """A folder that does not hold a file."""
 
 
 class RunIncomplete(EvalkitError):

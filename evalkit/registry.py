@@ -1,6 +1,7 @@
-"""Names -> tasks. `mmlu` is `mmlu` under its default protocol, `mmlu@lm-eval` names another."""
+"""Names -> tasks. `mmlu` is `mmlu` under its default protocol, `mmlu@lm-eval` names another; `belebele:th` is a part of a task."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from evalkit.api import Sampling, Task
 from evalkit.errors import EvalkitError, unknown
@@ -14,8 +15,9 @@ def task_classes() -> dict[str, type[Task]]:
 
 
 def resolve(spec: str, sampling: Sampling | None = None) -> Task:
-    """ "mmlu" or "mmlu@opencompass" -> the Task. Raises EvalkitError with the nearest known name."""
-    name, _, protocol = spec.partition("@")
+    """ "mmlu", "mmlu@opencompass", "belebele:th" or "belebele:th@qwen" -> the Task. Raises EvalkitError with the nearest known name."""
+    whole, _, protocol = spec.partition("@")
+    name, _, part = whole.partition(":")
     classes = task_classes()
     if name not in classes:
         raise unknown("task", name, classes)
@@ -26,7 +28,11 @@ def resolve(spec: str, sampling: Sampling | None = None) -> Task:
     asked = sampling and (sampling.repeats > 1 or sampling.temperature is not None)
     if asked and not cls.can_sample:
         raise EvalkitError(f"task {name} is answered once, as its protocol says; leave --repeats and --temperature out")
-    return cls(cls.protocols[protocol], sampling)
+    if whole == name:
+        return cls(cls.protocols[protocol], sampling)
+    if part not in cls.parts():
+        raise unknown(f"part of {name}", part, cls.parts())
+    return cls(replace(cls.protocols[protocol], task=whole), sampling, part)
 
 
 def resolve_all(specs: Sequence[str], sampling: Sampling | None = None) -> dict[str, Task]:
@@ -37,8 +43,8 @@ def resolve_all(specs: Sequence[str], sampling: Sampling | None = None) -> dict[
     tasks = [resolve(spec, sampling) for spec in specs]
     if not tasks:
         raise EvalkitError("no task given; try --tasks mmlu,gsm8k")
-    names = [task.name for task in tasks]
-    named = {str(task.protocol) if names.count(task.name) > 1 else task.name: task for task in tasks}
+    names = [task.protocol.task for task in tasks]
+    named = {str(task.protocol) if names.count(task.protocol.task) > 1 else task.protocol.task: task for task in tasks}
     if len(named) < len(tasks):
         raise EvalkitError(f"a task is given twice: {', '.join(str(task.protocol) for task in tasks)}")
     return named

@@ -1,0 +1,113 @@
+"""MT-Bench: 80 questions of two turns in eight categories, answered in conversation (Zheng et al. 2023, arXiv 2306.05685).
+
+The answers are made here; a judge scores them afterwards (`evalkit judge RUN`). FastChat's files, word for word, so that its
+judgments and ours can be compared.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from evalkit.api import (
+    DataError,
+    DataSource,
+    Doc,
+    Generate,
+    Generated,
+    Ran,
+    Request,
+    Response,
+    Scored,
+    Table,
+    Task,
+    TextFile,
+    sha256_json,
+)
+from evalkit_tasks.protocol_files import read_protocols
+
+FASTCHAT = "https://raw.githubusercontent.com/lm-sys/FastChat/0e6d3e4beaab66f4d3f93db72541a4abab8af28d/fastchat/llm_judge/data/"
+SETTINGS = {"max_new_tokens": int, "reference_categories": list, "temperature": dict}
+
+
+def _table(path: str, columns: tuple[str, ...], sha256: str) -> Table:
+    return Table(path, columns, TextFile(path, FASTCHAT + path, sha256))
+
+
+QUESTIONS = _table(
+    "mt_bench/question.jsonl",
+    ("question_id", "category", "turns"),
+    "119565adbab82227089cefdb44c8d7e2cf04dc0a0ec233634c82e7d4e2a944f7",
+)
+REFERENCES = _table(
+    "mt_bench/reference_answer/gpt-4.jsonl",
+    ("question_id", "choices"),
+    "f957a5bc977badb66885ec970e6cd08527845780313f0995764260e5777b9b3f",
+)
+JUDGE_PROMPTS = TextFile(
+    "mt_bench/judge_prompts.jsonl",
+    FASTCHAT + "judge_prompts.jsonl",
+    "fd283293406d024f44c174b094ef48031d0687a4682fd3a56b29b138f80281b6",
+)
+
+
+class MTBench(Task):
+    name = "mt_bench"
+    protocols = read_protocols("mt_bench", SETTINGS)
+    default_protocol = "fastchat"
+    text_files = (JUDGE_PROMPTS,)
+    judge_prompts = JUDGE_PROMPTS
+    official_n = 80
+    official_sha256 = "6d8d4bc2760d98ea7592e71f3de362914ed20fd2de095f5f637f8f4b6d067601"
+
+    @classmethod
+    def tables(cls, source: DataSource) -> list[Table]:
+        return [QUESTIONS, REFERENCES]
+
+    def load(self, source: DataSource) -> list[Doc]:
+        settings = self.protocol.settings
+        references = {row["question_id"]: row["choices"] for row in source.rows(REFERENCES)}
+        docs = []
+        for number, row in enumerate(source.rows(QUESTIONS), start=1):
+            turns, category = row["turns"], row["category"]
+            if not (isinstance(turns, list) and turns and all(isinstance(turn, str) and turn for turn in turns)):
+                raise DataError(f"{QUESTIONS.path} row {number}: turns is {turns!r:.60}, not a list of texts")
+            if category not in settings["temperature"]:
+                raise DataError(f"{QUESTIONS.path} row {number}: category {category!r}; known: {', '.join(settings['temperature'])}")
+            reference: list[str] = []
+            if category in settings["reference_categories"]:
+                reference = _reference(references.get(row["question_id"]), row["question_id"], len(turns))
+            docs.append(Doc(str(row["question_id"]), category, {**row, "reference": reference}))
+        return docs
+
+    def requests(self, doc: Doc) -> Sequence[Request]:
+        return self.follow_up(doc, ())
+
+    def follow_up(self, doc: Doc, responses: Sequence[Response]) -> Sequence[Request]:
+        turns = doc.fields["turns"]
+        if len(responses) == len(turns):
+            return ()
+        messages: list[tuple[str, str]] = []
+        for turn, response in zip(turns, responses, strict=False):
+            assert isinstance(response, Generated)
+            messages += [("user", turn), ("assistant", response.text.strip())]
+        messages.append(("user", turns[len(responses)]))
+        settings = self.protocol.settings
+        temperature = settings["temperature"][doc.group]
+        # the greedy answer is one; a sampled one has a seed of its own
+        seed = int(sha256_json([self.name, self.sampling.seed, doc.id, len(responses)])[:8], 16) if temperature else 0
+        return [Generate("", (), settings["max_new_tokens"], temperature, seed, tuple(messages))]
+
+    def score(self, doc: Doc, responses: Sequence[Response], ran: Sequence[Ran] = ()) -> Scored:
+        return Scored({}, "", "")
+
+
+def _reference(choices: Any, question_id: Any, n_turns: int) -> list[str]:
+    """The reference answer to each turn."""
+    try:
+        turns = choices[0]["turns"]
+    except (TypeError, LookupError):
+        turns = None
+    if not isinstance(turns, list) or len(turns) < n_turns or not all(isinstance(turn, str) for turn in turns):
+        raise DataError(
+            f"{REFERENCES.path}: no reference answer to the {n_turns} turns of question {question_id}, whose category needs one"
+        )
+    return turns[:n_turns]

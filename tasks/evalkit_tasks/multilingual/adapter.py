@@ -1,0 +1,102 @@
+"""What the nine sets have in common: a cell's tables and documents, what is asked of a document, how its answers are scored."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from evalkit.api import DataError, DataSource, Doc, Generate, Request, Response, Scored, Table, TextFile, sha256_json
+from evalkit_tasks.multilingual.cells import SuiteCell
+from evalkit_tasks.multilingual.lm_eval_definition import INVALID, Definition, definition
+
+Row = Mapping[str, Any]
+
+
+class Adapter(ABC):
+    """One set. Documents are `<cell>/<key>`; all that a prompt takes is in the document."""
+
+    text_files: Sequence[TextFile] = ()
+
+    @abstractmethod
+    def tables(self, cell: SuiteCell, source: DataSource) -> list[Table]:
+        """Every table of the cell."""
+
+    @abstractmethod
+    def load(self, cell: SuiteCell, source: DataSource, shots: int, seed: int) -> list[Doc]:
+        """The cell's documents, in the benchmark's order. Raises MissingData where the folder has no such file, else DataError."""
+
+    @abstractmethod
+    def requests(self, cell: SuiteCell, doc: Doc) -> Sequence[Request]:
+        """The requests that the document takes."""
+
+    @abstractmethod
+    def score(self, cell: SuiteCell, doc: Doc, responses: Sequence[Response]) -> Scored:
+        """Score the responses to `requests`."""
+
+
+class LmEvalAdapter(Adapter):
+    """A set whose texts and scores are lm-eval's. `rows` brings its data into the layout that the definition expects."""
+
+    max_new_tokens = 0
+
+    @abstractmethod
+    def rows(self, cell: SuiteCell, source: DataSource, split: str) -> list[dict[str, Any]]:
+        """The rows of `cell.split` or `cell.shots_from`, as the hub dataset of lm-eval's definition has them."""
+
+    @abstractmethod
+    def key(self, row: Row, number: int) -> str:
+        """What names a row among its cell's, in any order and in every language."""
+
+    def cluster(self, row: Row, number: int) -> str:
+        """What a row shares with others of its set: the same item in another language has the same name."""
+        return self.key(row, number)
+
+    def load(self, cell: SuiteCell, source: DataSource, shots: int, seed: int) -> list[Doc]:
+        rows = self.rows(cell, source, cell.split)
+        known = definition(cell.lm_eval, rows[0])
+        keys = [self.key(row, number) for number, row in enumerate(rows)]
+        chosen: list[int] = []
+        if shots and cell.shots_from == "test":
+            chosen = draw(keys, shots, cell.set, seed)
+            worked = [rows[i] for i in chosen]
+        elif shots:
+            worked = first(self.rows(cell, source, cell.shots_from), shots, cell)
+        else:
+            worked = []
+        prefix = known.shots(_processed(known, worked, cell))
+        tested = [i for i in range(len(rows)) if i not in set(chosen)]
+        processed = _processed(known, [rows[i] for i in tested], cell)
+        return [
+            Doc(f"{cell.name}/{keys[i]}", cell.name, row, prefix, f"{cell.set}/{self.cluster(rows[i], i)}")
+            for i, row in zip(tested, processed, strict=True)
+        ]
+
+    def requests(self, cell: SuiteCell, doc: Doc) -> Sequence[Request]:
+        asked = definition(cell.lm_eval, doc.fields).requests(doc.fields, doc.prefix)
+        return [replace(r, max_new_tokens=r.max_new_tokens or self.max_new_tokens) if isinstance(r, Generate) else r for r in asked]
+
+    def score(self, cell: SuiteCell, doc: Doc, responses: Sequence[Response]) -> Scored:
+        known = definition(cell.lm_eval, doc.fields)
+        metrics, extracted = known.scores(doc.fields, responses)
+        return Scored(metrics, extracted, known.target(doc.fields), extracted == INVALID)
+
+
+def first(rows: Sequence[Any], count: int, cell: SuiteCell) -> list[Any]:
+    """The first rows of a dev split, in its order: the same for all documents, so that their prompts share them. Raises DataError."""
+    if len(rows) < count:
+        raise DataError(f"{cell.name}: {len(rows)} {cell.shots_from} rows, its {count} shots need more")
+    return list(rows[:count])
+
+
+def draw(keys: Sequence[str], count: int, *seed: Any) -> list[int]:
+    """Which rows of a test split become shots: the same ones for one seed, whatever the rows' order. Raises DataError."""
+    if len(keys) <= count:
+        raise DataError(f"{seed[0]}: {len(keys)} rows, {count} of them shots: nothing is left to test")
+    return sorted(range(len(keys)), key=lambda i: sha256_json([*seed, keys[i]]))[:count]
+
+
+def _processed(known: Definition, rows: Sequence[Row], cell: SuiteCell) -> list[dict[str, Any]]:
+    processed = known.processed(rows)
+    if len(processed) != len(rows):
+        raise DataError(f"{cell.name}: lm-eval's definition drops {len(rows) - len(processed)} rows that its adapter keeps")
+    return processed

@@ -1,0 +1,31 @@
+"""BELEBELE: 900 questions on 488 passages of FLORES, the same in every language (Bandarkar et al. 2023, arXiv 2308.16884)."""
+
+from typing import Any
+
+from evalkit.api import DataSource, HubTable, Table
+from evalkit_tasks.multilingual.adapter import LmEvalAdapter, Row
+from evalkit_tasks.multilingual.cells import SuiteCell
+
+HUB = ("facebook/belebele", "75b399394a9803252cfec289d103de462763db7c")
+COLUMNS = (
+    *("link", "question_number", "flores_passage", "question"),
+    *("mc_answer1", "mc_answer2", "mc_answer3", "mc_answer4", "correct_answer_num"),
+)
+
+
+class Belebele(LmEvalAdapter):
+    """A passage is named by its link: each has one of its own."""
+
+    def tables(self, cell: SuiteCell, source: DataSource) -> list[Table]:
+        code = cell.data.rpartition("/")[2]
+        return [Table(cell.data, COLUMNS, HubTable(*HUB, f"data/{code}", dict))]
+
+    def rows(self, cell: SuiteCell, source: DataSource, split: str) -> list[dict[str, Any]]:
+        # numbers are texts in some copies
+        return [{**row, "correct_answer_num": str(row["correct_answer_num"])} for row in source.rows(self.tables(cell, source)[0])]
+
+    def key(self, row: Row, number: int) -> str:
+        return f"{row['link']}#{row['question_number']}"
+
+    def cluster(self, row: Row, number: int) -> str:
+        return str(row["link"])

@@ -1,0 +1,59 @@
+"""M3Exam, text-only: real school exams of each country (Zhang et al. 2023, arXiv 2306.05179).
+
+Options carry their own letter or digit (Thai ones in Arabic or in Thai digits), two to five of them; that is what is scored. The prompt is
+ours: the question, its options, "Answer:".
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from evalkit.api import DataError, DataSource, Doc, HubTable, Table, TextFile
+from evalkit_tasks.multilingual.adapter import first
+from evalkit_tasks.multilingual.cells import SuiteCell
+from evalkit_tasks.multilingual.letters import LetterAdapter
+
+COLUMNS = ("question_text", "answer_text", "options")
+ADDRESS = "https://raw.githubusercontent.com/sail-sg/sailor-llm/078d31d16064f2e3b656f34a1effcf1803647f77/eval/data/m3exam/"
+FILES = {
+    "thai-questions-dev.json": "31bd39a12de7894d3dcfe27b2d2de3d7f99a16ac22105c1c3dcdf9689c9901d5",
+    "thai-questions-test.json": "33a09777cd5984f9162cf7eae0c7e553dda2b60befb1704b5913c1ed505f8999",
+    "vietnamese-questions-dev.json": "fc2c9dc7ea78c6e2e478d9e73e905aaeb3cd727e2a9e045044b43de6cbbdadec",
+    "vietnamese-questions-test.json": "286cc823237ecbb568d29d93f4950a48a23e4dd8e712a6e37593c1c0a0e3b579",
+}
+# Italian and Portuguese: no commit of this repository is known to us, so the branch is read and the record says which commit came
+HUB = ("chiayewken/m3exam", "main")
+SCRIPTS = ("ABCDE", "12345", "๑๒๓๔๕")
+
+
+def _from_hub(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {column: row[column] for column in COLUMNS}
+
+
+class M3exam(LetterAdapter):
+    def tables(self, cell: SuiteCell, source: DataSource) -> list[Table]:
+        return [self._table(cell, split) for split in ("dev", "test")]
+
+    def _table(self, cell: SuiteCell, split: str) -> Table:
+        language = cell.data.rpartition("/")[2]
+        file = f"{language}-questions-{split}.json"
+        path = f"m3exam/text-question/{file}"
+        if file in FILES:
+            return Table(path, COLUMNS, TextFile(path, ADDRESS + file, FILES[file]), "json")
+        return Table(path, COLUMNS, HubTable(*HUB, f"{language}/{split}-00000-of-00001.parquet", _from_hub), "json")
+
+    def load(self, cell: SuiteCell, source: DataSource, shots: int, seed: int) -> list[Doc]:
+        worked = [_fields(row, cell, f"dev/{i}") for i, row in enumerate(first(source.rows(self._table(cell, "dev")), shots, cell))]
+        prefix = "".join(f"{shot['prompt']} {shot['answer']}\n\n" for shot in worked)
+        items = source.rows(self._table(cell, "test"))
+        return [Doc(f"{cell.name}/{i}", cell.name, _fields(row, cell, f"test/{i}"), prefix) for i, row in enumerate(items)]
+
+
+def _fields(row: Mapping[str, Any], cell: SuiteCell, where: str) -> dict[str, Any]:
+    """An option's letter is its place in the script of the first one: about 1% of the options upstream bear a wrong letter, or none."""
+    options, answer = row["options"], str(row["answer_text"]).strip()
+    label = options[0].strip()[:1] if options else ""
+    letters = next((script for script in SCRIPTS if label in script), "")[: len(options)]
+    place = next((script.index(answer) for script in SCRIPTS if answer and answer in script), len(options))
+    if len(letters) < len(options) or place >= len(options):
+        raise DataError(f"{cell.name} {where}: the answer is {answer!r}, its options begin with {', '.join(o[:4] for o in options)}")
+    return {"prompt": "\n".join([row["question_text"], *options, "Answer:"]), "letters": list(letters), "answer": letters[place]}

@@ -1,0 +1,84 @@
+"""MGSM: 250 problems of GSM8K, translated, with eight worked examples a language (Shi et al. 2022, arXiv 2210.03057).
+
+The examples stand in their own order (lm-eval shuffles them). The figure is the last number of the answer, as in Qwen's GSM8K script;
+lm-eval's strict one, which wants "The answer is" in the question's language, stands beside it. Two quirks are lm-eval's: its comparison
+leaves punctuation out (1.8 is 18), and it cuts the beginning off Japanese and Russian examples by a fixed length that is off by one.
+"""
+
+import ast
+import json
+from typing import Any
+
+from evalkit.api import DataError, DataSource, Table, TextFile
+from evalkit_tasks.multilingual.adapter import LmEvalAdapter, Row
+from evalkit_tasks.multilingual.cells import SuiteCell
+
+ADDRESS = "https://raw.githubusercontent.com/google-research/url-nlp/452a21ad3dae5668c06ceeac21ff073e1e40f9be/mgsm/"
+FILES = {
+    "es": "5bd27ebdf00140cec845c5298dc17715f5cd57d8edda6df1976db40bf3f0750a",
+    "fr": "36207c1c03fd7cd3ea491441eb755408199f94e4a647851df531bbaedc99d606",
+    "ru": "6bd30fd2e80c5bac23f566fb4ae0e6a55a19578401fbf9a01fb21beb3645fef8",
+    "de": "4dfea30fede44b813e2e496f5f0534049e83c7cc8aed6e00600b30ec62053626",
+    "ja": "59a2b50debe77981fd784cb3b2bef1505e3abf2a37116dc9d7a366ab029b4637",
+    "th": "f3932dc5ad8e9d0ea82b017adc1e1461dd647af861e7166d6741986602a0cfd6",
+}
+LITERALS = ("EXEMPLAR_NUMBER_ANSWERS", "EXEMPLAR_EQUATION_SOLUTIONS", "MGSM_EXEMPLARS")
+EXEMPLAR_LANGUAGES = ("es", "fr", "de", "ru", "ja", "th", "zh", "en")  # those that are kept, in the file's order
+
+
+def _literals(source: bytes) -> str:
+    """The three literals of upstream's exemplars.py as JSON. The file is Python: it is parsed, never run."""
+    found = {
+        target.id: ast.literal_eval(node.value)
+        for node in ast.parse(source).body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name) and target.id in LITERALS
+    }
+    found["MGSM_EXEMPLARS"] = {language: found["MGSM_EXEMPLARS"][language] for language in EXEMPLAR_LANGUAGES}
+    return json.dumps({name: found[name] for name in LITERALS}, ensure_ascii=False, indent=1) + "\n"
+
+
+EXEMPLARS = TextFile(
+    "mgsm/exemplars.json",
+    f"{ADDRESS}exemplars.py",
+    "7759974fdf5c3f9b4460e7c4ccda28846427db26214f1d181d4fa0425f74a38c",
+    _literals,
+    of_text=True,
+)
+
+
+class Mgsm(LmEvalAdapter):
+    max_new_tokens = 512  # lm-eval leaves it to the model class (256), too short for a solution in Thai of some tokenizers
+    text_files = (EXEMPLARS,)
+
+    def tables(self, cell: SuiteCell, source: DataSource) -> list[Table]:
+        file = TextFile(cell.data, f"{ADDRESS}{cell.data.rpartition('/')[2]}", FILES[cell.language])
+        return [Table(cell.data, ("question", "answer_number"), file, "tsv")]
+
+    def rows(self, cell: SuiteCell, source: DataSource, split: str) -> list[dict[str, Any]]:
+        if split == "exemplars":
+            return self._exemplars(cell, source)
+        (table,) = self.tables(cell, source)
+        rows: list[dict[str, Any]] = []
+        for number, row in enumerate(source.rows(table)):
+            try:
+                answer = int(row["answer_number"].replace(",", ""))
+            except ValueError:
+                raise DataError(f"{cell.data} line {number + 1}: the answer is {row['answer_number']!r}, not a number") from None
+            rows.append({"number": number, "question": row["question"], "answer": None, "answer_number": answer})
+        return rows
+
+    def _exemplars(self, cell: SuiteCell, source: DataSource) -> list[dict[str, Any]]:
+        try:
+            literals = json.loads(source.text(EXEMPLARS))
+            examples = literals["MGSM_EXEMPLARS"][cell.language].values()
+            return [
+                {"number": i, "question": example["q"], "answer": example["a"], "answer_number": answer}
+                for i, (example, answer) in enumerate(zip(examples, literals["EXEMPLAR_NUMBER_ANSWERS"], strict=True))
+            ]
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{EXEMPLARS.path}: no worked examples in {cell.language} can be read ({error!r})") from None
+
+    def key(self, row: Row, number: int) -> str:
+        return str(row["number"])

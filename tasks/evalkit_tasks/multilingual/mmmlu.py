@@ -1,0 +1,138 @@
+"""MMLU in other languages: 57 subjects, four options. The prompt is that of Qwen's own script for the English one.
+
+Qwen used FreedomIntelligence's translations, ruMMLU (MERA) for Russian and IndoMMLU for Indonesian. The hub gives Global-MMLU, whose
+translations of all ten languages are its own; a folder gives what it holds: each language's public copy, in that copy's layout.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from evalkit.api import DataError, DataSource, Doc, HubTable, MissingData, Table
+from evalkit_tasks.mmlu import SUBJECTS
+from evalkit_tasks.multilingual.adapter import draw, first
+from evalkit_tasks.multilingual.cells import SuiteCell
+from evalkit_tasks.multilingual.letters import LetterAdapter
+
+LETTERS = "ABCD"
+COLUMNS = ("question", *LETTERS, "answer")
+HUB = ("CohereLabs/Global-MMLU", "0e619dbeb34206cd48705a1a0ea7fb21cae09993")
+HEADER = "The following are multiple choice questions (with answers) about {subject}.\n\n"
+ITEM = "Question: {question}\nA. {A}\nB. {B}\nC. {C}\nD. {D}\nAnswer:"
+NO_TABLE = HubTable(*HUB, "", dict)  # a folder's own layouts have no twin on the hub
+LEFT_OUT_OF_JMMLU = {
+    *("high_school_government_and_politics", "high_school_us_history", "high_school_world_history"),
+    *("moral_scenarios", "professional_law", "us_foreign_policy"),
+}
+# JMMLU: MMLU's subjects but for those about the law and history of one country, and Japanese questions in the place of some
+JMMLU_SUBJECTS = (
+    *(subject for subject in SUBJECTS if subject not in LEFT_OUT_OF_JMMLU),
+    *("japanese_history", "world_history"),
+)
+
+Rows = Mapping[str, Sequence[Mapping[str, Any]]]  # by subject
+
+
+def _from_hub(row: Mapping[str, Any]) -> dict[str, str]:
+    options = {letter: row[f"option_{letter.lower()}"] for letter in LETTERS}
+    return {"subject": row["subject"], "question": row["question"], **options, "answer": row["answer"]}
+
+
+class Mmmlu(LetterAdapter):
+    """A cell's layout: the hub's one table a split; JMMLU's files (ja); Global-MMLU-Lite's (id); a file a subject and split (all else)."""
+
+    def tables(self, cell: SuiteCell, source: DataSource) -> list[Table]:
+        if source.kind == "hub":
+            return [self._hub(cell, split) for split in ("dev", "test")]
+        if cell.language == "ja":
+            return [self._jmmlu(subject) for subject in JMMLU_SUBJECTS]
+        if cell.language == "id":
+            return [self._lite(cell, split) for split in ("dev", "test")]
+        return [self._csv(cell, subject, split) for subject in SUBJECTS for split in ("dev", "test")]
+
+    def _hub(self, cell: SuiteCell, split: str) -> Table:
+        hub = HubTable(*HUB, f"{cell.language}/{split}-00000-of-00001.parquet", _from_hub)
+        return Table(f"{cell.data}/{split}", ("subject", *COLUMNS), hub)
+
+    def _jmmlu(self, subject: str) -> Table:
+        return Table(f"mmmlu/ja/JMMLU/{subject}.csv", COLUMNS, NO_TABLE)
+
+    def _lite(self, cell: SuiteCell, split: str) -> Table:
+        return Table(f"{cell.data}/global_mmlu_lite_{cell.language}_{split}.jsonl", ("metadata", "prompts", "label"), NO_TABLE)
+
+    def _csv(self, cell: SuiteCell, subject: str, split: str) -> Table:
+        return Table(f"{cell.data}/{split}/{subject}_{split}.csv", COLUMNS, NO_TABLE)
+
+    def load(self, cell: SuiteCell, source: DataSource, shots: int, seed: int) -> list[Doc]:
+        dev, test = self._rows(cell, source)
+        docs = []
+        for subject, items in test.items():
+            chosen = [] if subject in dev else draw([item["id"] for item in items], shots, cell.set, seed)
+            worked = [items[i] for i in chosen] or first(dev[subject], shots, cell)
+            header = HEADER.format(subject=subject.replace("_", " "))
+            prefix = header + "".join(f"{_prompt(row)} {row['answer']}\n\n" for row in worked)
+            docs += [
+                Doc(f"{cell.name}/{row['id']}", cell.name, _fields(row, subject), prefix, f"mmmlu/{row['id']}")
+                for i, row in enumerate(items)
+                if i not in set(chosen)
+            ]
+        return docs
+
+    def _rows(self, cell: SuiteCell, source: DataSource) -> tuple[Rows, Rows]:
+        """Dev (empty where there is none) and test rows by subject; ids are subject/number, MMLU's own where the order is."""
+        if source.kind == "hub":
+            dev, test = (_by_subject(source.rows(self._hub(cell, split))) for split in ("dev", "test"))
+            return dev, test
+        if cell.language == "id":
+            dev, test = (_by_subject([_from_lite(row) for row in source.rows(self._lite(cell, split))]) for split in ("dev", "test"))
+            return dev, test
+        if cell.language == "ja":
+            return {}, {subject: _numbered(source.rows(self._jmmlu(subject)), f"jmmlu/{subject}") for subject in JMMLU_SUBJECTS}
+        found: dict[str, dict[str, Sequence[Mapping[str, Any]]]] = {"dev": {}, "test": {}}
+        absent: MissingData | None = None
+        for subject in SUBJECTS:
+            try:
+                for split in ("test", "dev"):
+                    found[split][subject] = _numbered(source.rows(self._csv(cell, subject, split)), subject)
+            except MissingData as error:
+                absent = absent or error  # Italian has 43 of the 57: the cell is run, and marked as short
+        if absent and not found["test"]:
+            raise absent
+        return found["dev"], found["test"]
+
+
+def _numbered(rows: Sequence[Mapping[str, Any]], subject: str) -> list[dict[str, Any]]:
+    return [{**row, "id": f"{subject}/{i}"} for i, row in enumerate(rows)]
+
+
+def _by_subject(rows: Sequence[Mapping[str, Any]]) -> Rows:
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        members = found.setdefault(row["subject"], [])
+        members.append({"id": f"{row['subject']}/{len(members)}", **row})
+    return found
+
+
+def _from_lite(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Global-MMLU-Lite's row; its options are in an order of their own, so its ids are too."""
+    try:
+        prompt, sample = row["prompts"][0], row["metadata"]["sample_id"]
+        options = {letter: prompt[f"option_{letter.lower()}"] for letter in LETTERS}
+        return {
+            "subject": row["metadata"]["subject"],
+            "question": prompt["question"],
+            **options,
+            "answer": row["label"],
+            "id": f"lite/{sample}",
+        }
+    except (KeyError, IndexError, TypeError) as error:
+        raise DataError(f"mmmlu: a row of Global-MMLU-Lite is not as expected ({error!r})") from None
+
+
+def _prompt(row: Mapping[str, Any]) -> str:
+    return ITEM.format(**{column: row[column] for column in (*LETTERS, "question")})
+
+
+def _fields(row: Mapping[str, Any], subject: str) -> dict[str, Any]:
+    if row["answer"] not in tuple(LETTERS):
+        raise DataError(f"mmmlu {row['id']}: the answer is {row['answer']!r}, expected one of A, B, C, D")
+    return {"subject": subject, "number": row["id"], "prompt": _prompt(row), "letters": list(LETTERS), "answer": row["answer"]}

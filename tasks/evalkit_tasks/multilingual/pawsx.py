@@ -1,0 +1,37 @@
+"""PAWS-X: are two sentences paraphrases? 2,000 pairs a language, translated from English (Yang et al. 2019, EMNLP)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from evalkit.api import DataError, DataSource, HubTable, Table
+from evalkit_tasks.multilingual.adapter import LmEvalAdapter, Row
+from evalkit_tasks.multilingual.cells import SuiteCell
+
+HUB = ("google-research-datasets/paws-x", "4cd8187c404bda33cb1f62b49b001115862acf37")
+COLUMNS = ("id", "sentence1", "sentence2", "label")
+SPLITS = {"dev": ("dev_2k.tsv", "validation"), "test": ("test_2k.tsv", "test")}  # upstream's files, and the hub's splits
+
+
+def _from_hub(row: Mapping[str, Any]) -> dict[str, str]:
+    return {column: str(row[column]) for column in COLUMNS}
+
+
+class Pawsx(LmEvalAdapter):
+    def tables(self, cell: SuiteCell, source: DataSource) -> list[Table]:
+        return [self._table(cell, split) for split in SPLITS]
+
+    def _table(self, cell: SuiteCell, split: str) -> Table:
+        file, name = SPLITS[split]
+        hub = HubTable(*HUB, f"{cell.language}/{name}-00000-of-00001.parquet", _from_hub)
+        return Table(f"{cell.data}/{file}", COLUMNS, hub, "tsv-header")
+
+    def rows(self, cell: SuiteCell, source: DataSource, split: str) -> list[dict[str, Any]]:
+        """Without the pairs that were never translated ("NS": upstream asks to drop them) and those of unknown label."""
+        table = self._table(cell, split)
+        kept = [r for r in source.rows(table) if r["label"] and not {r["sentence1"].strip(), r["sentence2"].strip()} & {"", "NS"}]
+        if odd := [row for row in kept if row["label"] not in ("0", "1")]:
+            raise DataError(f"{table.path}: the label of id {odd[0]['id']} is {odd[0]['label']!r}, expected 0 or 1")
+        return [{**row, "label": int(row["label"])} for row in kept]
+
+    def key(self, row: Row, number: int) -> str:
+        return str(row["id"])

@@ -1,0 +1,207 @@
+"""The suite as tasks: `multilingual` (all cells), a category (`multilingual:exams`), a set (`belebele`), a cell (`belebele:th`)."""
+
+import importlib.resources
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any, ClassVar
+
+from evalkit.api import (
+    Cell,
+    DataError,
+    DataSource,
+    Doc,
+    MissingData,
+    Protocol,
+    Ran,
+    Request,
+    Response,
+    Sampling,
+    Scored,
+    Table,
+    Task,
+    sha256_json,
+)
+from evalkit_tasks.multilingual.adapter import Adapter
+from evalkit_tasks.multilingual.belebele import Belebele
+from evalkit_tasks.multilingual.cells import BY_NAME, CATEGORIES, CELLS, SETS, SuiteCell
+from evalkit_tasks.multilingual.flores import Flores
+from evalkit_tasks.multilingual.m3exam import M3exam
+from evalkit_tasks.multilingual.mgsm import Mgsm
+from evalkit_tasks.multilingual.mmmlu import Mmmlu
+from evalkit_tasks.multilingual.pawsx import Pawsx
+from evalkit_tasks.multilingual.xcopa import Xcopa
+from evalkit_tasks.multilingual.xstorycloze import Xstorycloze
+from evalkit_tasks.multilingual.xwinograd import Xwinograd
+from evalkit_tasks.protocol_files import read_protocols
+
+ADAPTERS: dict[str, Adapter] = {
+    "mmmlu": Mmmlu(),
+    "m3exam": M3exam(),
+    "belebele": Belebele(),
+    "xwinograd": Xwinograd(),
+    "xcopa": Xcopa(),
+    "pawsx": Pawsx(),
+    "xstorycloze": Xstorycloze(),
+    "mgsm": Mgsm(),
+    "flores": Flores(),
+}
+
+
+def _official() -> dict[str, str]:
+    """Digests of the cells' rows as their upstreams have them, those that were at hand."""
+    text = (importlib.resources.files("evalkit_tasks") / "multilingual" / "official.tsv").read_text("utf-8")
+    return dict(line.split("\t") for line in text.splitlines() if not line.startswith("#"))
+
+
+OFFICIAL = _official()
+
+
+def _tables(cell: SuiteCell, source: DataSource) -> list[list[dict[str, Any]]]:
+    """The rows of the cell's tables, of those that are there."""
+    found = []
+    for table in ADAPTERS[cell.set].tables(cell, source):
+        with suppress(MissingData):
+            found.append(source.rows(table))
+    return found
+
+
+NO_DATA = "no data"
+# what the bundled sample covers
+SAMPLE = ("m3exam:it", "belebele:es", "pawsx:de", "mgsm:es", "flores:en-de", "flores:de-en")
+
+
+class CellTask(Task):
+    """A task made of cells of the table. A cell that a folder has no data for is left out and named, never skipped in silence."""
+
+    default_protocol = "qwen"
+    limit_each_group = True
+    official_sha256 = ""
+    whole: ClassVar[tuple[SuiteCell, ...]]
+
+    def __init__(self, protocol: Protocol, sampling: Sampling | None = None, part: str = ""):
+        super().__init__(protocol, sampling, part)
+        self._cells = tuple(cell for cell in self.whole if not part or part in (cell.category, cell.language))
+
+    def cells(self) -> Sequence[Cell]:
+        return self._cells
+
+    @classmethod
+    def tables(cls, source: DataSource) -> list[Table]:
+        held = [cell for cell in cls.whole if source.kind != "sample" or cell.name in SAMPLE]
+        found = [table for cell in held for table in ADAPTERS[cell.set].tables(cell, source)]
+        return list({table.path: table for table in found}.values())
+
+    def load(self, source: DataSource) -> list[Doc]:
+        docs: list[Doc] = []
+        incomplete: dict[str, str] = {}
+        lacking: dict[str, str] = {}  # the first file that a category lacks
+        for cell in self._cells:
+            try:
+                found = ADAPTERS[cell.set].load(cell, source, self._shots(cell), self.sampling.seed)
+            except MissingData as error:
+                incomplete[cell.name] = NO_DATA
+                lacking.setdefault(cell.category, str(error))
+                continue
+            docs += found
+            if cell.documents and len(found) < cell.documents:
+                incomplete[cell.name] = f"{len(found):,} of {cell.documents:,} documents"
+        for category in dict.fromkeys(cell.category for cell in self._cells):
+            if not any(BY_NAME[doc.group].category == category for doc in docs):
+                reason = lacking[category]
+                raise DataError(f"{self.protocol.task}: no cell of {category} has data ({reason}); run the parts that do, e.g. belebele:th")
+        self.incomplete = incomplete
+        return docs
+
+    @classmethod
+    def check_cells(cls, source: DataSource) -> tuple[str, str, int] | None:
+        """Cell by cell: a folder need not hold all of them. Details: the digest of the cells' digests, or what is wrong."""
+        digests: dict[str, str] = {}
+        documents = 0
+        for cell in cls.whole:
+            try:
+                documents += len(ADAPTERS[cell.set].load(cell, source, cell.shots, 0))
+                digests[cell.name] = sha256_json(_tables(cell, source))
+            except MissingData:
+                continue
+            except DataError as error:
+                return "missing or broken", str(error), 0
+        held = f"{len(digests)} of {len(cls.whole)} cells"
+        if source.kind != "sample" and (odd := [name for name, digest in digests.items() if OFFICIAL.get(name) != digest]):
+            return "differs from the rows we know", f"{len(odd)} of {held}: {', '.join(odd[:5])}", documents
+        if not digests:
+            return "missing or broken", f"none of {len(cls.whole)} cells has data", 0
+        state = "sample" if source.kind == "sample" else "official"
+        return state, f"{sha256_json(digests)}: {held}" + ("" if len(digests) == len(cls.whole) else ", no data for the rest"), documents
+
+    def _shots(self, cell: SuiteCell) -> int:
+        return cell.shots if self.protocol.settings["shots"] == "as_published" else 0
+
+    def requests(self, doc: Doc) -> Sequence[Request]:
+        cell = BY_NAME[doc.group]
+        return ADAPTERS[cell.set].requests(cell, doc)
+
+    def score(self, doc: Doc, responses: Sequence[Response], ran: Sequence[Ran] = ()) -> Scored:
+        cell = BY_NAME[doc.group]
+        return ADAPTERS[cell.set].score(cell, doc, responses)
+
+    def category(self, group: str) -> str | None:
+        return BY_NAME[group].category
+
+    def read_answers(self, text: str, name: str) -> Mapping[str, Sequence[str]]:
+        """One translation a line, in devtest's order."""
+        if len(self._cells) != 1:
+            raise DataError(f"{name} holds one direction's translations; name it, as in flores:en-th")
+        lines = text.removesuffix("\n").split("\n")
+        return {f"{self._cells[0].name}/{i}": [line.removesuffix("\r")] for i, line in enumerate(lines)}
+
+    @classmethod
+    def parts(cls) -> Sequence[str]:
+        return tuple(dict.fromkeys(cell.language for cell in cls.whole))
+
+    def remark(self) -> str | None:
+        if self.protocol.name == "given":
+            return None
+        return "Qwen's prompts, choice of shots and BLEU tokenizers are unpublished: these are lm-eval's and ours"
+
+
+SETTINGS = {"shots": str}
+SUITE = read_protocols("multilingual", SETTINGS)
+
+
+def _with_cells(protocol: Protocol, name: str, cells: Sequence[SuiteCell]) -> Protocol:
+    """The protocol of a task of these cells: its digest covers what each of them asks."""
+    table = {c.name: [c.shots, c.shots_from, c.split, c.metric, c.tokenize, c.lm_eval] for c in cells}
+    return replace(protocol, task=name, settings={**protocol.settings, "cells": table})
+
+
+class Multilingual(CellTask):
+    name = "multilingual"
+    whole = CELLS
+    protocols: ClassVar[Mapping[str, Protocol]] = {key: _with_cells(protocol, "multilingual", CELLS) for key, protocol in SUITE.items()}
+    official_n = sum(cell.documents for cell in CELLS)
+    text_files = Mgsm.text_files
+
+    @classmethod
+    def parts(cls) -> Sequence[str]:
+        return CATEGORIES
+
+
+def _set_task(name: str) -> type[CellTask]:
+    """The task of one set."""
+    cells = tuple(cell for cell in CELLS if cell.set == name)
+    protocols = read_protocols("flores", SETTINGS) if name == "flores" else SUITE
+    body = {
+        "__doc__": ADAPTERS[name].__doc__,
+        "name": name,
+        "part_of": "multilingual",
+        "whole": cells,
+        "protocols": {key: _with_cells(protocol, name, cells) for key, protocol in protocols.items()},
+        "given_protocol": "given" if name == "flores" else None,
+        "official_n": sum(cell.documents for cell in cells),
+        "text_files": ADAPTERS[name].text_files,
+    }
+    return type(name.title(), (CellTask,), body)
+
+
+TASKS: dict[str, type[Task]] = {"multilingual": Multilingual, **{name: _set_task(name) for name in SETS}}

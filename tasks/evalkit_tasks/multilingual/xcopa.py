@@ -1,0 +1,27 @@
+"""XCOPA: cause or effect of a premise, 500 questions a language (Ponti et al. 2020, EMNLP)."""
+
+from typing import Any
+
+from evalkit.api import DataSource, HubTable, Table
+from evalkit_tasks.multilingual.adapter import LmEvalAdapter, Row
+from evalkit_tasks.multilingual.cells import SuiteCell
+
+HUB = ("cambridgeltl/xcopa", "042f78955ba48e6404616762fa6e05e839c3907a")
+COLUMNS = ("premise", "choice1", "choice2", "question", "label", "idx")
+SPLITS = {"dev": ("val", "validation"), "test": ("test", "test")}  # upstream's names, and the hub's
+
+
+class Xcopa(LmEvalAdapter):
+    def tables(self, cell: SuiteCell, source: DataSource) -> list[Table]:
+        return [self._table(cell, split) for split in SPLITS]
+
+    def _table(self, cell: SuiteCell, split: str) -> Table:
+        upstream, hub = SPLITS[split]
+        file = HubTable(*HUB, f"{cell.language}/{hub}-00000-of-00001.parquet", dict)
+        return Table(f"{cell.data}/{upstream}.{cell.language}.jsonl", COLUMNS, file)
+
+    def rows(self, cell: SuiteCell, source: DataSource, split: str) -> list[dict[str, Any]]:
+        return source.rows(self._table(cell, split))
+
+    def key(self, row: Row, number: int) -> str:
+        return str(row["idx"])

@@ -1,0 +1,55 @@
+"""XWinograd: which of two names does a pronoun stand for? (Tikhonov and Ryabinin 2021, arXiv 2106.12066)
+
+The upstream file holds tokens and spans; lm-eval's definition reads sentences with "_" in the pronoun's place. Its authors changed the case
+of some options by hand, we keep upstream's.
+"""
+
+import json
+from typing import Any
+
+from evalkit.api import DataError, DataSource, Table, TextFile
+from evalkit_tasks.multilingual.adapter import LmEvalAdapter, Row
+from evalkit_tasks.multilingual.cells import SuiteCell
+
+COLUMNS = ("language", "source", "english", "sentence", "tokens", "pronoun", "candidates")
+FILE = TextFile(
+    "xwinograd/dataset.tsv",
+    "https://raw.githubusercontent.com/yandex-research/crosslingual_winograd/d2cfbbf7dc8f4ec66381e9651f9f5633c2df848d/dataset.tsv",
+    "2c4cdad50f7a35523ce16f4437b7d5c814ebf7a49ad10f618468eeb32f08a873",
+)
+TABLE = Table(FILE.path, COLUMNS, FILE, "tsv")
+
+
+class Xwinograd(LmEvalAdapter):
+    def tables(self, cell: SuiteCell, source: DataSource) -> list[Table]:
+        return [TABLE]
+
+    def rows(self, cell: SuiteCell, source: DataSource, split: str) -> list[dict[str, Any]]:
+        code = cell.lm_eval.removesuffix(".yaml").rpartition("_")[2]
+        found = [row for row in source.rows(TABLE) if row["language"] == code]
+        return [{"number": str(i), "source": row["source"], "english": row["english"], **_question(row, i)} for i, row in enumerate(found)]
+
+    def key(self, row: Row, number: int) -> str:
+        return str(row["number"])
+
+    def cluster(self, row: Row, number: int) -> str:
+        """Sentences come in pairs that differ in a word or two; two in a row with the same options are one."""
+        return f"{row['pair']}"
+
+
+def _question(row: Row, number: int) -> dict[str, Any]:
+    """The sentence with "_" for the pronoun, both options, and "1" or "2". Raises DataError where the spans don't fit."""
+    try:
+        (pronoun, (start, _), _), candidates, tokens = json.loads(row["pronoun"]), json.loads(row["candidates"]), json.loads(row["tokens"])
+        at = 0
+        for token in tokens[:start]:
+            text = '"' if token in ("``", "''") else token  # the tokenizer's quotes
+            at = row["sentence"].index(text, at) + len(text)
+        at = row["sentence"].index(pronoun, at)
+        (first, second) = candidates
+        (right,) = [i for i, candidate in enumerate((first, second), 1) if candidate[3]]
+    except (ValueError, TypeError, IndexError) as error:
+        raise DataError(f"{TABLE.path}: {row['language']} sentence {number}: unexpected tokens or spans ({error})") from None
+    sentence = row["sentence"][:at] + "_" + row["sentence"][at + len(pronoun) :]
+    names = sorted((first[0].casefold(), second[0].casefold()))
+    return {"sentence": sentence, "option1": first[0], "option2": second[0], "answer": str(right), "pair": f"{row['language']} {names}"}
