@@ -12,7 +12,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from evalkit import execute, lm_eval_files
+from evalkit import execute, lm_eval_files, suite
 from evalkit.api import Doc, Generate, Loglikelihood, Request, Response, Sampling, Task
 from evalkit.config import RunConfig
 from evalkit.data import FolderSource, HubSource, open_source
@@ -23,6 +23,7 @@ from evalkit.lm.base import LM
 from evalkit.progress import Reporter
 from evalkit.record import Sample, begin, task_entry, write_run
 from evalkit.registry import resolve_all
+from evalkit.running import RunningScore
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class Plan:
 
     task: Task
     docs: Sequence[Doc]
-    requests: Sequence[Sequence[Request]]  # of each document
+    requests: Sequence[Sequence[Request]]  # of each document, to begin with
     n_total: int
     data: dict[str, Any]
 
@@ -58,14 +59,13 @@ def run(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
         reporter.say(f"sandbox: {sandbox}")
     samples: dict[str, Sequence[Sample]] = {}
     try:
-        with _interruptible():
+        with interruptible():
             with reporter.bar("loading model", 100, counted=False) as advance:
                 lm = open_lm(config, lambda done, total: advance(done * 100 // total))
             record["model"] |= {"fingerprint": lm.fingerprint, "engine": config.engine, **lm.describe()}
             for name, each in plans.items():
-                known = answer(each, lm, journal, reporter)
-                responses = [[known[request] for request in requests] for requests in each.requests]
-                samples[name] = judge(each.task, each.docs, each.requests, responses, folder, config.allow_unsafe_code, reporter)
+                requests, responses = converse(each, lm, journal, reporter)
+                samples[name] = judge(each.task, each.docs, requests, responses, folder, config.allow_unsafe_code, reporter)
                 seconds, computed, shared = journal.spent(str(each.task.protocol))
                 record["tasks"][name] = task_entry(each.task, samples[name], each.n_total) | {
                     "data": each.data,
@@ -88,43 +88,72 @@ def run(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
 
 def plan(task: Task, source: FolderSource | HubSource, limit: int | None) -> Plan:
     """Load a task's documents and make their requests. Raises DataError."""
+    suite.require(task.cells())
     docs = task.load(source)
-    chosen = spread(docs, limit)
+    chosen = spread(docs, limit, task.limit_each_group)
     return Plan(task, chosen, [task.requests(doc) for doc in chosen], len(docs), source.describe())
 
 
-def spread(docs: Sequence[Doc], limit: int | None) -> Sequence[Doc]:
-    """At most `limit` documents, the groups as even as they can be, the first ones of each; always the same for one limit."""
+def spread(docs: Sequence[Doc], limit: int | None, each_group: bool = False) -> Sequence[Doc]:
+    """At most `limit` documents, the groups as even as they can be, the first ones of each; always the same for one limit.
+
+    `each_group`: at most so many of each group, as far apart in it as they can be (a group may have parts of its own, in order).
+    """
     if limit is None or limit >= len(docs):
         return docs
     groups: dict[str, list[int]] = {}
     for i, doc in enumerate(docs):
         groups.setdefault(doc.group, []).append(i)
     ordered = list(groups.values())
+    if each_group:
+        return [docs[i] for members in ordered for i in (members[k * len(members) // limit] for k in range(min(limit, len(members))))]
     if limit < len(ordered):  # fewer documents than groups: every so many a group
         return [docs[ordered[k * len(ordered) // limit][0]] for k in range(limit)]
     rounds = (members[depth] for depth in range(max(map(len, ordered))) for members in ordered if depth < len(members))
     return [docs[i] for i in sorted(next(rounds) for _ in range(limit))]
 
 
-def answer(plan: Plan, lm: LM, journal: Journal, reporter: Reporter) -> dict[Request, Response]:
-    """Every request's response; the model is asked what the journal does not hold yet."""
-    name = str(plan.task.protocol)
-    keys = {request: request_key(lm.fingerprint, request) for requests in plan.requests for request in requests}
+def converse(plan: Plan, lm: LM, journal: Journal, reporter: Reporter) -> tuple[list[list[Request]], list[list[Response]]]:
+    """Every document's requests and their responses, with what the task asks on top of them until it asks no more."""
+    asked = [list(requests) for requests in plan.requests]
+    responses: list[list[Response]] = [[] for _ in plan.docs]
+    due, turn = plan.requests, 1
+    while any(due):
+        known = answer(plan, due, turn, lm, journal, reporter)
+        for given, new in zip(responses, due, strict=True):
+            given += [known[request] for request in new]
+        due = [plan.task.follow_up(doc, given) if new else () for doc, given, new in zip(plan.docs, responses, due, strict=True)]
+        turn += 1
+        for requests, new in zip(asked, due, strict=True):
+            requests += new
+    return asked, responses
+
+
+def answer(
+    plan: Plan, due: Sequence[Sequence[Request]], turn: int, lm: LM, journal: Journal, reporter: Reporter
+) -> dict[Request, Response]:
+    """Every due request's response; the model is asked what the journal does not hold yet."""
+    task = str(plan.task.protocol)
+    name = task if turn == 1 else f"{task} turn {turn}"
+    keys = {request: request_key(lm.fingerprint, request) for requests in due for request in requests}
     known: dict[Request, Response] = {}
     for request, key in keys.items():
         if (response := journal.get(key)) is not None:
             known[request] = response
     if known:
         reporter.say(f"{name}: {len(known)} of {len(keys)} answers were in the journal")
+    score = RunningScore(plan.task, plan.docs, plan.requests) if turn == 1 else None
+    if score:
+        for request in known:
+            score.add(request, known)
     with reporter.bar(name, len(keys), done=len(known)) as advance:
         last, spent = time.monotonic(), lm.tokens()
         for request, response in _ask(lm, [request for request in keys if request not in known]):
             now, tokens = time.monotonic(), lm.tokens()
-            journal.put(keys[request], response, name, now - last, tokens.computed - spent.computed, tokens.shared - spent.shared)
+            journal.put(keys[request], response, task, now - last, tokens.computed - spent.computed, tokens.shared - spent.shared)
             last, spent = now, tokens
             known[request] = response
-            advance(len(known))
+            advance(len(known), score.add(request, known) if score else "")
     return known
 
 
@@ -162,7 +191,7 @@ def _ask(lm: LM, requests: Sequence[Request]) -> Iterator[tuple[Request, Respons
 
 
 @contextmanager
-def _interruptible() -> Iterator[None]:
+def interruptible() -> Iterator[None]:
     """SIGTERM (a CI job's time-out) ends a run as Ctrl-C does: what is answered is kept, and it says so."""
 
     def stop(signum: int, frame: object) -> None:

@@ -44,7 +44,7 @@ def score(config: ScoreConfig, reporter: Reporter) -> tuple[dict[str, Any], Path
     if not answers:
         raise EvalkitError(f"{config.file} holds no answers")
     if strange := sorted(answers.keys() - docs.keys()):
-        raise EvalkitError(f"{config.file}: {strange[0]!r} is none of the {len(docs)} documents of {task.name} in {config.data}")
+        raise EvalkitError(f"{config.file}: {strange[0]!r} is none of the {len(docs)} documents of {task.protocol.task} in {config.data}")
     sandbox = execute.permit(config.allow_unsafe_code) if task.runs_code else None
     if sandbox:
         reporter.say(f"sandbox: {sandbox}")
@@ -56,10 +56,10 @@ def score(config: ScoreConfig, reporter: Reporter) -> tuple[dict[str, Any], Path
     record = begin(folder.name, model, None, Sampling().seed, sandbox)
     samples = judge(task, chosen, requests, responses, folder, config.allow_unsafe_code, reporter)
     spent = {"seconds": 0.0, "tokens": {"computed": 0, "shared": 0}}
-    record["tasks"][task.name] = task_entry(task, samples, len(docs)) | {"data": source.describe()} | spent
+    record["tasks"][task.protocol.task] = task_entry(task, samples, len(docs)) | {"data": source.describe()} | spent
     record |= {"status": "complete", "seconds": round(time.monotonic() - clock, 3)}
-    write_run(folder, record, {task.name: samples})
-    lm_eval_files.write(folder / "lm_eval", record, {task.name: samples})
+    write_run(folder, record, {task.protocol.task: samples})
+    lm_eval_files.write(folder / "lm_eval", record, {task.protocol.task: samples})
     return record, folder
 
 

@@ -1,0 +1,135 @@
+"""The judge behind its server: one chat completion a judgment, within a budget.
+
+Why evalkit.http_retry and not the openai package: what is tried again, what counts as an answer and what is paid for are this
+module's business, and the package's own retries would have to be switched off and written anew around it.
+"""
+
+import os
+import re
+import threading
+import time
+from typing import Any
+
+from evalkit.api import sha256_json
+from evalkit.errors import EvalkitError, RunIncomplete
+from evalkit.http_retry import JsonClient, RequestFailed, RetryPolicy
+from evalkit.judge.config import KEY_VARIABLES, JudgeConfig
+from evalkit.judge.ledger import Judgment, Ledger, Spent
+from evalkit.judge.prompts import Ask
+
+REFUSED = frozenset({401, 402, 403, 404, 405})  # no judgment will ever come of these: the whole run stops
+BYTES_A_TOKEN = 3  # for what a request may cost before it is sent: fewer bytes than a tokenizer makes of a token on average
+
+
+class BudgetSpent(RunIncomplete):
+    """The next request might exceed --max-requests or --max-cost."""
+
+
+class ServerDown(RunIncomplete):
+    """One judgment after the other fails, whatever is asked."""
+
+
+class Judge:
+    """Safe to use from many threads. Raises EvalkitError at once for an address or key that can't be used."""
+
+    def __init__(self, config: JudgeConfig, ledger: Ledger):
+        self.config, self._ledger = config, ledger
+        self._name = sha256_json(config.identity)
+        self._mutex, self._reserved = threading.Lock(), 0.0
+        secret = next((value for name in KEY_VARIABLES if (value := os.environ.get(name))), None)
+        self._secret = secret
+        policy = RetryPolicy(attempts=config.attempts, base=config.backoff, timeout=config.timeout)
+        self._client = JsonClient(config.url, secret, policy, on_try=self._count)
+
+    @property
+    def retries(self) -> int:
+        """Tries after the first, in this session."""
+        return self._client.retries
+
+    def close(self) -> None:
+        """Let go of the server's connections."""
+        self._client.close()
+
+    def spent(self) -> Spent:
+        """Over all sessions of this judge on this run."""
+        return self._ledger.spent(self._name)
+
+    def ask(self, ask: Ask) -> Judgment:
+        """One judgment, failed ones included. Raises BudgetSpent, or RequestFailed where the server refuses this judge altogether."""
+        config = self.config
+        body: dict[str, Any] = {
+            "model": config.model,
+            "messages": [{"role": role, "content": content} for role, content in ask.messages],
+            "temperature": config.temperature,
+            "max_tokens": config.max_tokens,
+            "n": 1,
+        }
+        at_most = self._reserve(sum(len(content.encode()) for _, content in ask.messages))
+        try:
+            answer = self._client.post("/chat/completions", body, check=self._check)
+        except RequestFailed as error:
+            if error.status in REFUSED or "quota" in str(error):
+                raise
+            return Judgment(None, error=str(error), time=time.time())
+        finally:
+            with self._mutex:
+                self._reserved -= at_most
+        choice = answer["choices"][0]
+        return Judgment(
+            text=self._masked(choice["message"]["content"]),
+            model=self._masked(answer["model"]),
+            system_fingerprint=self._masked(str(answer.get("system_fingerprint") or "")),
+            finish_reason=str(choice.get("finish_reason") or ""),
+            time=time.time(),
+        )
+
+    def _count(self) -> None:
+        """Every try is a request: counted before it is sent, so that no kill can hide one."""
+        with self._mutex:
+            limit = self.config.max_requests
+            if limit is not None and self.spent().requests >= limit:
+                raise BudgetSpent(f"--max-requests {limit} is reached")
+            self._ledger.charge(self._name, Spent(requests=1))
+
+    def _reserve(self, prompt_bytes: int) -> float:
+        """What the request may cost at most, set aside; nothing where there is no limit."""
+        limit = self.config.max_cost
+        at_most = self.config.cost(prompt_bytes // BYTES_A_TOKEN + 1, self.config.max_tokens)
+        if limit is None or at_most is None:
+            return 0.0
+        with self._mutex:
+            spent = self.spent()
+            so_far = self.config.cost(spent.prompt_tokens, spent.completion_tokens) or 0.0
+            if so_far + self._reserved + at_most > limit:
+                raise BudgetSpent(f"--max-cost {limit:g}: {so_far:.4f} is spent, and the next judgment may cost {at_most:.4f}")
+            self._reserved += at_most
+        return at_most
+
+    def _check(self, answer: Any) -> None:
+        """Is this a judgment, by the judge that was asked? What it used is paid for either way."""
+        usage = answer.get("usage") or {}
+        used = Spent(0, int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0))
+        if used != Spent():
+            self._ledger.charge(self._name, used)
+        if not is_judge(answer["model"], self.config):
+            raise ValueError(f"model {answer['model']!r} answered, {self.config.snapshot or self.config.model!r} was asked")
+        text = answer["choices"][0]["message"]["content"]
+        if not isinstance(text, str) or not text.strip():
+            raise ValueError("the text is empty")
+
+    def _masked(self, text: str) -> str:
+        return text.replace(self._secret, "***") if self._secret else text
+
+
+def is_judge(name: str, config: JudgeConfig) -> bool:
+    """Is `name`, which a server calls itself, the judge? Its own name or a dated one: gpt-4-0613, gpt-4o-2024-08-06."""
+    if config.snapshot:
+        return name == config.snapshot
+    return re.fullmatch(rf"{re.escape(config.model)}(-\d{{4}}(-\d{{2}}-\d{{2}})?|-\d{{8}})?", name) is not None
+
+
+def stopped(error: EvalkitError, done: int, due: int) -> EvalkitError:
+    """The error with what is kept and what comes next."""
+    fix = "raise it and " if isinstance(error, BudgetSpent) else "mend that and " if isinstance(error, RequestFailed | ServerDown) else ""
+    how = " with --retry-failed" if isinstance(error, ServerDown) else ""
+    return RunIncomplete(f"{error}; {done} of {due} judgments are kept, {fix}run the same command again{how} to go on")

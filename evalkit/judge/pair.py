@@ -1,0 +1,48 @@
+"""Pairwise verdicts -> wins, losses and ties, as FastChat's show_result: both orders must agree, else it is a tie."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from evalkit.judge.rating import VERDICTS
+from evalkit.judge.score import Rated, pooled
+
+
+@dataclass(frozen=True, slots=True)
+class Game:
+    """One turn of one question in both orders: who won each ("ours", "theirs", "tie", None for no verdict)."""
+
+    question_id: str
+    category: str
+    turn: int
+    repeat: int
+    first: str | None  # ours stood first
+    second: str | None
+
+    @property
+    def winner(self) -> str | None:
+        """None where either order has no verdict; FastChat drops such a game."""
+        if self.first is None or self.second is None:
+            return None
+        return self.first if self.first == self.second else "tie"
+
+
+def winner(text: str | None, order: str, reader: str) -> str | None:
+    """A text's verdict in terms of the two runs."""
+    verdict = None if text is None else VERDICTS[reader](text)
+    names = {"ab": {"A": "ours", "B": "theirs"}, "ba": {"A": "theirs", "B": "ours"}}[order]
+    return None if verdict is None else names.get(verdict, verdict)
+
+
+def outcome(games: Sequence[Game]) -> dict[str, Any]:
+    """Wins, losses, ties, games without a verdict; the share won with ties counted half, and its interval clustered by question."""
+    wins, losses, ties = (sum(game.winner == who for game in games) for who in ("ours", "theirs", "tie"))
+    played = [game for game in games if game.winner is not None]
+    points = {"ours": 1.0, "theirs": 0.0, "tie": 0.5}
+    rows = [Rated(g.question_id, g.category, g.turn, g.repeat, "", points[g.winner or "tie"], None) for g in played]
+    estimate = pooled(rows, "published", (0.0, 1.0))
+    found: dict[str, Any] = {"games": len(games), "win": wins, "loss": losses, "tie": ties, "no_verdict": len(games) - len(played)}
+    if estimate:
+        found["win_rate_adjusted"] = estimate.as_json()
+    inconsistent = sum(g.first != g.second for g in played)
+    return found | {"inconsistent": inconsistent / len(played) if played else None}

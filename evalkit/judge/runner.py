@@ -1,0 +1,130 @@
+"""The judge runner: a run -> asks -> judgments, at most so many at a time, each in the ledger as it arrives."""
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from evalkit.data import open_source
+from evalkit.errors import EvalkitError, RunIncomplete
+from evalkit.http_retry import RequestFailed, concurrently
+from evalkit.judge.answered import Answered, Conversation, read_answered
+from evalkit.judge.client import BudgetSpent, Judge, ServerDown, stopped
+from evalkit.judge.config import JudgeConfig
+from evalkit.judge.ledger import Judgment, Ledger, Spent, judgment_key
+from evalkit.judge.prompts import Ask, pairwise, read_prompts, single
+from evalkit.judge.rating import READERS, VERDICTS
+from evalkit.progress import Reporter
+from evalkit.registry import task_classes
+from evalkit.runner import interruptible
+
+LEDGER = "judgments.sqlite"
+GIVE_UP = 20  # failures in a row: the server is down, not the question at fault
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Every judgment of a run that was due, with what was asked; what they cost over all sessions."""
+
+    answered: Answered
+    against: Answered | None
+    prompts_sha256: str
+    asks: Sequence[Ask]
+    judgments: Sequence[Judgment]
+    spent: Spent
+
+
+def judge(config: JudgeConfig, reporter: Reporter) -> Judged:
+    """Judge what is not judged yet. Raises EvalkitError for bad input and RunIncomplete where it stops early; what is done is kept."""
+    answered = read_answered(config.run)
+    against = read_answered(config.against) if config.against else None
+    asks, prompts_sha256 = _asks(config, answered, against)
+    ledger = Ledger(answered.folder / LEDGER)
+    try:
+        judge = Judge(config, ledger)
+        keys = [judgment_key(config.identity, ask) for ask in asks]
+        known = {i: judgment for i, key in enumerate(keys) if (judgment := ledger.get(key)) is not None}
+        again = {i for i in known if config.retry_failed and not is_read(known[i], asks[i], config.rating)}
+        todo = [i for i in range(len(asks)) if i not in known or i in again]
+        if kept := len(asks) - len(todo):
+            reporter.say(f"{kept} of {len(asks)} judgments were in the ledger")
+        try:
+            _work(judge, ledger, asks, keys, todo, known, config.concurrency, reporter)
+        finally:
+            judge.close()
+        if judge.retries:
+            reporter.say(f"{judge.retries} requests were tried again")
+        return Judged(answered, against, prompts_sha256, asks, [known[i] for i in range(len(asks))], judge.spent())
+    finally:
+        ledger.close()
+
+
+def is_read(judgment: Judgment, ask: Ask, rating: str) -> bool:
+    """Did the judge say something that this reader makes a rating (or verdict) of?"""
+    reader: Any = (VERDICTS if ask.order else READERS)[rating]
+    return judgment.text is not None and reader(judgment.text) is not None
+
+
+def _asks(config: JudgeConfig, answered: Answered, against: Answered | None) -> tuple[list[Ask], str]:
+    task = task_classes()[answered.task.partition("@")[0]]
+    assert task.judge_prompts
+    kind = answered.record["tasks"][answered.task]["data"]["source"]
+    if config.data is None and kind == "dir":
+        raise EvalkitError(f"the run's questions came from a folder; pass --data DIR, which holds {task.judge_prompts.path} too")
+    source = open_source(config.data or kind)
+    prompts = read_prompts(source.text(task.judge_prompts), task.judge_prompts.path)
+    if against is None:
+        return single(answered.conversations, prompts, config.repeats), source.sha256()
+    if _questions(answered.conversations) != _questions(against.conversations):
+        raise EvalkitError(f"{config.run} and {config.against} answer different questions; run both on the same --data and --limit")
+    return pairwise(answered.conversations, against.conversations, prompts, config.repeats), source.sha256()
+
+
+def _questions(conversations: Mapping[str, Conversation]) -> dict[str, tuple[str, ...]]:
+    return {question_id: tuple(conversation.turns) for question_id, conversation in conversations.items()}
+
+
+def _work(
+    judge: Judge,
+    ledger: Ledger,
+    asks: Sequence[Ask],
+    keys: Sequence[str],
+    todo: Sequence[int],
+    known: dict[int, Judgment],
+    concurrency: int,
+    reporter: Reporter,
+) -> None:
+    """Fill in `known`. Once something ends the run, nothing new is begun, and what is in flight is waited for and kept."""
+    failed_in_a_row = 0
+    end: list[EvalkitError] = []
+    mutex = threading.Lock()
+
+    def work(i: int) -> Judgment | None:
+        nonlocal failed_in_a_row
+        if end:
+            return None
+        try:
+            judgment = judge.ask(asks[i])
+            ledger.put(keys[i], judgment)
+        except (BudgetSpent, RequestFailed) as error:
+            end.append(error)
+            return None
+        with mutex:
+            failed_in_a_row = failed_in_a_row + 1 if judgment.text is None else 0
+            if failed_in_a_row >= GIVE_UP:
+                end.append(ServerDown(f"the last {GIVE_UP} judgments failed, the last one because: {judgment.error}"))
+        return judgment
+
+    before = len(asks) - len(todo)
+    done = 0
+    try:
+        with interruptible(), reporter.bar("judging", len(asks), done=before) as advance:
+            for at, judgment in concurrently(work, todo, concurrency):
+                if judgment is not None:
+                    known[todo[at]] = judgment
+                    done += 1
+                    advance(before + done)
+    except KeyboardInterrupt:
+        end.append(RunIncomplete("interrupted"))
+    if end:
+        raise stopped(end[0], before + done, len(asks))

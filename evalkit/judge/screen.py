@@ -1,0 +1,65 @@
+"""What `evalkit judge` and `evalkit score mt_bench` print and draw."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from evalkit.report.mt_bench import interval, judge_name, plots, remarks
+
+COLUMNS = (("turn_1", "turn 1"), ("turn_2", "turn 2"), ("score", "both turns"))
+
+
+def show(entry: Mapping[str, Any], model: str, folder: Path, console: Console) -> None:
+    """A judged run by category and turn, and all that belongs to its figure."""
+    table = Table(title=f"{model} judged by {judge_name(entry['judge'])}", title_justify="left")
+    table.add_column("category")
+    for _, title in COLUMNS:
+        table.add_column(title, justify="right")
+    table.add_column("95% interval")
+    rows = {**entry["groups"], "all": entry["metrics"]}
+    for category, metrics in rows.items():
+        cells = [f"{metrics[metric]['value']:.4f}" if metric in metrics else "-" for metric, _ in COLUMNS]
+        table.add_row(category, *cells, interval(metrics["score"]) if "score" in metrics else "-", end_section=category == [*rows][-2])
+    console.print(table)
+    for line in remarks(entry):
+        _say(console, line)
+    if entry["n"] < entry["n_total"]:
+        _say(console, f"not the benchmark's figure: {entry['n']:,} of {entry['n_total']:,} questions")
+    if entry["data"]["source"] == "sample":
+        _say(console, "not the benchmark's figure: bundled sample, not the benchmark")
+    _say(console, f"kept in {folder}")
+
+
+def show_pairs(comparison: Mapping[str, Any], model: str, folder: Path, console: Console) -> None:
+    """A pairwise comparison by category."""
+    judge, against = comparison["judge"], comparison["against"]["spec"]
+    table = Table(title=f"{model} against {against}, judged by {judge_name(judge)}", title_justify="left")
+    for name in ("category", "win", "loss", "tie", "no verdict", "win rate, ties half", "95% interval"):
+        table.add_column(name, justify="left" if name in ("category", "95% interval") else "right")
+    rows = {**comparison["groups"], "all": comparison["overall"]}
+    for category, outcome in rows.items():
+        rate = outcome.get("win_rate_adjusted")
+        numbers = [str(outcome[key]) for key in ("win", "loss", "tie", "no_verdict")]
+        shown = (f"{rate['value']:.3f}", f"{rate['ci95'][0]:.3f} to {rate['ci95'][1]:.3f}") if rate else ("-", "-")
+        table.add_row(category, *numbers, *shown, end_section=category == [*rows][-2])
+    console.print(table)
+    overall = comparison["overall"]
+    if overall["inconsistent"] is not None:
+        _say(console, f"both orders were asked: {overall['inconsistent']:.0%} of the games changed with the order and count as ties")
+    spent = judge["spent"]
+    _say(console, f"{spent['requests']:,} requests, {spent['prompt_tokens']:,} prompt and {spent['completion_tokens']:,} completion tokens")
+    _say(console, f"kept in {folder}")
+
+
+def write_plots(judged: Mapping[str, Mapping[str, Any]], folder: Path) -> None:
+    """Radar and bars as PNG and SVG."""
+    for plot in plots(judged):
+        (folder / f"{plot.name}.png").write_bytes(plot.png)
+        (folder / f"{plot.name}.svg").write_bytes(plot.svg)
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
