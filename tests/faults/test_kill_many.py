@@ -32,13 +32,14 @@ def figures(*arguments: str) -> dict[str, int]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_six_kills_and_six_faults() -> None:
-    found = figures("--kills", "6", "--faults", "6")
-    assert found["kills"] == found["faults"] == 6
+def test_five_kills_and_five_faults() -> None:
+    found = figures("--kills", "5", "--faults", "5")
+    assert found["kills"] == found["faults"] == 5
     assert found["problems"] == 0
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_two_hundred_kills_and_fifty_faults() -> None:
     found = figures("--kills", "200", "--faults", "50")
     assert found["problems"] == 0

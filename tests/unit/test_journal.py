@@ -1,5 +1,7 @@
 """The journal: what is put is there, whoever asks with the same key, and nobody else."""
 
+import os
+import shutil
 import sqlite3
 from dataclasses import replace
 from pathlib import Path
@@ -49,8 +51,9 @@ def test_whatever_changes_the_answer_changes_the_key() -> None:
 
 def test_one_process_at_a_time(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal.sqlite")
-    with pytest.raises(EvalkitError, match="another evalkit process"):
-        Journal(tmp_path / "journal.sqlite")
+    for _ in range(2):  # asking does not overwrite who has it
+        with pytest.raises(EvalkitError, match=rf"another evalkit process \(pid {os.getpid()}\) is writing"):
+            Journal(tmp_path / "journal.sqlite")
     journal.close()
     Journal(tmp_path / "journal.sqlite").close()
 
@@ -70,16 +73,19 @@ def test_fresh_forgets_but_never_under_another_process(tmp_path: Path) -> None:
 
 def test_a_foreign_or_damaged_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "journal.sqlite"
-    path.write_bytes(b"not a database, but long enough to be read as one " * 100)
-    with pytest.raises(EvalkitError, match=r"journal\.sqlite"):
+    foreign = b"not a database, but long enough to be read as one " * 100
+    path.write_bytes(foreign)
+    with pytest.raises(EvalkitError, match=r"journal\.sqlite is no journal.*--fresh"):
         Journal(path)
+    assert path.read_bytes() == foreign
     path.unlink()
     journal = Journal(path)
     journal.close()
     with sqlite3.connect(path) as db:
         db.execute("UPDATE meta SET value = '99'")
-    with pytest.raises(EvalkitError, match="schema 99"):
-        Journal(path)
+    for read_only in (False, True):
+        with pytest.raises(EvalkitError, match="schema 99"):
+            Journal(path, read_only=read_only)
 
 
 def test_a_missing_journal_is_not_made_by_reading(tmp_path: Path) -> None:
@@ -105,3 +111,17 @@ def test_a_full_disk_keeps_what_was_answered(tmp_path: Path) -> None:
     assert again.get("a") == ANSWER
     assert again.get("k0") is not None
     again.close()
+
+
+def test_a_reader_sees_what_a_killed_writer_put(tmp_path: Path) -> None:
+    writer = Journal(tmp_path / "journal.sqlite")
+    writer.put("a", ANSWER, "t", 0, 0, 0)
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for suffix in ("", "-wal"):  # what is on the disk while the writer is at work
+        shutil.copy(tmp_path / f"journal.sqlite{suffix}", copy)
+    for path in (tmp_path, copy):
+        reader = Journal(path / "journal.sqlite", read_only=True)
+        assert reader.get("a") == ANSWER
+        reader.close()
+    writer.close()

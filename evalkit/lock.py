@@ -1,0 +1,46 @@
+"""One process a run: the lock on its folder."""
+
+import fcntl
+import os
+from errno import EDQUOT, EIO, ENOSPC
+from io import FileIO
+from pathlib import Path
+
+from evalkit.errors import EvalkitError, RunIncomplete
+
+
+def lock(path: Path) -> FileIO:
+    """Take a lock file, which bears our process id for as long as it is open; a killed process lets go.
+
+    Raises EvalkitError where another process has it, and `unwritable`'s errors.
+    """
+    try:
+        file = open(path, "a+b", buffering=0)  # noqa: SIM115 - held open for as long as the journal is
+    except OSError as error:
+        raise unwritable(path, error) from None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        file.truncate(0)
+        file.write(b"%d\n" % os.getpid())
+    except BlockingIOError:
+        file.seek(0)
+        holder = file.read(20).decode("ascii", "replace").strip()
+        file.close()
+        raise EvalkitError(
+            f"another evalkit process{f' (pid {holder})' if holder.isdigit() else ''} is writing {path.parent};"
+            " wait for it, or pass another --name"
+        ) from None
+    except OSError as error:
+        file.close()
+        raise unwritable(path, error) from None
+    return file
+
+
+def unwritable(path: Path, error: OSError) -> EvalkitError:
+    """The error to raise where a run's folder can't be written: RunIncomplete where it could be, with more room."""
+    if error.errno in (ENOSPC, EDQUOT, EIO):
+        return RunIncomplete(
+            f"cannot write to {path.parent}: {error.strerror}; free some space or mend the disk and run the same command again,"
+            " nothing answered is lost"
+        )
+    return EvalkitError(f"cannot write to {path.parent}: {error.strerror}; pass --out a writable folder")
