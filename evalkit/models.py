@@ -73,7 +73,7 @@ def find(spec: str) -> Found:
     if spec.endswith(".gguf") or spec.startswith((".", "/", "~")):
         raise EvalkitError(f"model {spec}: no such file or folder")
     if spec.startswith("random:"):
-        raise EvalkitError(f"model {spec}: random weights are not built yet; give a checkpoint")
+        raise EvalkitError(f"model {spec}: random weights run on the native engine only; give a checkpoint here")
     if spec in MODELS:
         return Found(_named(spec, MODELS[spec]), MODELS[spec].upcycle)
     if spec.count("/") == 1:

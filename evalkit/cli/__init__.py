@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from evalkit import __version__
-from evalkit.cli import gate, listing, model, report, run, score
+from evalkit.cli import bench, gate, judge, listing, model, report, run, score, serve, verify, view
 from evalkit.errors import EvalkitError
 
 
@@ -42,6 +42,6 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="evalkit", description="Does this model really score what its table says?")
     parser.add_argument("--version", action="version", version=f"evalkit {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
-    for group in (run, score, listing, report, gate, model):
+    for group in (run, score, judge, listing, report, gate, view, verify, bench, model, serve):
         group.add(commands)
     return parser

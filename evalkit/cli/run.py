@@ -15,9 +15,11 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     run.add_argument(
         "--model", metavar="SPEC", help=f"hub id, folder, .gguf file, or a name from evalkit ls models (default: {DEMO_MODEL})"
     )
-    run.add_argument("--engine", help="native, lm_eval:hf, lm_eval:vllm, .., replay:RUN (default: native)")
+    run.add_argument("--engine", help="native, lm_eval:hf, lm_eval:vllm, .., openai:URL, replay:RUN (default: native)")
     run.add_argument("--data", help="hub, sample, or a folder (default: EVALKIT_DATA, else hub; sample for the demo model)")
-    run.add_argument("--limit", type=int, metavar="N", help="at most N documents a task, spread over its subjects, always the same ones")
+    run.add_argument(
+        "--limit", type=int, metavar="N", help="at most N documents a task (of the multilingual suite: a cell), always the same ones"
+    )
     run.add_argument("--seed", type=int, help=f"for sampled answers (default: {DEFAULTS['seed']})")
     run.add_argument("--temperature", type=float, help="for tasks that can be sampled (default: the protocol's; 0 is greedy)")
     run.add_argument("--repeats", type=int, metavar="N", help=f"answers a document, sampled (default: {DEFAULTS['repeats']})")
@@ -46,9 +48,7 @@ def _run(arguments: argparse.Namespace) -> int:
         raise EvalkitError("no task given; try evalkit run --tasks mmlu,gsm8k")
     config = RunConfig(**settings)
 
-    from rich.console import Console
-
-    from evalkit.progress import Reporter
+    from evalkit.progress import Reporter, console
     from evalkit.report.screen import show
     from evalkit.runner import run
 
@@ -57,8 +57,5 @@ def _run(arguments: argparse.Namespace) -> int:
         what = "the bundled sample" if config.data_spec == "sample" else config.data_spec
         reporter.say(f"demo: SmolLM2-135M upcycled to a mixture of experts, on {what}; its figures compare with nothing published")
     record = run(config, reporter)
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=120)
-    show(record, config.folder, console)
+    show(record, config.folder, console())
     return 0

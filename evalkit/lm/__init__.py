@@ -4,7 +4,7 @@ from evalkit.config import RunConfig
 from evalkit.errors import unknown
 from evalkit.lm.base import LM, OnLoad
 
-ENGINES = ("native", "lm_eval:CLASS", "replay:RUN")
+ENGINES = ("native", "lm_eval:CLASS", "openai:URL", "replay:RUN")
 
 
 def open_lm(config: RunConfig, on_load: OnLoad | None = None) -> LM:
@@ -18,6 +18,10 @@ def open_lm(config: RunConfig, on_load: OnLoad | None = None) -> LM:
         from evalkit.lm.lm_eval import LmEvalLM
 
         return LmEvalLM.load(config, argument)
+    if name == "openai" and argument:
+        from evalkit.lm.openai import OpenAILM
+
+        return OpenAILM.load(config, argument)
     if name == "replay" and argument:
         from evalkit.lm.replay import ReplayLM
 

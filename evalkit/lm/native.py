@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 from evalkit.api import Generate, Generated, Loglikelihood, Loglikelihoods, sha256_json
 from evalkit.config import RunConfig
 from evalkit.errors import EvalkitError
+from evalkit.lm import conversation
 from evalkit.lm.base import LM, OnLoad, Tokens
 from evalkit.models import find
 
 if TYPE_CHECKING:
     from moe_lm.checkpoint.read import Checkpoint
+    from moe_lm.config import ModelConfig
 
 NUMERICS = 3  # raise it when moe_lm's arithmetic changes: old answers then no longer count as this model's
 
@@ -51,6 +53,22 @@ def count_parameters(model: str | Path) -> dict[str, int]:
         return asdict(count(known.in_folder(model) if isinstance(model, Path) else known.config(model)))
 
 
+def random_configuration(spec: str) -> ModelConfig:
+    """What "random:CONFIG" names: a known configuration, by name or hub id, a config.json or a folder with one. Raises EvalkitError."""
+    from moe_lm import known
+    from moe_lm.config import from_hf, read_json
+
+    name = spec.removeprefix("random:")
+    path = Path(name).expanduser()
+    with one_line():
+        if path.is_file():
+            return from_hf(read_json(path))
+        if path.is_dir():
+            return known.in_folder(path)
+        by_hub_id = name.rpartition("/")[2].lower()  # random:Qwen/Qwen1.5-MoE-A2.7B
+        return known.config(by_hub_id if by_hub_id in known.names() else name)
+
+
 class NativeLM(LM):
     """A moe_lm checkpoint on one device. Answers do not depend on batch, order or what else is asked (CPU)."""
 
@@ -66,7 +84,10 @@ class NativeLM(LM):
         self.device, self.dtype = str(self.model.embed.weight.device), str(self.model.embed.weight.dtype).removeprefix("torch.")
         self.kernel = "reference"
         numerics = [NUMERICS, self.dtype, self.model.embed.weight.device.type, self.kernel, torch.__version__]
-        self.fingerprint = "sha256:" + sha256_json([checkpoint.sha256, repr(recipe), self.tokenizer.sha256(), numerics])
+        # FastChat's template stands in for one that the model lacks, and is then part of who answers
+        self.stand_in = None if self.tokenizer.chat_template else conversation.template_for(spec)
+        template = [f"{conversation.REQUIREMENT} {self.stand_in}"] if self.stand_in else []
+        self.fingerprint = "sha256:" + sha256_json([checkpoint.sha256, repr(recipe), self.tokenizer.sha256(), numerics, *template])
 
     @classmethod
     def load(cls, config: RunConfig, on_load: OnLoad | None = None) -> NativeLM:
@@ -74,13 +95,19 @@ class NativeLM(LM):
         import torch
 
         from moe_lm.checkpoint.read import load
+        from moe_lm.random_weights import random_checkpoint
         from moe_lm.upcycle import Upcycle, preserve
 
-        found = find(config.model_spec)
         device = config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
         if device == "cuda" and not torch.cuda.is_available():
             raise EvalkitError("--device cuda: no CUDA device is visible to torch; use --device cpu")
         dtype = config.dtype if config.dtype != "auto" else "float32" if device == "cpu" else "bfloat16"
+        if config.model_spec.startswith("random:"):
+            with one_line():
+                return cls(
+                    random_checkpoint(random_configuration(config.model_spec), getattr(torch, dtype), device), config.model_spec, None
+                )
+        found = find(config.model_spec)
         with one_line():
             checkpoint = load(found.path, getattr(torch, dtype), device, on_load)
             recipe = Upcycle() if found.upcycle else None
@@ -153,32 +180,53 @@ class NativeLM(LM):
                     yield i, totals[i]
 
     def generate(self, requests: Sequence[Generate]) -> Iterator[tuple[int, Generated]]:
+        for i, generated, _ in self.generate_tokens(requests):
+            yield i, generated
+
+    def generate_tokens(self, requests: Sequence[Generate]) -> Iterator[tuple[int, Generated, list[int]]]:
+        """As `generate`, with the ids of the generated tokens."""
         from moe_lm.generator import GenerateRequest
 
         encoded, cut = [], []
         for request in requests:
             messages = [{"role": role, "content": content} for role, content in request.messages]
-            ids = self.tokenizer.encode(self.chat_prompt(messages) if messages else request.context)
+            prompt = self._conversation(messages) if messages else conversation.Prompt(request.context, ())
+            ids = self.tokenizer.encode(prompt.text)
             room = self.model.config.max_seq_len - request.max_new_tokens
             if room < 1:
                 raise EvalkitError(
                     f"max_new_tokens {request.max_new_tokens} leaves no room for a prompt: max_seq_len is {self.model.config.max_seq_len}"
                 )
             cut.append(max(0, len(ids) - room))
-            encoded.append(GenerateRequest(ids[-room:], request.until, request.max_new_tokens, request.temperature, request.seed))
+            until = (*request.until, *prompt.until)
+            encoded.append(GenerateRequest(ids[-room:], until, request.max_new_tokens, request.temperature, request.seed))
         with one_line():
             for i, generation in self.generator.generate(encoded):
-                yield i, Generated(generation.text, generation.finish_reason, len(generation.tokens), cut[i])
+                yield i, Generated(generation.text, generation.finish_reason, len(generation.tokens), cut[i]), generation.tokens
 
     def chat_prompt(self, messages: Sequence[Mapping[str, str]]) -> str:
         """The messages ({"role", "content"}) as the model's chat template writes them, up to where the answer begins.
 
-        Raises EvalkitError where the model has no template, or its template refuses them.
+        Raises EvalkitError where the model has no template and FastChat none for its name, or its template refuses them.
         """
+        return self._conversation(messages).text
+
+    def _conversation(self, messages: Sequence[Mapping[str, str]]) -> conversation.Prompt:
         from moe_lm.chat import render
 
+        if self.stand_in:
+            return conversation.write(self.stand_in, messages)
         with one_line():
-            return render(messages, self.tokenizer.chat_template, self.tokenizer.bos_token, self.tokenizer.eos_token)
+            text = render(messages, self.tokenizer.chat_template, self.tokenizer.bos_token, self.tokenizer.eos_token)
+        return conversation.Prompt(text, ())
+
+    def lay_out(self, token_budget: int, max_running: int) -> None:
+        """Start anew with passes of so many tokens and so many sequences generated at a time: no answer may depend on it."""
+        from moe_lm.generator import Generator
+        from moe_lm.scorer import Scorer
+
+        self.scorer = Scorer(self.model, token_budget)
+        self.generator = Generator(self.model, self.tokenizer.decode, self.tokenizer.stop_ids, max_running, token_budget)
 
     def describe(self) -> dict[str, Any]:
         from moe_lm.count import count
@@ -191,6 +239,7 @@ class NativeLM(LM):
             "device": self.device,
             "kernel": self.kernel,
             "max_seq_len": self.model.config.max_seq_len,
+            **({"chat_template": f"{conversation.REQUIREMENT} {self.stand_in}"} if self.stand_in else {}),
         }
 
     def tokens(self) -> Tokens:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from moe_lm.config import ModelConfig, MoEConfig
 from moe_lm.experts import KERNELS, route
-from moe_lm.tiles import columns, linear, pad_rows, row_tiles
+from moe_lm.tiles import columns, linear, pad_rows, row_tiles, sigmoid
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]  # (layer, q_THd, k_TJd, v_TJd) -> out_THd
 
@@ -126,7 +126,7 @@ class MoE(nn.Module):
             return routed_TD
         if self.shared_expert_gate is None:
             return routed_TD + self.shared_expert(x_TD)
-        return torch.addcmul(routed_TD, torch.sigmoid(self.shared_expert_gate(x_TD)), self.shared_expert(x_TD))
+        return torch.addcmul(routed_TD, sigmoid(self.shared_expert_gate(x_TD)), self.shared_expert(x_TD))
 
 
 class Layer(nn.Module):

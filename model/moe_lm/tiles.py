@@ -26,6 +26,11 @@ def pad_rows(x: Tensor) -> Tensor:
     return F.pad(x, (0, 0) * (x.ndim - 1) + (0, short)) if short else x
 
 
+def sigmoid(x_T1: Tensor) -> Tensor:
+    """Of one number a row. torch takes them 32 at a time and the rest one by one, which rounds otherwise: no row may be a rest."""
+    return torch.sigmoid(F.pad(x_T1, (0, 0, 0, -len(x_T1) % 32)))[: len(x_T1)]
+
+
 def row_tiles(x_TD: Tensor) -> tuple[Tensor, ...]:
     """The rows of one product each, of T rows that are a multiple of `ROWS`."""
     return x_TD.split(MAX_ROWS) if x_TD.device.type == "cpu" else (x_TD,)

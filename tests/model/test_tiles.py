@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from moe_lm.tiles import MAX_ROWS, ROWS, columns, linear, pad_rows
+from moe_lm.tiles import MAX_ROWS, ROWS, columns, linear, pad_rows, sigmoid
 
 # (outputs, inputs): SmolLM2's and Qwen 0.5B's layers and a slice of the head, Qwen1.5-MoE's expert, router, shared expert's gate
 SHAPES = [(576, 576), (192, 576), (1536, 576), (576, 1536), (896, 896), (128, 896), (4864, 896), (896, 4864), (9496, 896)]
@@ -48,6 +48,12 @@ def test_the_number_of_threads_changes_nothing():
     torch.set_num_threads(before)
     assert torch.equal(found[0], found[1])
     assert torch.equal(found[0], found[2])
+
+
+def test_a_gate_is_the_same_bits_among_any_number_of_rows():
+    x = torch.randn(MAX_ROWS, 1)
+    for number in (16, 48, 80):
+        assert torch.equal(torch.cat([sigmoid(rows) for rows in x.split(number)]), sigmoid(x)), number
 
 
 def test_padding_is_zeros_below_up_to_a_multiple():

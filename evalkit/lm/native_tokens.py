@@ -1,0 +1,87 @@
+"""The native back-end by token ids instead of texts, for those who count in them: the server and the bench."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from evalkit.errors import EvalkitError
+from evalkit.lm.native import NativeLM, one_line, random_configuration
+from evalkit.roofline import Shape
+from moe_lm import known
+from moe_lm.config import ModelConfig
+from moe_lm.count import count
+from moe_lm.generator import GenerateRequest, Generation
+from moe_lm.prompt_scores import TokenScore, prompt_scores
+
+__all__ = ["GenerateRequest", "Generation", "TokenModel", "TokenScore", "shape_of", "shape_of_spec"]
+
+
+class TokenModel:
+    """A loaded model. Not safe for threads: one thread owns it."""
+
+    def __init__(self, lm: NativeLM):
+        self.lm, self.encode, self.decode = lm, lm.tokenizer.encode, lm.tokenizer.decode
+        self.max_seq_len, self.vocab_size = lm.model.config.max_seq_len, lm.model.config.vocab_size
+        self.stop_ids = lm.tokenizer.stop_ids
+
+    def chat(self, messages: Sequence[dict[str, str]]) -> tuple[list[int], tuple[str, ...]]:
+        """The conversation as the chat template writes it, and the stop strings that the template brings along.
+
+        Raises EvalkitError where there is no template, or it refuses.
+        """
+        prompt = self.lm._conversation(messages)
+        return self.encode(prompt.text), tuple(prompt.until)
+
+    def token_text(self, token: int) -> str:
+        """What a token alone reads as; special tokens by their names."""
+        return self.lm.tokenizer.fast.decode([token], skip_special_tokens=False)
+
+    def check(self, prompt: Sequence[int]) -> None:
+        """Raises EvalkitError for an empty prompt and for ids outside the vocabulary, which would crash the pass they are in."""
+        if not prompt:
+            raise EvalkitError("the prompt is empty: it needs at least one token")
+        if not 0 <= min(prompt) <= max(prompt) < self.vocab_size:
+            raise EvalkitError(f"the prompt holds token {max(prompt, key=abs)}; ids run from 0 to {self.vocab_size - 1}")
+
+    def generate(self, requests: Sequence[GenerateRequest]) -> Iterator[tuple[int, Generation]]:
+        """(index, answer) as each ends. Raises EvalkitError where a request can't fit the model."""
+        with one_line():
+            yield from self.lm.generator.generate(requests)
+
+    def scores(self, prompts: Sequence[Sequence[int]], num_top: int) -> list[list[TokenScore | None]]:
+        """Each prompt's tokens with their log-probabilities; None for the first. Raises EvalkitError for prompts too long."""
+        with one_line():
+            return prompt_scores(self.lm.model, prompts, num_top, self.lm.scorer.token_budget)
+
+
+def shape_of(config: ModelConfig, width: int) -> Shape:
+    """What a decoder of this configuration makes a device do, at `width` bytes a number."""
+    parameters, moe = count(config), config.moe
+    embedding = config.vocab_size * config.hidden_size
+    sparse_layers = sum(config.is_sparse(layer) for layer in range(config.num_hidden_layers)) if moe else 0
+    expert = 3 * config.hidden_size * moe.moe_intermediate_size if moe else 0
+    top_k = moe.num_experts_per_tok if moe else 0
+    return Shape(
+        width=width,
+        embedding=embedding,
+        head=embedding,
+        always=parameters.activated_non_embedding - sparse_layers * top_k * expert,
+        expert=expert,
+        experts=moe.num_experts if moe else 0,
+        top_k=top_k,
+        sparse_layers=sparse_layers,
+        kv_per_token=2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim,
+        attention_width=config.num_hidden_layers * config.num_attention_heads * config.head_dim,
+        window=config.sliding_window,
+        head_is_tied=config.tie_word_embeddings,
+    )
+
+
+def shape_of_spec(spec: str, width: int) -> Shape | None:
+    """The shape of a model that is not loaded: of random weights, or of a folder; None where only loading tells.
+
+    Raises EvalkitError for a configuration that is unknown or can't be read.
+    """
+    if spec.startswith("random:"):
+        return shape_of(random_configuration(spec), width)
+    with one_line():
+        return shape_of(known.in_folder(Path(spec)), width) if Path(spec).is_dir() else None

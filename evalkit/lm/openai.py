@@ -1,0 +1,241 @@
+"""The `openai:URL` back-end: any OpenAI-compatible server (vLLM, SGLang, llama.cpp, `evalkit serve`, hosted ones).
+
+Generation goes to /completions, and a conversation to /chat/completions, where the server's chat template writes it.
+Log-likelihoods need a server that gives a prompt's own (`echo` with `logprobs`; vLLM and `evalkit serve` do). Prompts are cut
+only where a protocol or the native engine cuts them, through /tokenize, which the same servers have.
+The key is read from OPENAI_API_KEY and kept nowhere.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from evalkit.api import Generate, Generated, Loglikelihood, Loglikelihoods, sha256_json
+from evalkit.config import RunConfig
+from evalkit.errors import EvalkitError, RunIncomplete
+from evalkit.http_retry import JsonClient, RequestFailed, RetryPolicy, concurrently
+from evalkit.lm.base import LM, Tokens
+
+CONCURRENCY = 16  # requests in flight
+VOLATILE = frozenset({"created", "permission", "object"})  # of a model's entry: they differ from one look to the next
+
+
+class OpenAILM(LM):
+    """One model of one server. Its fingerprint is over what the server says of itself: weaker than over weights."""
+
+    def __init__(self, url: str, model: str, policy: RetryPolicy | None = None, concurrency: int = CONCURRENCY):
+        """`url`: up to /v1, which is added where the address has no path. Raises EvalkitError, or RunIncomplete without an answer."""
+        base = url.rstrip("/") + ("" if urlsplit(url).path.strip("/") else "/v1")
+        self.model, self.concurrency = model, concurrency
+        self.client = JsonClient(base, os.environ.get("OPENAI_API_KEY") or None, policy)
+        self._root = JsonClient(base.removesuffix("/v1"), os.environ.get("OPENAI_API_KEY") or None, RetryPolicy(attempts=2, timeout=30))
+        self.entry = self._entry()
+        self.max_seq_len = self.entry.get("max_model_len")
+        self.server_version = self._optional("/version").get("version")
+        # evalkit serve tells its weights' fingerprint, which holds wherever it listens
+        where = None if "fingerprint" in self.entry else base
+        self.fingerprint = "sha256:" + sha256_json(["openai", where, model, self.entry, self.server_version])
+        self._limit = "max_tokens"
+        self._computed = 0
+
+    @classmethod
+    def load(cls, config: RunConfig, url: str) -> "OpenAILM":
+        """The server's model that `--model` names, as the server names it. Raises EvalkitError."""
+        if config.model is None:
+            raise EvalkitError(f"--engine openai:{url} needs --model, the name that the server gives its model (see {url}/models)")
+        return cls(url, config.model)
+
+    def _entry(self) -> dict[str, Any]:
+        """What /models says of the model; {} for a server without that route."""
+        try:
+            listed = self.client.get("/models", check=lambda answer: [entry["id"] for entry in answer["data"]])["data"]
+        except RequestFailed as error:
+            if error.status in (404, 405):
+                return {}
+            raise _passed_on(error) from None
+        for entry in listed:
+            if entry["id"] == self.model:
+                return {key: value for key, value in entry.items() if key not in VOLATILE}
+        names = ", ".join(str(entry["id"]) for entry in listed[:10])
+        raise EvalkitError(f"{self.client.base_url} has no model {self.model!r}; it has: {names or 'none'}")
+
+    def _optional(self, path: str) -> dict[str, Any]:
+        """A route beside /v1 that not every server has."""
+        try:
+            return self._root.get(path)
+        except RequestFailed:
+            return {}
+
+    def _post(self, path: str, body: dict[str, Any], wanted: int = 1) -> dict[str, Any]:
+        key = "message" if path.startswith("/chat") else "text"
+
+        def check(answer: dict[str, Any]) -> None:
+            if len([choice[key] for choice in answer["choices"]]) != wanted:
+                raise ValueError(f"{len(answer['choices'])} choices, {wanted} asked for")
+
+        answer = self.client.post(path, {"model": self.model, **body}, check)
+        self._computed += int((answer.get("usage") or {}).get("total_tokens") or 0)
+        return answer
+
+    def _tokenize(self, text: str, why: str) -> list[int]:
+        """The server's token ids of a text. Raises EvalkitError where it has no /tokenize."""
+        try:
+            answer = self._root.post("/tokenize", {"model": self.model, "prompt": text}, check=lambda answer: list(answer["tokens"]))
+        except RequestFailed as error:
+            raise EvalkitError(f"{why}, and the server can't tokenize for it to be cut ({error})") from None
+        return list(answer["tokens"])
+
+    # --- log-likelihoods -----------------------------------------------------------------------------------------------
+
+    def loglikelihood(self, requests: Sequence[Loglikelihood]) -> Iterator[tuple[int, Loglikelihoods]]:
+        yield from _answered(concurrently(self._score, requests, self.concurrency))
+
+    def _score(self, request: Loglikelihood) -> Loglikelihoods:
+        """As the native engine: the whole text is tokenized, and cut where the tokens of the context alone end."""
+        context = request.context.rstrip()
+        if not context:
+            raise EvalkitError("an empty context can't be scored through a server: it gives no log-probability for a first token")
+        moved = request.context[len(context) :]  # trailing blanks go to the continuation
+        texts = [context, *(context + moved + continuation for continuation in request.continuations)]
+        ids, truncated = self._cut(request, texts)
+        rows = self._echo(ids or texts)
+        merged, logprobs, greedy = 0, [], []
+        start = len(rows[0]["tokens"])
+        for continuation, row in zip(request.continuations, rows[1:], strict=True):
+            merged += row["tokens"][:start] != rows[0]["tokens"]
+            if len(row["tokens"]) <= start:
+                raise EvalkitError(f"continuation {continuation!r} has no token of its own after its context")
+            own = row["token_logprobs"][start:]
+            logprobs.append(float(sum(own)))
+            # a token that ties with the best one counts as greedy: the server's choice between them is not to be seen
+            greedy.append(all(lp >= max(top.values()) for lp, top in zip(own, row["top_logprobs"][start:], strict=True)))
+        return Loglikelihoods(tuple(logprobs), tuple(greedy), truncated, merged)
+
+    def _cut(self, request: Loglikelihood, texts: Sequence[str]) -> tuple[list[list[int]] | None, int]:
+        """Token ids without the context's first tokens, and how many those are; (None, 0) where no text is too long."""
+        above, to, limit = request.truncate_above, request.truncate_to, self.max_seq_len
+        room = min([size for size in (above, limit - 1 if isinstance(limit, int) else None) if size is not None], default=None)
+        if room is None or max(len(text.encode()) for text in texts) <= room:  # a token is a byte at least
+            return None, 0
+        ids = [self._tokenize(text, f"a prompt may exceed {room} tokens") for text in texts]
+        context = len(ids[0])
+        # two fewer than the native engine: a server runs the last token too, and leaves room for one to come
+        keep = limit - 1 - max(len(whole) - context for whole in ids[1:]) if isinstance(limit, int) else context
+        if above is not None and to is not None and context > above:
+            keep = min(keep, to)
+        truncated = max(0, context - keep)
+        return ([whole[truncated:] for whole in ids], truncated) if truncated else (None, 0)
+
+    def _echo(self, prompts: Sequence[str | list[int]]) -> list[dict[str, Any]]:
+        """Each prompt's own tokens with their log-probabilities. Raises EvalkitError, in one line, where the server gives none."""
+        body = {"prompt": prompts, "echo": True, "logprobs": 1, "max_tokens": 0, "temperature": 0}
+        lacking = (
+            f"{self.client.base_url} gives no log-probabilities of prompts (echo with logprobs), which this task needs; "
+            "vLLM and evalkit serve do, and tasks that generate run on any server"
+        )
+        try:
+            answer = self._post("/completions", body, len(prompts))
+        except RequestFailed as error:
+            if error.refused and error.status not in (401, 403, 429):
+                raise EvalkitError(f"{lacking} ({error})") from None
+            raise
+        rows = [choice.get("logprobs") or {} for choice in sorted(answer["choices"], key=lambda choice: choice.get("index", 0))]
+        counted = sum(len(row.get("tokens") or ()) for row in rows)
+        expected = (answer.get("usage") or {}).get("prompt_tokens", counted)
+        complete = all(row.get("token_logprobs") and None not in row["token_logprobs"][1:] and row.get("top_logprobs") for row in rows)
+        if not counted or counted != expected or not complete:
+            raise EvalkitError(lacking)
+        return rows
+
+    def loglikelihood_rolling(self, texts: Sequence[str]) -> Iterator[tuple[int, float]]:
+        def score(text: str) -> float:
+            (row,) = self._echo([text])
+            if row["tokens"][0] and text.startswith(row["tokens"][0]):
+                raise EvalkitError("the server puts no BOS in front, so that a text's first token has no log-likelihood; run it natively")
+            return float(sum(row["token_logprobs"][1:]))
+
+        yield from _answered(concurrently(score, texts, self.concurrency))
+
+    # --- generation ----------------------------------------------------------------------------------------------------
+
+    def generate(self, requests: Sequence[Generate]) -> Iterator[tuple[int, Generated]]:
+        yield from _answered(concurrently(self._generate, requests, self.concurrency))
+
+    def _generate(self, request: Generate) -> Generated:
+        body: dict[str, Any] = {"temperature": request.temperature, "seed": request.seed}
+        if request.until:
+            body["stop"] = list(request.until)
+        if request.messages:
+            body["messages"] = [{"role": role, "content": content} for role, content in request.messages]
+            answer = self._limited("/chat/completions", body, request.max_new_tokens)
+            return _generated(answer, answer["choices"][0]["message"].get("content") or "", request)
+        prompt, truncated = self._fitted(request)
+        answer = self._limited("/completions", body | {"prompt": prompt}, request.max_new_tokens)
+        return _generated(answer, answer["choices"][0]["text"], request, truncated)
+
+    def complete_ids(self, prompt: Sequence[int], tokens: int) -> tuple[int, int]:
+        """Generate exactly so many tokens after token ids, for measuring speed; returns (prompt, new) tokens as the server counts them."""
+        body = {"prompt": list(prompt), "max_tokens": tokens, "temperature": 0, "ignore_eos": True}
+        used = self._post("/completions", body)["usage"]
+        return int(used["prompt_tokens"]), int(used["completion_tokens"])
+
+    def _limited(self, path: str, body: dict[str, Any], limit: int) -> dict[str, Any]:
+        try:
+            return self._post(path, {**body, self._limit: limit})
+        except RequestFailed as error:
+            # the name that some hosted models insist on
+            if not error.refused or "max_completion_tokens" not in str(error) or self._limit == "max_completion_tokens":
+                raise
+            self._limit = "max_completion_tokens"
+            return self._post(path, {**body, self._limit: limit})
+
+    def _fitted(self, request: Generate) -> tuple[str | list[int], int]:
+        """The prompt, without its first tokens where it and the answer exceed the server's limit: as the native engine, and counted."""
+        limit = self.max_seq_len
+        if not isinstance(limit, int) or len(request.context.encode()) + request.max_new_tokens <= limit:
+            return request.context, 0
+        room = limit - request.max_new_tokens
+        if room < 1:
+            raise EvalkitError(f"max_new_tokens {request.max_new_tokens} leaves no room for a prompt: the server's limit is {limit}")
+        ids = self._tokenize(request.context, f"a prompt may exceed the server's {limit} tokens")
+        return (request.context, 0) if len(ids) <= room else (ids[-room:], len(ids) - room)
+
+    def describe(self) -> dict[str, Any]:
+        about = self.entry.get("about")
+        known = about if isinstance(about, dict) else {}  # evalkit serve says it all
+        return {
+            **{key: known.get(key) for key in ("family", "parameters", "dtype", "device")},
+            "max_seq_len": self.max_seq_len,
+            "server": self.client.base_url,
+            "server_version": self.server_version,
+            "served": {key: value for key, value in self.entry.items() if key != "about"},
+            "identity": "what the server says of itself; the weights were not seen",
+        }
+
+    def tokens(self) -> Tokens:
+        """As the server counts them, shared prefixes included."""
+        return Tokens(self._computed, 0)
+
+
+def _generated(answer: dict[str, Any], text: str, request: Generate, truncated: int = 0) -> Generated:
+    choice = answer["choices"][0]
+    cuts = [at for stop in request.until if (at := text.find(stop)) >= 0]  # some servers leave the stop string in
+    reason = choice.get("finish_reason") or "stop"
+    if cuts:
+        reason, text = "stop", text[: min(cuts)]
+    elif reason == "stop" and (not request.until or ("stop_reason" in choice and not isinstance(choice["stop_reason"], str))):
+        reason = "eos"
+    return Generated(text, reason, int((answer.get("usage") or {}).get("completion_tokens") or 0), truncated)
+
+
+def _answered(answers: Iterator[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
+    try:
+        yield from answers
+    except RequestFailed as error:
+        raise _passed_on(error) from None
+
+
+def _passed_on(error: RequestFailed) -> EvalkitError:
+    """A server that said no is bad input; one that does not answer leaves the run incomplete, to be gone on with."""
+    return error if error.refused else RunIncomplete(f"{error} What is answered is kept; run the same command again to go on")

@@ -1,0 +1,71 @@
+"""`evalkit serve`: the native engine behind an OpenAI-compatible address.
+
+A request -> bodies (what it asks for, checked) -> app -> dispatcher (one thread, which batches what waits) -> the engine
+
+Limits: one model, one device; no top_p, penalties, tools or n > 1 (refused, never ignored). There is no key: bind it to
+addresses that you trust.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from evalkit.config import RunConfig
+from evalkit.errors import EvalkitError
+
+if TYPE_CHECKING:
+    from evalkit.progress import Reporter
+
+
+@dataclass(frozen=True, slots=True)
+class ServeConfig:
+    """One `evalkit serve`; port 0 takes any free one. `name`: what clients call the model (None: made of its SPEC)."""
+
+    model: str | None = None
+    host: str = "127.0.0.1"
+    port: int = 8000
+    name: str | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port <= 65535:
+            raise EvalkitError(f"--port is {self.port}; give 0 (any free one) to 65535")
+
+    @property
+    def served_name(self) -> str:
+        """A hub id or a name as it stands; of a path its last part."""
+        spec = self.name or RunConfig((), model=self.model).model_spec
+        is_path = not self.name and (spec.endswith(".gguf") or spec.startswith((".", "/", "~")))
+        return re.sub(r"\.gguf$", "", Path(spec).expanduser().resolve().name) if is_path else spec
+
+
+def serve(config: ServeConfig, reporter: Reporter) -> None:
+    """Load the model and answer requests until Ctrl-C. Raises EvalkitError where the address or the model is not to be had."""
+    try:
+        import uvicorn
+
+        from evalkit.serve.app import make_app
+    except ImportError as error:
+        raise EvalkitError(f"evalkit serve needs {error.name}; run `pip install 'evalkit[serve]'`") from None
+    from evalkit.lm.native import NativeLM
+
+    try:  # before the model is loaded, which may take minutes
+        listening = socket.create_server((config.host, config.port), family=socket.AF_INET6 if ":" in config.host else socket.AF_INET)
+    except OSError as error:
+        raise EvalkitError(f"cannot listen on {config.host} port {config.port}: {error.strerror or error}; pass another --port") from None
+    with listening:
+        settings = RunConfig((), model=config.model, device=config.device, dtype=config.dtype)
+        with reporter.bar("loading model", 100, counted=False) as advance:
+            lm = NativeLM.load(settings, lambda done, total: advance(done * 100 // total))
+        host = f"[{config.host}]" if ":" in config.host else config.host
+        reporter.say(f"serving {config.served_name} at http://{host}:{listening.getsockname()[1]}/v1 (Ctrl-C ends it)")
+        server = uvicorn.Server(uvicorn.Config(make_app(lm, config.served_name), log_level="warning", timeout_graceful_shutdown=3))
+        try:
+            server.run([listening])
+        except KeyboardInterrupt:  # uvicorn has stopped by then
+            reporter.say("stopped")

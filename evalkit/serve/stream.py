@@ -1,0 +1,95 @@
+"""An answer as it is written: server-sent events, one a piece of text that nothing to come can change."""
+
+import asyncio
+import json
+import secrets
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import replace
+from typing import Any
+
+from evalkit.errors import first_line
+from evalkit.lm.native_tokens import GenerateRequest, Generation
+from evalkit.serve.dispatcher import Dispatcher
+
+
+def heading(kind: str, object_name: str, model: str) -> dict[str, Any]:
+    """What every answer and every piece of one begins with."""
+    return {"id": f"{kind}-{secrets.token_hex(12)}", "object": object_name, "created": int(time.time()), "model": model}
+
+
+def usage(prompt: int, completion: int) -> dict[str, int]:
+    """OpenAI's count of tokens."""
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+
+
+def finish(generation: Generation | None, stops: Sequence[str], decode: Callable[[Sequence[int]], str] | None = None) -> dict[str, Any]:
+    """finish_reason as OpenAI has it; stop_reason, as vLLM has it, tells a stop string from the model's own end."""
+    if generation is None or generation.finish_reason == "length":
+        return {"finish_reason": "length", "stop_reason": None}
+    stop = None
+    if generation.finish_reason == "stop":
+        whole = decode(generation.tokens) if decode else ""
+        found = sorted((whole.find(s), s) for s in stops if s in whole)
+        stop = found[0][1] if found else stops[0]
+    return {"finish_reason": "stop", "stop_reason": stop}
+
+
+def settled(text: str, stops: Sequence[str]) -> str:
+    """The part of a text that nothing to come can change: without half a letter or what may begin a stop string at its end."""
+    text = text.rstrip("\ufffd")
+    for length in range(min(len(text), max(map(len, stops), default=1) - 1), 0, -1):
+        if any(stop.startswith(text[-length:]) for stop in stops):
+            return text[:-length]
+    return text
+
+
+async def events(dispatcher: Dispatcher, request: GenerateRequest, name: str, kind: str, with_usage: bool) -> AsyncIterator[str]:
+    """The lines of one stream. Where the client goes away, its answer ends at its next token."""
+    updates: asyncio.Queue[str | Future[Generation]] = asyncio.Queue()
+    loop, left = asyncio.get_running_loop(), threading.Event()
+
+    def send(update: str | Future[Generation]) -> bool:
+        """From the dispatcher's thread; False where nobody listens any more."""
+        try:
+            loop.call_soon_threadsafe(updates.put_nowait, update)
+        except RuntimeError:  # the loop is closed
+            return False
+        return not left.is_set()
+
+    is_chat = kind == "chat.completion"
+    head = heading(kind, f"{kind}.chunk" if is_chat else kind, name)
+
+    def line(text: str, end: dict[str, Any] | None = None, **delta: str) -> str:
+        piece = {"delta": delta | ({"content": text} if text or delta else {})} if is_chat else {"text": text}
+        choice = {"index": 0, **piece, "logprobs": None, **(end or {"finish_reason": None})}
+        return _event(head | {"choices": [choice]})
+
+    future = dispatcher.generate(replace(request, on_text=send))
+    future.add_done_callback(send)
+    try:
+        if is_chat:
+            yield line("", role="assistant")
+        sent = 0
+        while isinstance(update := await updates.get(), str):
+            text = settled(update, request.until)
+            if len(text) > sent:
+                yield line(text[sent:])
+                sent = len(text)
+        generation = update.result()
+        if generation.text[sent:]:
+            yield line(generation.text[sent:])
+        yield line("", finish(generation, request.until, dispatcher.model.decode))
+        if with_usage:
+            yield _event(head | {"choices": [], "usage": usage(len(request.prompt), len(generation.tokens))})
+        yield "data: [DONE]\n\n"
+    except Exception as error:  # the status line is sent: the fault can only be told in the stream
+        yield _event({"error": {"message": f"{type(error).__name__}: {first_line(error)}", "type": "server_error", "code": None}})
+    finally:
+        left.set()
+
+
+def _event(content: dict[str, Any]) -> str:
+    return f"data: {json.dumps(content, ensure_ascii=False)}\n\n"

@@ -1,0 +1,269 @@
+"""The openai:URL engine: against `evalkit serve` it gives the native engine's answers; against servers that lie or fail, one line."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import torch
+from served import listening
+
+pytest.importorskip("fastapi", reason="pip install 'evalkit[serve]'")
+pytest.importorskip("uvicorn", reason="pip install 'evalkit[serve]'")
+
+from evalkit import cli
+from evalkit.api import Generate, Loglikelihood
+from evalkit.config import RunConfig
+from evalkit.errors import EvalkitError, RunIncomplete
+from evalkit.http_retry import JsonClient, RetryPolicy
+from evalkit.lm import open_lm
+from evalkit.lm.native import NativeLM
+from evalkit.lm.openai import OpenAILM
+from evalkit.models import MODELS, local_path
+from evalkit.serve.app import make_app
+
+TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"
+
+
+@pytest.fixture(scope="module")
+def native(tiny_model: Path) -> NativeLM:
+    torch.set_num_threads(1)
+    lm = NativeLM.load(RunConfig((), model=str(tiny_model)))
+    lm.tokenizer.chat_template = TEMPLATE
+    return lm
+
+
+@pytest.fixture(scope="module")
+def address(native: NativeLM) -> Iterator[str]:
+    with listening(make_app(native, "org/tiny")) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def remote(address: str) -> OpenAILM:
+    lm = open_lm(RunConfig((), model="org/tiny", engine=f"openai:{address}/v1"))
+    assert isinstance(lm, OpenAILM)
+    return lm
+
+
+def same(remote: OpenAILM, native: NativeLM, requests: list[Any]) -> None:
+    ask = "loglikelihood" if isinstance(requests[0], Loglikelihood) else "generate"
+    assert dict(getattr(remote, ask)(requests)) == dict(getattr(native, ask)(requests))
+
+
+def test_loglikelihoods_equal_the_native_ones(remote: OpenAILM, native: NativeLM) -> None:
+    shared = "Question: which of these is it, and why would anybody ask?\n"
+    requests = [Loglikelihood(f"{shared}{i}: the answer is ", (" A", " B", "both of them", "none")) for i in range(20)]
+    same(remote, native, [*requests, Loglikelihood("é", ("è", "ab")), Loglikelihood("one", (" two",))])
+
+
+def test_a_greedy_continuation_is_called_so(remote: OpenAILM, native: NativeLM) -> None:
+    ((_, answer),) = native.generate([Generate("The cat", (), 1)])
+    request = Loglikelihood("The cat", (answer.text, "é", answer.text + "#~"))
+    same(remote, native, [request])
+    ((_, found),) = remote.loglikelihood([request])
+    assert found.is_greedy[0]
+
+
+def test_generated_answers_equal_the_native_ones(remote: OpenAILM, native: NativeLM) -> None:
+    ((_, whole),) = native.generate([Generate("Once upon a time", (), 40)])
+    stop = whole.text[20:22]
+    plain = [Generate(f"Once upon a time{' there' * n}", (), 12) for n in range(20)]
+    sampled = [Generate("Once", (), 12, temperature=1.0, seed=seed) for seed in (1, 2, 3)]
+    chat = Generate("", (), 12, messages=(("system", "Be brief."), ("user", "Hi")))
+    same(remote, native, [*plain, *sampled, chat])
+    stopped = Generate("Once upon a time", ("never", stop), 40)
+    ((_, there), (_, here)) = *remote.generate([stopped]), *native.generate([stopped])
+    assert there == here
+    assert there.finish_reason == "stop"
+
+
+def test_prompts_are_cut_as_the_native_engine_cuts_them(tiny_model: Path) -> None:
+    native = NativeLM.load(RunConfig((), model=str(tiny_model)))
+    native.model.config = replace(native.model.config, max_seq_len=400)
+    words = " ".join(map(str, range(200)))
+    with listening(make_app(native, "tiny")) as url:
+        remote = OpenAILM(url, "tiny")
+        same(remote, native, [Generate(words, (), 5)])
+        ((_, found),) = remote.generate([Generate(words, (), 5)])
+        assert found.truncated == len(words) + 5 - 400
+        same(remote, native, [Loglikelihood(words[:300], ("a", "bc"), truncate_above=200, truncate_to=150)])
+        same(remote, native, [Loglikelihood(words[:200], ("a", "bc"), truncate_above=200, truncate_to=150)])
+        ((_, cut),) = remote.loglikelihood([Loglikelihood(words, ("a", "bc"))])
+        ((_, same_cut),) = native.loglikelihood([Loglikelihood(words, ("a", "bc"))])
+        assert (cut.truncated, same_cut.truncated) == (len(words) - 397, len(words) - 399)
+        with pytest.raises(EvalkitError, match="max_new_tokens 400 leaves no room"):
+            list(remote.generate([Generate(words, (), 400)]))
+
+
+def test_a_whole_run_gives_the_same_samples(address: str, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
+    command = ["run", "--tasks", "mmlu,gsm8k@lm-eval", "--data", "sample", "--limit", "4", "--out", str(tmp_path)]
+    assert cli.main([*command, "--name", "native", "--model", str(tiny_model)]) == 0
+    assert cli.main([*command, "--name", "remote", "--model", "org/tiny", "--engine", f"openai:{address}"]) == 0
+    for task in ("mmlu", "gsm8k"):
+        files = [tmp_path / run / "samples" / f"{task}.jsonl" for run in ("native", "remote")]
+        here, there = [[json.loads(line)["responses"] for line in file.read_text().splitlines()] for file in files]
+        assert here == there
+    record = json.loads((tmp_path / "remote" / "run.json").read_text())
+    assert record["model"]["server"] == f"{address}/v1"
+    assert "weights were not seen" in record["model"]["identity"]
+    assert record["model"]["family"] == "llama"
+    assert not [file for file in tmp_path.rglob("*") if file.is_file() and b"sk-very-secret" in file.read_bytes()]
+
+
+def test_the_fingerprint_is_over_what_the_server_says(address: str, native: NativeLM, tiny_model: Path) -> None:
+    fingerprint = OpenAILM(address, "org/tiny").fingerprint
+    assert fingerprint.startswith("sha256:")
+    assert fingerprint != native.fingerprint
+    with listening(make_app(native, "org/tiny")) as elsewhere:
+        assert OpenAILM(elsewhere, "org/tiny").fingerprint == fingerprint  # the same weights, by their own fingerprint
+    other = NativeLM.load(RunConfig((), model=str(tiny_model), dtype="bfloat16"))
+    with listening(make_app(other, "org/tiny")) as elsewhere:
+        assert OpenAILM(elsewhere, "org/tiny").fingerprint != fingerprint
+
+
+class Fake:
+    """A server of another make. `answers`: path -> body, status and body, or what makes them of the request's body."""
+
+    def __init__(self, **answers: Any):
+        self.answers = {"/v1/models": {"data": [{"id": "m", "created": 1}]}} | {
+            f"/v1/{k}".replace("__", "/"): v for k, v in answers.items()
+        }
+        self.asked: list[dict[str, Any]] = []
+
+    def __call__(self, request: httpx2.Request) -> httpx2.Response:
+        body = json.loads(request.content) if request.content else {}
+        self.asked.append(body | {"authorization": request.headers.get("authorization")})
+        answer = self.answers.get(request.url.path, (404, {"error": {"message": "no such route"}}))
+        answer = answer(body) if callable(answer) else answer
+        status, content = answer if isinstance(answer, tuple) else (200, answer)
+        return httpx2.Response(status, json=content)
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """(Fake) -> the engine that asks it, without waits."""
+
+    original = JsonClient.__init__
+
+    def open_fake(fake: Fake, model: str = "m") -> OpenAILM:
+        def to_fake(self: JsonClient, base: str, secret: str | None = None, policy: RetryPolicy | None = None) -> None:
+            original(self, base, secret, replace(policy or RetryPolicy(), base=0.0), httpx2.MockTransport(fake))
+
+        monkeypatch.setattr(JsonClient, "__init__", to_fake)
+        return OpenAILM("http://host:1", model)
+
+    return open_fake
+
+
+def text(content: str, **more: Any) -> dict[str, Any]:
+    return {"choices": [{"index": 0, "text": content, **more}], "usage": {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        text("", finish_reason="length"),  # no logprobs at all
+        text("x", logprobs={"tokens": ["x"], "token_logprobs": [-1.0], "top_logprobs": [{"x": -1.0}]}),  # of what it wrote: no echo
+        (400, {"error": {"message": "echo is not supported"}}),
+        (404, {"error": {"message": "no such route"}}),
+    ],
+    ids=["none", "not-echoed", "refused", "no-route"],
+)
+def test_a_server_without_echo_is_told_in_one_line(opened: Any, answer: Any) -> None:
+    def many(body: dict[str, Any]) -> Any:
+        return answer if isinstance(answer, tuple) else answer | {"choices": answer["choices"] * len(body["prompt"])}
+
+    with pytest.raises(EvalkitError, match="gives no log-probabilities of prompts") as caught:
+        list(opened(Fake(completions=many)).loglikelihood([Loglikelihood("a", ("b",))]))
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+def test_a_stop_string_left_in_the_text_is_cut_off(opened: Any) -> None:
+    lm = opened(Fake(completions=text("one. two\n\nQuestion: three", finish_reason="length")))
+    ((_, found),) = lm.generate([Generate("p", ("Question:", "\n\n"), 9)])
+    assert (found.text, found.finish_reason, found.num_tokens) == ("one. two", "stop", 2)
+
+
+@pytest.mark.parametrize(
+    ("choice", "reason"),
+    [({"finish_reason": "stop", "stop_reason": None}, "eos"), ({"finish_reason": "stop", "stop_reason": "x"}, "stop"),
+     ({"finish_reason": "stop"}, "stop"), ({"finish_reason": "length"}, "length"), ({"finish_reason": None}, "stop")],
+)  # fmt: skip
+def test_finish_reasons(opened: Any, choice: dict[str, Any], reason: str) -> None:
+    ((_, found),) = opened(Fake(completions=text("a", **choice))).generate([Generate("p", ("x",), 9)])
+    assert found.finish_reason == reason
+
+
+def test_models_that_want_another_name_for_the_limit(opened: Any) -> None:
+    def chat(body: dict[str, Any]) -> Any:
+        if "max_tokens" in body:
+            return 400, {"error": {"message": "Unsupported parameter: use 'max_completion_tokens' instead"}}
+        return {"choices": [{"message": {"content": None}, "finish_reason": "stop"}], "usage": {"completion_tokens": 0}}
+
+    fake = Fake(chat__completions=chat)
+    lm = opened(fake)
+    asked = Generate("", (), 9, messages=(("user", "Hi"),))
+    assert [answer.text for _, answer in lm.generate([asked])] == [""]
+    list(lm.generate([asked]))
+    assert [("max_tokens" in body) for body in fake.asked if "messages" in body] == [True, False, False]
+
+
+def test_the_key_goes_into_the_header_and_nowhere_else(opened: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
+    fake = Fake(completions=text("a", finish_reason="stop"))
+    lm = opened(fake)
+    list(lm.generate([Generate("p", (), 9)]))
+    assert {body.pop("authorization") for body in fake.asked} == {"Bearer sk-very-secret"}
+    assert "sk-very-secret" not in json.dumps([fake.asked, lm.describe(), lm.fingerprint])
+    refusing = Fake(completions=(401, {"error": {"message": "bad key sk-very-secret"}}))
+    with pytest.raises(EvalkitError, match=r"bad key \*\*\*"):
+        list(opened(refusing).generate([Generate("p", (), 9)]))
+
+
+def test_a_server_that_never_recovers_leaves_the_run_incomplete(opened: Any) -> None:
+    fake = Fake(completions=(503, {"error": {"message": "overloaded"}}))
+    with pytest.raises(RunIncomplete, match=r"overloaded \(tried 8 times\).*run the same command again") as caught:
+        list(opened(fake).generate([Generate("p", (), 9)]))
+    assert caught.value.exit_code == 4
+
+
+def test_refusals(address: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, opened: Any) -> None:
+    run = ["run", "--tasks", "gsm8k", "--data", "sample", "--limit", "1", "--out", str(tmp_path)]
+    for arguments, message in (
+        (["--engine", f"openai:{address}"], "needs --model"),
+        (["--engine", f"openai:{address}", "--model", "tiny"], "has no model 'tiny'; it has: org/tiny"),
+        (["--engine", "openai:host:80", "--model", "m"], "is no http(s) address"),
+        (["--engine", "openai", "--model", "m"], "unknown engine 'openai'"),
+    ):
+        assert cli.main([*run, *arguments]) == 2
+        assert message in capsys.readouterr().err.strip().splitlines()[-1]
+    with pytest.raises(EvalkitError, match="an empty context can't be scored"):
+        list(opened(Fake()).loglikelihood([Loglikelihood(" ", ("a",))]))
+
+
+def test_rolling(remote: OpenAILM, opened: Any) -> None:
+    with pytest.raises(EvalkitError, match="puts no BOS in front"):
+        list(remote.loglikelihood_rolling(["a text"]))
+    row = {"tokens": ["<s>", "a", " b"], "token_logprobs": [None, -1.0, -2.5], "top_logprobs": [None, {"a": -1.0}, {"c": -1.0}]}
+    answer = {"choices": [{"index": 0, "text": "a b", "logprobs": row}], "usage": {"prompt_tokens": 3}}
+    assert list(opened(Fake(completions=answer)).loglikelihood_rolling(["a b"])) == [(0, -3.5)]
+
+
+@pytest.mark.slow
+def test_the_demo_model_through_a_server() -> None:
+    if local_path(MODELS["demo"]) is None:
+        pytest.skip("the demo model is not installed")
+    native = NativeLM.load(RunConfig((), model="demo"))
+    shared = "The following are questions with answers.\n\nQuestion: What is the capital of France?\nAnswer: Paris\n\n"
+    with listening(make_app(native, "demo")) as url:
+        remote = OpenAILM(url, "demo")
+        questions = ("What is 2 + 2?", "Which planet is red?", "Who wrote Faust?")
+        same(remote, native, [Generate(f"{shared}Question: {q}\nAnswer:", ("\n\n",), 16) for q in questions])
+        same(remote, native, [Generate("", (), 16, messages=(("user", q),)) for q in questions])
+        same(remote, native, [Loglikelihood(f"{shared}Question: {q}\nAnswer:", (" 4", " Mars", " Goethe")) for q in questions])
