@@ -1,0 +1,129 @@
+"""The samples of one or two runs, aligned by task and document, as the compact JSON that the page reads.
+
+What prompts of a subject begin with (header, worked examples) is stored once: the 60 MB of an MMLU run's samples become 4 MB.
+Log-probabilities keep four decimals: the page shows three.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from evalkit.errors import EvalkitError
+from evalkit.view.data import Outcome, ViewedRun
+
+SHARED_ENOUGH = 80  # characters; a shorter common beginning is not worth folding away
+DECIMALS = 4
+
+Packed = dict[str, Any]
+
+
+def pack(runs: Sequence[ViewedRun]) -> Packed:
+    """{"prefixes": [text], "samples": [..]}. Raises EvalkitError where two runs can't be laid side by side."""
+    if len({run.source for run in runs}) > 1:
+        ours, other = sorted(runs, key=lambda run: run.source)
+        raise EvalkitError(f"{ours.folder} is evalkit's and {other.folder} lm-eval's; give {ours.folder}/lm_eval instead")
+    tasks = list(dict.fromkeys(task for run in runs for task in run.outcomes))
+    if len(runs) == 2 and not runs[0].outcomes.keys() & runs[1].outcomes.keys():
+        names = "; ".join(f"{run.folder} has {', '.join(run.outcomes)}" for run in runs)
+        raise EvalkitError(f"the runs have no task in common: {names}")
+    prefixes: dict[str, int] = {}
+    samples: list[Packed] = []
+    for task in tasks:
+        sides = [run.outcomes.get(task, {}) for run in runs]
+        right_or_wrong = all(o.score is None or 0 <= o.score <= 1 for side in sides for o in side.values())
+        shared = [_shared_prefixes(side.values()) for side in sides]
+        for doc_id in dict.fromkeys(doc for side in sides for doc in side):
+            outcomes = [side.get(doc_id) for side in sides]
+            first = next(o for o in outcomes if o is not None)
+            if any(o is not None and o.doc_hash != first.doc_hash for o in outcomes):
+                raise EvalkitError(f"{task}: document {doc_id} is not the same in both runs; give runs over the same data")
+            requests = [
+                None if o is None else _pack_requests(o.requests, starts.get(o.group, ""), prefixes)
+                for o, starts in zip(outcomes, shared, strict=True)
+            ]
+            samples.append(
+                {
+                    "task": task,
+                    "group": first.group,
+                    "id": doc_id,
+                    "doc": first.doc,
+                    "target": first.target,
+                    "runs": [None if o is None else _pack_outcome(o, right_or_wrong) for o in outcomes],
+                    # one list where both runs were asked the same
+                    "requests": requests[:1] if len(requests) == 2 and requests[0] == requests[1] else requests,
+                }
+            )
+    return finite({"prefixes": list(prefixes), "samples": samples})
+
+
+def _pack_outcome(outcome: Outcome, right_or_wrong: bool) -> Packed:
+    return {
+        "verdict": _verdict(outcome, right_or_wrong),
+        "score": outcome.score,
+        "extracted": outcome.extracted,
+        "failed": outcome.extraction_failed,
+        "metrics": outcome.metrics,
+        "responses": [
+            {**r, "logprobs": [round(float(p), DECIMALS) for p in r["logprobs"]]} if "logprobs" in r else r for r in outcome.responses
+        ],
+        **({"judgments": outcome.judgments} if outcome.judgments else {}),
+    }
+
+
+def _verdict(outcome: Outcome, right_or_wrong: bool) -> str:
+    """`graded`: a score that is neither right nor wrong (a rating, a mean of repeats, BLEU's sentence)."""
+    if outcome.graded:
+        return "graded"
+    if outcome.score is None:
+        return "unscored"
+    if right_or_wrong and outcome.score in (0.0, 1.0):
+        return "right" if outcome.score else "wrong"
+    return "graded"
+
+
+def _pack_requests(requests: Sequence[Mapping[str, Any]], start: str, prefixes: dict[str, int]) -> list[Packed]:
+    """The document's own part of each prompt, after prefix number `prefix`; a context of null is the request's before (repeats)."""
+    packed: list[Packed] = []
+    before: str | None = None
+    for request in requests:
+        context = str(request.get("context", ""))
+        rest = {k: v for k, v in request.items() if k not in ("context", "kind") and (k != "messages" or v)}
+        if context == before and context:
+            packed.append({"context": None, **rest})
+        elif start and context.startswith(start):
+            packed.append({"prefix": prefixes.setdefault(start, len(prefixes)), "context": context[len(start) :], **rest})
+        else:
+            packed.append({"context": context, **rest})
+        before = context
+    return packed
+
+
+def _shared_prefixes(outcomes: Iterable[Outcome]) -> dict[str, str]:
+    """By group: whole lines that every prompt of the group begins with."""
+    contexts: dict[str, set[str]] = {}
+    for outcome in outcomes:
+        contexts.setdefault(outcome.group, set()).update(c for r in outcome.requests if (c := str(r.get("context", ""))))
+    found = {}
+    for group, prompts in contexts.items():
+        if len(prompts) > 1:
+            start = _common_start(min(prompts), max(prompts))
+            start = start[: start.rfind("\n") + 1]
+            if len(start) >= SHARED_ENOUGH:
+                found[group] = start
+    return found
+
+
+def _common_start(one: str, other: str) -> str:
+    length = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    return one[:length]
+
+
+def finite(value: Any) -> Any:
+    """JSON has no infinities: they become the words that JavaScript's Number reads."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return value

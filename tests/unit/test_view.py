@@ -1,0 +1,241 @@
+"""`evalkit view`: what is read and packed, how two runs are laid side by side, what is refused, and that no text can end its block."""
+
+import argparse
+import base64
+import gzip
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_runs import edit_run, fake_run, flips, sample, write_samples
+
+from evalkit import cli
+from evalkit.cli import view
+from evalkit.errors import EvalkitError
+from evalkit.view import page
+from evalkit.view.data import read
+from evalkit.view.pack import pack
+
+
+def parts(file: Path) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """(the page, its header, its samples)."""
+    html = file.read_text("utf-8")
+    (about,) = re.findall(r'<script type="application/json" id="about">(.*?)</script>', html, re.DOTALL)
+    (samples,) = re.findall(r'<script type="application/octet-stream" id="samples">(.*?)</script>', html, re.DOTALL)
+    return html, json.loads(about), json.loads(gzip.decompress(base64.b64decode(samples, validate=True)))
+
+
+def packed(*runs: Path) -> dict[str, Any]:
+    return pack([read(str(run)) for run in runs])
+
+
+def command(*arguments: str) -> None:
+    parser = argparse.ArgumentParser()
+    view.add(parser.add_subparsers())
+    parsed = parser.parse_args(["view", *arguments])
+    parsed.run(parsed)
+
+
+def refusal(*runs: Path) -> str:
+    with pytest.raises(EvalkitError) as caught:
+        page.run([str(run) for run in runs])
+    assert caught.value.exit_code == 2
+    return str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def tiny_run(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import torch
+
+    torch.set_num_threads(1)
+    out = tmp_path_factory.mktemp("runs")
+    arguments = ["run", "--tasks", "mmlu,gsm8k@lm-eval", "--model", str(tiny_model), "--data", "sample", "--limit", "5"]
+    assert cli.main([*arguments, "--out", str(out), "--name", "tiny", "--quiet"]) == 0
+    return out / "tiny"
+
+
+def test_the_page_of_a_real_run_holds_every_sample(tiny_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = page.run([str(tiny_run)])
+    assert file == tiny_run / "view.html"
+    assert f"wrote {file}: 10 samples, 0.1 MB" in capsys.readouterr().out
+    _, about, found = parts(file)
+    record = json.loads((tiny_run / "run.json").read_text())
+    (run,) = about["runs"]
+    assert run["model"]["fingerprint"] == record["model"]["fingerprint"]
+    for name, task in record["tasks"].items():
+        figure = task["metrics"][task["headline"]]
+        shown = run["tasks"][name]
+        assert (shown["protocol"], shown["n"], shown["n_total"]) == (task["protocol"], task["n"], task["n_total"])
+        assert (shown["value"], shown["ci95"], shown["data"]) == (figure["value"], figure["ci95"], task["data"])
+    rows = [json.loads(line) for name in record["tasks"] for line in (tiny_run / "samples" / f"{name}.jsonl").read_text().splitlines()]
+    assert [each["id"] for each in found["samples"]] == [row["doc_id"] for row in rows]
+    for each, row in zip(found["samples"], rows, strict=True):
+        ((request,),), (outcome,) = each["requests"], each["runs"]
+        start = found["prefixes"][request["prefix"]] if "prefix" in request else ""
+        assert start + request["context"] == row["requests"][0]["context"]
+        assert (outcome["extracted"], outcome["failed"], each["target"]) == (row["extracted"], row["extraction_failed"], row["target"])
+        assert outcome["verdict"] == ("right" if outcome["score"] else "wrong")
+        if "text" in row["responses"][0]:
+            assert outcome["responses"] == row["responses"]
+        else:
+            assert outcome["responses"][0]["logprobs"] == pytest.approx(row["responses"][0]["logprobs"], abs=5.1e-5)
+
+
+def test_what_prompts_of_a_subject_share_is_stored_once(tmp_path: Path) -> None:
+    run = fake_run(tmp_path / "a", "a", mmlu=[1.0] * 6)
+    shots = {f"subject{i}": "".join(f"Worked example {k} of subject {i}.\nAnswer: A\n\n" for k in range(5)) for i in range(3)}
+    rows = [sample(i, 1.0, "x") for i in range(6)]
+    for i, row in enumerate(rows):  # questions that begin alike are cut at a line's end
+        row["requests"] = [{"context": f"{shots[row['group']]}Question: {i}?\nAnswer:"}] * 2
+    write_samples(run, "mmlu", [*rows, sample(6, 1.0, "x", group="subject0", requests=[{"context": ""}])])
+    found = packed(run)
+    assert found["prefixes"] == list(shots.values())
+    asked = [(request["prefix"], request["context"]) for request in (each["requests"][0][0] for each in found["samples"][:6])]
+    assert asked == [(i % 3, f"Question: {i}?\nAnswer:") for i in range(6)]
+    assert found["samples"][0]["requests"][0][1]["context"] is None  # the same again
+
+
+def test_lm_eval_results_show_the_same(tiny_run: Path) -> None:
+    ours, theirs = packed(tiny_run)["samples"], packed(tiny_run / "lm_eval")["samples"]
+    assert len(theirs) == len(ours) == 10
+    for task in ("mmlu", "gsm8k"):
+        scores, prompts = [], []
+        for each in (ours, theirs):
+            chosen = [s for s in each if s["task"] == task]
+            scores.append(sorted((s["runs"][0]["verdict"], s["runs"][0]["responses"][0].get("text", "")) for s in chosen))
+            prompts.append(sorted(s["requests"][0][0]["context"] for s in chosen))
+        assert scores[0] == scores[1]
+        assert prompts[0] == prompts[1]
+    gsm8k = next(s for s in theirs if s["task"] == "gsm8k")
+    assert set(gsm8k["runs"][0]["metrics"]) == {"exact_match,strict-match", "exact_match,flexible-extract"}
+    about = read(str(tiny_run / "lm_eval")).about
+    assert about["tasks"]["gsm8k"]["ci95"] == read(str(tiny_run)).about["tasks"]["gsm8k"]["ci95"]
+    assert "lm_eval instead" in refusal(tiny_run, tiny_run / "lm_eval")
+
+
+def test_the_command_writes_the_same_bytes_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    base, cand = flips(30, 2, 3)
+    fake_run(tmp_path / "a", "old", mmlu=base)
+    fake_run(tmp_path / "b", "new", mmlu=cand)
+    command(str(tmp_path / "a"), str(tmp_path / "b"))
+    assert f"wrote {tmp_path / 'b' / 'view-against-a.html'}: 30 samples" in capsys.readouterr().out
+    command(str(tmp_path / "a"), str(tmp_path / "b" / "run.json"), "--out", str(tmp_path / "deep" / "x.html"))
+    assert (tmp_path / "deep" / "x.html").read_bytes() == (tmp_path / "b" / "view-against-a.html").read_bytes()
+
+
+def test_two_runs_are_aligned_by_document(tmp_path: Path) -> None:
+    base = fake_run(tmp_path / "a", "a", mmlu=[1.0, 0.0, 1.0], gsm8k=[1.0])
+    cand = fake_run(tmp_path / "b", "b", mmlu=[0.0, 0.0, 1.0])
+    rows = [sample(i, s, "b") for i, s in ((3, 1.0), (2, 1.0), (0, 0.0))]
+    write_samples(cand, "mmlu", [rows[0], rows[1], rows[2] | {"requests": [{"context": "asked differently"}]}])
+    found = {(each["task"], each["id"]): each for each in packed(base, cand)["samples"]}
+    verdicts = {key: [side and side["verdict"] for side in each["runs"]] for key, each in found.items()}
+    assert verdicts == {
+        ("mmlu", "d0"): ["right", "wrong"],
+        ("mmlu", "d1"): ["wrong", None],
+        ("mmlu", "d2"): ["right", "right"],
+        ("mmlu", "d3"): [None, "right"],
+        ("gsm8k", "d0"): ["right", None],
+    }
+    assert len(found["mmlu", "d2"]["requests"]) == 1  # asked the same, stored once
+    assert [side[0]["context"] for side in found["mmlu", "d0"]["requests"]] == ["question 0\nAnswer:", "asked differently"]
+
+
+def test_verdicts_of_scores_that_are_not_right_or_wrong(tmp_path: Path) -> None:
+    run = fake_run(tmp_path / "a", "a", ratings=[1.0], bleu=[1.0], shares=[1.0], gaps=[1.0])
+    write_samples(run, "ratings", [sample(0, 1.0, "x"), sample(1, 7.5, "x")])
+    write_samples(run, "bleu", [sample(0, ["reference", "said"], "x")])
+    edit_run(run, "bleu", headline="bleu", metrics={"bleu": {"value": 0.2, "ci95": [0.1, 0.3]}})
+    write_samples(run, "bleu", [sample(0, None, "x", metrics={"bleu": ["reference", "said"]})])
+    write_samples(run, "shares", [sample(0, 0.25, "x"), sample(0, 1.0, "again")])
+    write_samples(run, "gaps", [sample(0, None, "x"), sample(1, float("nan"), "x"), sample(2, 1.0, "x", metrics={}), sample(3, 0.0, "x")])
+    samples = packed(run)["samples"]
+    verdicts = [(each["task"], each["id"], each["runs"][0]["verdict"]) for each in samples]
+    assert verdicts == [
+        ("ratings", "d0", "graded"),  # 1 of 10 is not "right"
+        ("ratings", "d1", "graded"),
+        ("bleu", "d0", "graded"),
+        ("shares", "d0", "graded"),
+        ("shares", "d0 (2)", "right"),
+        ("gaps", "d0", "unscored"),
+        ("gaps", "d1", "unscored"),
+        ("gaps", "d2", "unscored"),
+        ("gaps", "d3", "wrong"),
+    ]
+    assert page.run([str(run)]).exists()  # infinities and NaN included: JSON knows neither
+
+
+def test_a_suite_s_document_is_scored_by_its_cell_s_metric(tmp_path: Path) -> None:
+    run = fake_run(tmp_path / "a", "a", suite=[1.0])
+    cells = [{"name": "xcopa_th", "metric": "acc"}, {"name": "flores_en_th", "metric": "bleu"}]
+    edit_run(run, "suite", headline="mean", metrics={"mean": {"value": 0.4, "ci95": [0.3, 0.5]}}, cells=cells)
+    bleu = {"bleu": ["reference", "said"]}
+    write_samples(run, "suite", [sample(0, 0.0, "x", group="xcopa_th"), sample(1, 0, "x", group="flores_en_th", metrics=bleu)])
+    assert [each["runs"][0]["verdict"] for each in packed(run)["samples"]] == ["wrong", "graded"]
+    assert read(str(run)).about["tasks"]["suite"]["ci95"] == [0.3, 0.5]
+
+
+def test_a_judge_s_ratings_are_graded_and_its_words_kept(tmp_path: Path) -> None:
+    run = fake_run(tmp_path / "a", "a", mt_bench=[1.0])
+    edit_run(run, "mt_bench", headline="score", metrics={})
+    rows = [sample(0, 0, "x", metrics={}), sample(1, 0, "x", metrics={"score": 1.0}, judgments=[{"turn": 1, "judgment": "Rating: [[1]]"}])]
+    write_samples(run, "mt_bench", rows[:1])
+    assert packed(run)["samples"][0]["runs"][0]["verdict"] == "unscored"  # before `evalkit judge`
+    edit_run(run, "mt_bench", metrics={"score": {"value": 1.0, "ci95": [1.0, 10.0]}}, judge={"model": "gpt-4"})
+    write_samples(run, "mt_bench", rows)
+    outcomes = [each["runs"][0] for each in packed(run)["samples"]]
+    assert [each["verdict"] for each in outcomes] == ["unscored", "graded"]
+    assert outcomes[1]["judgments"] == [{"turn": 1, "judgment": "Rating: [[1]]"}]
+
+
+def test_no_text_ends_its_block(tmp_path: Path) -> None:
+    hostile = "</script><script>alert(1)</script><!--<script>&amp;\u2028\u2029]]>\x00\ud800$policy ${script}"
+    run = fake_run(tmp_path / "a", hostile, mmlu=[1.0])
+    write_samples(run, "mmlu", [sample(0, 1.0, hostile, group=hostile, doc={hostile: hostile}, extracted=hostile, target=hostile)])
+    html, about, found = parts(page.run([str(run)]))
+    assert about["runs"][0]["model"]["spec"] == hostile
+    assert found["samples"][0]["runs"][0]["responses"][0]["text"] == hostile
+    assert html.count("<script") == html.count("</script>") == 3
+    assert "alert(1)" not in html.replace("\\u003cscript\\u003ealert(1)", "")
+    for bad in ("\u2028", "\u2029", "\x00"):
+        assert bad not in html
+
+
+def test_the_page_asks_for_nothing_from_outside(tmp_path: Path) -> None:
+    html, _, _ = parts(page.run([str(fake_run(tmp_path / "a", "a", mmlu=[1.0, 0.0]))]))
+    assert not re.findall(r"https?:|//[a-z]+\.|@import|url\(|\ssrc=|innerHTML|outerHTML|insertAdjacent|document\.write|eval\(", html)
+    (policy,) = re.findall(r'Content-Security-Policy" content="([^"]*)"', html)
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    assert "unsafe" not in policy
+
+
+def test_what_is_refused(tmp_path: Path) -> None:
+    base = fake_run(tmp_path / "a", "a", mmlu=[1.0] * 4)
+    other = fake_run(tmp_path / "b", "b", mmlu=[1.0] * 4)
+    write_samples(other, "mmlu", [sample(0, 1.0, "x", doc_hash="another")])
+    assert "mmlu: document d0 is not the same in both runs" in refusal(base, other)
+    assert "no task in common" in refusal(base, fake_run(tmp_path / "c", "c", gsm8k=[1.0]))
+    assert "one run or two" in refusal(base, base, base)
+    assert "no such run" in refusal(tmp_path / "nothing")
+    empty = fake_run(tmp_path / "d", "d", mmlu=[1.0])
+    write_samples(empty, "mmlu", [])
+    assert "no sample to show" in refusal(empty)
+    write_samples(other, "mmlu", [{"doc_id": "d0"}])
+    assert "document 'd0' can't be read (KeyError('group'))" in refusal(other)
+    (other / "samples" / "mmlu.jsonl").write_text("{\n")
+    assert "line 1 is damaged" in refusal(other)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(EvalkitError, match="cannot write"):
+        page.run([str(base)], str(tmp_path / "file" / "view.html"))
+
+
+def test_an_incomplete_run_is_shown_as_far_as_it_got(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = fake_run(tmp_path / "a", "a", mmlu=[1.0, 0.0])
+    record = json.loads((run / "run.json").read_text()) | {"status": "incomplete"}
+    (run / "run.json").write_text(json.dumps(record))
+    _, about, found = parts(page.run([str(run)]))
+    assert about["runs"][0]["status"] == "incomplete"
+    assert len(found["samples"]) == 2
+    assert "is incomplete: the page shows the tasks that were done" in capsys.readouterr().out
