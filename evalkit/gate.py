@@ -12,17 +12,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from scipy import stats
 
 from evalkit.ci import CI, annotate, junit, problem_junit
 from evalkit.compare import HEAD as COMPARE_HEAD
-from evalkit.compare import compare, difference_json, figures, md, one_line, p_text, print_table, scale, write
+from evalkit.compare import compare, difference_json, figures, one_line, p_text, print_table, scale, write
 from evalkit.errors import EvalkitError, unknown
 from evalkit.paired import ALPHA, POWER, Difference, holm, unpaired
+from evalkit.progress import console as standard_output
 from evalkit.record import read_run
 from evalkit.report.ledger import published_for
-from evalkit.report.table import markdown_table
+from evalkit.report.markdown import markdown_table, md
 from evalkit.report.verdict import verdict
 
 SCHEMA = 1
@@ -230,9 +230,7 @@ def _rows(gate: Gate) -> list[list[str]]:
 
 def show(gate: Gate) -> None:
     """Print the gate: the table, a line a task, the outcome last."""
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=160)
+    console = standard_output()
     title = f"base: {one_line(gate.base, 300)}, candidate: {one_line(gate.cand, 300)}, margin {gate.margin:g}"
     print_table(console, title, HEAD, _rows(gate))
     lines = (

@@ -1,15 +1,31 @@
-"""Progress on a terminal (rich, with rate and time left), a line now and then where there is none, nothing when quiet."""
+"""Screens and progress: on a terminal a bar with rate, time left and running score; in a pipe or log a line now and then.
+
+Colours go where the terminal shows them and NO_COLOR does not forbid them (rich sees to both).
+"""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
 LINE_EVERY = 30.0  # seconds between lines in a log
-Advance = Callable[[int], None]  # (steps done so far)
+PIPE_WIDTH = 160  # characters; no figure is cut where nobody looks at a terminal
+
+
+def console() -> Console:
+    """Standard output: as wide as the terminal, or wide enough for every table in a pipe."""
+    found = Console()
+    return found if found.is_terminal else Console(width=PIPE_WIDTH)
+
+
+class Advance(Protocol):
+    """Called with the steps done so far, and what may be said of them (the running score)."""
+
+    def __call__(self, now: int, note: str = "") -> None: ...
 
 
 class _Rate(ProgressColumn):
@@ -31,29 +47,42 @@ class Reporter:
     @contextmanager
     def bar(self, label: str, total: int, done: int = 0, counted: bool = True) -> Iterator[Advance]:
         """A bar for `total` steps of which `done` were done before; the rate counts only the new ones."""
-        if self.console.is_terminal and not self.quiet:
-            count = [MofNCompleteColumn(), _Rate()] if counted else []
-            columns = [
-                TextColumn("{task.description:<18}"),
-                BarColumn(),
-                *count,
-                TimeElapsedColumn(),
-                TextColumn("left"),
-                TimeRemainingColumn(),
-            ]
-            with Progress(*columns, console=self.console) as progress:
-                task = progress.add_task(label, total=total, completed=done)
-                yield lambda now: progress.update(task, completed=now)
+        if self.console.is_interactive and not self.console.is_dumb_terminal and not self.quiet:
+            with self._live(label, total, done, counted) as advance:
+                yield advance
             return
         started = last = time.monotonic()
 
-        def line(now: int) -> None:
+        def line(now: int, note: str = "") -> None:
             nonlocal last
             clock = time.monotonic()
             if clock - last >= LINE_EVERY:
                 last = clock
                 rate = (now - done) / (clock - started)
-                left = f", {(total - now) / rate:.0f} s left" if rate else ""
-                self.say(f"{label}: {now} of {total}, {rate:.1f}/s{left}")
+                left = f", {duration((total - now) / rate)} left" if rate else ""
+                self.say(f"{label}: {now:,} of {total:,}, {rate:.1f}/s{left}" + (f", {note}" if note else ""))
 
         yield line
+
+    @contextmanager
+    def _live(self, label: str, total: int, done: int, counted: bool) -> Iterator[Advance]:
+        columns = [
+            TextColumn("{task.description:<18}", markup=False),
+            BarColumn(bar_width=24),
+            *([MofNCompleteColumn(), _Rate()] if counted else []),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}", markup=False),
+        ]
+        with Progress(*columns, console=self.console) as progress:
+            task = progress.add_task(label, total=total, completed=done, note="")
+            yield lambda now, note="": progress.update(task, completed=now, note=note)
+
+
+def duration(seconds: float) -> str:
+    """ "45 s", "12 min", "3 h 20 min"."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"

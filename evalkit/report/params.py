@@ -8,12 +8,15 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from evalkit.errors import EvalkitError, unknown
 from evalkit.lm.native import count_parameters, known_configurations
-from evalkit.report.ledger import ParameterTable, PublishedTable, Row, read_table
-from evalkit.report.table import markdown_table
+from evalkit.report.document import Block, Document, Grid, Section
+from evalkit.report.files import attachments, write_files
+from evalkit.report.inputs import Inputs
+from evalkit.report.ledger import ParameterTable, PublishedTable, Row, read_table, slug
+from evalkit.report.markdown import to_markdown
 from evalkit.report.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -41,16 +44,17 @@ class Counted:
         if self.row is None or published is None:
             return Verdict("nothing published")
         if published == rounded:
-            return Verdict("agrees")
+            return Verdict("reproduced")
         note = self.row.parameters[figure].note
         reason = f"{FIGURES[figure]} is printed {published}, the count rounds to {rounded}"
-        return Verdict("differs", f"{reason}; {note}" if note else reason)
+        # a count is exact: where the ledger knows why the print is off, the print is at fault
+        return Verdict("published figure inconsistent", f"{reason}; {note}") if note else Verdict("differs", reason)
 
     def overall(self, table: ParameterTable) -> Verdict:
-        """One verdict on the model's row: it differs where any of its figures does."""
+        """One verdict on the model's row: the first of its figures that is off decides, and all that are off are named."""
         verdicts = [self.verdict(figure, table) for figure in FIGURES]
-        differing = [v.reason for v in verdicts if v.word == "differs"]
-        return Verdict("differs", "; ".join(differing)) if differing else verdicts[0]
+        off = [v for v in verdicts if v.word in ("differs", "published figure inconsistent")]
+        return Verdict(off[0].word, "; ".join(v.reason for v in off)) if off else verdicts[0]
 
     def published(self, figure: str, table: ParameterTable) -> str | None:
         """The figure as printed, in billions; None where there is none."""
@@ -74,18 +78,13 @@ def _count(spec: str, table: PublishedTable) -> Counted:
     folder = Path(spec).expanduser()
     if (folder / "config.json").is_file():
         return Counted(folder.resolve().name, count_parameters(folder), None)
-    row = next((row for row in table.rows if _slug(spec) == _slug(row.model) or spec in (*row.base, *row.chat)), None)
-    name, known = _slug(row.model if row else spec), known_configurations()
+    row = next((row for row in table.rows if slug(spec) == slug(row.model) or spec in (*row.base, *row.chat)), None)
+    name, known = slug(row.model if row else spec), known_configurations()
     if name in known:
         return Counted(row.model if row else name, count_parameters(name), row)
     if folder.is_dir() or "/" in spec:
         raise EvalkitError(f"model {spec}: no config.json there; give a folder that holds one, or a known model: {', '.join(known)}")
     raise unknown("model", name, known)
-
-
-def _slug(name: str) -> str:
-    """ "DeepSeekMoE 16B" -> "deepseekmoe-16b": how configurations are named, and no quotes needed in a shell."""
-    return name.lower().replace(" ", "-")
 
 
 def training_cost(counted: Sequence[Counted], table: PublishedTable) -> str:
@@ -106,24 +105,36 @@ def training_cost(counted: Sequence[Counted], table: PublishedTable) -> str:
     )
 
 
-def to_markdown(counted: Sequence[Counted], table: PublishedTable, parameters: ParameterTable, plot: str = "") -> str:
-    """Counts beside printed figures, the definitions, what can be said of the training cost, and the plot that lies in file `plot`."""
-    head = ("Model", *(figure.capitalize() for figure in FIGURES.values()), "Published (billions)", "Verdict")
-    rows = []
+def section(inputs: Inputs) -> Section | None:
+    """The parameter table of a report; None where the published table prints no parameters."""
+    if inputs.table.parameters is None:
+        return None
+    return section_of(count_models([], inputs.table), inputs.table, inputs.table.parameters, inputs.runs)
+
+
+def section_of(
+    counted: Sequence[Counted], table: PublishedTable, parameters: ParameterTable, runs: Sequence[Mapping[str, Any]] = ()
+) -> Section:
+    """Counts beside printed figures, the definitions, what can be said of the training cost, and the plot."""
+    from evalkit.report.plot_activated import activated_plot
+
+    head = ("Model", *(f"{words.capitalize()}, counted" for words in FIGURES.values()), "Published (billions)", "Verdict")
+    rows: list[tuple[str | Verdict, ...]] = []
     for c in counted:
         published = " / ".join(c.published(figure, parameters) or "-" for figure in FIGURES)
-        rows.append((c.model, *(f"{c.counts[figure]:,}" for figure in FIGURES), published, str(c.overall(parameters))))
-    parts = [
-        "# Parameters: counted and published\n",
-        f"Published: {parameters.source}. Counted from the models' configurations; no weights were read.\n",
-        markdown_table(head, rows),
-        f"{DEFINITIONS}\n",
+        rows.append((c.model, *(f"{c.counts[figure]:,}" for figure in FIGURES), published, c.overall(parameters)))
+    verdicts = [c.verdict(figure, parameters) for c in counted for figure in FIGURES if c.published(figure, parameters)]
+    blocks: list[Block] = [
+        f"Published: {parameters.source}. Counted from the models' configurations; no weights were read. {DEFINITIONS}",
+        Grid("Parameters", "lrrrrp", head, rows),
     ]
     if cost := training_cost(counted, table):
-        parts.append(f"{cost[0].upper()}{cost[1:]}\n")
-    if plot:
-        parts.append(f"![activated parameters against published scores]({plot})\n")
-    return "\n".join(parts)
+        claim = Verdict("cannot tell", "can't be derived from what is published")
+        verdicts.append(claim)
+        blocks.append(f"{cost[0].upper()}{cost[1:]} Verdict: {claim.word}.")
+    if plot := activated_plot(counted, table, runs):
+        blocks.append(plot)
+    return Section("parameters", "Parameters: counted and published", blocks, verdicts, {"parameters": to_csv(counted, parameters)})
 
 
 def to_csv(counted: Sequence[Counted], parameters: ParameterTable) -> str:
@@ -165,35 +176,23 @@ def show(counted: Sequence[Counted], table: PublishedTable, parameters: Paramete
 
 
 def write(counted: Sequence[Counted], table: PublishedTable, parameters: ParameterTable, out: Path) -> list[Path]:
-    """params.csv, .md, and where a model has a published score .png and .svg: the same bytes for the same input.
+    """params.md, parameters.csv, and where a model has a published score the plot: the same bytes for the same input.
 
     Raises EvalkitError where `out` can't be written.
     """
-    from evalkit.report.plot import scatter
-
-    files = {f"params.{kind}": image for kind, image in scatter(counted, table).items()}
-    files["params.md"] = to_markdown(counted, table, parameters, "params.svg" if files else "").encode()
-    files["params.csv"] = to_csv(counted, parameters).encode()
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        for name, content in files.items():
-            (out / name).write_bytes(content)
-    except OSError as error:
-        raise EvalkitError(f"cannot write to {out}: {error.strerror}") from None
-    return [out / name for name in sorted(files)]
+    document = Document(f"{table.title}: parameters", [], [section_of(counted, table, parameters)])
+    return write_files(out, {"params.md": to_markdown(document).encode()} | attachments(document))
 
 
 def run(specs: Sequence[str], out: Path | None = None, published: str = "qwen1.5-moe") -> int:
     """Count, print, and with `out` write the files. Returns the exit code; raises EvalkitError for bad input."""
-    from rich.console import Console
+    from evalkit.progress import console as standard_output
 
     table = read_table(published)
     if table.parameters is None:
         raise EvalkitError(f"the published table {published} prints no parameters")
     counted = count_models(specs, table)
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=120)
+    console = standard_output()
     show(counted, table, table.parameters, console)
     if out:
         for path in write(counted, table, table.parameters, out):

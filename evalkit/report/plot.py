@@ -1,57 +1,77 @@
-"""The blog's argument in one picture: activated parameters against a score. matplotlib is imported here alone, when asked for."""
+"""How plots are drawn: one style, colours that are told apart without colour vision, the same bytes for the same input.
+
+matplotlib is imported here and in the painters alone, when asked for.
+"""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
-from evalkit.report.ledger import PublishedTable
-
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from evalkit.report.params import Counted
-
-TASK = "mmlu"
-DENSE, SPARSE = ("o", "#0072b2", "dense"), ("D", "#d55e00", "mixture of experts")  # told apart without colour vision, too
-
-
-def scatter(counted: Sequence["Counted"], table: PublishedTable) -> dict[str, bytes]:
-    """The plot as {"png": .., "svg": ..}, the same bytes for the same input; {} where no model has a published score."""
-    points = [(c, c.row.cells[TASK].value) for c in counted if c.row and TASK in c.row.cells]
-    if not points:
-        return {}
-    from matplotlib import style
-    from matplotlib.figure import Figure
-
-    title = next(column.title for column in table.columns if column.task == TASK)
-    # the user's own matplotlib settings and a random salt would change the bytes
-    with style.context(["default", {"svg.hashsalt": "evalkit", "font.size": 9}]):
-        figure = Figure(figsize=(7, 4.2), layout="constrained")
-        axes = figure.subplots()
-        for marker, color, label in (DENSE, SPARSE):
-            kind = [(c, score) for c, score in points if _is_sparse(c) == (label == SPARSE[2])]
-            if not kind:
-                continue
-            x, y = [c.counts["activated"] / 1e9 for c, _ in kind], [score for _, score in kind]
-            axes.scatter(x, y, marker=marker, color=color, label=label, s=40, zorder=2)
-        for c, score in points:
-            axes.annotate(c.model, (c.counts["activated"] / 1e9, score), xytext=(0, 7), textcoords="offset points", ha="center")
-        axes.margins(0.2)
-        axes.set_xlim(left=0)
-        axes.set_xlabel("activated parameters, billions (counted from the configurations)")
-        axes.set_ylabel(f"{title}, as published (protocols differ)")
-        axes.set_title(table.source, loc="left", fontsize=8, color="#555555")
-        axes.grid(color="#dddddd", linewidth=0.6, zorder=0)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(loc="lower right", frameon=False)
-        return {"png": _save(figure, "png", {"Software": None}), "svg": _save(figure, "svg", {"Date": None, "Creator": None})}
+# Okabe and Ito's palette; wherever a colour means something a marker or a text says it too
+BLUE, ORANGE, GREEN, GREY = "#0072b2", "#d55e00", "#009e73", "#8a8f98"
+# the page's dark theme replaces these three in the SVG, so nothing else may have them
+INK, RULE, PAPER = "#1f2329", "#d8dce3", "#fefefe"
+STYLE = {
+    "svg.fonttype": "none",
+    "text.parse_math": False,  # a name with dollar signs is a name
+    "font.size": 9.0,  # points
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "axes.facecolor": PAPER,
+    "figure.facecolor": PAPER,
+    "savefig.facecolor": PAPER,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "legend.frameon": False,
+}
 
 
-def _is_sparse(counted: "Counted") -> bool:
-    return counted.counts["activated"] < counted.counts["total"]
+@dataclass(frozen=True)  # no slots: it keeps its pictures once they are drawn
+class Plot:
+    """A picture, drawn when it is first asked for, and what it says (`alt`) for those who can't see it. `size` is in inches."""
+
+    name: str
+    title: str
+    alt: str
+    size: tuple[float, float]
+    paint: Callable[["Figure"], None]
+
+    @cached_property
+    def png(self) -> bytes:
+        """150 dots an inch."""
+        return self._draw("png", {"Software": None})
+
+    @cached_property
+    def svg(self) -> bytes:
+        """Its texts stay texts."""
+        drawn = self._draw("svg", {"Date": None, "Creator": None, "Format": None, "Type": None})
+        # trailing blanks in matplotlib's paths are noise in a tracked file
+        lines = (line.rstrip() for line in drawn.decode().splitlines())
+        return ("\n".join(lines) + "\n").encode()
+
+    def _draw(self, kind: str, metadata: Mapping[str, None]) -> bytes:
+        from matplotlib import style
+        from matplotlib.figure import Figure
+
+        # the user's own matplotlib settings and a random salt would change the bytes
+        with style.context(["default", {**STYLE, "svg.hashsalt": f"evalkit {self.name}"}]):
+            figure = Figure(figsize=self.size, layout="constrained")
+            self.paint(figure)
+            out = io.BytesIO()
+            figure.savefig(out, format=kind, dpi=150, metadata=dict(metadata))
+        return out.getvalue()
 
 
-def _save(figure: "Figure", kind: str, metadata: dict[str, None]) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format=kind, dpi=150, metadata=metadata)
-    return buffer.getvalue()
+def bare(axes: "Axes", grid: str) -> None:
+    """No box; thin rules along `grid` ("x", "y" or "both") behind what is drawn."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis=grid, color=RULE, linewidth=0.7, zorder=0)  # type: ignore[arg-type]
+    axes.set_axisbelow(True)

@@ -1,6 +1,6 @@
-"""What `evalkit run` prints at its end: the figures, what they are worth, and what to do next."""
+"""What `evalkit run` and `evalkit score` print at their end: the figures, what they are worth, what is kept, and what to do next."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,69 +8,126 @@ from rich.console import Console
 from rich.table import Table
 
 from evalkit.registry import resolve
-from evalkit.report.ledger import published_for
-from evalkit.report.verdict import verdict, why_not_comparable
+from evalkit.report import multilingual
+from evalkit.report.ledger import Column, column_for, published_for
+from evalkit.report.verdict import PERCENT, Measured, measured_figure, verdict, why_no_figure, why_not_comparable
+
+HEAD = ("task", "protocol", "published", "measured", "95% interval", "n", "data", "verdict")
+WORDS = {  # for those who see a verdict for the first time
+    "reproduced": "the published figure lies in the interval",
+    "differs": "the published figure lies outside the interval",
+    "cannot tell": "another protocol or judge than the published figure's, or too few documents",
+    "published figure inconsistent": "the published figure can't be right as printed",
+    "not comparable": "not the whole benchmark, or not as it should be: no figure to compare",
+    "nothing published": "no figure of this model for this task is in the ledger",
+    "not measured": "there is no figure yet",
+}
+COUNTS = {
+    "extraction_failed": "answers held nothing to extract (counted wrong)",
+    "truncated": "prompts were truncated",
+    "boundary_merged": "questions had a token merged across context and continuation",
+    "stopped_by_length": "answers were stopped by their length",
+}
+FILES = ("run.json", "samples", "lm_eval", "completions")  # named first, in this order
+SCAFFOLDING = (".lock", ".partial", "-wal", "-shm")
 
 
 def show(record: Mapping[str, Any], folder: Path, console: Console) -> None:
     """Print one run."""
     model = record["model"]
     table = Table(title=f"{model['spec']}: published and measured", title_justify="left")
-    for name in ("task", "protocol", "published", "measured", "95% interval", "n", "data", "verdict"):
+    for name in HEAD:
         table.add_column(name, justify="right" if name in ("published", "measured", "n") else "left")
+    words = []
     for key, entry in record["tasks"].items():
         task = key.partition("@")[0]
-        cell, column = published_for(model["spec"], task) or (None, None)
-        figure = entry["metrics"][entry["headline"]]
-        low, high = figure["ci95"]
-        n = f"{entry['n']:,}" if entry["n"] == entry["n_total"] else f"{entry['n']:,} of {entry['n_total']:,}"
+        cell, column = published_for(model["spec"], task) or (None, column_for(task))
+        word = verdict(cell, column, task, entry).word
+        figure = measured_figure(entry, column)
+        words.append(word)
         table.add_row(
             task,
             entry["protocol"],
-            f"{cell.value:.{column.decimals}f}" if cell and column else "-",
-            f"{100 * figure['value']:.1f}",
-            f"{100 * low:.1f} to {100 * high:.1f}",
-            n,
-            entry["data"]["source"],
-            verdict(cell, column, task, entry).word,
+            column.printed(cell) if cell and column else "-",
+            decimal(figure.value, column) if figure else "-",
+            interval(figure, column),
+            f"{entry['n']:,}" if entry["n"] == entry["n_total"] else f"{entry['n']:,} of {entry['n_total']:,}",
+            f"{entry['data']['source']} {entry['data']['sha256'][:8]}",
+            word,
         )
     console.print(table)
+    for line in [*_remarks(record), *(f"{word}: {WORDS[word]}" for word in dict.fromkeys(words))]:
+        _say(console, line)
+    how = ", ".join(str(model[name]) for name in ("engine", "dtype", "device") if model.get(name))
+    _say(console, f"model {model['fingerprint'][:19]}, {how}")
+    _say(console, f"kept in {folder}: {', '.join(kept(folder))}")
+    _say(console, f"next: {next_step(record, folder)}")
+
+
+def decimal(value: float, column: Column | None) -> str:
+    """A figure as its column prints it, else with one decimal."""
+    return f"{value:.{column.decimals if column else 1}f}"
+
+
+def interval(figure: Measured | None, column: Column | None) -> str:
+    """ "61.7 to 63.3"; "-" for no figure."""
+    return f"{decimal(figure.low, column)} to {decimal(figure.high, column)}" if figure else "-"
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _remarks(record: Mapping[str, Any]) -> Iterator[str]:
     for key, entry in record["tasks"].items():
-        for line in _remarks(key, entry):
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
-    console.print(f"kept in {folder}: run.json, samples/, lm_eval/, journal.sqlite", highlight=False, markup=False, soft_wrap=True)
-    console.print(_next_step(record, folder), highlight=False, markup=False, soft_wrap=True)
+        task = key.partition("@")[0]
+        column = column_for(task)
+        if remark := resolve(f"{task}@{entry['protocol']}").remark():
+            yield f"{key}: {remark}"
+        if measured_figure(entry, column) is None:
+            yield f"{key}: no figure yet: {why_no_figure(entry)}"
+        elif reason := why_not_comparable(task, entry):
+            yield f"{key}: not the benchmark's figure: {reason}"
+        for line in multilingual.remarks(entry):
+            yield f"{key}: {line}"
+        for name, text in COUNTS.items():
+            if count := entry["counts"].get(name):
+                yield f"{key}: {count:,} of {entry['n']:,} {text}"
+        if parts := list(_parts(entry, column)):
+            yield f"{key}: {', '.join(parts)}"
+        tokens = entry["tokens"]
+        if tokens["computed"]:
+            total = tokens["computed"] + tokens["shared"]
+            shared = f"{tokens['shared'] / total:.0%} shared"
+            yield f"{key}: {entry['seconds']:.0f} s, {tokens['computed']:,} tokens computed of {total:,} ({shared})"
 
 
-def _remarks(key: str, entry: Mapping[str, Any]) -> list[str]:
-    task = key.partition("@")[0]
-    remarks = []
-    if remark := resolve(f"{task}@{entry['protocol']}").remark():
-        remarks.append(f"{key}: {remark}")
-    if reason := why_not_comparable(task, entry):
-        remarks.append(f"{key}: not the benchmark's figure: {reason}")
-    words = {
-        "extraction_failed": "answers held nothing to extract (counted wrong)",
-        "truncated": "prompts were truncated",
-        "boundary_merged": "questions had a token merged across context and continuation",
-        "stopped_by_length": "answers were stopped by their length",
-        "unscored": "documents were not scored",
-    }
-    remarks += [f"{key}: {entry['counts'][name]:,} of {entry['n']:,} {text}" for name, text in words.items() if entry["counts"][name]]
-    others = [f"{m} {100 * e['value']:.1f}" for m, e in entry["metrics"].items() if m != entry["headline"]]
-    groups = [f"{g} {100 * m[entry['headline']]['value']:.1f}" for g, m in entry["groups"].items()]
-    if others or groups:
-        remarks.append(f"{key}: " + ", ".join(others + groups))
-    tokens = entry["tokens"]
-    if tokens["computed"]:
-        total = tokens["computed"] + tokens["shared"]
-        remarks.append(
-            f"{key}: {entry['seconds']:.0f} s, {tokens['computed']:,} tokens computed of {total:,} ({tokens['shared'] / total:.0%} shared)"
-        )
-    return remarks
+def _parts(entry: Mapping[str, Any], column: Column | None) -> Iterator[str]:
+    """The other metrics, then the headline by category."""
+    scale = column.scale if column else PERCENT
+    headline = entry["headline"]
+    for name, figure in entry["metrics"].items():
+        if name != headline:
+            yield f"{name} {decimal(scale * figure['value'], column)}"
+    for name, metrics in entry["groups"].items():
+        if headline in metrics:
+            yield f"{name} {decimal(scale * metrics[headline]['value'], column)}"
 
 
-def _next_step(record: Mapping[str, Any], folder: Path) -> str:
-    if any(entry["data"]["source"] == "sample" for entry in record["tasks"].values()):
-        return "next: real data and a model of yours, e.g. evalkit run --tasks mmlu,gsm8k --model Qwen/Qwen1.5-MoE-A2.7B --data hub"
-    return f"next: evalkit report {folder}"
+def kept(folder: Path) -> list[str]:
+    """What the run's folder holds, without locks and half-written files."""
+    found = {path.name: path for path in folder.iterdir() if not path.name.endswith(SCAFFOLDING)} if folder.is_dir() else {}
+    ordered = [name for name in FILES if name in found] + sorted(found.keys() - set(FILES))
+    return [f"{name}/" if found[name].is_dir() else name for name in ordered]
+
+
+def next_step(record: Mapping[str, Any], folder: Path) -> str:
+    """The command that makes sense now."""
+    entries = record["tasks"].values()
+    if record["status"] != "complete":
+        return "the same command again goes on where this one stopped"
+    if any(not entry["metrics"] and entry["counts"].get("unscored") for entry in entries):
+        return f"evalkit judge {folder} --judge-model NAME"
+    if any(entry["data"]["source"] == "sample" for entry in entries):
+        return "real data and a model of yours, e.g. evalkit run --tasks mmlu,gsm8k --model Qwen/Qwen1.5-MoE-A2.7B --data hub"
+    return f"evalkit report {folder} --out report"

@@ -1,4 +1,4 @@
-"""Does the published figure hold? One function decides, and says why. Figures here are in percent, as published."""
+"""Does the published figure hold? One function decides, and says why. Figures here are in the published table's unit."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,8 +7,9 @@ from typing import Any
 from evalkit.registry import task_classes
 from evalkit.report.ledger import Cell, Column
 
-WIDEST = 8.0  # percentage points: a 95% interval with a wider half says too little to call a figure reproduced
+WIDEST = 0.08  # of the scale: a 95% interval with a wider half says too little to call a figure reproduced
 MAX_FLAWED = 0.01  # share of documents with truncated prompts or merged boundaries above which a figure proves nothing
+PERCENT = 100.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +23,43 @@ class Verdict:
         return f"{self.word} ({self.reason})" if self.reason else self.word
 
 
-def verdict(cell: Cell | None, column: Column | None, task: str, measured: Mapping[str, Any] | None) -> Verdict:
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A measured figure and its 95% interval, over n documents."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    @property
+    def half(self) -> float:
+        return (self.high - self.low) / 2
+
+
+def measured_figure(entry: Mapping[str, Any] | None, column: Column | None = None) -> Measured | None:
+    """The headline figure of a task's entry of run.json (or of the category that the column is of), in the column's unit.
+
+    None where there is none: not measured, the category not run, or answers that wait for their judgments.
+    """
+    if entry is None:
+        return None
+    metrics = entry["groups"].get(column.group, {}) if column and column.group else entry["metrics"]
+    if (figure := metrics.get(entry["headline"])) is None:
+        return None
+    scale = column.scale if column else PERCENT
+    low, high = figure["ci95"]
+    return Measured(scale * figure["value"], scale * low, scale * high, figure.get("n", entry["n"]))
+
+
+def verdict(cell: Cell | None, column: Column | None, task: str, entry: Mapping[str, Any] | None) -> Verdict:
     """Compare a published cell with one task's entry of a run.json. The interval is unpaired: the published answers are not at hand."""
-    if measured is None:
-        return Verdict("not measured")
-    if reason := why_not_comparable(task, measured):
+    figure = measured_figure(entry, column)
+    if entry is None or figure is None:
+        if cell and cell.inconsistent:
+            return Verdict("published figure inconsistent", cell.inconsistent)
+        return Verdict("not measured", why_no_figure(entry) if entry is not None else "")
+    if reason := why_not_comparable(task, entry):
         return Verdict("not comparable", reason)
     if cell is None or column is None:
         return Verdict("nothing published")
@@ -34,15 +67,24 @@ def verdict(cell: Cell | None, column: Column | None, task: str, measured: Mappi
         return Verdict("published figure inconsistent", cell.inconsistent)
     if not cell.protocol:
         return Verdict("cannot tell", f"how the published figure was made can't be run: {cell.origin}")
-    if cell.protocol != measured["protocol"]:
-        return Verdict("cannot tell", f"published under {task}@{cell.protocol}, measured under {task}@{measured['protocol']}")
-    low, high = (100 * bound for bound in measured["metrics"][measured["headline"]]["ci95"])
-    rounding = 0.5 * 10**-column.decimals
-    if not low - rounding <= cell.value <= high + rounding:
+    if cell.protocol != entry["protocol"]:
+        return Verdict("cannot tell", f"published under {task}@{cell.protocol}, measured under {task}@{entry['protocol']}")
+    judge = entry.get("judge", {}).get("model", "")
+    if cell.judges and judge not in cell.judges:
+        return Verdict("cannot tell", f"published as judged by {cell.judges[0]}, measured as judged by {judge or 'nobody named'}")
+    rounding = column.rounding(cell)
+    if not figure.low - rounding <= cell.value <= figure.high + rounding:
         return Verdict("differs")
-    if (high - low) / 2 > WIDEST:
-        return Verdict("cannot tell", f"n = {measured['n']} is too small: +-{(high - low) / 2:.1f} points")
+    if figure.half > WIDEST * column.maximum:
+        return Verdict("cannot tell", f"n = {figure.n} is too small: +-{figure.half:.1f} points")
     return Verdict("reproduced")
+
+
+def why_no_figure(entry: Mapping[str, Any]) -> str:
+    """Why an entry of run.json holds no headline figure."""
+    if waiting := entry["counts"].get("unscored", 0):
+        return f"{waiting:,} of {entry['n']:,} documents wait for judgments"
+    return "the run holds no figure for it"
 
 
 def why_not_comparable(task: str, measured: Mapping[str, Any]) -> str:
@@ -51,8 +93,11 @@ def why_not_comparable(task: str, measured: Mapping[str, Any]) -> str:
         return "bundled sample, not the benchmark"
     if measured["n"] < measured["n_total"]:
         return f"limited to {measured['n']:,} of {measured['n_total']:,}"
-    known = task_classes().get(task)
-    if known and measured["n_total"] != known.official_n:
+    coverage = measured.get("coverage")
+    if coverage and coverage["complete"] < coverage["cells"]:
+        return f"{coverage['complete']} of {coverage['cells']} parts have all their data"
+    known = task_classes().get(task)  # a suite's coverage says it, cell by cell
+    if known and not coverage and measured["n_total"] != known.official_n:
         return f"{measured['n_total']:,} documents, the benchmark has {known.official_n:,}"
     counts = measured["counts"]
     for name in ("truncated", "boundary_merged", "unscored"):

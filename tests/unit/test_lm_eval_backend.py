@@ -32,5 +32,5 @@ def test_a_conversation_reaches_the_peer_in_its_own_template():
 
 def test_a_peer_without_templates_is_refused_in_one_line():
     peer = SimpleNamespace(generate_until=lambda instances, disable_tqdm: ["" for _ in instances])
-    with pytest.raises(EvalkitError, match="cannot write a conversation .* use the native engine"):
+    with pytest.raises(EvalkitError, match=r"cannot write a conversation .* use the native engine"):
         list(LmEvalLM(peer, "lm_eval:peer", "0", {}).generate([CHAT]))

@@ -1,40 +1,28 @@
-"""The report: verdicts, the published table, and that a sample or limited run never passes for a full one."""
+"""The report: verdicts, the ledger, the tables, and that a sample or limited run never passes for a full one."""
 
 import csv
 import io
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
+from report_runs import bench, entry, run
 
 from evalkit import cli
-from evalkit.report.ledger import read_table
-from evalkit.report.table import lines, to_csv, to_markdown
-from evalkit.report.verdict import verdict
+from evalkit.errors import EvalkitError
+from evalkit.report.assemble import assemble, report_files
+from evalkit.report.inputs import Inputs, read_inputs
+from evalkit.report.ledger import column_for, published_for, read_table
+from evalkit.report.markdown import to_markdown
+from evalkit.report.quality import best, lines, to_csv
+from evalkit.report.throughput import ratio_verdict
+from evalkit.report.verdict import measured_figure, verdict
 
 TABLE = read_table("qwen1.5-moe")
 ROWS = {row.model: row for row in TABLE.rows}
 COLUMNS = {column.task: column for column in TABLE.columns}
-
-
-def entry(value: float, half: float = 0.008, **changes: Any) -> dict[str, Any]:
-    """A full MMLU run's entry of run.json."""
-    return {
-        "protocol": "qwen",
-        "headline": "acc",
-        "metrics": {"acc": {"value": value, "stderr": half / 1.96, "ci95": [value - half, value + half], "n": 14_042}},
-        "groups": {},
-        "n": 14_042,
-        "n_total": 14_042,
-        "counts": {"extraction_failed": 0, "truncated": 0, "boundary_merged": 0, "stopped_by_length": 0, "unscored": 0},
-        "data": {"source": "dir", "revision": None, "sha256": "ab" * 32},
-    } | changes
-
-
-def run(spec: str, **tasks: dict[str, Any]) -> dict[str, Any]:
-    model = {"spec": spec, "fingerprint": "sha256:" + "cd" * 32, "engine": "native", "dtype": "bfloat16"}
-    return {"schema": 1, "name": "r", "model": model, "tasks": tasks}
 
 
 def judge(model: str, measured: dict[str, Any] | None, task: str = "mmlu") -> str:
@@ -51,7 +39,9 @@ def test_verdicts() -> None:
     assert judge(moe, entry(0.30, half=0.09)) == "differs"
     assert judge(moe, entry(0.62, protocol="cloze")) == "cannot tell (published under mmlu@qwen, measured under mmlu@cloze)"
     assert judge("DeepSeekMoE 16B", entry(0.45)).startswith("cannot tell (how the published figure was made")
-    assert judge(moe, entry(0.342) | {"n": 164, "n_total": 164}, "humaneval").startswith("published figure inconsistent (no number of 164")
+    inconsistent = "published figure inconsistent (no number of 164"
+    assert judge(moe, entry(0.342) | {"n": 164, "n_total": 164}, "humaneval").startswith(inconsistent)
+    assert judge(moe, None, "humaneval").startswith(inconsistent)  # it is so whoever measures
 
 
 @pytest.mark.parametrize(
@@ -62,6 +52,7 @@ def test_verdicts() -> None:
         ({"n": 140, "n_total": 140}, "the benchmark has 14,042"),
         ({"counts": {"truncated": 200}}, "200 of 14,042 documents truncated"),
         ({"counts": {"boundary_merged": 14_042}}, "boundary merged"),
+        ({"coverage": {"cells": 60, "measured": 50, "complete": 41, "incomplete": {}}}, "41 of 60 parts"),
     ],
 )
 def test_no_partial_run_passes_for_a_full_one(changes: dict, reason: str) -> None:
@@ -90,24 +81,196 @@ def test_models_are_recognised() -> None:
     assert not ROWS["Qwen1.5-7B"].is_model("Qwen/Qwen1.5-MoE-A2.7B")
 
 
+def test_a_points_scale_is_not_percent() -> None:
+    moe, column = ROWS["Qwen1.5-MoE-A2.7B"], COLUMNS["mt_bench"]
+    figure = {"value": 7.2, "stderr": 0.1, "ci95": [7.0, 7.4], "n": 160}
+    judged = entry(0.5, protocol="fastchat", headline="score", metrics={"score": figure}, n=80, n_total=80, judge={"model": "gpt-4-0613"})
+    measured = measured_figure(judged, column)
+    assert measured
+    assert (measured.value, measured.low, measured.n) == (7.2, 7.0, 160)
+    assert str(verdict(moe.cells["mt_bench"], column, "mt_bench", judged)) == "reproduced"
+    wide = judged | {"metrics": {"score": figure | {"ci95": [6.0, 8.0]}}}
+    assert str(verdict(moe.cells["mt_bench"], column, "mt_bench", wide)) == "cannot tell (n = 160 is too small: +-1.0 points)"
+    small = judged | {"judge": {"model": "small-judge"}}
+    assert "judged by gpt-4, measured as judged by small-judge" in str(verdict(moe.cells["mt_bench"], column, "mt_bench", small))
+
+
+def test_the_throughput_figures_agree_with_each_other() -> None:
+    printed = TABLE.throughput
+    assert printed
+    speeds = {row.model: row.throughput for row in TABLE.rows if row.throughput}
+    assert {model: (t.requests_per_second, t.tokens_per_second) for model, t in speeds.items()} == {
+        "Qwen1.5-7B": (1.15, 2298.89),
+        "Qwen1.5-MoE-A2.7B": (2.01, 4010.27),
+    }
+    tokens = printed.prompt_tokens + printed.output_tokens
+    for speed in speeds.values():
+        assert abs(speed.tokens_per_second / tokens - speed.requests_per_second) < 0.005 + 1e-9
+    assert round(speeds[printed.model].tokens_per_second / speeds[printed.baseline].tokens_per_second, 2) == printed.ratio
+
+
+def test_the_multilingual_column_is_the_mean_of_its_four_categories() -> None:
+    table = read_table("qwen1.5-multilingual")
+    assert [column.key for column in table.columns][-1] == "multilingual"
+    for row in table.rows:
+        *categories, column = (row.cells[c.key] for c in table.columns)
+        mean = math.fsum(cell.value for cell in categories) / 4
+        # the last digit may have been rounded either way from a mean that ends in 5, or from categories that were rounded themselves
+        assert abs(mean - column.value) <= table.columns[-1].rounding(column) + 1e-9, row.model
+    blog = {row.model: row.cells["multilingual"].value for row in TABLE.rows if "multilingual" in row.cells}
+    assert blog == {row.model: row.cells["multilingual"].value for row in table.rows if row.model in blog}
+
+
+def test_what_any_table_holds() -> None:
+    moe = published_for("Qwen/Qwen1.5-MoE-A2.7B", "multilingual")
+    assert moe
+    assert (moe[0].value, moe[1].decimals) == (40.8, 1)
+    gemma = published_for("google/gemma-7b", "multilingual")  # the blog has none
+    assert gemma
+    assert gemma[1].printed(gemma[0]) == "42.8"
+    exams = published_for("Qwen/Qwen1.5-7B", "multilingual:exams")
+    assert exams
+    assert exams[1].printed(exams[0]) == "47.70"
+    assert published_for("Qwen/Qwen1.5-7B", "no_such_task") is None
+    column = column_for("mt_bench")
+    assert column
+    assert (column.scale, column.maximum) == (1, 10)
+    assert TABLE.anchors
+    assert all(anchor.protocol and anchor.source for anchor in TABLE.anchors)
+
+
+def test_random_weights_are_no_model_of_the_table() -> None:
+    assert not any(row.is_model(f"random:{spec}") for row in TABLE.rows for spec in (row.slug, *row.base))
+
+
+def test_a_suites_categories_are_judged_one_by_one() -> None:
+    table = read_table("qwen1.5-multilingual")
+    figure = {"value": 0.5, "stderr": 0.01, "ci95": [0.45, 0.55], "n": 100}
+    column = {"headline": "mean", "metrics": {"mean": figure}, "groups": {"exams": {"mean": figure}}}
+    found = lines(table, [run("Qwen/Qwen1.5-7B", multilingual=entry(0.5, n=100, n_total=100, **column))])
+    words = {line.task: line.verdict.word for line in found if line.model == "Qwen1.5-7B"}
+    assert words["multilingual:understanding"] == "not measured"
+    assert words["multilingual:exams"] == "reproduced"
+    assert words["multilingual"] == "not comparable"  # the whole task must have all its documents
+
+
+def markdown(*runs: dict[str, Any], benches: tuple[dict[str, Any], ...] = ()) -> str:
+    return to_markdown(assemble(Inputs(TABLE, runs, benches)))
+
+
 def test_markdown_and_csv() -> None:
     runs = [run("Qwen/Qwen1.5-MoE-A2.7B", mmlu=entry(0.6249)), run("demo", mmlu=entry(0.25, data={"source": "sample", "sha256": "0"}))]
-    found = lines(TABLE, runs)
-    text = to_markdown(TABLE, found)
+    text = markdown(*runs)
     assert "| Qwen1.5-MoE-A2.7B | 62.5 → **62.5** | 61.5 | 34.2 | 40.8 | 7.17 |" in text
     assert "| Gemma-7B | 64.6 | 50.9 | 32.3 | - | - |" in text
     assert "| demo | - → **25.0**\\* | - | - | - | - |" in text
-    assert "61.7 to 63.3 | -0.0 | reproduced | mmlu@qwen | 14,042 | dir abababab |" in text
+    assert "61.7 to 63.3 | -0.0 | reproduced | mmlu@qwen | 14,042 | dir abababab | cdcdcdcd |" in text
+    found = lines(TABLE, runs)
     rows = list(csv.DictReader(io.StringIO(to_csv(found))))
     assert len(rows) == 22 + 1
     (moe,) = [r for r in rows if r["model"] == "Qwen1.5-MoE-A2.7B" and r["task"] == "mmlu"]
     assert (moe["published"], moe["measured"], moe["difference"], moe["verdict"]) == ("62.5", "62.49", "-0.01", "reproduced")
-    assert (to_markdown(TABLE, lines(TABLE, runs)), to_csv(lines(TABLE, runs))) == (text, to_csv(found))
+    assert (markdown(*runs), to_csv(lines(TABLE, runs))) == (text, to_csv(found))
+
+
+def test_the_most_telling_of_several_measurements_stands_for_the_cell() -> None:
+    spec = "Qwen/Qwen1.5-7B"
+    runs = [run(spec, mmlu=entry(0.7, protocol="cloze")), run(spec, mmlu=entry(0.61)), run(spec, mmlu=entry(0.5, n=20))]
+    chosen = best(lines(TABLE, runs))["Qwen1.5-7B", "mmlu"]
+    assert chosen.measured
+    assert chosen.measured.value == pytest.approx(61)
+
+
+def test_what_each_humaneval_protocol_breaks_is_told() -> None:
+    rows = {line.split(" | ")[0].lstrip("| "): line for line in markdown().splitlines() if line.startswith("| humaneval@")}
+    assert "breaks 37 of the 164 canonical solutions: its ceiling is 77.4" in rows["humaneval@qwen"]
+    assert "breaks none of the 164" in rows["humaneval@codex"]
+    assert len(rows) >= 7
+
+
+def test_answers_that_wait_for_a_judge_are_named_as_such() -> None:
+    waiting = entry(0.5, protocol="fastchat", headline="score", metrics={}, n=80, n_total=80, counts={"unscored": 80})
+    text = markdown(run("Qwen/Qwen1.5-7B-Chat", mt_bench=waiting))
+    assert "not measured (80 of 80 documents wait for judgments)" in text
+    assert "| Qwen1.5-7B | 61.0 | 62.5 | 36.0 | 45.2 | 7.60 |" in text
+
+
+def test_throughput_without_records_is_not_measured() -> None:
+    text = markdown()
+    assert "| Qwen1.5-7B | 1.15 | 2,298.89 | - | - | - | - | not measured | - | - |" in text
+    assert "| 1.74 | - | not measured" in text
+
+
+def test_throughput_on_the_published_device() -> None:
+    moe, dense = bench("Qwen/Qwen1.5-MoE-A2.7B", 2.1), bench("Qwen/Qwen1.5-7B", 1.5)
+    text = markdown(benches=(moe, dense))
+    assert "| Qwen1.5-MoE-A2.7B | 2.01 | 4,010.27 | 2.10 | 4,200.00 | 2,100.00 | 50% | reproduced (within 10%)" in text
+    assert "| 2,298.89 | 1.50 | 3,000.00 | 1,500.00 | 50% | differs (by more than 10%)" in text
+    assert ratio_verdict(TABLE, [moe, dense])[0] == "1.40"
+    assert ratio_verdict(TABLE, [moe, dense])[1].word == "differs"
+
+
+def test_throughput_elsewhere_tells_the_ratio_alone() -> None:
+    h100 = {"device": "NVIDIA H100 80GB HBM3"}
+    moe, dense = bench("random:qwen1.5-moe-a2.7b", 5.4, **h100), bench("random:qwen1.5-7b", 3.0, **h100)
+    text = markdown(benches=(moe, dense))
+    assert "cannot tell (published on one NVIDIA A100-80G, measured on NVIDIA H100 80GB HBM3)" in text
+    value, judged = ratio_verdict(TABLE, [moe, dense])
+    assert (value, judged.word) == ("1.80", "reproduced")
+    assert ratio_verdict(TABLE, [moe, dense | {"num_requests": 7}])[1].word == "not measured"
+    assert ratio_verdict(TABLE, [moe | {"prompt_tokens": 9}, dense | {"prompt_tokens": 9}])[1].word == "not comparable"
+    assert ratio_verdict(TABLE, [moe | {"short_answers": 3}, dense])[1].word == "not comparable"
+
+
+def test_a_server_tells_no_dtype_and_may_end_answers_early() -> None:
+    remote = {"engine": "openai:http://x", "dtype": None, "device": "the server's", "roofline": None, "short_answers": 3}
+    text = markdown(benches=(bench("Qwen/Qwen1.5-7B", 0.01234, **remote),))
+    assert "| 0.0123 | 24.68 | 12.34 | - | not comparable (3 answers ended early" in text
+    assert "| openai:http://x, the server's | 1,000 |" in text
+
+
+def test_inputs_are_told_apart_and_their_order_does_not_matter(tmp_path: Path) -> None:
+    for name, content in (("a", run("demo", mmlu=entry(0.25))), ("b", run("demo", mmlu=entry(0.3)) | {"name": "b"})):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").write_text(json.dumps(content))
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "bench.json").write_text(json.dumps(bench("demo", 1.0)))
+    paths = [str(tmp_path / "a"), str(tmp_path / "b" / "run.json"), str(tmp_path / "c")]
+    found = read_inputs("qwen1.5-moe", paths)
+    assert (len(found.runs), len(found.benches)) == (2, 1)
+    assert report_files(found) == report_files(read_inputs("qwen1.5-moe", [*reversed(paths), paths[0]]))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"kind": "bench", "schema": 2}', "not a bench record of schema 1"),
+        (json.dumps({k: v for k, v in bench("demo", 1.0).items() if k != "device"}), "lacks device"),
+        ("[1]", "not a run.json"),
+        ("{", "is not a run"),
+    ],
+)
+def test_other_files_are_refused(content: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text(content)
+    with pytest.raises(EvalkitError, match=message):
+        read_inputs("qwen1.5-moe", [str(tmp_path / "x.json")])
+
+
+def test_every_published_table_makes_a_report() -> None:
+    for name in ("qwen1.5-moe", "qwen1.5-multilingual"):
+        files = report_files(read_inputs(name, []))
+        assert {"report.md", "report.tex", "report.html", "quality.csv", "scores.svg", "scores.png"} <= files.keys()
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "run.json").write_text(json.dumps(run("demo", mmlu=entry(0.25))))
     assert cli.main(["report", str(tmp_path), "--out", str(tmp_path / "out")]) == 0
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["qwen1.5-moe.csv", "qwen1.5-moe.md"]
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"report.md", "report.tex", "report.html", "quality.csv", "parameters.csv", "throughput.csv", "activated.png"} <= names
+    said = capsys.readouterr().out
+    assert "report.html in a browser" in said
+    assert "4 published figure inconsistent" in said
     assert cli.main(["report"]) == 0
     assert "not measured" in capsys.readouterr().out
+    assert cli.main(["report", "--out", str(tmp_path / "run.json")]) == 2
+    assert "cannot write to" in capsys.readouterr().err

@@ -1,0 +1,52 @@
+"""`evalkit report`: the sections of a report, put together and written in every format."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from evalkit.report import mt_bench, multilingual, params, quality, throughput
+from evalkit.report.document import Document, Section
+from evalkit.report.files import attachments, write_files
+from evalkit.report.html import to_html
+from evalkit.report.inputs import Inputs, read_inputs
+from evalkit.report.latex import to_latex
+from evalkit.report.markdown import to_markdown
+
+# a section more is a line more: it returns None where the inputs hold nothing for it
+SECTIONS: tuple[Callable[[Inputs], Section | None], ...] = (
+    quality.section,
+    params.section,
+    throughput.section,
+    multilingual.section,
+    mt_bench.section,
+)
+
+
+def assemble(inputs: Inputs) -> Document:
+    """The report on these inputs."""
+    lead = [f"What was published beside what was measured, and whether it holds. Measured: {_runs(inputs)}."]
+    found = (section(inputs) for section in SECTIONS)
+    return Document(f"{inputs.table.title}: published and measured", lead, [section for section in found if section])
+
+
+def _runs(inputs: Inputs) -> str:
+    names = [run["name"] for run in inputs.runs] + [f"bench of {bench['model']['spec']}" for bench in inputs.benches]
+    return ", ".join(names) or "nothing yet"
+
+
+def report_files(inputs: Inputs) -> dict[str, bytes]:
+    """report.md, .tex and .html, the tables as CSV, the plots as PNG and SVG: the same bytes for the same inputs."""
+    document = assemble(inputs)
+    texts = {"report.md": to_markdown(document), "report.tex": to_latex(document), "report.html": to_html(document)}
+    return {name: text.encode() for name, text in texts.items()} | attachments(document)
+
+
+def run(published: str, paths: list[str], out: str | None) -> int:
+    """Write the report into `out`, or print its markdown. Raises EvalkitError for input that is no run and no bench record."""
+    inputs = read_inputs(published, paths)
+    if out is None:
+        print(to_markdown(assemble(inputs)))
+        return 0
+    written = write_files(Path(out), report_files(inputs))
+    tally = ", ".join(f"{count} {word}" for word, count in assemble(inputs).tally.items())
+    print(f"wrote {len(written)} files to {out}: open {Path(out) / 'report.html'} in a browser\n{tally}")
+    return 0

@@ -1,0 +1,26 @@
+"""A report's files: what lies beside its text, and writing them."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from evalkit.errors import EvalkitError
+from evalkit.report.document import Document
+
+
+def attachments(document: Document) -> dict[str, bytes]:
+    """The CSV files and plots that belong to a document, by file name."""
+    files = {f"{name}.csv": text.encode() for section in document.sections for name, text in section.csv.items()}
+    for plot in document.plots:
+        files |= {f"{plot.name}.png": plot.png, f"{plot.name}.svg": plot.svg}
+    return files
+
+
+def write_files(out: Path, files: Mapping[str, bytes]) -> list[Path]:
+    """Write them into `out`; returns their paths, sorted. Raises EvalkitError where that can't be done."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            (out / name).write_bytes(content)
+    except OSError as error:
+        raise EvalkitError(f"cannot write to {out}: {error.strerror}; give a folder that can be written") from None
+    return [out / name for name in sorted(files)]

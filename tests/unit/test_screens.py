@@ -1,0 +1,198 @@
+"""What a newcomer sees: the end of a run, `ls runs`, `data verify`, and progress on terminals, in pipes and without colours."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from report_runs import bench, entry, run
+from rich.console import Console
+
+from evalkit import cli, progress
+from evalkit.api import Loglikelihoods
+from evalkit.data import open_source
+from evalkit.progress import Reporter, console, duration
+from evalkit.record import Sample, task_entry
+from evalkit.registry import resolve
+from evalkit.report.document import ORDER
+from evalkit.report.screen import WORDS, kept, next_step, show
+from evalkit.running import RunningScore
+
+UNJUDGED = entry(0.5, protocol="fastchat", headline="score", metrics={}, n=80, n_total=80, counts={"unscored": 80})
+JUDGED = {"score": {"value": 7.17, "stderr": 0.1, "ci95": [6.9, 7.4], "n": 160}}
+
+
+def shown(record: dict[str, Any], folder: Path) -> str:
+    out = io.StringIO()
+    show(record, folder, Console(file=out, width=160))
+    return out.getvalue()
+
+
+def test_the_end_of_a_run_says_what_where_and_what_next(tmp_path: Path) -> None:
+    for name in ("journal.sqlite", "journal.lock", "journal.sqlite-wal", "run.json", "samples/mmlu.jsonl", "lm_eval/m/x.json"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    text = shown(run("Qwen/Qwen1.5-MoE-A2.7B", mmlu=entry(0.62)), tmp_path)
+    assert "│ mmlu │ qwen     │      62.5 │     62.0 │ 61.2 to 62.8 │ 14,042 │ dir abababab │ reproduced │" in text
+    assert "reproduced: the published figure lies in the interval" in text
+    assert "model sha256:cdcdcdcdcdcd, native, bfloat16" in text
+    assert f"kept in {tmp_path}: run.json, samples/, lm_eval/, journal.sqlite\n" in text
+    assert f"next: evalkit report {tmp_path} --out report" in text
+    assert "mmlu: 12 s, 300 tokens computed of 400 (25% shared)" in text
+
+
+def test_every_verdict_has_its_words() -> None:
+    assert set(WORDS) == set(ORDER)
+
+
+def test_what_is_kept_is_what_is_there(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("")
+    (tmp_path / "completions").mkdir()
+    assert kept(tmp_path) == ["run.json", "completions/"]
+    assert kept(tmp_path / "gone") == []
+
+
+def test_answers_that_wait_for_a_judge(tmp_path: Path) -> None:
+    text = shown(run("Qwen/Qwen1.5-7B-Chat", mt_bench=UNJUDGED), tmp_path)
+    assert "│ mt_bench │ fastchat │      7.60 │        - │ -" in text
+    assert "not measured" in text
+    assert "no figure yet: 80 of 80 documents wait for judgments" in text
+    assert f"next: evalkit judge {tmp_path} --judge-model NAME" in text
+
+
+def test_points_of_ten_are_no_percent(tmp_path: Path) -> None:
+    judged = UNJUDGED | {"metrics": JUDGED, "counts": {"unscored": 0}, "groups": {"writing": JUDGED}, "judge": {"model": "gpt-4"}}
+    text = shown(run("some/model", mt_bench=judged), tmp_path)
+    assert "7.17 │ 6.90 to 7.40" in text
+    assert "writing 7.17" in text
+
+
+def test_an_incomplete_run_is_to_be_gone_on_with(tmp_path: Path) -> None:
+    record = run("m", mmlu=entry(0.5)) | {"status": "incomplete"}
+    assert next_step(record, tmp_path) == "the same command again goes on where this one stopped"
+
+
+def write(folder: Path, record: dict[str, Any]) -> None:
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text(json.dumps(record | {"name": folder.name}))
+
+
+def test_ls_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path / "second", run("[red]m[/red]", mmlu=entry(0.62, n=500)) | {"started": "2026-02-01"})
+    write(tmp_path / "first", run("m", mt_bench=UNJUDGED, gsm8k=entry(0.3)) | {"started": "2026-01-01", "status": "incomplete"})
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "run.json").write_text("{")
+    (tmp_path / "timed").mkdir()
+    (tmp_path / "timed" / "bench.json").write_text(json.dumps(bench("m", 2.0)))
+    assert cli.main(["ls", "runs", "--out", str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    assert "timed: m, 2 requests/s on NVIDIA A100-SXM4-80GB" in text
+    assert text.index("broken") < text.index("first") < text.index("second")
+    assert "500 of 14,042" in text
+    assert "[red]m[/red]" in text
+    assert "unreadable" in text
+    assert f"mt_bench waits for a judge: evalkit judge {tmp_path / 'first'} --judge-model NAME" in text
+    assert "first is incomplete: the same command again goes on" in text
+    assert f"next: evalkit report {tmp_path}/* --out report" in text
+
+
+def test_ls_runs_of_an_empty_folder_says_how_to_begin(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["ls", "runs", "--out", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == f"no runs in {tmp_path} yet; the first one: evalkit run --tasks mmlu,gsm8k\n"
+
+
+def test_data_verify_ends_with_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["data", "verify", "mmlu", "--data", "sample"]) == 0
+    text = capsys.readouterr().out
+    assert "the bundled sample is whole for 1 of 1 tasks; no benchmark's figure comes from it" in text
+    assert "next: evalkit run --tasks mmlu --data sample" in text
+    assert cli.main(["data", "verify", "gsm8k", "--data", str(tmp_path)]) == 2
+    text = capsys.readouterr().out
+    assert "0 of 1 tasks have the official rows" in text
+    assert "look into: gsm8k" in text
+
+
+def test_a_pipe_is_wide_and_plain(capsys: pytest.CaptureFixture[str]) -> None:
+    assert console().width == progress.PIPE_WIDTH
+    console().print("[bold red]x[/]")
+    assert capsys.readouterr().out == "x\n"
+
+
+def test_no_color_is_obeyed_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    colours = "\x1b[31m"
+    for forbidden in (False, True):
+        monkeypatch.setenv("NO_COLOR", "1") if forbidden else monkeypatch.delenv("NO_COLOR", raising=False)
+        out = io.StringIO()
+        Console(file=out, force_terminal=True, color_system="standard").print("[red]x[/]")
+        assert (colours in out.getvalue()) == (not forbidden)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_a_log_gets_a_line_now_and_then(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+    with Reporter().bar("mmlu@qwen", 1000, done=100) as advance:
+        clock[0] = 29.0
+        advance(300, "acc 50.0")
+        assert capsys.readouterr().err == ""
+        clock[0] = 40.0
+        advance(500, "acc 45.2")
+        assert capsys.readouterr().err == "mmlu@qwen: 500 of 1,000, 10.0/s, 50 s left, acc 45.2\n"
+    with Reporter(quiet=True).bar("x", 10) as advance:
+        clock[0] = 400.0
+        advance(5)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("term", ["dumb", "xterm"])
+def test_a_terminal_gets_a_bar_with_rate_time_and_score(term: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", term)
+    reporter, out = Reporter(), io.StringIO()
+    reporter.console = Console(file=out, force_terminal=True, width=140)
+    with reporter.bar("mmlu@qwen", 100) as advance:
+        advance(100, "acc 45.2")
+    text = out.getvalue()
+    assert ("acc 45.2" in text and "100/100" in text and "left" in text) == (term == "xterm")
+    if term == "dumb":
+        assert "\x1b" not in text
+
+
+def test_durations() -> None:
+    assert [duration(s) for s in (45, 119, 125, 7000, 12_000)] == ["45 s", "119 s", "2 min", "117 min", "3 h 20 min"]
+
+
+def test_the_running_score_ends_at_the_score() -> None:
+    task = resolve("mmlu")
+    docs = task.load(open_source("sample"))[:30]
+    requests = [task.requests(doc) for doc in docs]
+    running, known, texts = RunningScore(task, docs, requests), {}, []
+    for i, (request,) in enumerate(requests):
+        known[request] = Loglikelihoods(tuple(-1.0 * ((i + k) % 4) for k in range(4)), (False,) * 4)
+        texts.append(running.add(request, known))
+    samples = [Sample(d, r, [known[r[0]]], task.score(d, [known[r[0]]])) for d, r in zip(docs, requests, strict=True)]
+    assert texts[-1] == f"acc {100 * task_entry(task, samples, 30)['metrics']['acc']['value']:.1f}"
+    assert texts[0] in ("acc 0.0", "acc 100.0")
+    assert len(set(texts)) > 3
+
+
+def test_a_document_counts_once_all_its_requests_are_answered() -> None:
+    task = resolve("mmlu")
+    docs = task.load(open_source("sample"))[:2]
+    first, second = (task.requests(doc)[0] for doc in docs)
+    running = RunningScore(task, docs, [[first, second], [first]])
+    answer = Loglikelihoods((0.0, -1.0, -1.0, -1.0), (True, False, False, False))
+    assert running.add(second, {second: answer}) == ""
+    running.task = type("Task", (), {"score": lambda *_: task.score(docs[0], [answer]), "protocol": task.protocol})()
+    assert running.add(first, {first: answer, second: answer}).startswith("acc ")
+    assert running.count == 2
+
+
+def test_tasks_that_run_code_or_wait_for_a_judge_have_no_running_score() -> None:
+    for name in ("humaneval", "mt_bench"):
+        running = RunningScore(resolve(name), [], [])
+        assert running.add(None, {}) == ""  # type: ignore[arg-type]
