@@ -16,7 +16,7 @@ from torch import Tensor
 
 from moe_lm.config import ModelConfig
 from moe_lm.model import Decoder
-from moe_lm.tiles import pad_rows
+from moe_lm.tiles import PREFILL_ROWS, ROWS, pad_rows
 
 BLOCK = 32  # queries a call of attention, and what the number of keys is rounded up to
 
@@ -104,8 +104,8 @@ def forward(model: Decoder, new: Sequence[tuple[Sequence[int], Past]], wanted: S
             out.append(_causal(q_HTd, k_JSd, v_JSd, start, mask_BS, window))
         return torch.cat([*out, torch.zeros_like(q_THd[total:])])  # the padding's rows too must hold numbers
 
-    wanted_P = pad_rows(torch.tensor(wanted, dtype=torch.int64, device=device))
-    return model(pad_rows(tokens_T), pad_rows(positions_T), attend, wanted_P)[: len(wanted)]
+    wanted_P = pad_rows(torch.tensor(wanted, dtype=torch.int64, device=device), PREFILL_ROWS)
+    return model(pad_rows(tokens_T, PREFILL_ROWS), pad_rows(positions_T, PREFILL_ROWS), attend, wanted_P)[: len(wanted)]
 
 
 @torch.inference_mode()
@@ -113,6 +113,7 @@ def decode_step(model: Decoder, new: Sequence[tuple[int, KVCache]]) -> Tensor:
     """Run one new token of every sequence after its cache. Returns the final hidden states [N, D]."""
     device = model.embed.weight.device
     window = model.config.sliding_window or model.config.max_seq_len
+    assert len(new) <= PREFILL_ROWS - ROWS, "more rows would be taken for a prefill's (see moe_lm.tiles)"
     tokens_N = torch.tensor([token for token, _ in new], device=device)
     positions_N = torch.tensor([cache.length for _, cache in new], device=device)
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from moe_lm.tiles import columns, pad_rows, row_tiles
+from moe_lm.tiles import EXPERT_ROWS, ROWS, columns, is_prefill, linear, pad_rows, row_tiles
 
 ExpertKernel = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 
@@ -31,6 +31,7 @@ def route(router_logits_TE: Tensor, num_experts_per_tok: int, norm_topk_prob: bo
 def reference(x_TD: Tensor, topk_weights_TK: Tensor, topk_ids_TK: Tensor, gate_up_EGD: Tensor, down_EDF: Tensor) -> Tensor:
     """Each expert over its own tokens, then a sum over K in a fixed order, so that no atomics or neighbours enter the result."""
     T, K = topk_ids_TK.shape
+    run = _prefill if is_prefill(T) else _decode
     slots_ND = x_TD.new_empty(T * K, x_TD.shape[1])  # N = T * K: one row for each (token, expert) pair
     order_N = torch.argsort(topk_ids_TK.flatten(), stable=True)
     counts = torch.bincount(topk_ids_TK.flatten(), minlength=gate_up_EGD.shape[0]).tolist()
@@ -38,8 +39,7 @@ def reference(x_TD: Tensor, topk_weights_TK: Tensor, topk_ids_TK: Tensor, gate_u
     for expert, count in enumerate(counts):
         if count:
             rows = order_N[start : start + count]
-            x_ND = pad_rows(x_TD[rows // K])
-            slots_ND[rows] = torch.cat([_expert(x.t(), gate_up_EGD[expert], down_EDF[expert]).t() for x in row_tiles(x_ND)])[:count]
+            slots_ND[rows] = run(x_TD[rows // K], gate_up_EGD[expert], down_EDF[expert])[:count]
             start += count
     weighted_TKD = slots_ND.view(T, K, x_TD.shape[1]) * topk_weights_TK.to(x_TD.dtype)[:, :, None]
     out_TD = weighted_TKD[:, 0]
@@ -48,9 +48,17 @@ def reference(x_TD: Tensor, topk_weights_TK: Tensor, topk_ids_TK: Tensor, gate_u
     return out_TD
 
 
-def _expert(x_DN: Tensor, gate_up_GD: Tensor, down_DF: Tensor) -> Tensor:
-    gate_FN, up_FN = columns(gate_up_GD, x_DN).chunk(2)
-    return columns(down_DF, F.silu(gate_FN).mul_(up_FN))
+def _prefill(x_ND: Tensor, gate_up_GD: Tensor, down_DF: Tensor) -> Tensor:
+    gate, up = linear(pad_rows(x_ND, EXPERT_ROWS), gate_up_GD, tile=EXPERT_ROWS).chunk(2, dim=-1)
+    return linear(F.silu(gate) * up, down_DF, tile=EXPERT_ROWS)
+
+
+def _decode(x_ND: Tensor, gate_up_GD: Tensor, down_DF: Tensor) -> Tensor:
+    out = []
+    for x in row_tiles(pad_rows(x_ND, ROWS)):
+        gate_FN, up_FN = columns(gate_up_GD, x.t()).chunk(2)
+        out.append(columns(down_DF, F.silu(gate_FN).mul_(up_FN)).t())
+    return torch.cat(out)
 
 
 KERNELS: dict[str, ExpertKernel] = {"reference": reference}

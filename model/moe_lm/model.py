@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from moe_lm.config import ModelConfig, MoEConfig
 from moe_lm.experts import KERNELS, route
-from moe_lm.tiles import columns, linear, pad_rows, row_tiles, sigmoid
+from moe_lm.tiles import MAX_ROWS, columns, is_prefill, linear, pad_rows, row_tiles, sigmoid
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]  # (layer, q_THd, k_TJd, v_TJd) -> out_THd
 
@@ -90,12 +90,14 @@ class FFN(nn.Module):
         self.down_proj = Linear(intermediate_size, hidden_size, bias=False)
 
     def forward(self, x_TD: Tensor) -> Tensor:
-        # tile by tile, by columns and in place: what lies between the products stays in the CPU's cache, and is never turned
-        out = torch.empty_like(x_TD)
-        for x, y in zip(row_tiles(x_TD), row_tiles(out), strict=True):
-            h_FN = self.act(columns(self.gate_proj.weight, x.t())).mul_(columns(self.up_proj.weight, x.t()))
-            y.copy_(columns(self.down_proj.weight, h_FN).t())
-        return out
+        # tile by tile and in place: what lies between the products stays in the CPU's cache
+        return torch.cat([self._tile(x) for x in row_tiles(x_TD)])
+
+    def _tile(self, x: Tensor) -> Tensor:
+        if is_prefill(len(x)) or x.device.type != "cpu":
+            return self.down_proj(self.act(self.gate_proj(x)).mul_(self.up_proj(x)))
+        h_FN = self.act(columns(self.gate_proj.weight, x.t())).mul_(columns(self.up_proj.weight, x.t()))
+        return columns(self.down_proj.weight, h_FN).t()
 
 
 class Experts(nn.Module):
@@ -164,7 +166,7 @@ class Decoder(nn.Module):
     def forward(self, tokens_T: Tensor, positions_T: Tensor, attend: Attend, wanted_P: Tensor) -> Tensor:
         """[T] ids and positions -> [P, D] hidden states after the final norm, of the rows `wanted_P`.
 
-        T and P are multiples of `tiles.ROWS`.
+        T and P are multiples of `tiles.PREFILL_ROWS` in a prefill, else of `tiles.ROWS`.
         """
         cos_Tr, sin_Tr = self._rotation(positions_T)
         x_TD = self.embed(tokens_T)
@@ -177,7 +179,8 @@ class Decoder(nn.Module):
 
     def logits(self, hidden_TD: Tensor) -> Tensor:
         """[T, D] -> [T, V] in float32: in bf16 near-ties between answer letters would go to the earlier letter."""
-        return self.lm_head(pad_rows(hidden_TD))[: len(hidden_TD)].float()
+        rows = pad_rows(hidden_TD).split(MAX_ROWS)  # few, in a prefill too: only what is scored
+        return torch.cat([self.lm_head(some) for some in rows])[: len(hidden_TD)].float()
 
     def _rotation(self, positions_T: Tensor) -> tuple[Tensor, Tensor]:
         half = torch.arange(0, self.config.head_dim, 2, device=positions_T.device, dtype=torch.float32)

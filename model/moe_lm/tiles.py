@@ -1,10 +1,14 @@
 """Matrix products whose rows don't depend on how many other rows came with them.
 
 A BLAS picks its kernel, and with it the order of its sums, by the shape of the product: the same token scored alone and in a
-batch of 300 would differ in the last bits, and an answer letter or a greedy token with it. Two things keep the order here.
-The weights' rows are dealt out to the threads as one batched product, so that no sum is cut between two threads; and a product has at
-most `MAX_ROWS` rows, above which MKL cuts its sums into other pieces. Rows come in multiples of `ROWS`, as bfloat16's odd numbers of
-rows take another path. All this is measured, not promised by MKL: tests/model/test_tiles.py holds it to that.
+batch of 300 would differ in the last bits, and an answer letter or a greedy token with it. So every product has one of two forms;
+which of them depends on the phase, never on the neighbours.
+
+A prefill's has `PREFILL_ROWS` rows (an expert's `EXPERT_ROWS`), short inputs padded. A decode step, with as many rows as sequences run,
+must read the weights once and can't pad: its weights' rows are dealt out to the threads as one batched product, so that no sum is cut
+between two threads, and there are at most `MAX_ROWS` rows, above which MKL cuts its sums into other pieces. That such a product is the
+same bits for any number of rows is measured, not promised by MKL: tests/model/test_tiles.py holds it to that. Its rows come in multiples
+of `ROWS`, as bfloat16's odd numbers of rows take another path; it costs a prefill a tenth more than the first form.
 
 On a GPU the launch of many small products costs more; there the whole input is one product, and invariance is not promised.
 """
@@ -15,14 +19,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+PREFILL_ROWS = 256
+EXPERT_ROWS = 128  # an expert sees a share of the rows
 ROWS = 16
 MAX_ROWS = 128
 MIN_SHARE = 8  # a thread with fewer of the weights' rows takes a path for vectors
 
 
-def pad_rows(x: Tensor) -> Tensor:
-    """`x` with zero rows below, up to a multiple of `ROWS`."""
-    short = -len(x) % ROWS
+def is_prefill(num_rows: int) -> bool:
+    """Is an input of `num_rows` rows, padded by its caller, a prefill's? Else a decode step's."""
+    return num_rows % PREFILL_ROWS == 0
+
+
+def pad_rows(x: Tensor, multiple: int = ROWS) -> Tensor:
+    """`x` with zero rows below, up to a multiple."""
+    short = -len(x) % multiple
     return F.pad(x, (0, 0) * (x.ndim - 1) + (0, short)) if short else x
 
 
@@ -32,8 +43,10 @@ def sigmoid(x_T1: Tensor) -> Tensor:
 
 
 def row_tiles(x_TD: Tensor) -> tuple[Tensor, ...]:
-    """The rows of one product each, of T rows that are a multiple of `ROWS`."""
-    return x_TD.split(MAX_ROWS) if x_TD.device.type == "cpu" else (x_TD,)
+    """The rows of one product each."""
+    if x_TD.device.type != "cpu":
+        return (x_TD,)
+    return x_TD.split(PREFILL_ROWS if is_prefill(len(x_TD)) else MAX_ROWS)
 
 
 def columns(weight_OD: Tensor, x_DN: Tensor) -> Tensor:
@@ -53,11 +66,15 @@ def _shares(rows: int, threads: int) -> int:
     return next((n for n in range(threads, rows // MIN_SHARE + 1) if rows % n == 0), 0)
 
 
-def linear(x_TD: Tensor, weight_OD: Tensor, bias_O: Tensor | None = None) -> Tensor:
-    """`F.linear` over T rows, a multiple of `ROWS`. [T, D] x [O, D] -> [T, O]."""
+def linear(x_TD: Tensor, weight_OD: Tensor, bias_O: Tensor | None = None, tile: int = 0) -> Tensor:
+    """`F.linear` over T rows: a multiple of `tile`, for products of exactly so many; else of a prefill's or a decode step's rows."""
     if x_TD.device.type != "cpu":
         return F.linear(x_TD, weight_OD, bias_O)
+    tile = tile or (PREFILL_ROWS if is_prefill(len(x_TD)) else 0)
     out_TO = x_TD.new_empty(len(x_TD), len(weight_OD))
-    for x, out in zip(row_tiles(x_TD), row_tiles(out_TO), strict=True):
-        out.copy_(columns(weight_OD, x.t()).t())
+    for x, out in zip(x_TD.split(tile or MAX_ROWS), out_TO.split(tile or MAX_ROWS), strict=True):
+        if tile:
+            torch.mm(x, weight_OD.t(), out=out)
+        else:
+            out.copy_(columns(weight_OD, x.t()).t())
     return out_TO if bias_O is None else out_TO.add_(bias_O)
