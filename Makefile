@@ -25,6 +25,7 @@ check: $(VENV)/.test
 
 report: $(VENV)/.run
 	$(BIN)/evalkit report $(wildcard results/baselines/*) --out reports/qwen1.5-moe
+	$(BIN)/evalkit report $(wildcard results/baselines/*) --published qwen2.5-coder --out reports/qwen2.5-coder
 
 format: $(VENV)/.test
 	$(BIN)/ruff check --fix .

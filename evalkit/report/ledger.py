@@ -137,7 +137,7 @@ class Row:
         if spec.startswith("random:"):
             return False  # its configuration, not its weights
         name = spec.rstrip("/").split("@")[0]
-        return any(name == hub or Path(name).name.lower() == hub.split("/")[1].lower() for hub in (*self.base, *self.chat))
+        return any(name == hub or Path(name).name.lower() == hub.rpartition("/")[2].lower() for hub in (*self.base, *self.chat))
 
     @property
     def slug(self) -> str:
