@@ -27,7 +27,7 @@ from typing import Any
 from evalkit import salvage
 from evalkit.api import Generated, Loglikelihoods, Request, Response, sha256_json
 from evalkit.errors import EvalkitError, RunIncomplete
-from evalkit.lock import lock, unwritable
+from evalkit.exclusive import lock, transaction, unwritable
 
 SCHEMA = 2
 SYNC_EVERY = 1.0  # seconds; an fsync an answer would hold up a fast model on a slow disk
@@ -133,7 +133,7 @@ class Journal:
         sync = now - self._synced >= SYNC_EVERY
         with self._errors():
             self._db.execute(f"PRAGMA synchronous={'FULL' if sync else 'NORMAL'}")
-            with self._transaction():
+            with transaction(self._db):
                 row = (*fields, _digest(*fields, text), text)
                 self._db.execute(_INSERT, row)
         if sync:
@@ -188,17 +188,6 @@ class Journal:
             f"{self.path} was damaged ({what}): the {count} answers that are whole are now in a new journal,"
             f" the damaged file is kept as {damaged.name}; run the same command again to compute the rest"
         )
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._db.execute("COMMIT")
-        except BaseException:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            raise
 
     @contextmanager
     def _errors(self) -> Iterator[None]:

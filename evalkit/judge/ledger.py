@@ -5,7 +5,6 @@ asked for again, which then stands beside the old one. Requests are counted befo
 that a budget holds over any number of sessions and kills.
 """
 
-import fcntl
 import hashlib
 import json
 import sqlite3
@@ -18,6 +17,7 @@ from typing import Any
 
 from evalkit.api import sha256_json
 from evalkit.errors import EvalkitError, RunIncomplete
+from evalkit.exclusive import lock, transaction
 from evalkit.judge.prompts import Ask
 
 SCHEMA = 1
@@ -63,7 +63,7 @@ class Ledger:
     def __init__(self, path: Path):
         self.path = path
         self._mutex = threading.Lock()
-        self._file = _lock(path.with_suffix(".lock"))
+        self._file = lock(path.with_suffix(".lock"), "judging", "wait for it")
         try:
             with self._errors():
                 self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
@@ -95,13 +95,13 @@ class Ledger:
     def put(self, key: str, judgment: Judgment) -> None:
         """Record a judgment; an earlier one under the same key is kept, and counts no more."""
         text = json.dumps(asdict(judgment))
-        with self._errors(), self._transaction():
+        with self._errors(), transaction(self._db):
             (attempt,) = self._db.execute("SELECT count(*) FROM judgments WHERE key = ?", (key,)).fetchone()
             self._db.execute("INSERT INTO judgments VALUES (?, ?, ?, ?)", (key, attempt, _digest(key, attempt, text), text))
 
     def charge(self, judge: str, spent: Spent) -> None:
         """Add to what a judge has cost so far."""
-        with self._errors(), self._transaction():
+        with self._errors(), transaction(self._db):
             self._db.execute(
                 "INSERT INTO spent VALUES (?, ?, ?, ?) ON CONFLICT (judge) DO UPDATE SET requests = requests + excluded.requests,"
                 " prompt_tokens = prompt_tokens + excluded.prompt_tokens,"
@@ -114,17 +114,6 @@ class Ledger:
         with self._errors():
             row = self._db.execute("SELECT requests, prompt_tokens, completion_tokens FROM spent WHERE judge = ?", (judge,)).fetchone()
         return Spent(*row) if row else Spent()
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._db.execute("COMMIT")
-        except BaseException:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            raise
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -148,16 +137,3 @@ class Ledger:
 
 def _digest(key: str, attempt: int, text: str) -> str:
     return hashlib.sha256(f"{key} {attempt} {text}".encode()).hexdigest()
-
-
-def _lock(path: Path) -> Any:
-    try:
-        lock = open(path, "w")  # noqa: SIM115 - held open for as long as the ledger is
-    except OSError as error:
-        raise EvalkitError(f"cannot write to {path.parent}: {error.strerror}; judging needs a writable run folder") from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        lock.close()
-        raise EvalkitError(f"another evalkit process is judging {path.parent}; wait for it") from None
-    return lock

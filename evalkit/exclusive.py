@@ -1,7 +1,10 @@
-"""One process a run: the lock on its folder."""
+"""One at a time: the process that writes a folder, and the transaction on its database."""
 
 import fcntl
 import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from errno import EDQUOT, EIO, ENOSPC
 from io import FileIO
 from pathlib import Path
@@ -9,7 +12,7 @@ from pathlib import Path
 from evalkit.errors import EvalkitError, RunIncomplete
 
 
-def lock(path: Path) -> FileIO:
+def lock(path: Path, doing: str = "writing", fix: str = "wait for it, or pass another --name") -> FileIO:
     """Take a lock file, which bears our process id for as long as it is open; a killed process lets go.
 
     Raises EvalkitError where another process has it, and `unwritable`'s errors.
@@ -27,13 +30,25 @@ def lock(path: Path) -> FileIO:
         holder = file.read(20).decode("ascii", "replace").strip()
         file.close()
         raise EvalkitError(
-            f"another evalkit process{f' (pid {holder})' if holder.isdigit() else ''} is writing {path.parent};"
-            " wait for it, or pass another --name"
+            f"another evalkit process{f' (pid {holder})' if holder.isdigit() else ''} is {doing} {path.parent}; {fix}"
         ) from None
     except OSError as error:
         file.close()
         raise unwritable(path, error) from None
     return file
+
+
+@contextmanager
+def transaction(db: sqlite3.Connection) -> Iterator[None]:
+    """All of the statements or none, on a connection without transactions of its own (isolation_level None)."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
 
 
 def unwritable(path: Path, error: OSError) -> EvalkitError:
