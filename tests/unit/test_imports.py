@@ -1,9 +1,9 @@
 """Imports run one way, and heavy ones happen where they are used."""
 
 import ast
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -52,7 +52,13 @@ def test_help_is_quick_and_imports_nothing_heavy() -> None:
     assert not modules & {"torch", "numpy", "transformers", "lm_eval", "rich", "pyarrow", "tokenizers", "huggingface_hub"}
     times = []
     for _ in range(5):
-        start = time.perf_counter()
+        before = _seconds_of_children()
         subprocess.run([sys.executable, "-m", "evalkit", "--help"], capture_output=True, check=True)
-        times.append(time.perf_counter() - start)
+        times.append(_seconds_of_children() - before)
     assert min(times) < 0.5
+
+
+def _seconds_of_children() -> float:
+    """Of processor time, which a busy machine does not stretch as it does the clock's."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
