@@ -276,7 +276,7 @@ def test_smollm2_loads_fast(smollm2_path):
     some = np.linspace(0, 1, 1 << 24, dtype=np.float32)
     yardstick = min(_seconds(lambda: [(some * np.float32(1.1)).astype(np.float16).astype(np.float32) for _ in range(8)]) for _ in range(2))
     print(f"SmolLM2 load: {min(times):.2f} s, {min(times) / yardstick:.2f} of the yardstick")
-    assert min(times) < max(3, 3.5 * yardstick)
+    assert min(times) < max(3, 2.5 * yardstick)
 
 
 def _seconds(work):
