@@ -1,17 +1,22 @@
-"""Greedy and sampled generation: shared prefixes computed once, finished sequences replaced by waiting ones at every step."""
+"""Greedy and sampled generation: shared prefixes computed once, finished sequences replaced by waiting ones at every step.
 
+A step is a prefill pass of at most `token_budget` tokens, long prompts in chunks, and a decode step of all that are through theirs.
+"""
+
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate, islice
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from moe_lm import prefix_tree
-from moe_lm.batch import KVCache, decode_step, forward
+from moe_lm.batch import forward
 from moe_lm.errors import ModelError
 from moe_lm.model import Decoder
-from moe_lm.prefix_walk import Caches, take, walk
+from moe_lm.page_attention import decode_step
+from moe_lm.pages import PAGE, PagedCache, PagePool, common, page_bytes
+from moe_lm.prefix_tree import MIN_SHARED
 from moe_lm.usage import Usage
 
 
@@ -27,6 +32,7 @@ class GenerateRequest:
     max_new_tokens: int = 256
     temperature: float = 0.0
     seed: int = 0
+    priority: int = 0  # higher ones start first
     ignore_eos: bool = False  # go on to max_new_tokens, whatever the model says: for measuring speed
     on_text: Callable[[str], bool] | None = None
 
@@ -40,11 +46,11 @@ class Generation:
     finish_reason: str
 
 
-@dataclass(slots=True)
-class _Running:
+@dataclass(slots=True, eq=False)
+class _Sequence:
     index: int
     request: GenerateRequest
-    cache: KVCache
+    cache: PagedCache
     rng: torch.Generator
     tokens: list[int] = field(default_factory=list)
 
@@ -59,44 +65,49 @@ class Generator:
         stop_ids: frozenset[int],
         max_running: int = 64,
         token_budget: int = 2048,
-        cache_bytes: int = 4 << 30,
+        cache_bytes: int | None = None,
+        keep_prefixes: bool = True,
     ):
-        """At most `max_running` sequences at a time, fewer where their caches would exceed `cache_bytes` (but never none)."""
+        """At most `max_running` sequences at a time, and as many as `cache_bytes` hold (by default half of the free memory).
+
+        A prefill pass takes at most `token_budget` tokens. Without `keep_prefixes` every prompt is computed whole.
+        """
         self.model, self.decode, self.stop_ids = model, decode, stop_ids
-        self.max_running, self.token_budget = max_running, token_budget
-        config = model.config
-        token_bytes = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * model.embed.weight.element_size()
-        self.cache_tokens = cache_bytes // token_bytes
+        self.max_running, self.token_budget, self.keep_prefixes = max_running, token_budget, keep_prefixes
+        self.cache_bytes = free_bytes(model.embed.weight.device) // 2 if cache_bytes is None else cache_bytes
+        self.pool = PagePool(model, max(1, self.cache_bytes // page_bytes(model)))
         self.usage = Usage()
 
     def generate(self, requests: Sequence[GenerateRequest]) -> Iterator[tuple[int, Generation]]:
-        """Yield (index of the request, its Generation) as each ends, in any order."""
+        """Yield (index of the request, its Generation) as each ends, in any order.
+
+        Raises ModelError for a request that the model or the memory for keys and values can't hold, before any is run.
+        """
         for request in requests:
             self._check(request)
-        longest = max((len(r.prompt) + r.max_new_tokens for r in requests), default=1)
-        max_running = max(1, min(self.max_running, self.cache_tokens // longest))
-        waiting = self._admit(requests)
-        running: list[_Running] = []
-        while True:
-            room = max_running - len(running)
-            # in groups: a prefill is padded to a whole tile, which one short question would waste
-            admitted = list(islice(waiting, room)) if room >= max_running // 4 or not running else []
-            for sequence, logits_V in self._prefill(admitted):
-                if generation := self._advance(sequence, logits_V):
-                    yield sequence.index, generation
-                else:
-                    running.append(sequence)
-            if not running:
-                if not admitted:
-                    return
-                continue
-            still_running = []
-            for sequence, logits_V in zip(running, self._decode_step(running), strict=True):
-                if generation := self._advance(sequence, logits_V):
-                    yield sequence.index, generation
-                else:
-                    still_running.append(sequence)
-            running = still_running
+        # the more urgent first; among equals, those that share a prefix stand together
+        waiting = deque(sorted(range(len(requests)), key=lambda i: (-requests[i].priority, requests[i].prompt)))
+        prefilling: list[_Sequence] = []
+        running: list[_Sequence] = []
+        try:
+            while waiting or prefilling or running:
+                room = self.max_running - len(prefilling) - len(running)
+                # in groups: a prefill is padded to a whole tile, which one short question would waste
+                if room >= self.max_running // 4 or not running:
+                    prefilling += self._admit(requests, waiting, prefilling, room)
+                stepped = self._prefill(prefilling)
+                if running:
+                    stepped += zip(running, self._decode_step(running), strict=True)
+                prefilling = [s for s in prefilling if s.cache.length < len(s.request.prompt)]
+                running = [sequence for sequence, _ in stepped]
+                for sequence, logits_V in stepped:
+                    if generation := self._advance(sequence, logits_V):
+                        running.remove(sequence)
+                        sequence.cache.close()
+                        yield sequence.index, generation
+        finally:
+            for sequence in (*prefilling, *running):
+                sequence.cache.close()
 
     def _check(self, request: GenerateRequest) -> None:
         longest = len(request.prompt) + request.max_new_tokens
@@ -107,57 +118,66 @@ class Generator:
                 f"prompt of {len(request.prompt)} tokens + max_new_tokens {request.max_new_tokens} "
                 f"exceeds the model's max_seq_len of {self.model.config.max_seq_len}"
             )
+        if longest > self.pool.num_pages * PAGE:
+            raise ModelError(
+                f"prompt of {len(request.prompt)} tokens + max_new_tokens {request.max_new_tokens} exceeds the "
+                f"{self.pool.num_pages * PAGE} tokens whose keys and values fit into {self.cache_bytes / 1e9:.2f} GB; ask for less"
+            )
 
-    def _admit(self, requests: Sequence[GenerateRequest]) -> Iterator[_Running]:
-        """Sequences with their shared prefix computed (once) and copied, as there is room for them."""
-        # the tree leaves out each prompt's last token, so that every sequence has something left to run
-        by_prefix: dict[tuple[int, ...], list[int]] = {}
-        for i, request in enumerate(requests):
-            by_prefix.setdefault(tuple(request.prompt[:-1]), []).append(i)
-        sequences = [prefix for prefix in by_prefix if prefix]
-        for i in by_prefix.get((), []):
-            yield self._start(i, requests[i], None)
-        roots = prefix_tree.build(sequences)
-        while roots:
-            root = roots.pop(0)
-            caches: Caches = {}
-            deepest: dict[int, KVCache | None] = dict.fromkeys(root.members)
-            for pieces in walk(self.model, [root], self.token_budget, caches, leaves=False):
-                self.usage.computed += sum(len(piece.tokens) for piece in pieces)
-                forward(self.model, [(piece.tokens, piece.past) for piece in pieces], ())
-                for piece in pieces:
-                    deepest |= dict.fromkeys(piece.node.members, caches[id(piece.node)])
-            for member, prefix in deepest.items():
-                for i in by_prefix[sequences[member]]:
-                    yield self._start(i, requests[i], prefix)
+    def _admit(
+        self, requests: Sequence[GenerateRequest], waiting: deque[int], prefilling: Sequence[_Sequence], room: int
+    ) -> list[_Sequence]:
+        """Take from `waiting` what has room, up to one whose prefix is being computed: it had better wait for it."""
+        admitted: list[_Sequence] = []
+        while waiting and len(admitted) < room:
+            request = requests[waiting[0]]
+            if self.keep_prefixes:
+                known = self.pool.known(request.prompt)
+                under_way = (common(s.request.prompt, request.prompt[:-1]) for s in (*prefilling, *admitted))
+                if any(shared >= known + MIN_SHARED for shared in under_way):
+                    break
+            # the last new token is never run
+            cache = self.pool.admit(request.prompt, len(request.prompt) + request.max_new_tokens - 1, self.keep_prefixes)
+            if cache is None:
+                break
+            self.usage.requested += len(request.prompt)
+            admitted.append(_Sequence(waiting.popleft(), request, cache, torch.Generator().manual_seed(request.seed)))
+        return admitted
 
-    def _start(self, index: int, request: GenerateRequest, prefix: KVCache | None) -> _Running:
-        cache = KVCache.like(self.model, len(request.prompt) + request.max_new_tokens, prefix)
-        return _Running(index, request, cache, torch.Generator().manual_seed(request.seed))
+    def _prefill(self, prefilling: Sequence[_Sequence]) -> list[tuple[_Sequence, Tensor]]:
+        """Run the next tokens of these prompts; returns each that is through with the logits [V] of its first new token."""
+        budget = self.token_budget
+        new, ready, wanted = [], [], []
+        for sequence in prefilling:
+            prompt, begin = sequence.request.prompt, sequence.cache.length
+            end = min(len(prompt), begin + budget)
+            if begin == end:
+                break
+            budget -= end - begin
+            new.append((prompt[begin:end], sequence.cache))
+            if end == len(prompt):
+                ready.append(sequence)
+                wanted.append(self.token_budget - budget - 1)
+        if not new:
+            return []
+        self.usage.computed += self.token_budget - budget
+        hidden_PD = forward(self.model, new, wanted)
+        if self.keep_prefixes:
+            for sequence in prefilling[: len(new)]:
+                sequence.cache.remember(sequence.request.prompt)
+        return list(zip(ready, self._logits(hidden_PD), strict=True)) if ready else []
 
-    def _prefill(self, admitted: list[_Running]) -> Iterator[tuple[_Running, Tensor]]:
-        """Run the rest of each prompt; yields each sequence with the logits [V] of its first new token."""
-        self.usage.requested += sum(len(s.request.prompt) for s in admitted)
-        ready = [(sequence, sequence.cache.length) for sequence in reversed(admitted)]
-        while ready:
-            taken = take(ready, self.token_budget, lambda s: len(s.request.prompt))
-            ends = list(accumulate(end - begin for _, begin, end in taken))
-            self.usage.computed += ends[-1]
-            done = [(s, row - 1) for (s, _, end), row in zip(taken, ends, strict=True) if end == len(s.request.prompt)]
-            hidden_PD = forward(self.model, [(s.request.prompt[begin:end], s.cache) for s, begin, end in taken], [row for _, row in done])
-            yield from zip([s for s, _ in done], self._logits(hidden_PD), strict=True)
-
-    def _decode_step(self, running: list[_Running]) -> Tensor:
+    def _decode_step(self, running: list[_Sequence]) -> Tensor:
         """Logits [N, V] after each running sequence's newest token."""
         self.usage.requested += len(running)
         self.usage.computed += len(running)
-        return self._logits(decode_step(self.model, [(s.tokens[-1], s.cache) for s in running]))
+        return self._logits(decode_step(self.model, self.pool, [(s.tokens[-1], s.cache) for s in running]))
 
     @torch.inference_mode()
     def _logits(self, hidden_ND: Tensor) -> Tensor:
         return self.model.logits(hidden_ND)
 
-    def _advance(self, sequence: _Running, logits_V: Tensor) -> Generation | None:
+    def _advance(self, sequence: _Sequence, logits_V: Tensor) -> Generation | None:
         """Choose the next token; a Generation once the sequence has ended."""
         request = sequence.request
         token = _choose(logits_V, request.temperature, sequence.rng)
@@ -183,3 +203,12 @@ def _choose(logits_V: Tensor, temperature: float, rng: torch.Generator) -> int:
     # on the CPU and from a generator of its own: a sampled answer depends neither on its neighbours nor on the device's stream
     probs_V = torch.softmax(logits_V.cpu().double() / temperature, dim=-1)
     return int(torch.multinomial(probs_V, 1, generator=rng))
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that nobody uses, as the device or the kernel says."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    if (meminfo := Path("/proc/meminfo")).exists():
+        return next(int(line.split()[1]) for line in meminfo.read_text().splitlines() if line.startswith("MemAvailable:")) * 1024
+    return 8 << 30  # what nobody says

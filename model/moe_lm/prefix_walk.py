@@ -1,17 +1,15 @@
-"""In which passes are the nodes of a prefix tree run? What the scorer and the generator share.
+"""In which passes are the nodes of a prefix tree run? What scoring and prompt scores share.
 
 A pass takes exactly `token_budget` tokens as long as there are so many: a sequence may be cut anywhere (see `moe_lm.batch`).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 from moe_lm.batch import KVCache, Leaf, Past
 from moe_lm.model import Decoder
 from moe_lm.prefix_tree import Node
 
-T = TypeVar("T")
 Caches = dict[int, KVCache]  # id(node) -> keys and values of all tokens up to node.end
 
 
@@ -29,34 +27,35 @@ class Piece:
         return self.node.tokens[self.begin : self.end]
 
 
-def take(ready: list[tuple[T, int]], token_budget: int, size: Callable[[T], int]) -> list[tuple[T, int, int]]:
-    """Pop (item, begin) from a stack until `token_budget` tokens are taken; returns (item, begin, end) and puts a cut item's rest back."""
+def _take(ready: list[tuple[Node, int]], token_budget: int) -> list[tuple[Node, int, int]]:
+    """Pop (node, begin) from a stack until `token_budget` tokens are taken; returns (node, begin, end) and puts a cut node's rest back."""
     taken = []
     while ready and token_budget:
-        item, begin = ready.pop()
-        end = min(size(item), begin + token_budget)
-        taken.append((item, begin, end))
+        node, begin = ready.pop()
+        end = min(len(node.tokens), begin + token_budget)
+        taken.append((node, begin, end))
         token_budget -= end - begin
-        if end < size(item):
-            ready.append((item, end))
+        if end < len(node.tokens):
+            ready.append((node, end))
     return taken
 
 
-def walk(model: Decoder, roots: list[Node], token_budget: int, caches: Caches, leaves: bool = True) -> Iterator[list[Piece]]:
+def walk(model: Decoder, roots: list[Node], token_budget: int) -> Iterator[list[Piece]]:
     """Yield pass after pass, parents before children, depth first; the caller runs each before it asks for the next.
 
-    Inner nodes leave their keys and values in `caches`, for as long as a child is to come; without `leaves`, to the end.
+    Inner nodes keep their keys and values for as long as a child is to come.
     """
-    ready = [(root, 0) for root in reversed(roots) if leaves or root.children]
+    ready = [(root, 0) for root in reversed(roots)]
     roots.clear()  # what hangs on a root is freed with it
+    caches: Caches = {}
     open_children: dict[int, int] = {}
     while ready:
-        taken = take(ready, token_budget, lambda node: len(node.tokens))
+        taken = _take(ready, token_budget)
         yield [Piece(node, begin, end, _past(model, node, begin, end, caches)) for node, begin, end in taken]
         for node, _, end in reversed(taken):
             if end < len(node.tokens):
                 continue
-            ready += [(child, 0) for child in reversed(node.children) if leaves or child.children]
+            ready += [(child, 0) for child in reversed(node.children)]
             open_children[id(node)] = len(node.children)
             _close(node, open_children, caches)
 

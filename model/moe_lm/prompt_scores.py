@@ -14,7 +14,7 @@ from moe_lm import prefix_tree
 from moe_lm.batch import forward
 from moe_lm.errors import ModelError
 from moe_lm.model import Decoder
-from moe_lm.prefix_walk import Caches, Piece, walk
+from moe_lm.prefix_walk import Piece, walk
 from moe_lm.tiles import MAX_ROWS
 
 
@@ -39,8 +39,7 @@ def prompt_scores(
     for i, prompt in enumerate(prompts):
         owners[tuple(prompt)].append(i)
     sequences = list(owners)
-    caches: Caches = {}
-    for pieces in walk(model, prefix_tree.build(sequences), token_budget, caches):
+    for pieces in walk(model, prefix_tree.build(sequences), token_budget):
         for member, position, score in _run(model, pieces, sequences, num_top):
             for i in owners[sequences[member]]:
                 found[i][position] = score

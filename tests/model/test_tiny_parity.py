@@ -9,10 +9,12 @@ import transformers
 from safetensors.torch import load_file
 from tiny_models import VOCAB, logits, randomise, relative_diff, run_all, tokens, word_tokenizer
 
-from moe_lm.batch import KVCache, Leaf, decode_step, forward
+from moe_lm.batch import KVCache, Leaf, forward
 from moe_lm.checkpoint.read import load
 from moe_lm.checkpoint.write import save
 from moe_lm.generator import GenerateRequest, Generator
+from moe_lm.page_attention import decode_step
+from moe_lm.pages import PAGE, PagePool
 
 SHAPE = {
     "vocab_size": VOCAB,
@@ -21,7 +23,7 @@ SHAPE = {
     "num_hidden_layers": 3,
     "num_attention_heads": 6,
     "num_key_value_heads": 2,
-    "max_position_embeddings": 256,
+    "max_position_embeddings": 512,
     "rms_norm_eps": 1e-5,
     "bos_token_id": None,
     "eos_token_id": None,
@@ -164,19 +166,21 @@ def test_after_a_cached_prefix(pair, prefix_length):
 
 def test_one_token_at_a_time(pair):
     theirs, ours, _ = pair
-    sequence = tokens(40, seed=2)
-    cache = KVCache.like(ours, len(sequence))
-    steps = [decode_step(ours, [(token, cache)]) for token in sequence]
+    sequence = tokens(PAGE + 12, seed=2)
+    pool = PagePool(ours, 2)
+    cache = pool.admit(sequence, len(sequence))
+    steps = [decode_step(ours, pool, [(token, cache)]) for token in sequence]
     with torch.inference_mode():
         assert relative_diff(ours.logits(torch.cat(steps)), their_logits(theirs, sequence)) <= 1e-5
 
 
 def test_decoding_several_after_prefixes_of_unequal_lengths(pair):
     theirs, ours, _ = pair
-    sequences = [tokens(n, seed=n) for n in (2, 34, 57)]
-    caches = [KVCache.like(ours, len(sequence)) for sequence in sequences]
+    sequences = [tokens(n, seed=n) for n in (2, 34, PAGE + 1, 2 * PAGE + 57)]
+    pool = PagePool(ours, 9)
+    caches = [pool.admit(sequence, len(sequence)) for sequence in sequences]
     forward(ours, [(sequence[:-1], cache) for sequence, cache in zip(sequences, caches, strict=True)], ())
-    hidden = decode_step(ours, [(sequence[-1], cache) for sequence, cache in zip(sequences, caches, strict=True)])
+    hidden = decode_step(ours, pool, [(sequence[-1], cache) for sequence, cache in zip(sequences, caches, strict=True)])
     with torch.inference_mode():
         found = ours.logits(hidden)
     expected = torch.stack([their_logits(theirs, sequence)[-1] for sequence in sequences])

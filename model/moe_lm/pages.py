@@ -1,0 +1,200 @@
+"""The generator's keys and values: a pool of pages, and the sequences that lie on them.
+
+J key/value heads, d head_dim, P pages of PAGE tokens each, N sequences, T new tokens of one, S all of its tokens.
+
+A page is found again by a hash chain: the key of what comes before it, and its own tokens. A prompt takes every whole page that
+it shares with an earlier one as it is, and copies what it shares of one page more; so a shared prefix is computed once, to the token.
+Only a prompt's pages are found again: a decode step rounds otherwise than a prefill, and an answer must not depend on what was cached.
+
+A sequence is let in when the pool can hold all that it may come to need, and takes pages as it grows. So no sequence ever waits for
+a page while it holds others: there is nothing to deadlock on, and nothing to throw out and compute again.
+"""
+
+import heapq
+from array import array
+from collections import defaultdict
+from collections.abc import Sequence
+from hashlib import sha256
+
+import torch
+from torch import Tensor
+
+from moe_lm.batch import whole_blocks
+from moe_lm.model import Decoder
+
+PAGE = 128
+START = b""  # the key of what comes before the first page
+
+
+class PagePool:
+    """`num_pages` pages of keys and values, [P, J, PAGE, d] a layer. Those of ended sequences are kept until their room is needed."""
+
+    def __init__(self, model: Decoder, num_pages: int):
+        config, weight = model.config, model.embed.weight
+        shape = (num_pages, config.num_key_value_heads, PAGE, config.head_dim)
+        self.k, self.v = (  # not filled: memory that no page uses is never touched
+            [torch.empty(shape, dtype=weight.dtype, device=weight.device) for _ in range(config.num_hidden_layers)] for _ in range(2)
+        )
+        self.num_pages = num_pages
+        self._free = list(range(num_pages))  # a heap: pages in use lie close together
+        self._idle: dict[int, None] = {}  # nobody's, but found again; the longest idle first
+        self._promised = 0
+        self._users = [0] * num_pages
+        self._blank = set(range(num_pages))
+        self._content: dict[int, tuple[bytes, tuple[int, ...]]] = {}  # page -> (key of what comes before, tokens)
+        self._followers: defaultdict[bytes, list[int]] = defaultdict(list)
+
+    @property
+    def in_use(self) -> int:
+        return self.num_pages - len(self._free) - len(self._idle)
+
+    @property
+    def available(self) -> int:
+        """Pages that no running sequence has or was promised."""
+        return len(self._free) + len(self._idle) - self._promised
+
+    def admit(self, prompt: Sequence[int], capacity: int, share: bool = True) -> "PagedCache | None":
+        """A cache for `capacity` tokens; None where there is no room. It holds what is known of the prompt, its last token aside."""
+        cache = PagedCache(self)
+        shared, partial, length = self._find(prompt[:-1] if share else (), cache.keys)
+        needed = -(-capacity // PAGE) - len(shared)
+        room = self.available - sum(page in self._idle for page in shared)
+        if needed > room:
+            return None
+        if partial in self._idle and needed == room:
+            partial = None  # its own room is needed
+        for page in shared:
+            self._idle.pop(page, None)
+            self._users[page] += 1
+        cache.pages, cache.promised, cache.length = shared, needed, len(shared) * PAGE
+        self._promised += needed
+        if partial is not None:
+            idle = partial in self._idle
+            self._idle.pop(partial, None)  # not to be taken for its own copy
+            cache.grow(length)
+            self._copy(partial, cache.pages[-1], length % PAGE)
+            if idle:
+                self._idle[partial] = None
+            cache.length = length
+        return cache
+
+    def known(self, prompt: Sequence[int]) -> int:
+        """How many of the prompt's tokens, its last one aside, lie on pages already."""
+        return self._find(prompt[:-1], [START])[2]
+
+    def _find(self, tokens: Sequence[int], keys: list[bytes]) -> tuple[list[int], int | None, int]:
+        """Whole shared pages, a page to copy from, and how many tokens they hold; `keys` gets the keys of the shared pages."""
+        pages: list[int] = []
+        while True:
+            at = len(pages) * PAGE
+            wanted = tuple(tokens[at : at + PAGE])
+            found = [(common(wanted, self._content[page][1]), -page) for page in self._followers.get(keys[-1], ())]
+            length, page = max(found, default=(0, 0))
+            if length < PAGE:
+                return pages, -page if length else None, at + length
+            pages.append(-page)
+            keys.append(_key(keys[-1], wanted))
+
+    def remember(self, page: int, before: bytes, tokens: tuple[int, ...]) -> None:
+        """These tokens, the first ones of the page, were computed by a prefill."""
+        if page not in self._content:
+            self._followers[before].append(page)
+        self._content[page] = before, tokens
+
+    def take(self) -> int:
+        """A promised page."""
+        self._promised -= 1
+        if self._free:
+            page = heapq.heappop(self._free)
+        else:
+            page = next(iter(self._idle))
+            del self._idle[page]
+            before, _ = self._content.pop(page)
+            self._followers[before].remove(page)
+            if not self._followers[before]:
+                del self._followers[before]
+        if page in self._blank:  # attention multiplies what is masked by zero, and a NaN would be one still
+            self._blank.remove(page)
+            for layer in (*self.k, *self.v):
+                layer[page] = 0
+        self._users[page] = 1
+        return page
+
+    def give_back(self, pages: Sequence[int], promised: int) -> None:
+        self._promised -= promised
+        for page in reversed(pages):  # a chain's end is the first to go
+            self._users[page] -= 1
+            if self._users[page]:
+                continue
+            if page in self._content:
+                self._idle[page] = None
+            else:
+                heapq.heappush(self._free, page)
+
+    def _copy(self, source: int, target: int, length: int) -> None:
+        for layer in (*self.k, *self.v):
+            layer[target, :, :length] = layer[source, :, :length]
+
+
+class PagedCache:
+    """One sequence's keys and values in the pool. To be closed when the sequence ends."""
+
+    def __init__(self, pool: PagePool):
+        self.pool = pool
+        self.pages: list[int] = []
+        self.promised = 0  # pages that it may still take
+        self.length = 0
+        self.keys = [START]  # of what comes before each page known so far
+
+    def grow(self, length: int) -> None:
+        """Take pages up to so many tokens."""
+        while len(self.pages) * PAGE < length:
+            self.pages.append(self.pool.take())
+            self.promised -= 1
+
+    def extend(self, layer: int, k_JTd: Tensor, v_JTd: Tensor) -> tuple[Tensor, Tensor]:
+        """See `moe_lm.batch.Past`: a prefill's keys and values go to their pages; all of them come back as one piece."""
+        start, end = self.length, self.length + k_JTd.shape[1]
+        self.grow(end)
+        if layer == len(self.pool.k) - 1:
+            self.length = end
+        return self._extend(self.pool.k[layer], start, k_JTd), self._extend(self.pool.v[layer], start, v_JTd)
+
+    def _extend(self, pages_PJNd: Tensor, start: int, new_JTd: Tensor) -> Tensor:
+        end = start + new_JTd.shape[1]
+        out_JSd = new_JTd.new_empty(new_JTd.shape[0], whole_blocks(end), new_JTd.shape[2])
+        out_JSd[:, start:end] = new_JTd
+        out_JSd[:, end:] = 0
+        for at, page in zip(range(0, end, PAGE), self.pages, strict=False):
+            past, last = max(at, min(start, at + PAGE)), min(end, at + PAGE)
+            out_JSd[:, at:past] = pages_PJNd[page, :, : past - at]
+            if past < last:
+                pages_PJNd[page, :, past - at : last - at] = out_JSd[:, past:last]
+        return out_JSd
+
+    def remember(self, prompt: Sequence[int]) -> None:
+        """What has been computed of the prompt can be found from now on."""
+        length = min(self.length, len(prompt))
+        for i in range(len(self.keys) - 1, -(-length // PAGE)):
+            tokens = tuple(prompt[i * PAGE : min(length, (i + 1) * PAGE)])
+            self.pool.remember(self.pages[i], self.keys[i], tokens)
+            if len(tokens) == PAGE:
+                self.keys.append(_key(self.keys[i], tokens))
+
+    def close(self) -> None:
+        self.pool.give_back(self.pages, self.promised)
+        self.pages, self.promised = [], 0
+
+
+def common(a: Sequence[int], b: Sequence[int]) -> int:
+    """How many tokens both begin with."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+
+def _key(before: bytes, tokens: Sequence[int]) -> bytes:
+    return sha256(before + array("q", tokens).tobytes()).digest()
+
+
+def page_bytes(model: Decoder) -> int:
+    config = model.config
+    return 2 * PAGE * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * model.embed.weight.element_size()
