@@ -40,6 +40,7 @@ class BenchConfig:
     num_requests: int = 1000
     device: str = "auto"
     dtype: str = "auto"
+    kernel: str = "auto"
     seed: int = 0
     out: str = "results/runs"
 
@@ -52,7 +53,7 @@ class BenchConfig:
 
     def run_config(self, model: str) -> RunConfig:
         """The model as a run would load it."""
-        return RunConfig((), model=model, engine=self.engine, device=self.device, dtype=self.dtype)
+        return RunConfig((), model=model, engine=self.engine, device=self.device, dtype=self.dtype, kernel=self.kernel)
 
     def folder(self, model: str) -> Path:
         """Where the record goes: made of what was measured, so that the same command replaces its record."""
@@ -67,7 +68,7 @@ def bench(config: BenchConfig, reporter: Reporter) -> list[dict[str, Any]]:
     Raises EvalkitError before anything is loaded where a model is unknown, or the device can't hold it.
     """
     for model in config.models:
-        config.run_config(model)  # checks device and dtype
+        config.run_config(model)  # checks device, dtype and kernel
     local = not config.engine.startswith("openai:")
     device, dtype = _resolved(config)
     floor = None

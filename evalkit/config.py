@@ -11,6 +11,7 @@ from evalkit.errors import EvalkitError, unknown
 DEMO_MODEL = "demo"
 DEVICES = ("auto", "cpu", "cuda")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+KERNELS = ("auto", "reference", "cpu", "triton")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,7 @@ class RunConfig:
     allow_unsafe_code: bool = False
     device: str = "auto"
     dtype: str = "auto"
+    kernel: str = "auto"
     out: str = "results/runs"
     name: str | None = None
     fresh: bool = False
@@ -42,9 +44,12 @@ class RunConfig:
             raise EvalkitError(f"temperature is {self.temperature}; give 0 (greedy) or more")
         if self.repeats < 1 or (self.repeats > 1 and not self.temperature):
             raise EvalkitError(f"repeats is {self.repeats} at temperature {self.temperature or 0}; repeats need a temperature above 0")
-        for name, value, known in (("device", self.device, DEVICES), ("dtype", self.dtype, DTYPES)):
+        choices = (("device", self.device, DEVICES), ("dtype", self.dtype, DTYPES), ("kernel", self.kernel, KERNELS))
+        for name, value, known in choices:
             if value not in known:
                 raise unknown(name, value, known)
+        if self.kernel != "auto" and self.engine != "native":
+            raise EvalkitError(f"kernel is {self.kernel!r}, and the engine {self.engine}; only the native engine has a choice of kernels")
         if self.name is not None and not re.fullmatch(r"[\w.@+-]+", self.name):
             raise EvalkitError(f"name is {self.name!r}; use letters, digits and . _ - + @ only, it becomes a folder")
 

@@ -28,6 +28,7 @@ class GenerateConfig:
     seed: int = 0
     device: str = "auto"
     dtype: str = "auto"
+    kernel: str = "auto"
 
     def __post_init__(self) -> None:
         if self.system is not None and not self.chat:
@@ -42,7 +43,7 @@ def generate(config: GenerateConfig, reporter: Reporter) -> None:
     """Write the answer to standard output, and what it took to the reporter. Raises EvalkitError for all bad input."""
     from evalkit.lm.native import NativeLM
 
-    settings = RunConfig((), model=config.model, device=config.device, dtype=config.dtype)
+    settings = RunConfig((), model=config.model, device=config.device, dtype=config.dtype, kernel=config.kernel)
     prompt = _prompt(config.prompt)
     with reporter.bar("loading model", 100, counted=False) as advance:
         lm = NativeLM.load(settings, lambda done, total: advance(done * 100 // total))

@@ -60,8 +60,9 @@ def run(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
     samples: dict[str, Sequence[Sample]] = {}
     try:
         with interruptible():
-            with reporter.bar("loading model", 100, counted=False) as advance:
-                lm = open_lm(config, lambda done, total: advance(done * 100 // total))
+            with reporter.bar("opening model", 1, counted=False) as advance:
+                lm = open_lm(config)
+                advance(1)
             record["model"] |= {"fingerprint": lm.fingerprint, "engine": config.engine, **lm.describe()}
             for name, each in plans.items():
                 requests, responses = converse(each, lm, journal, reporter)
@@ -146,9 +147,13 @@ def answer(
     if score:
         for request in known:
             score.add(request, known)
+    missing = [request for request in keys if request not in known]
+    if missing and not lm.ready:
+        with reporter.bar("loading model", 100, counted=False) as advance:
+            lm.prepare(lambda done, total: advance(done * 100 // total))
     with reporter.bar(name, len(keys), done=len(known)) as advance:
         last, spent = time.monotonic(), lm.tokens()
-        for request, response in _ask(lm, [request for request in keys if request not in known]):
+        for request, response in _ask(lm, missing):
             now, tokens = time.monotonic(), lm.tokens()
             journal.put(keys[request], response, task, now - last, tokens.computed - spent.computed, tokens.shared - spent.shared)
             last, spent = now, tokens

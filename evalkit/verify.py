@@ -60,7 +60,7 @@ Answers = dict[Request, Answer]
 class LaidOut(Protocol):
     """An engine that can be told how to batch, and that tells the tokens it generates: the native one."""
 
-    def lay_out(self, token_budget: int, max_running: int) -> None: ...
+    def lay_out(self, token_budget: int, max_running: int, keep_prefixes: bool) -> None: ...
 
     def generate_tokens(self, requests: Sequence[Generate]) -> Iterator[tuple[int, Generated, list[int]]]: ...
 
@@ -104,7 +104,7 @@ def verify(config: RunConfig, reporter: Reporter, open_lm: Callable[[RunConfig],
     laid_out = isinstance(lm, LaidOut)
     for layout in LAYOUTS if laid_out else [each for each in LAYOUTS if _any_engine(each)]:
         if isinstance(lm, LaidOut):
-            lm.lay_out(layout.token_budget, layout.max_running)
+            lm.lay_out(layout.token_budget, layout.max_running, keep_prefixes=not layout.alone)
         started, before = time.monotonic(), lm.tokens().computed
         with reporter.bar(layout.name, len(requests)) as advance:
             found = answers(lm, requests, layout, advance)

@@ -2,7 +2,7 @@
 
 import argparse
 
-from evalkit.config import DEVICES, DTYPES
+from evalkit.config import DEVICES, DTYPES, KERNELS
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -25,6 +25,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     bench.add_argument("--seed", type=int, default=0, help="of the random prompts (default: %(default)s)")
     bench.add_argument("--device", choices=DEVICES, default="auto")
     bench.add_argument("--dtype", choices=DTYPES, default="auto", help="(default: float32 on cpu, bfloat16 on cuda)")
+    bench.add_argument("--kernel", choices=KERNELS, default="auto", help="for experts (default: cpu on cpu, triton on cuda)")
     bench.add_argument("--out", default="results/runs", help="where bench.json is kept, in a folder a model (default: %(default)s)")
     bench.add_argument("--quiet", action="store_true", help="print the result only")
     bench.set_defaults(run=_bench)
@@ -34,6 +35,6 @@ def _bench(arguments: argparse.Namespace) -> None:
     from evalkit.bench import MODELS, BenchConfig, bench, show
     from evalkit.progress import Reporter
 
-    names = ("engine", "prompt_tokens", "output_tokens", "num_requests", "seed", "device", "dtype", "out")
+    names = ("engine", "prompt_tokens", "output_tokens", "num_requests", "seed", "device", "dtype", "kernel", "out")
     config = BenchConfig(tuple(arguments.models) or MODELS, **{name: getattr(arguments, name) for name in names})
     show(config, bench(config, Reporter(arguments.quiet)))

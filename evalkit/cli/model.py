@@ -4,7 +4,7 @@ import argparse
 from dataclasses import fields
 from pathlib import Path
 
-from evalkit.config import DEMO_MODEL, DEVICES, DTYPES
+from evalkit.config import DEMO_MODEL, DEVICES, DTYPES, KERNELS
 from evalkit.generate import GenerateConfig
 from evalkit.lm.upcycle import RECIPES, Recipe
 
@@ -22,6 +22,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     generate.add_argument("--seed", type=int, default=defaults["seed"], help="for a sampled answer (default: %(default)s)")
     generate.add_argument("--device", choices=DEVICES, default=defaults["device"])
     generate.add_argument("--dtype", choices=DTYPES, default=defaults["dtype"], help="(default: float32 on cpu, bfloat16 on cuda)")
+    generate.add_argument("--kernel", choices=KERNELS, default=defaults["kernel"], help="for experts (default: cpu on cpu, triton on cuda)")
     generate.set_defaults(run=_generate)
 
     recipe = {f.name: f.default for f in fields(Recipe)}

@@ -3,7 +3,7 @@
 import argparse
 from dataclasses import fields
 
-from evalkit.config import DEMO_MODEL, DEVICES, DTYPES
+from evalkit.config import DEMO_MODEL, DEVICES, DTYPES, KERNELS
 from evalkit.serve import ServeConfig
 
 
@@ -17,6 +17,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     serve.add_argument("--port", type=int, default=defaults["port"], help="0: any free one (default: %(default)s)")
     serve.add_argument("--device", choices=DEVICES, default=defaults["device"])
     serve.add_argument("--dtype", choices=DTYPES, default=defaults["dtype"], help="(default: float32 on cpu, bfloat16 on cuda)")
+    serve.add_argument("--kernel", choices=KERNELS, default=defaults["kernel"], help="for experts (default: cpu on cpu, triton on cuda)")
     serve.set_defaults(run=_serve)
 
 

@@ -2,7 +2,7 @@
 
 import argparse
 
-from evalkit.config import DEFAULTS, DEMO_MODEL, DEVICES, DTYPES, RunConfig
+from evalkit.config import DEFAULTS, DEMO_MODEL, DEVICES, DTYPES, KERNELS, RunConfig
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -21,6 +21,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     verify.add_argument("--limit", type=int, metavar="N", help="at most N documents a task (all of them run seven times)")
     verify.add_argument("--device", choices=DEVICES, default=DEFAULTS["device"])
     verify.add_argument("--dtype", choices=DTYPES, default=DEFAULTS["dtype"], help="(default: float32 on cpu, bfloat16 on cuda)")
+    verify.add_argument("--kernel", choices=KERNELS, default=DEFAULTS["kernel"], help="for experts (default: cpu on cpu, triton on cuda)")
     verify.set_defaults(run=_verify)
 
 
@@ -32,7 +33,7 @@ def _verify(arguments: argparse.Namespace) -> int:
 
     tasks = tuple(task.strip() for task in arguments.tasks.split(",") if task.strip())
     data = arguments.data or os.environ.get("EVALKIT_DATA")
-    settings = {name: getattr(arguments, name) for name in ("model", "engine", "limit", "device", "dtype")}
+    settings = {name: getattr(arguments, name) for name in ("model", "engine", "limit", "device", "dtype", "kernel")}
     config = RunConfig(tasks, data=data, **settings)
     report = verify(config, Reporter())
     show(config, report)

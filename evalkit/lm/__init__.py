@@ -2,18 +2,18 @@
 
 from evalkit.config import RunConfig
 from evalkit.errors import unknown
-from evalkit.lm.base import LM, OnLoad
+from evalkit.lm.base import LM
 
 ENGINES = ("native", "lm_eval:CLASS", "openai:URL", "replay:RUN")
 
 
-def open_lm(config: RunConfig, on_load: OnLoad | None = None) -> LM:
-    """Load the model behind `config.engine`. Raises EvalkitError, in one line, for whatever is wrong with it."""
+def open_lm(config: RunConfig) -> LM:
+    """The model behind `config.engine`; the native one's weights are read later. Raises EvalkitError, in one line, for what is wrong."""
     name, _, argument = config.engine.partition(":")
     if name == "native" and not argument:
         from evalkit.lm.native import NativeLM
 
-        return NativeLM.load(config, on_load)
+        return NativeLM.open(config)
     if name == "lm_eval" and argument:
         from evalkit.lm.lm_eval import LmEvalLM
 

@@ -23,6 +23,15 @@ class LM(ABC):
 
     fingerprint: str  # "sha256:..", over weights, tokenizer, chat template and numerics
 
+    @property
+    def ready(self) -> bool:
+        """False: `prepare` has much to do before the first answer."""
+        return True
+
+    def prepare(self, on_load: OnLoad | None = None) -> None:
+        """Read the weights, which a run needs only where the journal lacks an answer. Raises EvalkitError."""
+        return
+
     @abstractmethod
     def loglikelihood(self, requests: Sequence[Loglikelihood]) -> Iterator[tuple[int, Loglikelihoods]]: ...
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +18,16 @@ from evalkit.lm.base import LM, OnLoad, Tokens
 from evalkit.models import find
 
 if TYPE_CHECKING:
+    import torch
+
     from moe_lm.checkpoint.read import Checkpoint
     from moe_lm.config import ModelConfig
+    from moe_lm.generator import Generator
+    from moe_lm.model import Decoder
+    from moe_lm.scorer import Scorer
+    from moe_lm.upcycle import Upcycle
 
-NUMERICS = 3  # raise it when moe_lm's arithmetic changes: old answers then no longer count as this model's
+NUMERICS = 4  # raise it when moe_lm's arithmetic changes: old answers then no longer count as this model's
 
 
 @contextmanager
@@ -70,20 +77,23 @@ def random_configuration(spec: str) -> ModelConfig:
 
 
 class NativeLM(LM):
-    """A moe_lm checkpoint on one device. Answers do not depend on batch, order or what else is asked (CPU)."""
+    """A moe_lm checkpoint on one device. Answers do not depend on batch, order or what else is asked (CPU).
 
-    def __init__(self, checkpoint: Checkpoint, spec: str, recipe: object | None):
+    Its weights are read when `prepare` says so, or at the first request.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, spec: str, recipe: Upcycle | None, dtype: torch.dtype, device: str, kernel: str):
         import torch
 
-        from moe_lm.generator import Generator
-        from moe_lm.scorer import Scorer
+        from moe_lm.experts import choose
+        from moe_lm.upcycle import preserved
 
-        self.spec, self.model, self.tokenizer = spec, checkpoint.model, checkpoint.tokenizer
-        self.scorer = Scorer(self.model)
-        self.generator = Generator(self.model, self.tokenizer.decode, self.tokenizer.stop_ids)
-        self.device, self.dtype = str(self.model.embed.weight.device), str(self.model.embed.weight.dtype).removeprefix("torch.")
-        self.kernel = "reference"
-        numerics = [NUMERICS, self.dtype, self.model.embed.weight.device.type, self.kernel, torch.__version__]
+        self.spec, self.checkpoint, self.recipe, self.tokenizer = spec, checkpoint, recipe, checkpoint.tokenizer
+        self.config = preserved(checkpoint.config, recipe) if recipe else checkpoint.config
+        place = torch.empty(0, dtype=dtype, device=device)  # a device that does not work says so here
+        self.device, self.dtype = str(place.device), str(dtype).removeprefix("torch.")
+        self.kernel = choose(kernel, place.device.type) if self.config.moe else "none"  # a dense model has no experts
+        numerics = [NUMERICS, self.dtype, place.device.type, self.kernel, torch.__version__]
         # FastChat's template stands in for one that the model lacks, and is then part of who answers
         self.stand_in = None if self.tokenizer.chat_template else conversation.template_for(spec)
         template = [f"{conversation.REQUIREMENT} {self.stand_in}"] if self.stand_in else []
@@ -91,29 +101,68 @@ class NativeLM(LM):
 
     @classmethod
     def load(cls, config: RunConfig, on_load: OnLoad | None = None) -> NativeLM:
-        """Find, check and read the model that `config.model_spec` names. Raises EvalkitError in one line."""
+        """`open`, and the weights read at once. Raises EvalkitError in one line."""
+        lm = cls.open(config)
+        lm.prepare(on_load)
+        return lm
+
+    @classmethod
+    def open(cls, config: RunConfig) -> NativeLM:
+        """Find and check the model that `config.model_spec` names. Raises EvalkitError in one line."""
         import torch
 
-        from moe_lm.checkpoint.read import load
+        from moe_lm.checkpoint.read import open_checkpoint
         from moe_lm.random_weights import random_checkpoint
-        from moe_lm.upcycle import Upcycle, preserve
+        from moe_lm.upcycle import Upcycle
 
         device = config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
         if device == "cuda" and not torch.cuda.is_available():
             raise EvalkitError("--device cuda: no CUDA device is visible to torch; use --device cpu")
-        dtype = config.dtype if config.dtype != "auto" else "float32" if device == "cpu" else "bfloat16"
+        dtype = getattr(torch, config.dtype if config.dtype != "auto" else "float32" if device == "cpu" else "bfloat16")
         if config.model_spec.startswith("random:"):
             with one_line():
-                return cls(
-                    random_checkpoint(random_configuration(config.model_spec), getattr(torch, dtype), device), config.model_spec, None
-                )
+                checkpoint = random_checkpoint(random_configuration(config.model_spec))
+                return cls(checkpoint, config.model_spec, None, dtype, device, config.kernel)
         found = find(config.model_spec)
         with one_line():
-            checkpoint = load(found.path, getattr(torch, dtype), device, on_load)
-            recipe = Upcycle() if found.upcycle else None
-            if recipe:
-                checkpoint = replace(checkpoint, model=preserve(checkpoint.model, recipe))
-        return cls(checkpoint, config.model_spec, recipe)
+            return cls(open_checkpoint(found.path), config.model_spec, Upcycle() if found.upcycle else None, dtype, device, config.kernel)
+
+    @property
+    def ready(self) -> bool:
+        return "model" in vars(self)
+
+    def prepare(self, on_load: OnLoad | None = None) -> None:
+        if not self.ready:
+            self.model = self._read(on_load)
+
+    @cached_property
+    def model(self) -> Decoder:
+        return self._read(None)
+
+    @cached_property
+    def scorer(self) -> Scorer:
+        from moe_lm.scorer import Scorer
+
+        return Scorer(self.model)
+
+    @cached_property
+    def generator(self) -> Generator:
+        from moe_lm.generator import Generator
+
+        return Generator(self.model, self.tokenizer.decode, self.tokenizer.stop_ids)
+
+    def _read(self, on_load: OnLoad | None) -> Decoder:
+        import torch
+
+        from moe_lm.upcycle import preserve
+
+        with one_line():
+            model = self.checkpoint.read(getattr(torch, self.dtype), self.device, on_load)
+            if self.recipe:
+                model = preserve(model, self.recipe)
+            if self.config.moe:
+                model.use(self.kernel)
+            return model
 
     def loglikelihood(self, requests: Sequence[Loglikelihood]) -> Iterator[tuple[int, Loglikelihoods]]:
         from moe_lm.scorer import ScoreRequest
@@ -141,7 +190,7 @@ class NativeLM(LM):
             if not (continuation := whole[len(context) :]):
                 raise EvalkitError(f"continuation {text!r} has no token of its own after its context")
             continuations.append(continuation)
-        limit = self.model.config.max_seq_len - max(len(c) for c in continuations) + 1
+        limit = self.config.max_seq_len - max(len(c) for c in continuations) + 1
         if request.truncate_above is not None and request.truncate_to is not None and len(context) > request.truncate_above:
             limit = min(limit, request.truncate_to)
         truncated = max(0, len(context) - limit)
@@ -159,7 +208,7 @@ class NativeLM(LM):
 
         windows: list[ScoreRequest] = []
         owner: list[int] = []
-        size = self.model.config.max_seq_len
+        size = self.config.max_seq_len
         for i, text in enumerate(texts):
             ids = self.tokenizer.encode(text)
             if self.tokenizer.bos_id is None:
@@ -192,10 +241,10 @@ class NativeLM(LM):
             messages = [{"role": role, "content": content} for role, content in request.messages]
             prompt = self._conversation(messages) if messages else conversation.Prompt(request.context, ())
             ids = self.tokenizer.encode(prompt.text)
-            room = self.model.config.max_seq_len - request.max_new_tokens
+            room = self.config.max_seq_len - request.max_new_tokens
             if room < 1:
                 raise EvalkitError(
-                    f"max_new_tokens {request.max_new_tokens} leaves no room for a prompt: max_seq_len is {self.model.config.max_seq_len}"
+                    f"max_new_tokens {request.max_new_tokens} leaves no room for a prompt: max_seq_len is {self.config.max_seq_len}"
                 )
             cut.append(max(0, len(ids) - room))
             until = (*request.until, *prompt.until)
@@ -220,28 +269,34 @@ class NativeLM(LM):
             text = render(messages, self.tokenizer.chat_template, self.tokenizer.bos_token, self.tokenizer.eos_token)
         return conversation.Prompt(text, ())
 
-    def lay_out(self, token_budget: int, max_running: int) -> None:
-        """Start anew with passes of so many tokens and so many sequences generated at a time: no answer may depend on it."""
+    def lay_out(self, token_budget: int, max_running: int, keep_prefixes: bool) -> None:
+        """Start anew with passes of so many tokens, so many sequences generated at a time, prompts' pages kept or not.
+
+        No answer may depend on it.
+        """
         from moe_lm.generator import Generator
         from moe_lm.scorer import Scorer
 
         self.scorer = Scorer(self.model, token_budget)
-        self.generator = Generator(self.model, self.tokenizer.decode, self.tokenizer.stop_ids, max_running, token_budget)
+        tokenizer = self.tokenizer
+        self.generator = Generator(self.model, tokenizer.decode, tokenizer.stop_ids, max_running, token_budget, keep_prefixes=keep_prefixes)
 
     def describe(self) -> dict[str, Any]:
         from moe_lm.count import count
 
-        parameters = count(self.model.config)
+        parameters = count(self.config)
         return {
-            "family": self.model.config.family,
+            "family": self.config.family,
             "parameters": {"total": parameters.total, "activated": parameters.activated},
             "dtype": self.dtype,
             "device": self.device,
             "kernel": self.kernel,
-            "max_seq_len": self.model.config.max_seq_len,
+            "max_seq_len": self.config.max_seq_len,
             **({"chat_template": f"{conversation.REQUIREMENT} {self.stand_in}"} if self.stand_in else {}),
         }
 
     def tokens(self) -> Tokens:
+        if not self.ready:
+            return Tokens()
         used = (self.scorer.usage, self.generator.usage)
         return Tokens(sum(u.computed for u in used), sum(u.shared for u in used))

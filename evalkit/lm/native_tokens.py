@@ -20,7 +20,7 @@ class TokenModel:
 
     def __init__(self, lm: NativeLM):
         self.lm, self.encode, self.decode = lm, lm.tokenizer.encode, lm.tokenizer.decode
-        self.max_seq_len, self.vocab_size = lm.model.config.max_seq_len, lm.model.config.vocab_size
+        self.max_seq_len, self.vocab_size = lm.config.max_seq_len, lm.config.vocab_size
         self.stop_ids = lm.tokenizer.stop_ids
 
     def chat(self, messages: Sequence[dict[str, str]]) -> tuple[list[int], tuple[str, ...]]:

@@ -31,6 +31,7 @@ class ServeConfig:
     name: str | None = None
     device: str = "auto"
     dtype: str = "auto"
+    kernel: str = "auto"
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
@@ -59,7 +60,7 @@ def serve(config: ServeConfig, reporter: Reporter) -> None:
     except OSError as error:
         raise EvalkitError(f"cannot listen on {config.host} port {config.port}: {error.strerror or error}; pass another --port") from None
     with listening:
-        settings = RunConfig((), model=config.model, device=config.device, dtype=config.dtype)
+        settings = RunConfig((), model=config.model, device=config.device, dtype=config.dtype, kernel=config.kernel)
         with reporter.bar("loading model", 100, counted=False) as advance:
             lm = NativeLM.load(settings, lambda done, total: advance(done * 100 // total))
         host = f"[{config.host}]" if ":" in config.host else config.host

@@ -119,14 +119,19 @@ def row(case: Mapping[str, Any], floor: Mapping[str, float], times: Mapping[str,
 
 def report(kernel: str, rows: Sequence[Mapping[str, Any]], limit: Mapping[str, float], options: argparse.Namespace) -> None:
     """The table for people, then one JSON line for programs."""
+    table(rows)
+    device = torch.cuda.get_device_name() if options.device.type == "cuda" else "cpu, interpreted: times mean nothing"
+    about = {"kernel": kernel, "device": device, "dtype": str(options.dtype).removeprefix("torch."), "limits": dict(limit)}
+    print(json.dumps({**about, "torch": torch.__version__, "triton": triton.__version__, "repeats": options.repeats, "rows": list(rows)}))
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print the rows, a column each name."""
     columns = list(dict.fromkeys(name for line in rows for name in line))
     cells = [[_show(line.get(name)) for name in columns] for line in rows]
     widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
     for line in (columns, *cells):
         print("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)))
-    device = torch.cuda.get_device_name() if options.device.type == "cuda" else "cpu, interpreted: times mean nothing"
-    about = {"kernel": kernel, "device": device, "dtype": str(options.dtype).removeprefix("torch."), "limits": dict(limit)}
-    print(json.dumps({**about, "torch": torch.__version__, "triton": triton.__version__, "repeats": options.repeats, "rows": list(rows)}))
 
 
 def _show(value: object) -> str:

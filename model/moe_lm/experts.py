@@ -3,18 +3,37 @@
 T tokens, D hidden, F expert hidden, E experts, K experts a token.
 
 A kernel is `f(x_TD, topk_weights_TK, topk_ids_TK, gate_up_EGD, down_EDF) -> out_TD` with G = 2F (gate rows, then up rows).
-`reference` is the definition of right; every other kernel is tested against it and chosen by name through `KERNELS`.
+Three tenants: `reference`, here, is the definition of right, on any device; `cpu` and `triton` are in `moe_lm.kernels`.
 """
 
+import os
 from collections.abc import Callable
+from importlib.util import find_spec
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from moe_lm.tiles import EXPERT_ROWS, ROWS, columns, is_prefill, linear, pad_rows, row_tiles
+from moe_lm.errors import ModelError
 
 ExpertKernel = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
+KERNELS = ("reference", "cpu", "triton")
+
+
+def choose(kernel: str, device: str) -> str:
+    """The tenant for a device, "cpu" or "cuda": `kernel` itself, or the device's own for "auto". ModelError where it can't run there."""
+    if kernel == "auto":
+        kernel = "cpu" if device == "cpu" else "triton"
+    if kernel not in KERNELS:
+        raise ModelError(f"unknown expert kernel {kernel!r}; there are auto, {', '.join(KERNELS)}")
+    if kernel == "cpu" and device != "cpu":
+        raise ModelError(f"--kernel cpu runs on a CPU, and the device is {device}; use --kernel triton or reference")
+    if kernel == "triton":
+        if device == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
+            raise ModelError("--kernel triton needs a GPU, and the device is cpu; use --kernel cpu, or set TRITON_INTERPRET=1 (slow)")
+        if not find_spec("triton"):
+            raise ModelError("--kernel triton needs the package triton; run `pip install 'evalkit[gpu]'`, or use --kernel reference")
+    return kernel
 
 
 def route(router_logits_TE: Tensor, num_experts_per_tok: int, norm_topk_prob: bool) -> tuple[Tensor, Tensor]:
@@ -29,36 +48,11 @@ def route(router_logits_TE: Tensor, num_experts_per_tok: int, norm_topk_prob: bo
 
 
 def reference(x_TD: Tensor, topk_weights_TK: Tensor, topk_ids_TK: Tensor, gate_up_EGD: Tensor, down_EDF: Tensor) -> Tensor:
-    """Each expert over its own tokens, then a sum over K in a fixed order, so that no atomics or neighbours enter the result."""
-    T, K = topk_ids_TK.shape
-    run = _prefill if is_prefill(T) else _decode
-    slots_ND = x_TD.new_empty(T * K, x_TD.shape[1])  # N = T * K: one row for each (token, expert) pair
-    order_N = torch.argsort(topk_ids_TK.flatten(), stable=True)
-    counts = torch.bincount(topk_ids_TK.flatten(), minlength=gate_up_EGD.shape[0]).tolist()
-    start = 0
-    for expert, count in enumerate(counts):
-        if count:
-            rows = order_N[start : start + count]
-            slots_ND[rows] = run(x_TD[rows // K], gate_up_EGD[expert], down_EDF[expert])[:count]
-            start += count
-    weighted_TKD = slots_ND.view(T, K, x_TD.shape[1]) * topk_weights_TK.to(x_TD.dtype)[:, :, None]
-    out_TD = weighted_TKD[:, 0]
-    for k in range(1, K):
-        out_TD = out_TD + weighted_TKD[:, k]
+    """Expert after expert, each over its own tokens. [T, D] -> [T, D]"""
+    out_TD = torch.zeros_like(x_TD)
+    for expert in range(len(down_EDF)):
+        tokens_N, choices_N = torch.where(topk_ids_TK == expert)
+        gate_NF, up_NF = (x_TD[tokens_N] @ gate_up_EGD[expert].t()).chunk(2, dim=-1)
+        y_ND = (F.silu(gate_NF) * up_NF) @ down_EDF[expert].t()
+        out_TD.index_add_(0, tokens_N, y_ND * topk_weights_TK[tokens_N, choices_N, None].to(x_TD.dtype))
     return out_TD
-
-
-def _prefill(x_ND: Tensor, gate_up_GD: Tensor, down_DF: Tensor) -> Tensor:
-    gate, up = linear(pad_rows(x_ND, EXPERT_ROWS), gate_up_GD, tile=EXPERT_ROWS).chunk(2, dim=-1)
-    return linear(F.silu(gate) * up, down_DF, tile=EXPERT_ROWS)
-
-
-def _decode(x_ND: Tensor, gate_up_GD: Tensor, down_DF: Tensor) -> Tensor:
-    out = []
-    for x in row_tiles(pad_rows(x_ND, ROWS)):
-        gate_FN, up_FN = columns(gate_up_GD, x.t()).chunk(2)
-        out.append(columns(down_DF, F.silu(gate_FN).mul_(up_FN)).t())
-    return torch.cat(out)
-
-
-KERNELS: dict[str, ExpertKernel] = {"reference": reference}

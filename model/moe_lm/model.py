@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from moe_lm.config import ModelConfig, MoEConfig
-from moe_lm.experts import KERNELS, route
+from moe_lm.experts import ExpertKernel, reference, route
+from moe_lm.kernels import experts_cpu
 from moe_lm.tiles import MAX_ROWS, columns, is_prefill, linear, pad_rows, row_tiles, sigmoid
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]  # (layer, q_THd, k_TJd, v_TJd) -> out_THd
@@ -115,13 +116,25 @@ class MoE(nn.Module):
     def __init__(self, hidden_size: int, moe: MoEConfig):
         super().__init__()
         self.moe = moe
-        self.kernel = KERNELS["reference"]
+        self.kernel: ExpertKernel = experts_cpu.routed_experts
+        self.whole: Callable[[Tensor], Tensor] | None = None  # a tenant that takes all of the layer but the router's product
         self.router = Linear(hidden_size, moe.num_experts, bias=False)
         self.experts = Experts(hidden_size, moe)
         self.shared_expert = FFN(hidden_size, moe.shared_expert_intermediate_size) if moe.shared_expert_intermediate_size else None
         self.shared_expert_gate = Linear(hidden_size, 1, bias=False) if self.shared_expert and moe.shared_expert_gate else None
 
+    def use(self, kernel: str) -> None:
+        """Take another tenant of `moe_lm.experts.KERNELS`, as `choose` allowed it; `triton` packs the weights as they are now."""
+        if kernel == "triton":
+            from moe_lm.kernels.experts_triton import bind
+
+            self.whole = bind(self)
+        else:
+            self.kernel, self.whole = {"cpu": experts_cpu.routed_experts, "reference": reference}[kernel], None
+
     def forward(self, x_TD: Tensor) -> Tensor:
+        if self.whole is not None:
+            return self.whole(x_TD)
         weights_TK, ids_TK = route(self.router(x_TD), self.moe.num_experts_per_tok, self.moe.norm_topk_prob)
         routed_TD = self.kernel(x_TD, weights_TK, ids_TK, self.experts.gate_up_EGD, self.experts.down_EDF)
         if self.shared_expert is None:
@@ -176,6 +189,12 @@ class Decoder(nn.Module):
         for layer in others:
             x_TD = layer(x_TD, cos_Tr, sin_Tr, attend)
         return self.norm(last(x_TD, cos_Tr, sin_Tr, attend, wanted_P))
+
+    def use(self, kernel: str) -> None:
+        """Run the experts of every layer on this kernel: see `moe_lm.experts`."""
+        for module in self.modules():
+            if isinstance(module, MoE):
+                module.use(kernel)
 
     def logits(self, hidden_TD: Tensor) -> Tensor:
         """[T, D] -> [T, V] in float32: in bf16 near-ties between answer letters would go to the earlier letter."""

@@ -101,6 +101,7 @@ class PagePool:
             self._followers[before].append(page)
         self._content[page] = before, tokens
 
+    @torch.inference_mode()
     def take(self) -> int:
         """A promised page."""
         self._promised -= 1
@@ -131,6 +132,7 @@ class PagePool:
             else:
                 heapq.heappush(self._free, page)
 
+    @torch.inference_mode()
     def _copy(self, source: int, target: int, length: int) -> None:
         for layer in (*self.k, *self.v):
             layer[target, :, :length] = layer[source, :, :length]

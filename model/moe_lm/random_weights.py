@@ -4,12 +4,13 @@ The tokenizer knows bytes: token ids 0 to 255 are one each, those above have a n
 """
 
 import hashlib
+from functools import partial
 
 import tokenizers
 import torch
 from torch import Tensor, nn
 
-from moe_lm.checkpoint.read import Checkpoint
+from moe_lm.checkpoint.read import Checkpoint, Progress
 from moe_lm.config import ModelConfig
 from moe_lm.errors import ModelError
 from moe_lm.model import Decoder
@@ -18,14 +19,18 @@ from moe_lm.tokenizer import Tokenizer
 BLOCK = (1 << 22) + 15  # a prime: rows of any usual length begin elsewhere in the block each time
 
 
-def random_checkpoint(config: ModelConfig, dtype: torch.dtype, device: str, seed: int = 0) -> Checkpoint:
-    """A model of `config`, its activations of about unit size. Raises ModelError for a vocabulary that holds no 256 bytes.
-
-    One block of normal numbers is laid end to end through all the weights: drawing each would take minutes for 14 billion.
-    """
+def random_checkpoint(config: ModelConfig, seed: int = 0) -> Checkpoint:
+    """A model of `config`, its activations of about unit size. Raises ModelError for a vocabulary that holds no 256 bytes."""
     if config.vocab_size < 256:
         raise ModelError(f"random weights come with a tokenizer of bytes; vocab_size {config.vocab_size} is less than 256")
+    digest = hashlib.sha256(f"random {seed} {BLOCK} {config!r}".encode()).hexdigest()
+    return Checkpoint(config, _byte_tokenizer(config), digest, partial(_draw, config, seed))
+
+
+def _draw(config: ModelConfig, seed: int, dtype: torch.dtype, device: str, progress: Progress | None) -> Decoder:
+    """One block of normal numbers is laid end to end through all the weights: drawing each would take minutes for 14 billion."""
     model = Decoder(config)
+    done, total = 0, sum(p.numel() for p in model.parameters())
     block = torch.randn(BLOCK, generator=torch.Generator().manual_seed(seed)).to(device)
     offset = 0
     for name, p in list(model.named_parameters()):
@@ -37,10 +42,12 @@ def random_checkpoint(config: ModelConfig, dtype: torch.dtype, device: str, seed
             offset = _fill(value, (block * scale).to(dtype), offset)
         owner, _, leaf = name.rpartition(".")
         setattr(model.get_submodule(owner), leaf, nn.Parameter(value, requires_grad=False))
+        done += value.numel()
+        if progress:
+            progress(done, total)
     if config.tie_word_embeddings:
         model.lm_head.weight = model.embed.weight
-    digest = hashlib.sha256(f"random {seed} {BLOCK} {config!r}".encode()).hexdigest()
-    return Checkpoint(model.eval(), _byte_tokenizer(config), digest)
+    return model.eval()
 
 
 def _fill(value: Tensor, block: Tensor, offset: int) -> int:

@@ -4,7 +4,7 @@ A BLAS picks its kernel, and with it the order of its sums, by the shape of the 
 batch of 300 would differ in the last bits, and an answer letter or a greedy token with it. So every product has one of two forms;
 which of them depends on the phase, never on the neighbours.
 
-A prefill's has `PREFILL_ROWS` rows (an expert's `EXPERT_ROWS`), short inputs padded. A decode step, with as many rows as sequences run,
+A prefill's has `PREFILL_ROWS` rows, short inputs padded. A decode step, with as many rows as sequences run,
 must read the weights once and can't pad: its weights' rows are dealt out to the threads as one batched product, so that no sum is cut
 between two threads, and there are at most `MAX_ROWS` rows, above which MKL cuts its sums into other pieces. That such a product is the
 same bits for any number of rows is measured, not promised by MKL: tests/model/test_tiles.py holds it to that. Its rows come in multiples
@@ -20,7 +20,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 PREFILL_ROWS = 256
-EXPERT_ROWS = 128  # an expert sees a share of the rows
 ROWS = 16
 MAX_ROWS = 128
 MIN_SHARE = 8  # a thread with fewer of the weights' rows takes a path for vectors
@@ -49,28 +48,32 @@ def row_tiles(x_TD: Tensor) -> tuple[Tensor, ...]:
     return x_TD.split(PREFILL_ROWS if is_prefill(len(x_TD)) else MAX_ROWS)
 
 
-def columns(weight_OD: Tensor, x_DN: Tensor) -> Tensor:
-    """One product, a column an input: [O, D] x [D, N] -> [O, N]; N is a multiple of `ROWS`, and at most `MAX_ROWS`."""
+def columns(weight_OD: Tensor, x_DN: Tensor, share_rows: int = 0) -> Tensor:
+    """One product, a column an input: [O, D] x [D, N] -> [O, N]; N is a multiple of `ROWS`, and at most `MAX_ROWS`.
+
+    `share_rows`: cut the weights' rows into shares of about so many, and not only into one a thread.
+    """
     if x_DN.device.type != "cpu":
         return weight_OD @ x_DN
-    rows, threads = len(weight_OD), torch.get_num_threads()
-    shares = _shares(rows, threads)
+    rows = len(weight_OD)
+    least = max(torch.get_num_threads(), -(-rows // share_rows) if share_rows else 1)
+    shares = _shares(rows, least)
     if not shares:
-        weight_OD, shares = F.pad(weight_OD, (0, 0, 0, -rows % (threads * MIN_SHARE))), threads
+        weight_OD, shares = F.pad(weight_OD, (0, 0, 0, -rows % (least * MIN_SHARE))), least
     return torch.bmm(weight_OD.unflatten(0, (shares, -1)), x_DN.expand(shares, -1, -1)).flatten(0, 1)[:rows]
 
 
 @lru_cache
-def _shares(rows: int, threads: int) -> int:
-    """Into how many equal shares the rows are cut, one or more a thread; 0 where they can't be."""
-    return next((n for n in range(threads, rows // MIN_SHARE + 1) if rows % n == 0), 0)
+def _shares(rows: int, least: int) -> int:
+    """Into how many equal shares the rows are cut, at least so many; 0 where they can't be."""
+    return next((n for n in range(least, rows // MIN_SHARE + 1) if rows % n == 0), 0)
 
 
-def linear(x_TD: Tensor, weight_OD: Tensor, bias_O: Tensor | None = None, tile: int = 0) -> Tensor:
-    """`F.linear` over T rows: a multiple of `tile`, for products of exactly so many; else of a prefill's or a decode step's rows."""
+def linear(x_TD: Tensor, weight_OD: Tensor, bias_O: Tensor | None = None) -> Tensor:
+    """`F.linear` over a prefill's or a decode step's T rows."""
     if x_TD.device.type != "cpu":
         return F.linear(x_TD, weight_OD, bias_O)
-    tile = tile or (PREFILL_ROWS if is_prefill(len(x_TD)) else 0)
+    tile = PREFILL_ROWS if is_prefill(len(x_TD)) else 0
     out_TO = x_TD.new_empty(len(x_TD), len(weight_OD))
     for x, out in zip(x_TD.split(tile or MAX_ROWS), out_TO.split(tile or MAX_ROWS), strict=True):
         if tile:

@@ -36,13 +36,18 @@ def preserve(dense: Decoder, recipe: Upcycle, progress: Progress | None = None) 
 
     Raises ModelError where Qwen2-MoE cannot express `dense`, or `dense` is not wider than the recipe's routed experts.
     """
-    shared_size = dense.config.intermediate_size - recipe.moe_intermediate_size
-    if shared_size < 1:
-        raise ModelError(
-            f"moe_intermediate_size {recipe.moe_intermediate_size} must be below the dense FFN's {dense.config.intermediate_size}"
-        )
-    moe = MoEConfig(recipe.num_experts, recipe.num_experts_per_tok, recipe.moe_intermediate_size, shared_size, norm_topk_prob=True)
+    moe = preserved(dense.config, recipe).moe
+    assert moe
     return convert(dense, moe, recipe.seed, _split_ffn, progress)
+
+
+def preserved(config: ModelConfig, recipe: Upcycle) -> ModelConfig:
+    """The configuration of what `preserve` makes of a dense one. Raises what `preserve` raises."""
+    shared_size = config.intermediate_size - recipe.moe_intermediate_size
+    if shared_size < 1:
+        raise ModelError(f"moe_intermediate_size {recipe.moe_intermediate_size} must be below the dense FFN's {config.intermediate_size}")
+    moe = MoEConfig(recipe.num_experts, recipe.num_experts_per_tok, recipe.moe_intermediate_size, shared_size, norm_topk_prob=True)
+    return sparse_config(config, moe)
 
 
 def sparse_config(config: ModelConfig, moe: MoEConfig) -> ModelConfig:

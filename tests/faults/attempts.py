@@ -97,7 +97,7 @@ class Bench:
             random.seed()
             for number, name in ((1, "stdout"), (2, "stderr")):
                 os.dup2(os.open(scratch / name, os.O_WRONLY | os.O_CREAT), number)
-            evalkit.runner.open_lm = lambda config, on_load: FastLM(scratch / "log", self.solutions)  # type: ignore[assignment]
+            evalkit.runner.open_lm = lambda config: FastLM(scratch / "log", self.solutions)  # type: ignore[assignment]
             if self.shim:
                 report = os.open(scratch / "failed", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
                 nth, error, lasting = (fault.nth, fault.error, fault.lasting) if fault else (0, 0, False)

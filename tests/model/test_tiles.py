@@ -39,6 +39,16 @@ def test_so_is_a_column_between_two_products(outputs, inputs, threads):
         assert torch.equal(torch.cat([columns(weight, part.contiguous()) for part in x.split(number, 1)], 1), alone), number
 
 
+@pytest.mark.parametrize(("outputs", "inputs"), [(2816, 2048), (2048, 1408), (128, 576), (1024, 1536), (100, 24)])
+def test_in_shares_of_few_rows_a_product_may_have_more_columns(outputs, inputs, threads):
+    rng = torch.Generator().manual_seed(2)
+    weight, x = torch.randn(outputs, inputs, generator=rng), torch.randn(inputs, 320, generator=rng)
+    alone = torch.cat([columns(weight, part.contiguous()) for part in x.split(ROWS, 1)], 1)
+    for number in (48, 144, 320):
+        for share_rows in (16, 128):
+            assert torch.equal(columns(weight, x[:, :number].contiguous(), share_rows), alone[:, :number]), (number, share_rows)
+
+
 def test_the_number_of_threads_changes_nothing():
     weight, x = torch.randn(4864, 896), torch.randn(48, 896)
     before, found = torch.get_num_threads(), []

@@ -100,7 +100,7 @@ def test_a_run_asks_both_turns_and_resumes(
         assert row["requests"][1]["messages"][1] == ["assistant", row["responses"][0]["text"].strip()]
     entry = json.loads((tmp_path / "whole" / "run.json").read_text("utf-8"))["tasks"]["mt_bench"]
     assert (entry["metrics"], entry["headline"], entry["counts"]["unscored"], entry["n"]) == ({}, "score", 4, 4)
-    monkeypatch.setattr(NativeLM, "load", lambda *_: pytest.fail("loaded a model"))
+    monkeypatch.setattr(NativeLM, "open", lambda *_: pytest.fail("opened a model"))
     replay = ["run", "--tasks", "mt_bench", "--engine", f"replay:{tmp_path / 'whole'}", "--data", "sample", "--limit", "4"]
     assert cli.main([*replay, "--out", str(tmp_path), "--name", "replayed"]) == 0
     assert (tmp_path / "replayed" / "samples" / "mt_bench.jsonl").read_bytes() == samples[0]

@@ -26,7 +26,8 @@ def lm(tiny_model: Path) -> NativeLM:
 def test_rolling_scores_every_token_once(lm: NativeLM, monkeypatch: pytest.MonkeyPatch) -> None:
     """By definition: windows of max_seq_len new tokens, each after as many of those before it as still fit."""
     size = 16
-    monkeypatch.setattr(lm.model, "config", replace(lm.model.config, max_seq_len=size))
+    monkeypatch.setattr(lm, "config", replace(lm.config, max_seq_len=size))
+    monkeypatch.setattr(lm.model, "config", lm.config)
     texts = ["A text of more than two windows of tokens.", "", "short", "sixteen letters!"]
     found = dict(lm.loglikelihood_rolling(texts))
     assert found.keys() == {0, 1, 2, 3}

@@ -3,9 +3,6 @@
 Needs playwright, axe-playwright-python, and a chromium on the PATH or named by EVALKIT_CHROMIUM (Debian: apt-get install chromium).
 """
 
-import os
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +13,6 @@ from evalkit.report.assemble import assemble
 from evalkit.report.html import to_html
 from evalkit.report.inputs import Inputs
 from evalkit.report.ledger import read_table
-
-CHROMIUM = os.environ.get("EVALKIT_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if CHROMIUM is None:
-        pytest.skip("no chromium on the PATH, and EVALKIT_CHROMIUM is not set")
-    with playwright.sync_playwright() as p:
-        chromium = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture(scope="module")

@@ -85,7 +85,7 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(
 
 
 def test_replay_needs_no_model(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(NativeLM, "load", lambda *_: pytest.fail("loaded a model"))
+    monkeypatch.setattr(NativeLM, "open", lambda *_: pytest.fail("opened a model"))
     arguments = ["run", "--tasks", TASKS, "--data", "sample", "--limit", "5", "--out", str(tmp_path), "--name", "again"]
     assert cli.main([*arguments, "--engine", f"replay:{finished}"]) == 0
     assert samples(tmp_path / "again") == samples(finished)

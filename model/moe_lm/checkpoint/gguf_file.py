@@ -43,7 +43,7 @@ class TensorInfo:
     nbytes: int
 
 
-CHUNK = 1 << 22  # values dequantised at a time: a whole embedding would cost a fifth of the model again
+CHUNK = 1 << 16  # values dequantised at a time: they stay in the CPU's cache
 
 
 class GGUFFile:
@@ -63,6 +63,11 @@ class GGUFFile:
         end = max((t.offset + t.nbytes for t in self.tensors.values()), default=0)
         if end > len(self._map):
             raise ModelError(f"{path} is truncated: {len(self._map):,} bytes of {end:,}; download it again")
+        for kind, name in {tensor.type: name for name, tensor in self.tensors.items()}.items():
+            try:
+                dequantize(np.zeros(GGML_QUANT_SIZES[kind][1], np.uint8), kind)
+            except NotImplementedError:
+                raise ModelError(f"{path}: tensor {name} has type {kind.name}, which the gguf library can't dequantise") from None
 
     def shape(self, name: str) -> tuple[int, ...]:
         return self.tensors[name].shape
@@ -71,21 +76,19 @@ class GGUFFile:
         """The tensor in float32, dequantised by the `gguf` library, some of its first dimension at a time (a multiple of `multiple`)."""
         info = self.tensors[name]
         length = info.shape[0] if info.shape else 1
-        size = max(multiple, CHUNK * length // max(1, int(np.prod(info.shape))) // multiple * multiple)
+        size = max(multiple, CHUNK // int(np.prod(info.shape[1:])) // multiple * multiple)
         raw = np.frombuffer(self._map, dtype=np.uint8, count=info.nbytes, offset=info.offset).reshape(length, -1)
         for begin in range(0, length, size):
             part = raw[begin : begin + size]
-            yield self._dequantised(name, part, (len(part), *info.shape[1:]), info.type)
+            yield _dequantised(part, (len(part), *info.shape[1:]), info.type)
 
-    def _dequantised(self, name: str, raw: np.ndarray, shape: tuple[int, ...], kind: GGMLQuantizationType) -> np.ndarray:
-        if kind == GGMLQuantizationType.F32:
-            return raw.view(np.float32).reshape(shape)
-        if kind == GGMLQuantizationType.F16:
-            return raw.view(np.float16).reshape(shape).astype(np.float32)
-        try:
-            return dequantize(raw.reshape(*shape[:-1], -1), kind)
-        except NotImplementedError:
-            raise ModelError(f"{self.path}: tensor {name} has type {kind.name}, which the gguf library can't dequantise") from None
+
+def _dequantised(raw: np.ndarray, shape: tuple[int, ...], kind: GGMLQuantizationType) -> np.ndarray:
+    if kind == GGMLQuantizationType.F32:
+        return raw.view(np.float32).reshape(shape)
+    # the library takes 16 rows at a time, which are few values to call it for; a chunk that is larger than asked for is left to it
+    rows = shape[:-1] if np.prod(shape) > CHUNK else (1,)
+    return dequantize(raw.reshape(*rows, -1), kind).reshape(shape)
 
 
 class _Header:
@@ -118,6 +121,18 @@ class _Header:
         self.at += size
         return self.data[self.at - size : self.at].decode("utf-8")
 
+    def _strings(self, size: int) -> list[str]:
+        """As `_string` so many times, for the hundreds of thousands of a vocabulary."""
+        data, at, read_size, found = self.data, self.at, struct.Struct("<Q").unpack_from, []
+        for _ in range(size):
+            begin = at + 8
+            at = begin + read_size(data, at)[0]
+            found.append(data[begin:at].decode("utf-8"))
+        if at > len(data):
+            raise ValueError("a string runs past its end")
+        self.at = at
+        return found
+
     def _shape(self) -> tuple[int, ...]:
         return tuple(self._scalar("Q") for _ in range(self._scalar("I")))[::-1]
 
@@ -129,7 +144,9 @@ class _Header:
         kind, size = GGUFValueType(self._scalar("I")), self._scalar("Q")
         if size > len(self.data):
             raise ValueError(f"an array of {size} entries")
-        if kind in (GGUFValueType.STRING, GGUFValueType.ARRAY):
+        if kind == GGUFValueType.STRING:
+            return self._strings(size)
+        if kind == GGUFValueType.ARRAY:
             return [self._value(kind) for _ in range(size)]
         layout = f"<{size}{_SCALARS[kind]}"
         values = list(struct.unpack_from(layout, self.data, self.at))

@@ -1,8 +1,11 @@
-"""A checkpoint on disk -> a Decoder in memory, one parameter at a time; every fault is named before any run starts."""
+"""A checkpoint on disk -> what it is (configuration, tokenizer, sha256), and when it is needed -> a Decoder in memory.
+
+What can be checked without reading the weights is checked when the checkpoint is opened; parameters are read one at a time.
+"""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,28 +23,75 @@ from moe_lm.errors import ModelError
 from moe_lm.model import Decoder
 from moe_lm.tokenizer import Tokenizer
 
+SERIAL = (1 << 15) - 1  # numbers that torch adds up or copies without waking other threads, which on a busy machine take long to wake
 Progress = Callable[[int, int], None]  # (parameters read, parameters in all)
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A model ready to run, and the sha256 over the bytes it came from (weights, configuration, tokenizer)."""
+    """All of a checkpoint but the values of its weights, and the sha256 over its bytes (weights, configuration, tokenizer).
+
+    `read` gives the model, in a precision and on a device. It raises ModelError for NaN or infinite values, and where the
+    files are no longer those of the sha256.
+    """
+
+    config: ModelConfig
+    tokenizer: Tokenizer
+    sha256: str
+    read: Callable[[torch.dtype, str, Progress | None], Decoder]
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model ready to run."""
 
     model: Decoder
     tokenizer: Tokenizer
     sha256: str
 
 
-def load(path: Path, dtype: torch.dtype = torch.float32, device: str = "cpu", progress: Progress | None = None) -> Checkpoint:
-    """Read a .gguf file or a folder with config.json, *.safetensors and tokenizer.json.
+def load(path: Path, dtype: torch.dtype = torch.float32, device: str = "cpu", progress: Progress | None = None) -> Loaded:
+    """`open_checkpoint`, and its weights read at once. Raises what both raise."""
+    checkpoint = open_checkpoint(path)
+    return Loaded(checkpoint.read(dtype, device, progress), checkpoint.tokenizer, checkpoint.sha256)
 
-    Raises ModelError, in one line, for a missing, truncated or unsupported file and a missing, surplus, misshapen or NaN tensor.
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """A .gguf file, or a folder with config.json, *.safetensors and tokenizer.json: hashed and checked, no weight read.
+
+    Raises ModelError, in one line, for a missing, truncated or unsupported file and a missing, surplus or misshapen tensor.
     """
+    parse: Callable[[Path], tuple[Tokenizer, _Weights]]
     if path.is_dir():
-        return _load_folder(path, dtype, device, progress)
-    if path.suffix == ".gguf":
-        return _load_gguf(path, dtype, device, progress)
-    raise ModelError(f"{path} is neither a .gguf file nor a folder with config.json and *.safetensors")
+        settings = [path / name for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")]
+        files, parse = [*(p for p in settings if p.exists()), *sorted(path.glob("*.safetensors"))], _parse_folder
+    elif path.suffix == ".gguf":
+        files, parse = [path], _parse_gguf
+    else:
+        raise ModelError(f"{path} is neither a .gguf file nor a folder with config.json and *.safetensors")
+    stamps = _stamps(files)
+    tokenizer, weights = parse(path)
+    weights.check()
+
+    def read(dtype: torch.dtype, device: str, progress: Progress | None) -> Decoder:
+        def check_unchanged() -> None:
+            if _stamps(files) != stamps:
+                raise ModelError(f"{path} changed after it was opened; run the same command again")
+
+        check_unchanged()
+        model = weights.read(dtype, device, progress)
+        check_unchanged()
+        return model
+
+    return Checkpoint(weights.config, tokenizer, sha256_of(files), read)
+
+
+def _stamps(files: Sequence[Path]) -> list[tuple[int, int, int]]:
+    """What can't stay the same where a file is replaced or written to (mtime could be set back)."""
+    try:
+        return [(stat.st_ino, stat.st_size, stat.st_ctime_ns) for stat in (file.stat() for file in files)]
+    except OSError as error:
+        raise ModelError(f"cannot read {error.filename}: {error.strerror}") from None
 
 
 def sha256_of(files: Iterable[Path]) -> str:
@@ -54,7 +104,7 @@ def sha256_of(files: Iterable[Path]) -> str:
     return digest.hexdigest()
 
 
-def _load_gguf(path: Path, dtype: torch.dtype, device: str, progress: Progress | None) -> Checkpoint:
+def _parse_gguf(path: Path) -> tuple[Tokenizer, "_Weights"]:
     file = GGUFFile(path)
     config = from_hf(hf_config(file.metadata, tied="output.weight" not in file.tensors))
 
@@ -65,18 +115,17 @@ def _load_gguf(path: Path, dtype: torch.dtype, device: str, progress: Progress |
                 array = _undo_rope_permutation(array, config.head_dim)
             if config.norm_offset and name.endswith("norm.weight"):
                 array = array - np.float32(config.norm_offset)  # llama.cpp has it added
-            yield torch.from_numpy(array if array.flags.writeable else array.copy())
+            yield from torch.from_numpy(array if array.flags.writeable else array.copy()).split(max(1, SERIAL // max(1, array[0].size)))
 
-    merged = not any(name.endswith("ffn_gate.0.weight") for name in file.tensors)
-    source = _Source(path, set(file.tensors) - {"rope_freqs.weight"}, file.shape, chunks)
-    model = _assemble(config, partial(gguf_pieces, config=config, merged=merged), source, dtype, device, progress)
     try:
         tokenizer = Tokenizer.from_gguf(file.metadata)
     except ModelError:
         raise
     except Exception as error:  # a missing list, merges of unknown tokens: the tokenizers library raises bare Exception
         raise ModelError(f"{path}: its tokenizer is not readable ({error!r})") from None
-    return Checkpoint(model, tokenizer, sha256_of([path]))
+    merged = not any(name.endswith("ffn_gate.0.weight") for name in file.tensors)
+    pieces = partial(gguf_pieces, config=config, merged=merged)
+    return tokenizer, _Weights(path, config, pieces, set(file.tensors) - {"rope_freqs.weight"}, file.shape, chunks)
 
 
 def _undo_rope_permutation(array: np.ndarray, head_dim: int) -> np.ndarray:
@@ -84,85 +133,83 @@ def _undo_rope_permutation(array: np.ndarray, head_dim: int) -> np.ndarray:
     return np.ascontiguousarray(array.reshape(-1, head_dim // 2, 2, columns).swapaxes(1, 2)).reshape(rows, columns)
 
 
-def _load_folder(folder: Path, dtype: torch.dtype, device: str, progress: Progress | None) -> Checkpoint:
+def _parse_folder(folder: Path) -> tuple[Tokenizer, "_Weights"]:
     config = from_hf(read_json(folder / "config.json"))
     shards = sorted(folder.glob("*.safetensors"))
     if not shards:
         raise ModelError(f"{folder} holds no *.safetensors file (pickled checkpoints are never loaded)")
     where: dict[str, Any] = {}
-    with ExitStack() as stack:
-        for shard in shards:
-            try:
-                file = stack.enter_context(safe_open(shard, "pt"))
-                where |= dict.fromkeys(file.keys(), file)
-            except (SafetensorError, OSError) as error:
-                raise ModelError(f"{shard} is not a readable safetensors file ({error}); download it again") from None
-        tied_copy = {"lm_head.weight"} if config.tie_word_embeddings else set()
-        source = _Source(
-            folder,
-            set(where) - tied_copy,
-            lambda name: tuple(where[name].get_slice(name).get_shape()),
-            lambda name: iter([where[name].get_tensor(name)]),  # mapped, not read: no chunks needed
-        )
-        model = _assemble(config, partial(hf_pieces, config=config), source, dtype, device, progress)
-    tokenizer = Tokenizer.from_folder(folder)
-    settings = [folder / name for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")]
-    return Checkpoint(model, tokenizer, sha256_of([*(p for p in settings if p.exists()), *shards]))
+    for shard in shards:
+        try:
+            file = safe_open(shard, "pt")
+            where |= dict.fromkeys(file.keys(), file)
+        except (SafetensorError, OSError) as error:
+            raise ModelError(f"{shard} is not a readable safetensors file ({error}); download it again") from None
+    return Tokenizer.from_folder(folder), _Weights(
+        folder,
+        config,
+        partial(hf_pieces, config=config),
+        set(where) - ({"lm_head.weight"} if config.tie_word_embeddings else set()),  # a tied head may be stored too
+        lambda name: tuple(where[name].get_slice(name).get_shape()),
+        lambda name: iter([where[name].get_tensor(name)]),  # mapped, not read: no chunks needed
+    )
 
 
 @dataclass(frozen=True, slots=True)
-class _Source:
-    """The tensors of a checkpoint: their names, shapes, and values in pieces along the first dimension."""
+class _Weights:
+    """The tensors of a checkpoint (names, shapes, and values in chunks along the first dimension) and where they go in a decoder."""
 
     path: Path
+    config: ModelConfig
+    pieces_of: Callable[[str], Pieces]
     names: set[str]
     shape: Callable[[str], tuple[int, ...]]
     chunks: Callable[[str], Iterator[Tensor]]
 
+    def check(self) -> None:
+        """Raises ModelError for a missing, surplus or misshapen tensor."""
+        parameters = dict(Decoder(self.config).named_parameters())  # memory that nobody touches is not taken
+        needed = {piece for name in parameters for rows in self.pieces_of(name) for piece in rows}
+        for problem, names in (("lacks", needed - self.names), ("has an unexpected", self.names - needed)):
+            if names:
+                more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+                raise ModelError(f"{self.path} {problem} tensor {min(names)}{more}; is it a complete {self.config.family} checkpoint?")
+        for name, parameter in parameters.items():
+            for part, piece in self._parts(name, parameter.data):
+                if part.shape != self.shape(piece):
+                    raise ModelError(f"{self.path}: tensor {piece} has shape {self.shape(piece)}, its config says {tuple(part.shape)}")
 
-def _assemble(
-    config: ModelConfig,
-    pieces_of: Callable[[str], Pieces],
-    source: _Source,
-    dtype: torch.dtype,
-    device: str,
-    progress: Progress | None,
-) -> Decoder:
-    model = Decoder(config)
-    plan = {name: pieces_of(name) for name, _ in model.named_parameters()}
-    needed = {piece for pieces in plan.values() for rows in pieces for piece in rows}
-    for problem, names in (("lacks", needed - source.names), ("has an unexpected", source.names - needed)):
-        if names:
-            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            raise ModelError(f"{source.path} {problem} tensor {min(names)}{more}; is it a complete {config.family} checkpoint?")
-    done, total = 0, sum(p.numel() for p in model.parameters())
-    for name, pieces in plan.items():
-        value = torch.empty(model.get_parameter(name).shape, dtype=dtype, device=device)
-        targets = value.unbind() if len(pieces) > 1 else (value,)
-        for target, rows in zip(targets, pieces, strict=True):
-            for piece, part in zip(rows, target.chunk(len(rows), dim=-2 if len(rows) > 1 else 0), strict=True):
-                _fill(part, piece, source)
-        owner, _, leaf = name.rpartition(".")
-        setattr(model.get_submodule(owner), leaf, nn.Parameter(value, requires_grad=False))
-        done += value.numel()
-        if progress:
-            progress(done, total)
-    if config.tie_word_embeddings:
-        model.lm_head.weight = model.embed.weight
-    return model.eval()
+    def read(self, dtype: torch.dtype, device: str, progress: Progress | None) -> Decoder:
+        """Raises ModelError for NaN and infinite values."""
+        model = Decoder(self.config)
+        parameters = [(name, p.shape) for name, p in model.named_parameters()]
+        done, total = 0, sum(shape.numel() for _, shape in parameters)
+        for name, shape in parameters:
+            value = torch.empty(shape, dtype=dtype, device=device)
+            for part, piece in self._parts(name, value):
+                self._fill(part, piece)
+            owner, _, leaf = name.rpartition(".")
+            setattr(model.get_submodule(owner), leaf, nn.Parameter(value, requires_grad=False))
+            done += value.numel()
+            if progress:
+                progress(done, total)
+        if self.config.tie_word_embeddings:
+            model.lm_head.weight = model.embed.weight
+        return model.eval()
 
+    def _parts(self, name: str, value: Tensor) -> Iterator[tuple[Tensor, str]]:
+        """The parts of a parameter's memory, and the tensor that belongs in each."""
+        pieces = self.pieces_of(name)
+        for target, rows in zip(value.unbind() if len(pieces) > 1 else (value,), pieces, strict=True):
+            for part, piece in zip(target.chunk(len(rows), dim=-2 if len(rows) > 1 else 0), rows, strict=True):
+                # a single expert; and GGUF drops dimensions of size one
+                yield part.squeeze(0) if part.ndim > len(self.shape(piece)) and part.shape[0] == 1 else part, piece
 
-def _fill(part: Tensor, name: str, source: _Source) -> None:
-    """Copy one checkpoint tensor into (a part of) a parameter."""
-    shape = source.shape(name)
-    if part.ndim > len(shape) and part.shape[0] == 1:
-        part = part.squeeze(0)  # a single expert; and GGUF drops dimensions of size one
-    if part.shape != shape:
-        raise ModelError(f"{source.path}: tensor {name} has shape {shape}, its config says {tuple(part.shape)}")
-    begin = 0
-    for chunk in source.chunks(name):
-        # the sum first: NaN and infinity show in it, and it costs a tenth
-        if not torch.isfinite(chunk.sum(dtype=torch.float32)) and not torch.isfinite(chunk).all():
-            raise ModelError(f"{source.path}: tensor {name} holds NaN or infinite values; the checkpoint is damaged")
-        part[begin : begin + len(chunk)] = chunk
-        begin += len(chunk)
+    def _fill(self, part: Tensor, name: str) -> None:
+        begin = 0
+        for chunk in self.chunks(name):
+            # the sum first: NaN and infinity show in it, and it costs a tenth
+            if not math.isfinite(chunk.sum(dtype=torch.float32)) and not torch.isfinite(chunk).all():
+                raise ModelError(f"{self.path}: tensor {name} holds NaN or infinite values; the checkpoint is damaged")
+            part[begin : begin + len(chunk)] = chunk
+            begin += len(chunk)

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from moe_lm import experts
+
 
 def moe_layer(
     x_TD: Tensor,
@@ -19,12 +21,7 @@ def moe_layer(
     shared_gate_T: Tensor | None = None,
 ) -> Tensor:
     """The weighted sum of each token's experts, and the shared expert (gate_SD, up_SD, down_DS) behind the sigmoid of its gate. [T, D]"""
-    out_TD = torch.zeros_like(x_TD)
-    for expert in range(len(gate_up_EGD)):
-        tokens, choices = torch.where(topk_ids_TK == expert)
-        gate_FD, up_FD = gate_up_EGD[expert].chunk(2)
-        y = ffn(x_TD[tokens], gate_FD, up_FD, down_EDF[expert])
-        out_TD.index_add_(0, tokens, y * topk_weights_TK[tokens, choices, None].to(y.dtype))
+    out_TD = experts.reference(x_TD, topk_weights_TK, topk_ids_TK, gate_up_EGD, down_EDF)
     if shared is not None:
         shared_TD = ffn(x_TD, *shared)
         out_TD += shared_TD if shared_gate_T is None else torch.sigmoid(shared_gate_T)[:, None] * shared_TD

@@ -32,6 +32,20 @@ def test_run_all_prints_a_table_and_a_json_line_for_each():
 
 
 @pytest.mark.slow
+def test_the_cpu_layer_prints_a_table_and_a_json_line_for_each_dtype():
+    command = [sys.executable, str(BENCH / "experts_cpu.py"), "--tiny", "--threads", "1"]
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr[-3000:]
+    results = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert [r["dtype"] for r in results] == ["float32", "bfloat16"]
+    for result in results:
+        assert [row["T"] for row in result["rows"]] == [1, 20]
+        for row in result["rows"]:
+            assert min(row["cpu_us"], row["grouped_mm_us"], row["floor_bytes_us"]) > 0
+            assert row["error"] <= 1.5 * row["error_grouped_mm"]  # tiny: few numbers, of which either may have the luckier
+
+
+@pytest.mark.slow
 def test_without_a_gpu_they_say_so():
     import torch
 
