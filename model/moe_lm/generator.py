@@ -32,9 +32,9 @@ class GenerateRequest:
     max_new_tokens: int = 256
     temperature: float = 0.0
     seed: int = 0
-    priority: int = 0  # higher ones start first
     ignore_eos: bool = False  # go on to max_new_tokens, whatever the model says: for measuring speed
     on_text: Callable[[str], bool] | None = None
+    priority: int = 0  # higher ones start first
 
 
 @dataclass(frozen=True, slots=True)
