@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from evalkit.lm.native import free_memory
+
 
 @dataclass(frozen=True, slots=True)
 class Shape:
@@ -116,27 +118,3 @@ def _best(work: Callable[[], object], device: str, repeats: int = 7) -> float:
         if repeat:
             best = min(best, time.perf_counter() - start)
     return best
-
-
-def free_memory(device: str) -> int:
-    """Bytes that a model may take: of the GPU, or of the machine and of the container that this process runs in."""
-    if device == "cuda":
-        import torch
-
-        return int(torch.cuda.mem_get_info()[0])
-    from pathlib import Path
-
-    found = []
-    try:
-        meminfo = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
-        found.append(int(meminfo["MemAvailable"].split()[0]) * 1024)
-        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-        if limit != "max":
-            found.append(int(limit) - int(Path("/sys/fs/cgroup/memory.current").read_text()))
-    except (OSError, KeyError, ValueError):  # not Linux, or another cgroup version
-        pass
-    if not found:
-        import os
-
-        found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    return max(0, min(found))

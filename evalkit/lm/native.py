@@ -60,6 +60,13 @@ def count_parameters(model: str | Path) -> dict[str, int]:
         return asdict(count(known.in_folder(model) if isinstance(model, Path) else known.config(model)))
 
 
+def free_memory(device: str) -> int:
+    """Bytes that a model may take: of the GPU, or of the machine and of the container that this process runs in."""
+    from moe_lm import memory
+
+    return memory.free_memory(device)
+
+
 def random_configuration(spec: str) -> ModelConfig:
     """What "random:CONFIG" names: a known configuration, by name or hub id, a config.json or a folder with one. Raises EvalkitError."""
     from moe_lm import known

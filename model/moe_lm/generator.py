@@ -6,17 +6,17 @@ A step is a prefill pass of at most `token_budget` tokens, long prompts in chunk
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from moe_lm.batch import forward
 from moe_lm.errors import ModelError
+from moe_lm.memory import free_memory
 from moe_lm.model import Decoder
 from moe_lm.page_attention import decode_step
-from moe_lm.pages import PAGE, PagedCache, PagePool, common, page_bytes
-from moe_lm.prefix_tree import MIN_SHARED
+from moe_lm.pages import PAGE, PagedCache, PagePool, page_bytes
+from moe_lm.prefix_tree import MIN_SHARED, num_shared
 from moe_lm.usage import Usage
 
 
@@ -74,7 +74,7 @@ class Generator:
         """
         self.model, self.decode, self.stop_ids = model, decode, stop_ids
         self.max_running, self.token_budget, self.keep_prefixes = max_running, token_budget, keep_prefixes
-        self.cache_bytes = free_bytes(model.embed.weight.device) // 2 if cache_bytes is None else cache_bytes
+        self.cache_bytes = free_memory(str(model.embed.weight.device)) // 2 if cache_bytes is None else cache_bytes
         self.pool = PagePool(model, max(1, self.cache_bytes // page_bytes(model)))
         self.usage = Usage()
 
@@ -86,7 +86,7 @@ class Generator:
         for request in requests:
             self._check(request)
         # the more urgent first; among equals, those that share a prefix stand together
-        waiting = deque(sorted(range(len(requests)), key=lambda i: (-requests[i].priority, requests[i].prompt)))
+        waiting = deque(sorted(range(len(requests)), key=lambda i: (-requests[i].priority, tuple(requests[i].prompt))))
         prefilling: list[_Sequence] = []
         running: list[_Sequence] = []
         try:
@@ -131,13 +131,13 @@ class Generator:
         admitted: list[_Sequence] = []
         while waiting and len(admitted) < room:
             request = requests[waiting[0]]
-            if self.keep_prefixes:
-                known = self.pool.known(request.prompt)
-                under_way = (common(s.request.prompt, request.prompt[:-1]) for s in (*prefilling, *admitted))
-                if any(shared >= known + MIN_SHARED for shared in under_way):
-                    break
-            # the last new token is never run
-            cache = self.pool.admit(request.prompt, len(request.prompt) + request.max_new_tokens - 1, self.keep_prefixes)
+            # the last token is left out: every sequence has something left to run
+            prefix = request.prompt[:-1] if self.keep_prefixes else ()
+            known = self.pool.find(prefix)
+            if any(num_shared(s.request.prompt, prefix) >= known.length + MIN_SHARED for s in (*prefilling, *admitted)):
+                break
+            # nor is the last new token ever run
+            cache = self.pool.admit(known, len(request.prompt) + request.max_new_tokens - 1)
             if cache is None:
                 break
             self.usage.requested += len(request.prompt)
@@ -203,12 +203,3 @@ def _choose(logits_V: Tensor, temperature: float, rng: torch.Generator) -> int:
     # on the CPU and from a generator of its own: a sampled answer depends neither on its neighbours nor on the device's stream
     probs_V = torch.softmax(logits_V.cpu().double() / temperature, dim=-1)
     return int(torch.multinomial(probs_V, 1, generator=rng))
-
-
-def free_bytes(device: torch.device) -> int:
-    """Memory that nobody uses, as the device or the kernel says."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    if (meminfo := Path("/proc/meminfo")).exists():
-        return next(int(line.split()[1]) for line in meminfo.read_text().splitlines() if line.startswith("MemAvailable:")) * 1024
-    return 8 << 30  # what nobody says

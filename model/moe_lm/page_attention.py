@@ -56,7 +56,6 @@ class PageAttention:
         self.lengths = [cache.length + 1 for cache in caches]
         self.new_pages_N = torch.tensor([cache.pages[cache.length // PAGE] for cache in caches], device=device)
         self.new_rows_N = torch.tensor([cache.length % PAGE for cache in caches], device=device)
-        self.first = [max(0, length - window) // PAGE if window else 0 for length in self.lengths]
         self.most = max(-(-length // PAGE) for length in self.lengths)
         if device.type == "cuda":
             self.table_NM = torch.tensor([(c.pages + [0] * self.most)[: self.most] for c in caches], dtype=torch.int32, device=device)
@@ -64,7 +63,8 @@ class PageAttention:
             return
         users: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
         for i, cache in enumerate(caches):
-            for at in range(self.first[i], -(-self.lengths[i] // PAGE)):
+            first = max(0, self.lengths[i] - window) // PAGE if window else 0
+            for at in range(first, -(-self.lengths[i] // PAGE)):
                 users[cache.pages[at], at].append(i)
         self._own([(page, at, who[0]) for (page, at), who in users.items() if len(who) == 1])
         shared: defaultdict[tuple[int, ...], list[tuple[int, int]]] = defaultdict(list)

@@ -14,6 +14,7 @@ import heapq
 from array import array
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from hashlib import sha256
 
 import torch
@@ -21,9 +22,20 @@ from torch import Tensor
 
 from moe_lm.batch import whole_blocks
 from moe_lm.model import Decoder
+from moe_lm.prefix_tree import num_shared
 
 PAGE = 128
 START = b""  # the key of what comes before the first page
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Whole pages that a prompt shares, the key of what comes before each and after all, a page to copy from, how many tokens they hold."""
+
+    keys: list[bytes]
+    pages: list[int]
+    partial: int | None
+    length: int
 
 
 class PagePool:
@@ -53,47 +65,40 @@ class PagePool:
         """Pages that no running sequence has or was promised."""
         return len(self._free) + len(self._idle) - self._promised
 
-    def admit(self, prompt: Sequence[int], capacity: int, share: bool = True) -> "PagedCache | None":
-        """A cache for `capacity` tokens; None where there is no room. It holds what is known of the prompt, its last token aside."""
-        cache = PagedCache(self)
-        shared, partial, length = self._find(prompt[:-1] if share else (), cache.keys)
-        needed = -(-capacity // PAGE) - len(shared)
-        room = self.available - sum(page in self._idle for page in shared)
-        if needed > room:
-            return None
-        if partial in self._idle and needed == room:
-            partial = None  # its own room is needed
-        for page in shared:
-            self._idle.pop(page, None)
-            self._users[page] += 1
-        cache.pages, cache.promised, cache.length = shared, needed, len(shared) * PAGE
-        self._promised += needed
-        if partial is not None:
-            idle = partial in self._idle
-            self._idle.pop(partial, None)  # not to be taken for its own copy
-            cache.grow(length)
-            self._copy(partial, cache.pages[-1], length % PAGE)
-            if idle:
-                self._idle[partial] = None
-            cache.length = length
-        return cache
-
-    def known(self, prompt: Sequence[int]) -> int:
-        """How many of the prompt's tokens, its last one aside, lie on pages already."""
-        return self._find(prompt[:-1], [START])[2]
-
-    def _find(self, tokens: Sequence[int], keys: list[bytes]) -> tuple[list[int], int | None, int]:
-        """Whole shared pages, a page to copy from, and how many tokens they hold; `keys` gets the keys of the shared pages."""
-        pages: list[int] = []
+    def find(self, tokens: Sequence[int]) -> Known:
+        """What lies on pages already of a prompt's first tokens."""
+        keys, pages = [START], list[int]()
         while True:
             at = len(pages) * PAGE
             wanted = tuple(tokens[at : at + PAGE])
-            found = [(common(wanted, self._content[page][1]), -page) for page in self._followers.get(keys[-1], ())]
+            found = [(num_shared(wanted, self._content[page][1]), -page) for page in self._followers.get(keys[-1], ())]
             length, page = max(found, default=(0, 0))
             if length < PAGE:
-                return pages, -page if length else None, at + length
+                return Known(keys, pages, -page if length else None, at + length)
             pages.append(-page)
             keys.append(_key(keys[-1], wanted))
+
+    def admit(self, known: Known, capacity: int) -> "PagedCache | None":
+        """A cache for `capacity` tokens that begins with what was just found; None where there is no room."""
+        needed = -(-capacity // PAGE) - len(known.pages)
+        room = self.available - sum(page in self._idle for page in known.pages)
+        if needed > room:
+            return None
+        for page in known.pages:
+            self._idle.pop(page, None)
+            self._users[page] += 1
+        cache = PagedCache(self, known, needed)
+        self._promised += needed
+        # an idle page to copy from is given up where its own room is needed
+        if known.partial is not None and not (known.partial in self._idle and needed == room):
+            idle = known.partial in self._idle
+            self._idle.pop(known.partial, None)  # not to be taken for its own copy
+            cache.grow(known.length)
+            self._copy(known.partial, cache.pages[-1], known.length % PAGE)
+            if idle:
+                self._idle[known.partial] = None
+            cache.length = known.length
+        return cache
 
     def remember(self, page: int, before: bytes, tokens: tuple[int, ...]) -> None:
         """These tokens, the first ones of the page, were computed by a prefill."""
@@ -141,12 +146,11 @@ class PagePool:
 class PagedCache:
     """One sequence's keys and values in the pool. To be closed when the sequence ends."""
 
-    def __init__(self, pool: PagePool):
-        self.pool = pool
-        self.pages: list[int] = []
-        self.promised = 0  # pages that it may still take
-        self.length = 0
-        self.keys = [START]  # of what comes before each page known so far
+    def __init__(self, pool: PagePool, known: Known, promised: int):
+        self.pool, self.pages = pool, known.pages
+        self.promised = promised  # pages that it may still take
+        self.length = len(known.pages) * PAGE
+        self.keys = known.keys  # of what comes before each page known so far
 
     def grow(self, length: int) -> None:
         """Take pages up to so many tokens."""
@@ -186,11 +190,6 @@ class PagedCache:
     def close(self) -> None:
         self.pool.give_back(self.pages, self.promised)
         self.pages, self.promised = [], 0
-
-
-def common(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many tokens both begin with."""
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 def _key(before: bytes, tokens: Sequence[int]) -> bytes:

@@ -59,5 +59,9 @@ def _split(sequences: Sequence[tuple[int, ...]], members: list[int], start: int,
 def _shared(rests: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
     """The longest run that all begin with."""
     first, last = min(rests), max(rests)  # what the first and the last in lexical order share, all share
-    length = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
-    return first[:length]
+    return first[: num_shared(first, last)]
+
+
+def num_shared(a: Sequence[int], b: Sequence[int]) -> int:
+    """How many tokens both begin with."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny_models import tiny_config, tiny_decoder, tokens
+from tiny_models import admit, tiny_config, tiny_decoder, tokens
 
 from moe_lm.page_attention import COLUMNS, MAX_COLUMNS, PageAttention
 from moe_lm.pages import PAGE, PagePool
@@ -26,7 +26,7 @@ def crowd(request):
     caches = []
     for i in range(40):
         prompt = (shared if i % 5 else shared[: i * 7]) + tokens(1 + i * 5, seed=i)
-        cache = pool.admit([*prompt, 0], len(prompt) + 1)
+        cache = admit(pool, [*prompt, 0], len(prompt) + 1)
         for layer in range(len(pool.k)):
             start = cache.length
             k, v = torch.randn(2, pool.k[0].shape[1], len(prompt) - start, pool.k[0].shape[3], generator=rng)

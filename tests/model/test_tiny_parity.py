@@ -7,7 +7,7 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file
-from tiny_models import VOCAB, logits, randomise, relative_diff, run_all, tokens, word_tokenizer
+from tiny_models import VOCAB, admit, logits, randomise, relative_diff, run_all, tokens, word_tokenizer
 
 from moe_lm.batch import KVCache, Leaf, forward
 from moe_lm.checkpoint.read import load
@@ -168,7 +168,7 @@ def test_one_token_at_a_time(pair):
     theirs, ours, _ = pair
     sequence = tokens(PAGE + 12, seed=2)
     pool = PagePool(ours, 2)
-    cache = pool.admit(sequence, len(sequence))
+    cache = admit(pool, sequence, len(sequence))
     steps = [decode_step(ours, pool, [(token, cache)]) for token in sequence]
     with torch.inference_mode():
         assert relative_diff(ours.logits(torch.cat(steps)), their_logits(theirs, sequence)) <= 1e-5
@@ -178,7 +178,7 @@ def test_decoding_several_after_prefixes_of_unequal_lengths(pair):
     theirs, ours, _ = pair
     sequences = [tokens(n, seed=n) for n in (2, 34, PAGE + 1, 2 * PAGE + 57)]
     pool = PagePool(ours, 9)
-    caches = [pool.admit(sequence, len(sequence)) for sequence in sequences]
+    caches = [admit(pool, sequence, len(sequence)) for sequence in sequences]
     forward(ours, [(sequence[:-1], cache) for sequence, cache in zip(sequences, caches, strict=True)], ())
     hidden = decode_step(ours, pool, [(sequence[-1], cache) for sequence, cache in zip(sequences, caches, strict=True)])
     with torch.inference_mode():

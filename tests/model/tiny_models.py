@@ -65,6 +65,11 @@ def tokens(count, seed, vocab=VOCAB):
     return torch.randint(0, vocab, (count,), generator=torch.Generator().manual_seed(seed)).tolist()
 
 
+def admit(pool, prompt, capacity):
+    """A cache in the pool that begins with what is known of the prompt, its last token aside, as the generator asks for one."""
+    return pool.admit(pool.find(prompt[:-1]), capacity)
+
+
 def word_tokenizer(size=VOCAB):
     """One id a word: "t0 t1 .."; enough for a checkpoint folder."""
     fast = tokenizers.Tokenizer(tokenizers.models.WordLevel({f"t{i}": i for i in range(size)}, unk_token="t0"))

@@ -1,0 +1,24 @@
+"""How much memory may be taken?"""
+
+import os
+from pathlib import Path
+
+import torch
+
+
+def free_memory(device: str) -> int:
+    """Bytes that nobody uses: of the GPU, or of the machine and of the container that this process runs in."""
+    if torch.device(device).type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    found = []
+    try:
+        meminfo = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+        found.append(int(meminfo["MemAvailable"].split()[0]) * 1024)
+        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+        if limit != "max":
+            found.append(int(limit) - int(Path("/sys/fs/cgroup/memory.current").read_text()))
+    except (OSError, KeyError, ValueError):  # not Linux, or another cgroup version
+        pass
+    if not found:
+        found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    return max(0, min(found))
