@@ -48,17 +48,8 @@ def arguments() -> argparse.Namespace:
 
 def peer(shape: Shape, dtype: torch.dtype) -> Qwen2MoeSparseMoeBlock:
     """transformers' layer with random weights of a usual size."""
-    config = transformers.Qwen2MoeConfig(
-        hidden_size=shape.D,
-        moe_intermediate_size=shape.F,
-        shared_expert_intermediate_size=shape.S,
-        num_experts=shape.E,
-        num_experts_per_tok=shape.K,
-        norm_topk_prob=False,
-    )
-    config._experts_implementation = "grouped_mm"
     with torch.device("meta"):
-        block = Qwen2MoeSparseMoeBlock(config).to(dtype)
+        block = Qwen2MoeSparseMoeBlock(measure.peer_config(shape)).to(dtype)
     block = block.to_empty(device="cpu").eval().requires_grad_(False)
     for weight in block.parameters():
         weight.normal_(std=weight.shape[-1] ** -0.5)

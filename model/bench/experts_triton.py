@@ -6,7 +6,6 @@ Errors are ||out - ref|| / ||ref|| against float64, each candidate's own in the 
 import measure
 import torch
 import torch.nn.functional as F
-import transformers
 from transformers.models.qwen2_moe.modeling_qwen2_moe import Qwen2MoeSparseMoeBlock
 
 from moe_lm.experts import route
@@ -17,17 +16,7 @@ from moe_lm.kernels.tuning import tuning
 
 def peer(options) -> Qwen2MoeSparseMoeBlock:
     """transformers' layer with random weights of a usual size."""
-    shape = options.shape
-    config = transformers.Qwen2MoeConfig(
-        hidden_size=shape.D,
-        moe_intermediate_size=shape.F,
-        shared_expert_intermediate_size=shape.S,
-        num_experts=shape.E,
-        num_experts_per_tok=shape.K,
-        norm_topk_prob=False,
-    )
-    config._experts_implementation = "grouped_mm"
-    block = Qwen2MoeSparseMoeBlock(config).to(options.device, options.dtype).eval().requires_grad_(False)
+    block = Qwen2MoeSparseMoeBlock(measure.peer_config(options.shape)).to(options.device, options.dtype).eval().requires_grad_(False)
     for weight in block.parameters():
         weight.copy_(measure.random(*weight.shape, scale=weight.shape[-1] ** -0.5, options=options))
     return block

@@ -38,6 +38,22 @@ class Shape:
         return self.S // self.F
 
 
+def peer_config(shape: Shape) -> Any:
+    """transformers' configuration of such a layer, its experts as grouped_mm."""
+    from transformers import Qwen2MoeConfig
+
+    config = Qwen2MoeConfig(
+        hidden_size=shape.D,
+        moe_intermediate_size=shape.F,
+        shared_expert_intermediate_size=shape.S,
+        num_experts=shape.E,
+        num_experts_per_tok=shape.K,
+        norm_topk_prob=False,
+    )
+    config._experts_implementation = "grouped_mm"
+    return config
+
+
 def arguments(description: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--tiny", action="store_true", help="tiny shapes on a CPU, interpreted: a check of the script, not a measurement")

@@ -12,6 +12,7 @@ Floor: every page's keys and values once a step, 8 J d bytes a token and layer i
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -22,7 +23,18 @@ from moe_lm.tiles import PREFILL_ROWS, ROWS, pad_rows
 
 COLUMNS = 8  # a product's number of queries is a multiple of this
 MAX_COLUMNS = 128
+ONES = torch.ones(COLUMNS, PAGE)
 MAX_GAP = 4  # pages of others that are multiplied too rather than begin another product
+
+
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """Neighbouring pages in the pool, their places in the sequences `who`, and where a window hides some of them, their bias."""
+
+    who: list[int]
+    pages: slice
+    places: slice
+    bias_r1PN: Tensor | None  # noqa: N815
 
 
 @torch.inference_mode()
@@ -71,7 +83,16 @@ class PageAttention:
         for place, who in users.items():
             if len(who) > 1:
                 shared[tuple(who)].append(place)
-        self.shared = [(list(who), run) for who, places in shared.items() for run in _runs(places, 0)]
+        self.shared = [self._shared(list(who), run) for who, places in shared.items() for run in _runs(places, 0)]
+
+    def _shared(self, who: list[int], run: list[tuple[int, int]]) -> _Shared:
+        """Pages of several sequences: (page, its place in each of them)."""
+        page, at = run[0]
+        pages, places = slice(page, page + len(run)), slice(at, at + len(run))
+        if not self.window:
+            return _Shared(who, pages, places, None)
+        bias_rNP = self._bias(torch.arange(places.start, places.stop)[:, None], torch.tensor([self.lengths[i] for i in who]))
+        return _Shared(who, pages, places, bias_rNP.transpose(1, 2)[:, None])
 
     def _own(self, own: list[tuple[int, int, int]]) -> None:
         """Pages of one sequence each: (page, its place in the sequence, the sequence)."""
@@ -106,10 +127,10 @@ class PageAttention:
         parts = _Parts(self.most, N, J, H // J, d)
         if self.runs:
             self._attend_own(k_PJNd, v_PJNd, q_NJGd, parts)
-        for who, run in self.shared:
-            most = MAX_COLUMNS // (H // J)
-            for some in (who[i : i + most] for i in range(0, len(who), most)):
-                self._attend_shared(k_PJNd, v_PJNd, q_NJGd, some, run, parts)
+        most = MAX_COLUMNS // (H // J)
+        for shared in self.shared:
+            for begin in range(0, len(shared.who), most):
+                _attend_shared(k_PJNd[shared.pages], v_PJNd[shared.pages], q_NJGd, shared, slice(begin, begin + most), parts)
         return parts.sum().flatten(1, 2).to(q_NHd.dtype)
 
     def _attend_own(self, k_PJNd: Tensor, v_PJNd: Tensor, q_NJGd: Tensor, parts: "_Parts") -> None:
@@ -121,22 +142,6 @@ class PageAttention:
         rows, where = self.own_rows, (self.own_at, self.own_who)
         parts.max[where], parts.total[where] = most[rows, :, :G], total[rows, :, :G]
         parts.out[where] = out[rows, :, :, :G].transpose(2, 3)
-
-    def _attend_shared(
-        self, k_PJNd: Tensor, v_PJNd: Tensor, q_NJGd: Tensor, who: list[int], run: list[tuple[int, int]], parts: "_Parts"
-    ) -> None:
-        (page, at), n = run[0], len(run)
-        G = q_NJGd.shape[2]
-        q_JdC = _columns(q_NJGd[who].permute(1, 3, 0, 2).flatten(2))
-        bias = None
-        if self.window:
-            bias_nNP = self._bias(torch.arange(at, at + n)[:, None], torch.tensor([self.lengths[i] for i in who]))
-            bias = _columns(bias_nNP.transpose(1, 2).repeat_interleave(G, dim=-1))[:, None]
-        most, total, out = _attend([k_PJNd[page : page + n]], [v_PJNd[page : page + n]], q_JdC.expand(n, -1, -1, -1), bias)
-        split = (len(who), G)
-        for into, found in ((parts.max, most), (parts.total, total)):
-            into[at : at + n, who] = found[..., : len(who) * G].unflatten(-1, split).transpose(1, 2)
-        parts.out[at : at + n, who] = out[..., : len(who) * G].unflatten(-1, split).permute(0, 3, 1, 4, 2)
 
 
 class _Parts:
@@ -157,6 +162,18 @@ class _Parts:
         return out / total[..., None]
 
 
+def _attend_shared(k_rJPd: Tensor, v_rJPd: Tensor, q_NJGd: Tensor, shared: _Shared, some: slice, parts: _Parts) -> None:
+    """Some of those who share these pages."""
+    who, G = shared.who[some], q_NJGd.shape[2]
+    q_JdC = _columns(q_NJGd[who].permute(1, 3, 0, 2).flatten(2))
+    bias = None if shared.bias_r1PN is None else _columns(shared.bias_r1PN[..., some].repeat_interleave(G, dim=-1))
+    most, total, out = _attend([k_rJPd], [v_rJPd], q_JdC.expand(len(k_rJPd), -1, -1, -1), bias)
+    split = (len(who), G)
+    for into, found in ((parts.max, most), (parts.total, total)):
+        into[shared.places, who] = found[..., : len(who) * G].unflatten(-1, split).transpose(1, 2)
+    parts.out[shared.places, who] = out[..., : len(who) * G].unflatten(-1, split).permute(0, 3, 1, 4, 2)
+
+
 def _attend(k: list[Tensor], v: list[Tensor], q_RJdC: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     """Attention to runs of pages [r, J, P, d], R in all: the largest score and the sum [R, J, C], the weighted values [R, J, d, C]."""
     (R, J, d, C), sizes = q_RJdC.shape, [len(some) * some.shape[1] for some in k]
@@ -168,7 +185,7 @@ def _attend(k: list[Tensor], v: list[Tensor], q_RJdC: Tensor, bias: Tensor | Non
     most = scores.amax(1, keepdim=True)
     weights = scores.sub_(most).exp_()
     # a product with ones: torch's sum over keys takes another order for another number of columns
-    total = torch.bmm(torch.ones(COLUMNS, PAGE).expand(R * J, -1, -1), weights)[:, 0]
+    total = torch.bmm(ONES.expand(R * J, -1, -1), weights)[:, 0]
     values = torch.empty(R * J, d, C)
     for some, w, out in zip(v, weights.split(sizes), values.split(sizes), strict=True):
         torch.bmm(some.flatten(0, 1).float().transpose(1, 2), w, out=out)

@@ -51,7 +51,8 @@ def row_tiles(x_TD: Tensor) -> tuple[Tensor, ...]:
 def columns(weight_OD: Tensor, x_DN: Tensor, share_rows: int = 0) -> Tensor:
     """One product, a column an input: [O, D] x [D, N] -> [O, N]; N is a multiple of `ROWS`, and at most `MAX_ROWS`.
 
-    `share_rows`: cut the weights' rows into shares of about so many, and not only into one a thread.
+    `share_rows`: cut the weights' rows into shares of about so many, and not only into one a thread. In shares of at most 128 rows
+    N may be greater (`moe_lm.kernels.experts_cpu` says how great).
     """
     if x_DN.device.type != "cpu":
         return weight_OD @ x_DN

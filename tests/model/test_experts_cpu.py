@@ -18,14 +18,6 @@ def dtype(request):
     return request.param
 
 
-@pytest.fixture(params=[1, 2])
-def threads(request):
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
-
-
 @pytest.fixture
 def bfloat16_units(monkeypatch):
     """As on a processor that multiplies bfloat16: its products are then taken, if slowly, on any."""

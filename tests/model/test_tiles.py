@@ -10,14 +10,6 @@ SHAPES = [(576, 576), (192, 576), (1536, 576), (576, 1536), (896, 896), (128, 89
 SHAPES += [(2816, 2048), (2048, 1408), (60, 2048), (1, 2048), (64, 576), (576, 64), (100, 24), (7, 100), (16, 64)]
 
 
-@pytest.fixture(params=[1, 2])
-def threads(request):
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize(("outputs", "inputs"), SHAPES)
 def test_a_row_is_the_same_bits_among_any_number_of_rows(outputs, inputs, dtype, threads):
