@@ -11,7 +11,7 @@ from evalkit.errors import EvalkitError, unknown
 DEMO_MODEL = "demo"
 DEVICES = ("auto", "cpu", "cuda")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-KERNELS = ("auto", "reference", "cpu", "triton")
+KERNELS = ("auto", "reference", "torch", "cpu", "triton")
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 import argparse
 
-from evalkit.config import DEVICES, DTYPES, KERNELS
+from evalkit.cli.device import add_device
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -23,9 +23,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     bench.add_argument("--output-tokens", type=int, default=1000, metavar="N", help="(default: %(default)s)")
     bench.add_argument("--num-requests", type=int, default=1000, metavar="N", help="(default: %(default)s, hours on a CPU)")
     bench.add_argument("--seed", type=int, default=0, help="of the random prompts (default: %(default)s)")
-    bench.add_argument("--device", choices=DEVICES, default="auto")
-    bench.add_argument("--dtype", choices=DTYPES, default="auto", help="(default: float32 on cpu, bfloat16 on cuda)")
-    bench.add_argument("--kernel", choices=KERNELS, default="auto", help="for experts (default: cpu on cpu, triton on cuda)")
+    add_device(bench)
     bench.add_argument("--out", default="results/runs", help="where bench.json is kept, in a folder a model (default: %(default)s)")
     bench.add_argument("--quiet", action="store_true", help="print the result only")
     bench.set_defaults(run=_bench)

@@ -4,7 +4,8 @@ import argparse
 from dataclasses import fields
 from pathlib import Path
 
-from evalkit.config import DEMO_MODEL, DEVICES, DTYPES, KERNELS
+from evalkit.cli.device import add_device
+from evalkit.config import DEMO_MODEL, DTYPES
 from evalkit.generate import GenerateConfig
 from evalkit.lm.upcycle import RECIPES, Recipe
 
@@ -20,9 +21,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     generate.add_argument("--max-new-tokens", type=int, metavar="N", default=defaults["max_new_tokens"], help="(default: %(default)s)")
     generate.add_argument("--temperature", type=float, default=defaults["temperature"], help="0 is greedy (default: %(default)s)")
     generate.add_argument("--seed", type=int, default=defaults["seed"], help="for a sampled answer (default: %(default)s)")
-    generate.add_argument("--device", choices=DEVICES, default=defaults["device"])
-    generate.add_argument("--dtype", choices=DTYPES, default=defaults["dtype"], help="(default: float32 on cpu, bfloat16 on cuda)")
-    generate.add_argument("--kernel", choices=KERNELS, default=defaults["kernel"], help="for experts (default: cpu on cpu, triton on cuda)")
+    add_device(generate)
     generate.set_defaults(run=_generate)
 
     recipe = {f.name: f.default for f in fields(Recipe)}

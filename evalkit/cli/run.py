@@ -3,7 +3,8 @@
 import argparse
 from dataclasses import fields
 
-from evalkit.config import DEFAULTS, DEMO_MODEL, DEVICES, DTYPES, KERNELS, RunConfig, read_toml
+from evalkit.cli.device import add_device
+from evalkit.config import DEFAULTS, DEMO_MODEL, RunConfig, read_toml
 from evalkit.errors import EvalkitError
 
 
@@ -24,9 +25,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     run.add_argument("--temperature", type=float, help="for tasks that can be sampled (default: the protocol's; 0 is greedy)")
     run.add_argument("--repeats", type=int, metavar="N", help=f"answers a document, sampled (default: {DEFAULTS['repeats']})")
     run.add_argument("--allow-unsafe-code", action="store_true", default=None, help="run model-written code without a full sandbox")
-    run.add_argument("--device", choices=DEVICES, help=f"(default: {DEFAULTS['device']})")
-    run.add_argument("--dtype", choices=DTYPES, help="(default: float32 on cpu, bfloat16 on cuda)")
-    run.add_argument("--kernel", choices=KERNELS, help="for experts (default: cpu on cpu, triton on cuda)")
+    add_device(run, default=None)
     run.add_argument("--out", help=f"where runs are kept (default: {DEFAULTS['out']})")
     run.add_argument("--name", help="the run's folder (default: made of model, tasks, data and limit)")
     run.add_argument("--config", metavar="run.toml", help="the same settings from a file; the command line wins")

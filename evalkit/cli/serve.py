@@ -3,7 +3,8 @@
 import argparse
 from dataclasses import fields
 
-from evalkit.config import DEMO_MODEL, DEVICES, DTYPES, KERNELS
+from evalkit.cli.device import add_device
+from evalkit.config import DEMO_MODEL
 from evalkit.serve import ServeConfig
 
 
@@ -15,9 +16,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     serve.add_argument("--name", help="what clients call the model (default: made of its SPEC)")
     serve.add_argument("--host", default=defaults["host"], help="the address to listen on; there is no key (default: %(default)s)")
     serve.add_argument("--port", type=int, default=defaults["port"], help="0: any free one (default: %(default)s)")
-    serve.add_argument("--device", choices=DEVICES, default=defaults["device"])
-    serve.add_argument("--dtype", choices=DTYPES, default=defaults["dtype"], help="(default: float32 on cpu, bfloat16 on cuda)")
-    serve.add_argument("--kernel", choices=KERNELS, default=defaults["kernel"], help="for experts (default: cpu on cpu, triton on cuda)")
+    add_device(serve)
     serve.set_defaults(run=_serve)
 
 

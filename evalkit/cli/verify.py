@@ -2,7 +2,8 @@
 
 import argparse
 
-from evalkit.config import DEFAULTS, DEMO_MODEL, DEVICES, DTYPES, KERNELS, RunConfig
+from evalkit.cli.device import add_device
+from evalkit.config import DEFAULTS, DEMO_MODEL, RunConfig
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -19,9 +20,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     )
     verify.add_argument("--data", help="hub, sample, or a folder (default: EVALKIT_DATA, else hub; sample for the demo model)")
     verify.add_argument("--limit", type=int, metavar="N", help="at most N documents a task (all of them run seven times)")
-    verify.add_argument("--device", choices=DEVICES, default=DEFAULTS["device"])
-    verify.add_argument("--dtype", choices=DTYPES, default=DEFAULTS["dtype"], help="(default: float32 on cpu, bfloat16 on cuda)")
-    verify.add_argument("--kernel", choices=KERNELS, default=DEFAULTS["kernel"], help="for experts (default: cpu on cpu, triton on cuda)")
+    add_device(verify)
     verify.set_defaults(run=_verify)
 
 

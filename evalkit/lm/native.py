@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from moe_lm.scorer import Scorer
     from moe_lm.upcycle import Upcycle
 
-NUMERICS = 4  # raise it when moe_lm's arithmetic changes: old answers then no longer count as this model's
+NUMERICS = 5  # raise it when moe_lm's arithmetic changes: old answers then no longer count as this model's
 
 
 @contextmanager
@@ -99,7 +99,8 @@ class NativeLM(LM):
         self.config = preserved(checkpoint.config, recipe) if recipe else checkpoint.config
         place = torch.empty(0, dtype=dtype, device=device)  # a device that does not work says so here
         self.device, self.dtype = str(place.device), str(dtype).removeprefix("torch.")
-        self.kernel = choose(kernel, place.device.type) if self.config.moe else "none"  # a dense model has no experts
+        # on a GPU a dense model has nothing for the kernels to do
+        self.kernel = choose(kernel, place.device.type, dtype) if self.config.moe or place.device.type == "cpu" else "none"
         numerics = [NUMERICS, self.dtype, place.device.type, self.kernel, torch.__version__]
         # FastChat's template stands in for one that the model lacks, and is then part of who answers
         self.stand_in = None if self.tokenizer.chat_template else conversation.template_for(spec)
@@ -167,7 +168,7 @@ class NativeLM(LM):
             model = self.checkpoint.read(getattr(torch, self.dtype), self.device, on_load)
             if self.recipe:
                 model = preserve(model, self.recipe)
-            if self.config.moe:
+            if self.kernel != "none":
                 model.use(self.kernel)
             return model
 

@@ -1,92 +1,32 @@
-"""One forward pass over the new tokens of several sequences, and the caches that hold a scored prefix.
+"""One forward pass over the new tokens of several sequences.
 
 T tokens of all sequences laid end to end (no padding), H query heads, J key/value heads, d head_dim, S cached + new tokens.
 
 Attention runs sequence by sequence, so that a result can't depend on its neighbours, and in blocks of `BLOCK` queries that begin
 at multiples of `BLOCK`: however a sequence is cut into a cached prefix and new tokens, each block meets the same shapes, and so
-the same bits. A generator's sequences keep their past on pages instead (see `moe_lm.pages`) and decode by `moe_lm.page_attention`.
+the same bits. That is with torch's own products; a packed model, on `moe_lm.kernels.compiled`, needs none of it.
 """
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from moe_lm.config import ModelConfig
+from moe_lm.kernels import compiled
 from moe_lm.model import Decoder
-from moe_lm.tiles import PREFILL_ROWS, pad_rows
-
-BLOCK = 32  # queries a call of attention, and what the number of keys is rounded up to
-
-
-class Past(Protocol):
-    """What a sequence attends to besides its new tokens."""
-
-    length: int
-
-    def extend(self, layer: int, k_JTd: Tensor, v_JTd: Tensor) -> tuple[Tensor, Tensor]:
-        """Past and new keys and values of one layer, then numbers up to a whole block: [J, S rounded up, d] each."""
-
-
-class KVCache:
-    """Keys and values of one sequence, up to `capacity` tokens; forward passes append to it."""
-
-    def __init__(self, config: ModelConfig, capacity: int, dtype: torch.dtype, device: torch.device):
-        shape = (config.num_hidden_layers, config.num_key_value_heads, whole_blocks(capacity), config.head_dim)
-        # one [J, capacity, d] tensor a layer, heads first as attention reads them; zeros, as a masked NaN would be one still
-        self.k = torch.zeros(shape, dtype=dtype, device=device).unbind()
-        self.v = torch.zeros(shape, dtype=dtype, device=device).unbind()
-        self.length = 0
-
-    @classmethod
-    def like(cls, model: Decoder, capacity: int, prefix: "KVCache | None" = None) -> "KVCache":
-        """A cache for `model` of `capacity` tokens that begins with a copy of the prefix's."""
-        cache = cls(model.config, capacity, model.embed.weight.dtype, model.embed.weight.device)
-        if prefix:
-            n = cache.length = prefix.length
-            for mine, theirs in zip((*cache.k, *cache.v), (*prefix.k, *prefix.v), strict=True):
-                mine[:, :n] = theirs[:, :n]
-        return cache
-
-    def extend(self, layer: int, k_JTd: Tensor, v_JTd: Tensor) -> tuple[Tensor, Tensor]:
-        start = self.length
-        if layer == len(self.k) - 1:
-            self.length += k_JTd.shape[1]
-        return self.write(layer, start, k_JTd, v_JTd)
-
-    def write(self, layer: int, start: int, k_JTd: Tensor, v_JTd: Tensor) -> tuple[Tensor, Tensor]:
-        """Put keys and values at positions from `start` on; returns all up to their end, as `Past.extend` does."""
-        k, v, end = self.k[layer], self.v[layer], start + k_JTd.shape[1]
-        k[:, start:end], v[:, start:end] = k_JTd, v_JTd
-        return k[:, : whole_blocks(end)], v[:, : whole_blocks(end)]
-
-
-class Leaf:
-    """A sequence's end, after which nothing follows: it keeps nothing, and borrows the room behind its prefix in the prefix's cache.
-
-    That room must hold the longest leaf; leaves of one prefix use it one after the other.
-    """
-
-    def __init__(self, prefix: KVCache | None):
-        self.prefix = prefix
-        self.length = prefix.length if prefix else 0
-
-    def extend(self, layer: int, k_JTd: Tensor, v_JTd: Tensor) -> tuple[Tensor, Tensor]:
-        end = self.length + k_JTd.shape[1]
-        if self.prefix is None:
-            padding = (0, 0, 0, whole_blocks(end) - end)
-            return F.pad(k_JTd, padding), F.pad(v_JTd, padding)
-        return self.prefix.write(layer, self.length, k_JTd, v_JTd)
+from moe_lm.pages import PagedCache
+from moe_lm.tiles import BLOCK, PREFILL_ROWS, pad_rows, whole_blocks
 
 
 @torch.inference_mode()
-def forward(model: Decoder, new: Sequence[tuple[Sequence[int], Past]], wanted: Sequence[int]) -> Tensor:
+def forward(model: Decoder, new: Sequence[tuple[Sequence[int], PagedCache]], wanted: Sequence[int]) -> Tensor:
     """Run every sequence's new tokens after its past.
 
     Returns the final hidden states [P, D] of the wanted ones, counted through all the new tokens laid end to end.
     """
+    if model.packed:
+        return _forward_packed(model, new, wanted)
     device = model.embed.weight.device
     lengths = [len(tokens) for tokens, _ in new]
     starts = [past.length for _, past in new]
@@ -106,6 +46,30 @@ def forward(model: Decoder, new: Sequence[tuple[Sequence[int], Past]], wanted: S
 
     wanted_P = pad_rows(torch.tensor(wanted, dtype=torch.int64, device=device), PREFILL_ROWS)
     return model(pad_rows(tokens_T, PREFILL_ROWS), pad_rows(positions_T, PREFILL_ROWS), attend, wanted_P)[: len(wanted)]
+
+
+def _forward_packed(model: Decoder, new: Sequence[tuple[Sequence[int], PagedCache]], wanted: Sequence[int]) -> Tensor:
+    """As `forward`, on the compiled kernels: no padding, no blocks, and a decode step is a pass like any other."""
+    starts = [past.length for _, past in new]
+    ends = [start + len(tokens) for start, (tokens, _) in zip(starts, new, strict=True)]
+    for (_, past), end in zip(new, ends, strict=True):
+        past.grow(end)
+    pool, most = new[0][1].pool, max(len(past.pages) for _, past in new)
+    positions_T = torch.cat([torch.arange(start, end) for start, end in zip(starts, ends, strict=True)])
+    sequences = torch.arange(len(new), dtype=torch.int32).repeat_interleave(torch.tensor([len(tokens) for tokens, _ in new]))
+    table = torch.tensor([past.pages + [0] * (most - len(past.pages)) for _, past in new], dtype=torch.int32)
+    places = compiled.Places(positions_T.int(), sequences, table)
+
+    def attend(layer: int, q_THd: Tensor, k_TJd: Tensor, v_TJd: Tensor) -> Tensor:
+        k_pages, v_pages = pool.k[layer], pool.v[layer]
+        compiled.append(k_TJd, v_TJd, places, k_pages, v_pages)
+        return compiled.attend(q_THd, places, k_pages, v_pages, model.config.sliding_window)
+
+    tokens_T = torch.tensor([t for tokens, _ in new for t in tokens])
+    hidden_PD = model(tokens_T, positions_T, attend, torch.tensor(wanted, dtype=torch.int64))
+    for (_, past), end in zip(new, ends, strict=True):
+        past.length = end
+    return hidden_PD
 
 
 def _causal(q_HTd: Tensor, k_JSd: Tensor, v_JSd: Tensor, start: int, mask_BS: Tensor, window: int | None) -> Tensor:
@@ -148,7 +112,3 @@ def _mask(S: int, window: int | None, dtype: torch.dtype, device: torch.device) 
     if window:
         visible_BS = visible_BS.triu(S - BLOCK - window + 1)
     return torch.zeros((BLOCK, S), dtype=dtype, device=device).masked_fill_(~visible_BS, -torch.inf)
-
-
-def whole_blocks(length: int) -> int:
-    return length + -length % BLOCK

@@ -3,7 +3,8 @@
 T tokens, D hidden, F expert hidden, E experts, K experts a token.
 
 A kernel is `f(x_TD, topk_weights_TK, topk_ids_TK, gate_up_EGD, down_EDF) -> out_TD` with G = 2F (gate rows, then up rows).
-Three tenants: `reference`, here, is the definition of right, on any device; `cpu` and `triton` are in `moe_lm.kernels`.
+`reference`, here, is the definition of right, on any device. The other tenants are in `moe_lm.kernels`: `triton` for a GPU, `cpu` compiled
+for this machine's processor (it takes the dense products and attention too), and `torch` where there is no compiler.
 """
 
 import os
@@ -15,19 +16,25 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from moe_lm.errors import ModelError
+from moe_lm.kernels import compiled
 
 ExpertKernel = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
-KERNELS = ("reference", "cpu", "triton")
+KERNELS = ("reference", "torch", "cpu", "triton")
 
 
-def choose(kernel: str, device: str) -> str:
+def choose(kernel: str, device: str, dtype: torch.dtype = torch.float32) -> str:
     """The tenant for a device, "cpu" or "cuda": `kernel` itself, or the device's own for "auto". ModelError where it can't run there."""
+    fits_cpu = dtype in (torch.float32, torch.bfloat16)
     if kernel == "auto":
-        kernel = "cpu" if device == "cpu" else "triton"
+        kernel = "triton" if device != "cpu" else "cpu" if fits_cpu and compiled.available() else "torch"
     if kernel not in KERNELS:
         raise ModelError(f"unknown expert kernel {kernel!r}; there are auto, {', '.join(KERNELS)}")
     if kernel == "cpu" and device != "cpu":
         raise ModelError(f"--kernel cpu runs on a CPU, and the device is {device}; use --kernel triton or reference")
+    if kernel == "cpu" and not fits_cpu:
+        raise ModelError(f"--kernel cpu takes float32 and bfloat16, and the dtype is {dtype}; use --kernel torch")
+    if kernel == "cpu":
+        compiled.library()
     if kernel == "triton":
         if device == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
             raise ModelError("--kernel triton needs a GPU, and the device is cpu; use --kernel cpu, or set TRITON_INTERPRET=1 (slow)")

@@ -1,6 +1,7 @@
 """Greedy and sampled generation: shared prefixes computed once, finished sequences replaced by waiting ones at every step.
 
 A step is a prefill pass of at most `token_budget` tokens, long prompts in chunks, and a decode step of all that are through theirs.
+On the compiled kernels a decode step also tries guesses at the tokens to come (see `moe_lm.drafts`).
 """
 
 from collections import deque
@@ -11,13 +12,15 @@ import torch
 from torch import Tensor
 
 from moe_lm.batch import forward
+from moe_lm.drafts import Drafter
 from moe_lm.errors import ModelError
-from moe_lm.memory import free_memory
 from moe_lm.model import Decoder
 from moe_lm.page_attention import decode_step
-from moe_lm.pages import PAGE, PagedCache, PagePool, page_bytes
+from moe_lm.pages import PAGE, PagedCache, pool_for
 from moe_lm.prefix_tree import MIN_SHARED, num_shared
 from moe_lm.usage import Usage
+
+FREE_ROWS = 8  # of a decode step: so many take hardly longer than one, for it is the weights' way from memory that takes the time
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,17 @@ class _Sequence:
     request: GenerateRequest
     cache: PagedCache
     rng: torch.Generator
+    drafter: Drafter | None
     tokens: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """Logits [1 + guesses, V] after a sequence's newest token and after each of the guesses that were run with it."""
+
+    sequence: _Sequence
+    guesses: Sequence[int]
+    logits_PV: Tensor  # noqa: N815
 
 
 class Generator:
@@ -74,8 +87,7 @@ class Generator:
         """
         self.model, self.decode, self.stop_ids = model, decode, stop_ids
         self.max_running, self.token_budget, self.keep_prefixes = max_running, token_budget, keep_prefixes
-        self.cache_bytes = free_memory(str(model.embed.weight.device)) // 2 if cache_bytes is None else cache_bytes
-        self.pool = PagePool(model, max(1, self.cache_bytes // page_bytes(model)))
+        self.pool = pool_for(model, cache_bytes)
         self.usage = Usage()
 
     def generate(self, requests: Sequence[GenerateRequest]) -> Iterator[tuple[int, Generation]]:
@@ -97,14 +109,14 @@ class Generator:
                     prefilling += self._admit(requests, waiting, prefilling, room)
                 stepped = self._prefill(prefilling)
                 if running:
-                    stepped += zip(running, self._decode_step(running), strict=True)
+                    stepped += self._decode_step(running)
                 prefilling = [s for s in prefilling if s.cache.length < len(s.request.prompt)]
-                running = [sequence for sequence, _ in stepped]
-                for sequence, logits_V in stepped:
-                    if generation := self._advance(sequence, logits_V):
-                        running.remove(sequence)
-                        sequence.cache.close()
-                        yield sequence.index, generation
+                running = [step.sequence for step in stepped]
+                for step in stepped:
+                    if generation := self._take(step):
+                        running.remove(step.sequence)
+                        step.sequence.cache.close()
+                        yield step.sequence.index, generation
         finally:
             for sequence in (*prefilling, *running):
                 sequence.cache.close()
@@ -121,7 +133,7 @@ class Generator:
         if longest > self.pool.num_pages * PAGE:
             raise ModelError(
                 f"prompt of {len(request.prompt)} tokens + max_new_tokens {request.max_new_tokens} exceeds the "
-                f"{self.pool.num_pages * PAGE} tokens whose keys and values fit into {self.cache_bytes / 1e9:.2f} GB; ask for less"
+                f"{self.pool.num_pages * PAGE} tokens whose keys and values fit into {self.pool.num_bytes / 1e9:.2f} GB; ask for less"
             )
 
     def _admit(
@@ -141,11 +153,14 @@ class Generator:
             if cache is None:
                 break
             self.usage.requested += len(request.prompt)
-            admitted.append(_Sequence(waiting.popleft(), request, cache, torch.Generator().manual_seed(request.seed)))
+            # where speed is measured, on random tokens, a loop would be guessed right for ever
+            drafter = Drafter(request.prompt) if self.model.packed and not request.ignore_eos else None
+            rng = torch.Generator().manual_seed(request.seed)
+            admitted.append(_Sequence(waiting.popleft(), request, cache, rng, drafter))
         return admitted
 
-    def _prefill(self, prefilling: Sequence[_Sequence]) -> list[tuple[_Sequence, Tensor]]:
-        """Run the next tokens of these prompts; returns each that is through with the logits [V] of its first new token."""
+    def _prefill(self, prefilling: Sequence[_Sequence]) -> list[_Step]:
+        """Run the next tokens of these prompts; returns a step of each that is through."""
         budget = self.token_budget
         new, ready, wanted = [], [], []
         for sequence in prefilling:
@@ -165,13 +180,37 @@ class Generator:
         if self.keep_prefixes:
             for sequence in prefilling[: len(new)]:
                 sequence.cache.remember(sequence.request.prompt)
-        return list(zip(ready, self._logits(hidden_PD), strict=True)) if ready else []
+        logits_PV = self._logits(hidden_PD) if ready else ()
+        return [_Step(sequence, (), logits_V[None]) for sequence, logits_V in zip(ready, logits_PV, strict=True)]
 
-    def _decode_step(self, running: list[_Sequence]) -> Tensor:
-        """Logits [N, V] after each running sequence's newest token."""
+    def _decode_step(self, running: list[_Sequence]) -> list[_Step]:
+        """Run each sequence's newest token and the guesses at those after it."""
+        more = max(0, FREE_ROWS - len(running)) // len(running)
+        new, guesses = [], []
+        for sequence in running:
+            left = sequence.request.max_new_tokens - len(sequence.tokens) - 1  # the last new token is never run
+            guesses.append(sequence.drafter.guess(more)[:left] if sequence.drafter else [])
+            new.append(([sequence.tokens[-1], *guesses[-1]], sequence.cache))
+        rows = [len(tokens) for tokens, _ in new]
         self.usage.requested += len(running)
-        self.usage.computed += len(running)
-        return self._logits(decode_step(self.model, self.pool, [(s.tokens[-1], s.cache) for s in running]))
+        self.usage.computed += sum(rows)
+        if self.model.packed:
+            hidden_PD = forward(self.model, new, range(sum(rows)))
+        else:
+            hidden_PD = decode_step(self.model, self.pool, [(tokens[0], cache) for tokens, cache in new])
+        steps = zip(running, guesses, self._logits(hidden_PD).split(rows), strict=True)
+        return [_Step(sequence, guess, logits_PV) for sequence, guess, logits_PV in steps]
+
+    def _take(self, step: _Step) -> Generation | None:
+        """Choose a token after each one that was run, for as long as the next one was guessed; a Generation once the sequence has ended."""
+        sequence, first = step.sequence, step.sequence.cache.length - len(step.guesses)
+        for n, logits_V in enumerate(step.logits_PV):
+            if generation := self._advance(sequence, logits_V):
+                return generation
+            if n < len(step.guesses) and sequence.tokens[-1] != step.guesses[n]:
+                sequence.cache.length = first + n  # what was guessed wrongly is written over
+                break
+        return None
 
     @torch.inference_mode()
     def _logits(self, hidden_ND: Tensor) -> Tensor:
@@ -184,6 +223,8 @@ class Generator:
         if token in self.stop_ids and not request.ignore_eos:
             return Generation(self.decode(sequence.tokens), sequence.tokens, "eos")
         sequence.tokens.append(token)
+        if sequence.drafter:
+            sequence.drafter.add(token)
         # the whole text again: a token may end a letter that others began; not where nobody reads it
         at_end = len(sequence.tokens) == request.max_new_tokens
         text = self.decode(sequence.tokens) if at_end or request.until or request.on_text else ""

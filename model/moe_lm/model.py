@@ -9,6 +9,7 @@ The model knows nothing of batches or caches: attention over the past is the cal
 
 from collections.abc import Callable
 from functools import partial
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -16,21 +17,40 @@ from torch import Tensor, nn
 
 from moe_lm.config import ModelConfig, MoEConfig
 from moe_lm.experts import ExpertKernel, reference, route
-from moe_lm.kernels import experts_cpu
+from moe_lm.kernels import compiled, experts_torch
+from moe_lm.kernels.compiled import Packed
 from moe_lm.tiles import MAX_ROWS, columns, is_prefill, linear, pad_rows, row_tiles, sigmoid
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]  # (layer, q_THd, k_TJd, v_TJd) -> out_THd
 
 
 class Linear(nn.Linear):
+    packed: Packed | None = None
+
     def forward(self, x_TD: Tensor) -> Tensor:
-        return linear(x_TD, self.weight, self.bias)
+        return self.packed(x_TD) if self.packed else linear(x_TD, self.weight, self.bias)
+
+    def pack(self) -> None:
+        self.packed = Packed.of(self.weight[None], self.bias)
+        free(self)
 
     def reset_parameters(self) -> None:
         """Leave the memory untouched: a checkpoint fills it. (Building on torch's meta device costs 2 s of imports.)"""
 
 
+def free(module: nn.Module) -> None:
+    """Give up parameters that a kernel has packed for itself; their precision and device can still be asked for."""
+    for name, parameter in list(module.named_parameters()):
+        owner, _, own_name = name.rpartition(".")
+        setattr(module.get_submodule(owner), own_name, nn.Parameter(parameter.new_empty(0), requires_grad=False))
+
+
 class Embedding(nn.Embedding):
+    packed: Packed | None = None  # the output head's, where they are the same weights
+
+    def forward(self, ids_T: Tensor) -> Tensor:
+        return self.packed.rows(ids_T) if self.packed else super().forward(ids_T)
+
     def reset_parameters(self) -> None:
         """As for Linear."""
 
@@ -57,21 +77,34 @@ def rope(x_THd: Tensor, cos_Tr: Tensor, sin_Tr: Tensor) -> Tensor:
 
 
 class Attention(nn.Module):
+    packed: Packed | None = None
+
     def __init__(self, config: ModelConfig, layer: int):
         super().__init__()
         self.layer, self.head_dim = layer, config.head_dim
         q_size, kv_size = config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim
+        self.sizes = (q_size, kv_size, kv_size)
         self.q_proj = Linear(config.hidden_size, q_size, bias=config.qkv_bias)
         self.k_proj = Linear(config.hidden_size, kv_size, bias=config.qkv_bias)
         self.v_proj = Linear(config.hidden_size, kv_size, bias=config.qkv_bias)
         self.o_proj = Linear(q_size, config.hidden_size, bias=False)
 
     def forward(self, x_TD: Tensor, cos_Tr: Tensor, sin_Tr: Tensor, attend: Attend, wanted_P: Tensor | None) -> Tensor:
-        q_THd = rope(self.q_proj(x_TD).unflatten(-1, (-1, self.head_dim)), cos_Tr, sin_Tr)
-        k_TJd = rope(self.k_proj(x_TD).unflatten(-1, (-1, self.head_dim)), cos_Tr, sin_Tr)
-        v_TJd = self.v_proj(x_TD).unflatten(-1, (-1, self.head_dim))
-        out_THd = attend(self.layer, q_THd, k_TJd, v_TJd)
+        if self.packed:
+            q, k, v = (x.unflatten(-1, (-1, self.head_dim)) for x in self.packed(x_TD).split(self.sizes, dim=-1))
+        else:
+            q, k, v = (project(x_TD).unflatten(-1, (-1, self.head_dim)) for project in (self.q_proj, self.k_proj, self.v_proj))
+        out_THd = attend(self.layer, rope(q, cos_Tr, sin_Tr), rope(k, cos_Tr, sin_Tr), v)
         return self.o_proj((out_THd if wanted_P is None else out_THd[wanted_P]).flatten(-2))
+
+    def pack(self) -> None:
+        """Queries, keys and values become one product."""
+        three = (self.q_proj, self.k_proj, self.v_proj)
+        bias = torch.cat([one.bias for one in three]) if self.q_proj.bias is not None else None
+        self.packed = Packed.of(torch.cat([one.weight for one in three])[None], bias)
+        for one in three:
+            free(one)
+        self.o_proj.pack()
 
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -83,14 +116,24 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 class FFN(nn.Module):
     """SwiGLU or GeGLU: down(act(gate(x)) * up(x)). The dense layer, and the shared expert."""
 
+    packed: Packed | None = None  # gate and up
+
     def __init__(self, hidden_size: int, intermediate_size: int, activation: str = "silu"):
         super().__init__()
-        self.act = ACTIVATIONS[activation]
+        self.activation, self.act = activation, ACTIVATIONS[activation]
         self.gate_proj = Linear(hidden_size, intermediate_size, bias=False)
         self.up_proj = Linear(hidden_size, intermediate_size, bias=False)
         self.down_proj = Linear(intermediate_size, hidden_size, bias=False)
 
+    def pack(self) -> None:
+        self.packed = Packed.gated(self.gate_proj.weight[None], self.up_proj.weight[None], self.activation)
+        free(self.gate_proj)
+        free(self.up_proj)
+        self.down_proj.pack()
+
     def forward(self, x_TD: Tensor) -> Tensor:
+        if self.packed:
+            return self.down_proj(self.packed(x_TD))
         # tile by tile and in place: what lies between the products stays in the CPU's cache
         return torch.cat([self._tile(x) for x in row_tiles(x_TD)])
 
@@ -116,7 +159,8 @@ class MoE(nn.Module):
     def __init__(self, hidden_size: int, moe: MoEConfig):
         super().__init__()
         self.moe = moe
-        self.kernel: ExpertKernel = experts_cpu.routed_experts
+        self.kernel: ExpertKernel = experts_torch.routed_experts
+        self.packed: tuple[Packed, Packed] | None = None  # gate and up, down
         self.whole: Callable[[Tensor], Tensor] | None = None  # a tenant that takes all of the layer but the router's product
         self.router = Linear(hidden_size, moe.num_experts, bias=False)
         self.experts = Experts(hidden_size, moe)
@@ -124,19 +168,31 @@ class MoE(nn.Module):
         self.shared_expert_gate = Linear(hidden_size, 1, bias=False) if self.shared_expert and moe.shared_expert_gate else None
 
     def use(self, kernel: str) -> None:
-        """Take another tenant of `moe_lm.experts.KERNELS`, as `choose` allowed it; `triton` packs the weights as they are now."""
+        """Take another tenant of `moe_lm.experts.KERNELS` but `cpu`, as `choose` allowed it; `triton` packs the weights as they are now."""
         if kernel == "triton":
             from moe_lm.kernels.experts_triton import bind
 
             self.whole = bind(self)
         else:
-            self.kernel, self.whole = {"cpu": experts_cpu.routed_experts, "reference": reference}[kernel], None
+            self.kernel, self.whole = {"torch": experts_torch.routed_experts, "reference": reference}[kernel], None
+
+    def pack(self) -> None:
+        experts = self.experts
+        gate_EFD, up_EFD = experts.gate_up_EGD.chunk(2, dim=1)
+        self.packed = Packed.gated(gate_EFD, up_EFD, "silu"), Packed.of(experts.down_EDF)
+        free(experts)
+        for module in (self.router, self.shared_expert, self.shared_expert_gate):
+            if module is not None:
+                module.pack()
 
     def forward(self, x_TD: Tensor) -> Tensor:
         if self.whole is not None:
             return self.whole(x_TD)
         weights_TK, ids_TK = route(self.router(x_TD), self.moe.num_experts_per_tok, self.moe.norm_topk_prob)
-        routed_TD = self.kernel(x_TD, weights_TK, ids_TK, self.experts.gate_up_EGD, self.experts.down_EDF)
+        if self.packed:
+            routed_TD = compiled.routed_experts(x_TD, weights_TK, ids_TK, *self.packed)
+        else:
+            routed_TD = self.kernel(x_TD, weights_TK, ids_TK, self.experts.gate_up_EGD, self.experts.down_EDF)
         if self.shared_expert is None:
             return routed_TD
         if self.shared_expert_gate is None:
@@ -162,9 +218,15 @@ class Layer(nn.Module):
         x = (x_TD if wanted_P is None else x_TD[wanted_P]).add_(attended)
         return x.add_(self.ffn(self.post_attention_norm(x)))
 
+    def pack(self) -> None:
+        self.attention.pack()
+        self.ffn.pack()
+
 
 class Decoder(nn.Module):
     """Token ids and their positions in, final hidden states out; `logits` is apart, so that only scored positions pay for it."""
+
+    packed = False  # by `pack`
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -179,9 +241,10 @@ class Decoder(nn.Module):
     def forward(self, tokens_T: Tensor, positions_T: Tensor, attend: Attend, wanted_P: Tensor) -> Tensor:
         """[T] ids and positions -> [P, D] hidden states after the final norm, of the rows `wanted_P`.
 
-        T and P are multiples of `tiles.PREFILL_ROWS` in a prefill, else of `tiles.ROWS`.
+        Packed, T and P may be anything; else they are multiples of `tiles.PREFILL_ROWS` in a prefill, of `tiles.ROWS` in a decode step.
         """
-        cos_Tr, sin_Tr = self._rotation(positions_T)
+        # torch takes 16 or 32 sines at a time and the rest one by one, which rounds otherwise: no token's may be a rest
+        cos_Tr, sin_Tr = (x[: len(tokens_T)] for x in self._rotation(pad_rows(positions_T)))
         x_TD = self.embed(tokens_T)
         if self.config.scale_embeddings:  # by a number of the weights' precision, as Gemma was trained
             x_TD *= torch.tensor(self.config.hidden_size**0.5, dtype=x_TD.dtype, device=x_TD.device)
@@ -191,13 +254,28 @@ class Decoder(nn.Module):
         return self.norm(last(x_TD, cos_Tr, sin_Tr, attend, wanted_P))
 
     def use(self, kernel: str) -> None:
-        """Run the experts of every layer on this kernel: see `moe_lm.experts`."""
+        """Run on this kernel: see `moe_lm.experts`. `cpu` takes all products and attention, and gives up the weights as they were."""
+        if kernel == "cpu":
+            return self.pack()
         for module in self.modules():
             if isinstance(module, MoE):
                 module.use(kernel)
 
+    @torch.no_grad()
+    def pack(self) -> None:
+        """For `moe_lm.kernels.compiled`: layer by layer, so that not much of the model is there twice."""
+        for layer in self.layers:
+            cast(Layer, layer).pack()
+        self.lm_head.pack()
+        if self.config.tie_word_embeddings:
+            self.embed.packed = self.lm_head.packed
+            free(self.embed)
+        self.packed = True
+
     def logits(self, hidden_TD: Tensor) -> Tensor:
         """[T, D] -> [T, V] in float32: in bf16 near-ties between answer letters would go to the earlier letter."""
+        if self.packed:
+            return self.lm_head(hidden_TD).float()
         rows = pad_rows(hidden_TD).split(MAX_ROWS)  # few, in a prefill too: only what is scored
         return torch.cat([self.lm_head(some) for some in rows])[: len(hidden_TD)].float()
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from moe_lm.batch import forward
 from moe_lm.model import Decoder
 from moe_lm.pages import PAGE, PagedCache, PagePool
 from moe_lm.tiles import PREFILL_ROWS, ROWS, pad_rows
@@ -40,6 +41,8 @@ class _Shared:
 @torch.inference_mode()
 def decode_step(model: Decoder, pool: PagePool, new: Sequence[tuple[int, PagedCache]]) -> Tensor:
     """Run one new token of every sequence after its cache. Returns the final hidden states [N, D]."""
+    if model.packed:
+        return forward(model, [([token], cache) for token, cache in new], range(len(new)))
     assert len(new) <= PREFILL_ROWS - ROWS, "more rows would be taken for a prefill's (see moe_lm.tiles)"
     device = model.embed.weight.device
     caches = [cache for _, cache in new]

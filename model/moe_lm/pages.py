@@ -1,4 +1,4 @@
-"""The generator's keys and values: a pool of pages, and the sequences that lie on them.
+"""Keys and values: a pool of pages, and the sequences that lie on them.
 
 J key/value heads, d head_dim, P pages of PAGE tokens each, N sequences, T new tokens of one, S all of its tokens.
 
@@ -16,15 +16,19 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from math import prod
 
 import torch
 from torch import Tensor
 
-from moe_lm.batch import whole_blocks
+from moe_lm.errors import ModelError
+from moe_lm.kernels import compiled
+from moe_lm.memory import free_memory
 from moe_lm.model import Decoder
 from moe_lm.prefix_tree import num_shared
+from moe_lm.tiles import whole_blocks
 
-PAGE = 128
+PAGE = compiled.PAGE
 START = b""  # the key of what comes before the first page
 
 
@@ -39,14 +43,17 @@ class Known:
 
 
 class PagePool:
-    """`num_pages` pages of keys and values, [P, J, PAGE, d] a layer. Those of ended sequences are kept until their room is needed."""
+    """`num_pages` pages of keys and values, [P, J, PAGE, d] a layer; a packed model's as `moe_lm.kernels.compiled` has them, in float32.
+
+    Those of ended sequences are kept until their room is needed.
+    """
 
     def __init__(self, model: Decoder, num_pages: int):
-        config, weight = model.config, model.embed.weight
-        shape = (num_pages, config.num_key_value_heads, PAGE, config.head_dim)
-        self.k, self.v = (  # not filled: memory that no page uses is never touched
-            [torch.empty(shape, dtype=weight.dtype, device=weight.device) for _ in range(config.num_hidden_layers)] for _ in range(2)
-        )
+        weight = model.embed.weight
+        dtype = torch.float32 if model.packed else weight.dtype
+        # not filled: memory that no page uses is never touched
+        self.all = [torch.empty(_shape(model, which, num_pages), dtype=dtype, device=weight.device) for which in ("k", "v")]
+        self.k, self.v = (pages.unbind() for pages in self.all)
         self.num_pages = num_pages
         self._free = list(range(num_pages))  # a heap: pages in use lie close together
         self._idle: dict[int, None] = {}  # nobody's, but found again; the longest idle first
@@ -55,6 +62,10 @@ class PagePool:
         self._blank = set(range(num_pages))
         self._content: dict[int, tuple[bytes, tuple[int, ...]]] = {}  # page -> (key of what comes before, tokens)
         self._followers: defaultdict[bytes, list[int]] = defaultdict(list)
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(pages.nbytes for pages in self.all)
 
     @property
     def in_use(self) -> int:
@@ -94,10 +105,23 @@ class PagePool:
             idle = known.partial in self._idle
             self._idle.pop(known.partial, None)  # not to be taken for its own copy
             cache.grow(known.length)
-            self._copy(known.partial, cache.pages[-1], known.length % PAGE)
+            self._copy(known.partial, cache.pages[-1])
             if idle:
                 self._idle[known.partial] = None
             cache.length = known.length
+        return cache
+
+    def fork(self, parent: "PagedCache | None", capacity: int) -> "PagedCache":
+        """A cache for `capacity` tokens that begins with its parent's. Raises ModelError where there is no room."""
+        length = parent.length if parent else 0
+        pages = parent.pages if parent else []
+        known = Known([], pages[: length // PAGE], pages[length // PAGE] if length % PAGE else None, length)
+        cache = self.admit(known, capacity)
+        if cache is None:
+            raise ModelError(
+                f"no room for the keys and values of {capacity} tokens more: {self.in_use} of {self.num_pages} pages of {PAGE} tokens are "
+                "in use; free memory, or take a smaller model"
+            )
         return cache
 
     def remember(self, page: int, before: bytes, tokens: tuple[int, ...]) -> None:
@@ -121,8 +145,8 @@ class PagePool:
                 del self._followers[before]
         if page in self._blank:  # attention multiplies what is masked by zero, and a NaN would be one still
             self._blank.remove(page)
-            for layer in (*self.k, *self.v):
-                layer[page] = 0
+            for pages in self.all:
+                pages[:, page] = 0
         self._users[page] = 1
         return page
 
@@ -138,9 +162,9 @@ class PagePool:
                 heapq.heappush(self._free, page)
 
     @torch.inference_mode()
-    def _copy(self, source: int, target: int, length: int) -> None:
-        for layer in (*self.k, *self.v):
-            layer[target, :, :length] = layer[source, :, :length]
+    def _copy(self, source: int, target: int) -> None:
+        for pages in self.all:
+            pages[:, target] = pages[:, source]
 
 
 class PagedCache:
@@ -159,7 +183,10 @@ class PagedCache:
             self.promised -= 1
 
     def extend(self, layer: int, k_JTd: Tensor, v_JTd: Tensor) -> tuple[Tensor, Tensor]:
-        """See `moe_lm.batch.Past`: a prefill's keys and values go to their pages; all of them come back as one piece."""
+        """Put a prefill's keys and values of one layer on their pages. Returns all of them, then zeros up to a whole block, [J, S, d] each.
+
+        (A packed model's attention reads the pages themselves.)
+        """
         start, end = self.length, self.length + k_JTd.shape[1]
         self.grow(end)
         if layer == len(self.pool.k) - 1:
@@ -196,6 +223,22 @@ def _key(before: bytes, tokens: Sequence[int]) -> bytes:
     return sha256(before + array("q", tokens).tobytes()).digest()
 
 
+def pool_for(model: Decoder, cache_bytes: int | None = None) -> PagePool:
+    """As many pages as `cache_bytes` hold, by default half of the free memory."""
+    room = free_memory(str(model.embed.weight.device)) // 2 if cache_bytes is None else cache_bytes
+    return PagePool(model, max(1, room // page_bytes(model)))
+
+
 def page_bytes(model: Decoder) -> int:
+    itemsize = 4 if model.packed else model.embed.weight.element_size()
+    return sum(prod(_shape(model, which, 1)) for which in ("k", "v")) * itemsize
+
+
+def _shape(model: Decoder, which: str, num_pages: int) -> tuple[int, ...]:
     config = model.config
-    return 2 * PAGE * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * model.embed.weight.element_size()
+    d = config.head_dim
+    if model.packed:
+        page = (d, PAGE) if which == "k" else (PAGE, d + -d % compiled.PANEL)
+    else:
+        page = (PAGE, d)
+    return (config.num_hidden_layers, num_pages, config.num_key_value_heads, *page)

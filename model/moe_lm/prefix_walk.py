@@ -6,11 +6,10 @@ A pass takes exactly `token_budget` tokens as long as there are so many: a seque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from moe_lm.batch import KVCache, Leaf, Past
-from moe_lm.model import Decoder
+from moe_lm.pages import PagedCache, PagePool
 from moe_lm.prefix_tree import Node
 
-Caches = dict[int, KVCache]  # id(node) -> keys and values of all tokens up to node.end
+Caches = dict[int, PagedCache]  # id(node) -> keys and values of all tokens up to node.end
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +19,7 @@ class Piece:
     node: Node
     begin: int
     end: int
-    past: Past
+    past: PagedCache
 
     @property
     def tokens(self) -> Sequence[int]:
@@ -40,41 +39,40 @@ def _take(ready: list[tuple[Node, int]], token_budget: int) -> list[tuple[Node, 
     return taken
 
 
-def walk(model: Decoder, roots: list[Node], token_budget: int) -> Iterator[list[Piece]]:
+def walk(pool: PagePool, roots: list[Node], token_budget: int) -> Iterator[list[Piece]]:
     """Yield pass after pass, parents before children, depth first; the caller runs each before it asks for the next.
 
-    Inner nodes keep their keys and values for as long as a child is to come.
+    Nodes keep their keys and values for as long as a child is to come. Raises ModelError where the pool has no room for one more.
     """
     ready = [(root, 0) for root in reversed(roots)]
     roots.clear()  # what hangs on a root is freed with it
     caches: Caches = {}
     open_children: dict[int, int] = {}
-    while ready:
-        taken = _take(ready, token_budget)
-        yield [Piece(node, begin, end, _past(model, node, begin, end, caches)) for node, begin, end in taken]
-        for node, _, end in reversed(taken):
-            if end < len(node.tokens):
-                continue
-            ready += [(child, 0) for child in reversed(node.children)]
-            open_children[id(node)] = len(node.children)
-            _close(node, open_children, caches)
+    try:
+        while ready:
+            taken = _take(ready, token_budget)
+            yield [Piece(node, begin, end, _past(pool, node, caches)) for node, begin, end in taken]
+            for node, _, end in reversed(taken):
+                if end < len(node.tokens):
+                    continue
+                ready += [(child, 0) for child in reversed(node.children)]
+                open_children[id(node)] = len(node.children)
+                _close(node, open_children, caches)
+    finally:  # the caller may have gone before the end
+        for cache in caches.values():
+            cache.close()
 
 
-def _past(model: Decoder, node: Node, begin: int, end: int, caches: Caches) -> Past:
-    if id(node) in caches:
-        return caches[id(node)]
-    parent = caches[id(node.parent)] if node.parent else None
-    if node.is_leaf and (begin, end) == (0, len(node.tokens)):
-        return Leaf(parent)
-    room = max((len(child.tokens) for child in node.children if child.is_leaf), default=0)
-    caches[id(node)] = KVCache.like(model, node.end + room, parent)
+def _past(pool: PagePool, node: Node, caches: Caches) -> PagedCache:
+    if id(node) not in caches:
+        caches[id(node)] = pool.fork(caches[id(node.parent)] if node.parent else None, node.end)
     return caches[id(node)]
 
 
 def _close(node: Node, open_children: dict[int, int], caches: Caches) -> None:
     """Drop the cache of a node that has run with all its children, and see whether its parent's can go too."""
     while not open_children[id(node)]:
-        caches.pop(id(node), None)
+        caches.pop(id(node)).close()
         if node.parent is None:
             return
         node = node.parent

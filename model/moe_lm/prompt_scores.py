@@ -1,7 +1,7 @@
 """Log-probabilities of every token of prompts, and the likeliest tokens beside each: what a completions API calls echo.
 
 The scorer gives a continuation's sum, and runs the head where it scores; this gives every position, and is for serving.
-Shared prefixes are computed once here too, and the values are the scorer's own (see `moe_lm.tiles`).
+Shared prefixes are computed once here too, and the values are the scorer's own (see `moe_lm.batch`).
 """
 
 from collections import defaultdict
@@ -14,6 +14,7 @@ from moe_lm import prefix_tree
 from moe_lm.batch import forward
 from moe_lm.errors import ModelError
 from moe_lm.model import Decoder
+from moe_lm.pages import pool_for
 from moe_lm.prefix_walk import Piece, walk
 from moe_lm.tiles import MAX_ROWS
 
@@ -39,7 +40,7 @@ def prompt_scores(
     for i, prompt in enumerate(prompts):
         owners[tuple(prompt)].append(i)
     sequences = list(owners)
-    for pieces in walk(model, prefix_tree.build(sequences), token_budget):
+    for pieces in walk(pool_for(model), prefix_tree.build(sequences), token_budget):
         for member, position, score in _run(model, pieces, sequences, num_top):
             for i in owners[sequences[member]]:
                 found[i][position] = score

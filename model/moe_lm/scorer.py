@@ -14,6 +14,7 @@ from moe_lm import prefix_tree
 from moe_lm.batch import forward
 from moe_lm.errors import ModelError
 from moe_lm.model import Decoder
+from moe_lm.pages import pool_for
 from moe_lm.prefix_walk import Piece, walk
 from moe_lm.tiles import MAX_ROWS
 from moe_lm.usage import Usage
@@ -61,12 +62,13 @@ class _Want:
 class Scorer:
     def __init__(self, model: Decoder, token_budget: int = 2048):
         self.model, self.token_budget = model, token_budget
+        self.pool = pool_for(model)
         self.usage = Usage()
 
     def score(self, requests: Sequence[ScoreRequest]) -> Iterator[tuple[int, list[Score]]]:
         """Yield (index of the request, one Score a continuation) as soon as each is known, in any order."""
         pending, sequences, wants = self._plan(requests)
-        for pieces in walk(self.model, prefix_tree.build(sequences), self.token_budget):
+        for pieces in walk(self.pool, prefix_tree.build(sequences), self.token_budget):
             for want, row in self._run(pieces, wants):
                 request = pending[want.request]
                 request.rows[want.continuation][want.offset] = row

@@ -1,4 +1,6 @@
-"""Matrix products whose rows don't depend on how many other rows came with them.
+"""torch's own matrix products, made so that no row depends on how many others came with it: for a CPU without a C++ compiler.
+
+(With one, `moe_lm.kernels.compiled` takes the products.)
 
 A BLAS picks its kernel, and with it the order of its sums, by the shape of the product: the same token scored alone and in a
 batch of 300 would differ in the last bits, and an answer letter or a greedy token with it. So every product has one of two forms;
@@ -19,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+BLOCK = 32  # queries a call of a prefill's attention, and what its number of keys is rounded up to
 PREFILL_ROWS = 256
 ROWS = 16
 MAX_ROWS = 128
@@ -28,6 +31,10 @@ MIN_SHARE = 8  # a thread with fewer of the weights' rows takes a path for vecto
 def is_prefill(num_rows: int) -> bool:
     """Is an input of `num_rows` rows, padded by its caller, a prefill's? Else a decode step's."""
     return num_rows % PREFILL_ROWS == 0
+
+
+def whole_blocks(length: int) -> int:
+    return length + -length % BLOCK
 
 
 def pad_rows(x: Tensor, multiple: int = ROWS) -> Tensor:
@@ -52,7 +59,7 @@ def columns(weight_OD: Tensor, x_DN: Tensor, share_rows: int = 0) -> Tensor:
     """One product, a column an input: [O, D] x [D, N] -> [O, N]; N is a multiple of `ROWS`, and at most `MAX_ROWS`.
 
     `share_rows`: cut the weights' rows into shares of about so many, and not only into one a thread. In shares of at most 128 rows
-    N may be greater (`moe_lm.kernels.experts_cpu` says how great).
+    N may be greater (`moe_lm.kernels.experts_torch` says how great).
     """
     if x_DN.device.type != "cpu":
         return weight_OD @ x_DN

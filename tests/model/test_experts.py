@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from moe_lm.config import MoEConfig
 from moe_lm.errors import ModelError
 from moe_lm.experts import choose, reference, route
-from moe_lm.kernels import experts_cpu
+from moe_lm.kernels import experts_torch
 
 D, HIDDEN = 24, 10  # the hidden size; an expert's
 
@@ -33,7 +33,7 @@ def random_case(num_tokens, num_experts, k, seed=0):
 
 def assert_right(case):
     expected = loop(*case)
-    for kernel in (reference, experts_cpu.routed_experts):
+    for kernel in (reference, experts_torch.routed_experts):
         found = kernel(*case)
         assert found.shape == case[0].shape
         assert found.dtype == case[0].dtype
@@ -49,7 +49,7 @@ def test_each_device_has_its_tenant(monkeypatch):
 @pytest.mark.parametrize(
     ("kernel", "device", "message"),
     [
-        ("cuda", "cuda", "unknown expert kernel 'cuda'; there are auto, reference, cpu, triton"),
+        ("cuda", "cuda", "unknown expert kernel 'cuda'; there are auto, reference, torch, cpu, triton"),
         ("cpu", "cuda", "the device is cuda; use --kernel triton or reference"),
         ("triton", "cpu", "needs a GPU, and the device is cpu; use --kernel cpu"),
         ("auto", "cuda", "pip install 'evalkit.gpu.'`, or use --kernel reference"),
@@ -82,7 +82,7 @@ def test_empty_experts():
     assert_right((x, weights, ids, gate_up, down))
     damaged = gate_up.clone()
     damaged[[0, 2, 3, 4, 6]] = torch.nan  # an expert without tokens is not even read
-    for kernel in (reference, experts_cpu.routed_experts):
+    for kernel in (reference, experts_torch.routed_experts):
         assert torch.equal(kernel(x, weights, ids, damaged, down), kernel(x, weights, ids, gate_up, down))
 
 
@@ -99,7 +99,7 @@ def test_more_tokens_on_an_expert_than_a_tile():
 
 def test_zero_weights_give_zero():
     x, weights, ids, gate_up, down = random_case(9, 5, 2)
-    for kernel in (reference, experts_cpu.routed_experts):
+    for kernel in (reference, experts_torch.routed_experts):
         assert not kernel(x, torch.zeros_like(weights), ids, gate_up, down).any()
 
 

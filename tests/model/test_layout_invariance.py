@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny_models import VOCAB, logits, tiny_config, tiny_decoder, tokens
+from tiny_models import VOCAB, logits, packed, tiny_config, tiny_decoder, tokens
 
 from moe_lm.errors import ModelError
 from moe_lm.generator import GenerateRequest, Generator
@@ -11,11 +11,14 @@ from moe_lm.scorer import Scorer, ScoreRequest
 MODELS = ("llama", "mistral", "qwen2_moe", "smollm2")
 
 
-@pytest.fixture(scope="module", params=MODELS)
+@pytest.fixture(scope="module", params=[(name, kernel) for kernel in ("torch", "cpu") for name in MODELS], ids="-".join)
 def model(request):
-    if request.param == "smollm2":
-        return request.getfixturevalue("smollm2").model
-    return tiny_decoder(tiny_config(request.param, sliding_window=40 if request.param == "mistral" else None))
+    name, kernel = request.param
+    if name == "smollm2":
+        found = request.getfixturevalue("smollm2").model
+    else:
+        found = tiny_decoder(tiny_config(name, sliding_window=40 if name == "mistral" else None))
+    return packed(found) if kernel == "cpu" else found
 
 
 def score_requests(model):
@@ -118,9 +121,15 @@ def test_generation_with_any_number_running(model):
     assert expected[3] == expected[0]
 
 
+@pytest.fixture(params=["torch", "cpu"])
+def on_kernel(request):
+    """Puts a model on a tenant of the kernels' seat."""
+    return packed if request.param == "cpu" else lambda model: model
+
+
 @pytest.mark.parametrize("family", ["llama", "qwen2_moe"])
-def test_sampling_with_any_number_running(family):
-    tiny = tiny_decoder(tiny_config(family))
+def test_sampling_with_any_number_running(family, on_kernel):
+    tiny = on_kernel(tiny_decoder(tiny_config(family)))
     prompts = prompts_for(tiny)
     expected = generate(tiny, prompts, 16, count=20, temperature=1.0)
     assert generate(tiny, prompts, 3, count=20, temperature=1.0) == expected
@@ -133,9 +142,9 @@ def test_generation_without_a_shared_prefix(model):
     assert [generate(model, [p], 16)[0] for p in prompts[1:3]] == generate(model, prompts, 16)[1:3]
 
 
-def test_generated_logits_are_identical():
+def test_generated_logits_are_identical(on_kernel):
     """Tokens hide differences of the last bits; the logits behind them do not."""
-    model = tiny_decoder(tiny_config("qwen2_moe"))
+    model = on_kernel(tiny_decoder(tiny_config("qwen2_moe")))
     seen = []
 
     class Recording(Generator):

@@ -7,9 +7,8 @@ neither our dequantisation calls nor our un-permutation. `-s` shows the measured
 import pytest
 import torch
 import transformers
-from tiny_models import run_all
+from tiny_models import blank_caches, run_all
 
-from moe_lm.batch import Leaf
 from moe_lm.checkpoint.read import load
 from moe_lm.checkpoint.write import save
 from moe_lm.generator import GenerateRequest, Generator
@@ -42,7 +41,7 @@ def smollm2_export(smollm2, tmp_path_factory):
 
 def check_logits(ours, theirs, prompts, limit=MAX_LOGIT_DIFF):
     sequences = [ours.tokenizer.encode(prompt) for prompt in prompts]
-    hidden = run_all(ours.model, [(sequence, Leaf(None)) for sequence in sequences])
+    hidden = run_all(ours.model, list(zip(sequences, blank_caches(ours.model, *sequences), strict=True)))
     diffs, largest = [], 0.0
     with torch.inference_mode():
         for sequence, h in zip(sequences, hidden, strict=True):

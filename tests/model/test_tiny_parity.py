@@ -7,9 +7,9 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file
-from tiny_models import VOCAB, admit, logits, randomise, relative_diff, run_all, tokens, word_tokenizer
+from tiny_models import VOCAB, admit, blank_caches, logits, packed, randomise, relative_diff, run_all, tokens, word_tokenizer
 
-from moe_lm.batch import KVCache, Leaf, forward
+from moe_lm.batch import forward
 from moe_lm.checkpoint.read import load
 from moe_lm.checkpoint.write import save
 from moe_lm.generator import GenerateRequest, Generator
@@ -113,8 +113,8 @@ CONFIGS = {
 
 
 @pytest.fixture(scope="module", params=CONFIGS)
-def pair(request, tmp_path_factory):
-    """(transformers' model, moe_lm's model read from the former's folder, the folder)."""
+def files(request, tmp_path_factory):
+    """(transformers' model, its folder)"""
     folder = tmp_path_factory.mktemp(request.param)
     theirs = CONFIGS[request.param]()
     if not isinstance(theirs, torch.nn.Module):
@@ -125,7 +125,15 @@ def pair(request, tmp_path_factory):
         config = folder / "config.json"
         config.write_text(json.dumps(json.loads(config.read_text("utf-8")) | DEEPSEEK_CONFIG), "utf-8")
     word_tokenizer().save(folder)
-    return theirs, load(folder).model, folder
+    return theirs, folder
+
+
+@pytest.fixture(scope="module", params=["torch", "cpu"])
+def pair(request, files):
+    """(transformers' model, moe_lm's on a tenant of the kernels' seat)."""
+    theirs, folder = files
+    ours = load(folder).model
+    return theirs, packed(ours) if request.param == "cpu" else ours
 
 
 def their_logits(model, sequence):
@@ -134,7 +142,7 @@ def their_logits(model, sequence):
 
 
 def test_batch_of_unequal_lengths(pair):
-    theirs, ours, _ = pair
+    theirs, ours = pair
     sequences = [tokens(n, seed=n) for n in (1, 2, 31, 32, 33, 64, 100)]
     for sequence, found in zip(sequences, logits(ours, *sequences), strict=True):
         assert found.shape == (len(sequence), VOCAB)
@@ -143,29 +151,28 @@ def test_batch_of_unequal_lengths(pair):
 
 @pytest.mark.parametrize("prefix_length", [1, 32, 45, 96])
 def test_after_a_cached_prefix(pair, prefix_length):
-    theirs, ours, _ = pair
+    theirs, ours = pair
     sequence = tokens(110, seed=1)
-    prefix = KVCache.like(ours, len(sequence))  # with room for a leaf
+    pool = PagePool(ours, 8)
+    prefix = pool.fork(None, len(sequence))
     forward(ours, [(sequence[:prefix_length], prefix)], ())
-    own = KVCache.like(ours, len(sequence), prefix)
     rest = sequence[prefix_length:]
-    # the shorter leaf uses the room after the longer one
-    whole, as_leaf, shorter, as_cache = run_all(
-        ours, [(sequence, Leaf(None)), (rest, Leaf(prefix)), (rest[:-9], Leaf(prefix)), (rest, own)]
-    )
-    assert torch.equal(as_leaf, whole[prefix_length:])
-    assert torch.equal(as_cache, as_leaf)
-    assert torch.equal(shorter, as_leaf[:-9])
-    assert (prefix.length, own.length) == (prefix_length, len(sequence))
+    first, shorter, whole = (pool.fork(parent, len(sequence)) for parent in (prefix, prefix, None))
+    whole, first, shorter = run_all(ours, [(sequence, whole), (rest, first), (rest[:-9], shorter)])
+    assert torch.equal(first, whole[prefix_length:])
+    assert torch.equal(shorter, first[:-9])
+    assert prefix.length == prefix_length
+    (again,) = run_all(ours, [(rest, prefix)])  # the prefix goes on itself: what was forked from it is not touched
+    assert torch.equal(again, first)
     # some of the positions only, in any order
-    some = forward(ours, [(sequence, Leaf(None))], [109, 3, 40])
+    some = forward(ours, [(sequence, *blank_caches(ours, sequence))], [109, 3, 40])
     assert torch.equal(some, whole[[109, 3, 40]])
     with torch.inference_mode():
         assert relative_diff(ours.logits(whole), their_logits(theirs, sequence)) <= 1e-5
 
 
 def test_one_token_at_a_time(pair):
-    theirs, ours, _ = pair
+    theirs, ours = pair
     sequence = tokens(PAGE + 12, seed=2)
     pool = PagePool(ours, 2)
     cache = admit(pool, sequence, len(sequence))
@@ -175,7 +182,7 @@ def test_one_token_at_a_time(pair):
 
 
 def test_decoding_several_after_prefixes_of_unequal_lengths(pair):
-    theirs, ours, _ = pair
+    theirs, ours = pair
     sequences = [tokens(n, seed=n) for n in (2, 34, PAGE + 1, 2 * PAGE + 57)]
     pool = PagePool(ours, 9)
     caches = [admit(pool, sequence, len(sequence)) for sequence in sequences]
@@ -188,7 +195,7 @@ def test_decoding_several_after_prefixes_of_unequal_lengths(pair):
 
 
 def test_greedy_continuation(pair):
-    theirs, ours, _ = pair
+    theirs, ours = pair
     prompts = [tokens(n, seed=10 + n) for n in (1, 20, 33, 70)]
     generator = Generator(ours, decode=str, stop_ids=frozenset())
     found = dict(generator.generate([GenerateRequest(p, max_new_tokens=24) for p in prompts]))
@@ -198,8 +205,9 @@ def test_greedy_continuation(pair):
         assert found[i].tokens == out[0, len(prompt) :].tolist()
 
 
-def test_round_trip(pair, tmp_path):
-    theirs, ours, folder = pair
+def test_round_trip(files, tmp_path):
+    theirs, folder = files
+    ours = load(folder).model
     save(ours, word_tokenizer(), tmp_path)
     before, after = load_file(folder / "model.safetensors"), load_file(tmp_path / "model.safetensors")
     assert before.keys() == after.keys()

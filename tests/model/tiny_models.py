@@ -1,11 +1,14 @@
 """Tiny random models and the few helpers that several tests of moe_lm share."""
 
+import copy
+
 import tokenizers
 import torch
 
-from moe_lm.batch import Leaf, forward
+from moe_lm.batch import forward
 from moe_lm.config import FAMILIES, ModelConfig, MoEConfig
 from moe_lm.model import Decoder
+from moe_lm.pages import PAGE, PagePool
 from moe_lm.tokenizer import Tokenizer
 
 VOCAB = 97
@@ -70,6 +73,19 @@ def admit(pool, prompt, capacity):
     return pool.admit(pool.find(prompt[:-1]), capacity)
 
 
+def blank_caches(model, *sequences):
+    """An empty cache for each sequence, in a pool of their own."""
+    pool = PagePool(model, sum(-(-len(sequence) // PAGE) for sequence in sequences))
+    return [pool.fork(None, len(sequence)) for sequence in sequences]
+
+
+def packed(model):
+    """A copy on the compiled kernels."""
+    model = copy.deepcopy(model)
+    model.use("cpu")
+    return model
+
+
 def word_tokenizer(size=VOCAB):
     """One id a word: "t0 t1 .."; enough for a checkpoint folder."""
     fast = tokenizers.Tokenizer(tokenizers.models.WordLevel({f"t{i}": i for i in range(size)}, unk_token="t0"))
@@ -85,7 +101,7 @@ def run_all(model, new):
 
 def logits(model, *sequences):
     """moe_lm's logits [T, V] at every position of each sequence, all of them in one batch."""
-    hidden = run_all(model, [(sequence, Leaf(None)) for sequence in sequences])
+    hidden = run_all(model, list(zip(sequences, blank_caches(model, *sequences), strict=True)))
     with torch.inference_mode():
         found = [model.logits(h) for h in hidden]
     return found if len(found) > 1 else found[0]

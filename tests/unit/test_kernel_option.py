@@ -61,16 +61,13 @@ def test_every_command_that_loads_a_model_has_it(command: str) -> None:
     assert arguments.kernel == "reference"
 
 
-def test_it_is_part_of_who_answers(sparse: str) -> None:
-    lms = [NativeLM.open(RunConfig(("mmlu",), model=sparse, device="cpu", kernel=kernel)) for kernel in ("auto", "cpu", "reference")]
-    assert [lm.describe()["kernel"] for lm in lms] == ["cpu", "cpu", "reference"]
-    assert lms[0].fingerprint == lms[1].fingerprint != lms[2].fingerprint
-
-
-def test_a_dense_model_has_none(tiny_model: Path) -> None:
-    lms = [NativeLM.open(RunConfig(("mmlu",), model=str(tiny_model), device="cpu", kernel=kernel)) for kernel in ("auto", "reference")]
-    assert [lm.describe()["kernel"] for lm in lms] == ["none", "none"]
-    assert lms[0].fingerprint == lms[1].fingerprint
+def test_it_is_part_of_who_answers(sparse: str, tiny_model: Path) -> None:
+    for model in (sparse, str(tiny_model)):
+        kernels = ("auto", "cpu", "torch", "reference")
+        lms = [NativeLM.open(RunConfig(("mmlu",), model=model, device="cpu", kernel=kernel)) for kernel in kernels]
+        assert [lm.describe()["kernel"] for lm in lms] == ["cpu", "cpu", "torch", "reference"]
+        assert lms[0].fingerprint == lms[1].fingerprint
+        assert len({lm.fingerprint for lm in lms}) == 3
 
 
 @pytest.mark.parametrize(("given", "recorded"), [([], "cpu"), (["--kernel", "reference"], "reference")])

@@ -11,7 +11,8 @@ from evalkit.config import RunConfig
 from evalkit.errors import EvalkitError
 from evalkit.lm import open_lm
 from evalkit.lm.native import NativeLM
-from moe_lm.batch import Leaf, forward
+from moe_lm.batch import forward
+from moe_lm.pages import pool_for
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -39,7 +40,7 @@ def test_rolling_scores_every_token_once(lm: NativeLM, monkeypatch: pytest.Monke
             end = min(start + size, len(ids))
             begin = max(0, end - size - 1)
             with torch.inference_mode():
-                hidden = forward(lm.model, [(ids[begin : end - 1], Leaf(None))], range(end - 1 - begin))
+                hidden = forward(lm.model, [(ids[begin : end - 1], pool_for(lm.model).fork(None, end - begin))], range(end - 1 - begin))
                 logits = lm.model.logits(hidden)
             logprobs = logits.log_softmax(-1)
             expected += sum(float(logprobs[position - begin - 1, ids[position]]) for position in range(start, end))

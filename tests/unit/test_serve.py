@@ -118,11 +118,12 @@ def test_logprobs_of_a_prompt(http: httpx2.Client, lm: NativeLM) -> None:
     assert found["tokens"] == list(prompt)
     assert found["text_offset"] == list(range(len(prompt)))
     assert found["token_logprobs"][0] is found["top_logprobs"][0] is None
-    from moe_lm.batch import Leaf, forward
+    from moe_lm.batch import forward
+    from moe_lm.pages import pool_for
 
     ids = lm.tokenizer.encode(prompt)
     with torch.inference_mode():
-        logits = lm.model.logits(forward(lm.model, [(ids, Leaf(None))], range(len(ids)))).log_softmax(-1)
+        logits = lm.model.logits(forward(lm.model, [(ids, pool_for(lm.model).fork(None, len(ids)))], range(len(ids)))).log_softmax(-1)
     for at, (logprob, top) in enumerate(zip(found["token_logprobs"][1:], found["top_logprobs"][1:], strict=True)):
         assert logprob == pytest.approx(float(logits[at, ids[at + 1]]), abs=1e-5)
         assert top[prompt[at + 1]] >= logprob

@@ -33,7 +33,7 @@ def test_run_all_prints_a_table_and_a_json_line_for_each():
 
 @pytest.mark.slow
 def test_the_cpu_layer_prints_a_table_and_a_json_line_for_each_dtype():
-    command = [sys.executable, str(BENCH / "experts_cpu.py"), "--tiny", "--threads", "1"]
+    command = [sys.executable, str(BENCH / "compiled.py"), "--tiny", "--threads", "1"]
     done = subprocess.run(command, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr[-3000:]
     results = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]

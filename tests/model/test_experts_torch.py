@@ -7,8 +7,8 @@ from transformers import Qwen2MoeConfig
 from transformers.models.qwen2_moe.modeling_qwen2_moe import Qwen2MoeExperts
 
 from moe_lm.experts import reference, route
-from moe_lm.kernels import experts_cpu
-from moe_lm.kernels.experts_cpu import MAX_COLUMNS, routed_experts
+from moe_lm.kernels import experts_torch
+from moe_lm.kernels.experts_torch import MAX_COLUMNS, routed_experts
 
 E, K, D, F = 7, 2, 192, 88  # F: no multiple of a share's rows
 
@@ -22,10 +22,10 @@ def dtype(request):
 def bfloat16_units(monkeypatch):
     """As on a processor that multiplies bfloat16: its products are then taken, if slowly, on any."""
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
-    experts_cpu._multiplies.cache_clear()
+    experts_torch._multiplies.cache_clear()
     yield
     monkeypatch.undo()
-    experts_cpu._multiplies.cache_clear()
+    experts_torch._multiplies.cache_clear()
 
 
 def random_case(T, dtype, E=E, D=D, F=F):

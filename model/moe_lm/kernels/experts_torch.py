@@ -1,4 +1,4 @@
-"""The `cpu` tenant of the experts' seat: each expert over its own tokens, in products whose columns don't depend on one another.
+"""The `torch` tenant of the experts' seat: each expert over its own tokens, in products whose columns don't depend on one another.
 
 T tokens, D hidden, F expert hidden, G = 2F, E experts, K experts a token; N columns, one for each of an expert's tokens.
 

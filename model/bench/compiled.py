@@ -1,6 +1,6 @@
 """Benchmark of the whole sparse layer on a CPU, router to sum, shared expert included: the `cpu` tenant and transformers' grouped_mm.
 
-`python model/bench/experts_cpu.py [--threads 2]`; `--tiny` runs it at tiny sizes, as a check of the script.
+`python model/bench/compiled.py [--threads 2]`; `--tiny` runs it at tiny sizes, as a check of the script.
 
 The weights are one and the same, and the repeats interleaved. Errors are ||out - ref|| / ||ref|| against float64, of each candidate's
 first 16 tokens, which are the same for every number of tokens. `share` is the higher floor over our time; floors are made of this
@@ -65,6 +65,7 @@ def ours(block: Qwen2MoeSparseMoeBlock, shape: Shape) -> MoE:
     for name, weight in {**shared, "router": block.gate.weight, "shared_expert_gate": block.shared_expert_gate.weight}.items():
         moe.get_submodule(name).weight = weight
     moe.experts.gate_up_EGD, moe.experts.down_EDF = block.experts.gate_up_proj, block.experts.down_proj
+    moe.pack()
     return moe
 
 
@@ -132,7 +133,7 @@ def main() -> None:
         print(f"{name}, {options.threads} threads")
         measure.table(rows)
         device = torch.cpu.get_capabilities().get("cpu_name", "cpu")
-        about = {"kernel": "experts_cpu", "device": device, "threads": options.threads, "dtype": name, "limits": limit}
+        about = {"kernel": "compiled", "device": device, "threads": options.threads, "dtype": name, "limits": limit}
         versions = {"torch": torch.__version__, "transformers": transformers.__version__}
         print(json.dumps({**about, **versions, "repeats": options.repeats, "rows": rows}), flush=True)
 

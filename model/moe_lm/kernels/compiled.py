@@ -1,0 +1,188 @@
+"""The CPU's kernels: `compiled.cpp`, built by the machine's C++ compiler at first use and kept, and the weights as it wants them.
+
+Its products take any number of rows, and no row's bits depend on how many (see there). What `moe_lm.tiles` arranges with torch's
+own products, for machines without a compiler, costs padding and half of a decode step's time.
+
+Floors: a product's weights from memory once, 4 or 2 bytes a number, and 2 FLOPs a row and weight; attention 8 d bytes a token,
+key/value head and layer, once for all neighbours that share the token's page, and 4 d FLOPs a token and query head.
+"""
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from moe_lm.errors import ModelError
+
+SOURCE = Path(__file__).with_suffix(".cpp")
+FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-std=c++17", "-shared", "-fPIC")
+PANEL, PAGE = 32, 128  # as in compiled.cpp
+HALF = PANEL // 2
+ACTIVATIONS = {"none": 0, "silu": 1, "gelu_tanh": 2}
+_pointer, _int = ctypes.c_void_p, ctypes.c_int
+SIGNATURES = {
+    "products": [_pointer, _pointer, _int, _pointer, _int, _int, _int, _int, _pointer, _pointer],
+    "append": [_pointer, _pointer, _int, _int, _int, _pointer, _pointer, _pointer, _int, _pointer, _pointer],
+    "attend": [_pointer, _int, _int, _int, _int, ctypes.c_float, _pointer, _pointer, _pointer, _int, _int, _pointer, _pointer, _pointer],
+    "combine": [_pointer, _pointer, _pointer, _int, _int, _int, _pointer],
+}
+
+
+def compiler() -> str | None:
+    """The C++ compiler to use, $CXX before all others; None where there is none."""
+    return next((found for name in (os.environ.get("CXX", ""), "c++", "g++", "clang++") if name and (found := shutil.which(name))), None)
+
+
+@cache
+def available() -> bool:
+    """Can the kernels be built here? They need Linux, whose torch brings the threads that they share with it."""
+    if platform.system() != "Linux" or compiler() is None:
+        return False
+    try:
+        library()
+    except ModelError:
+        return False
+    return True
+
+
+@cache
+def library() -> ctypes.CDLL:
+    """The kernels, built if no earlier process has. Raises ModelError with the compiler's first complaint."""
+    found = compiler()
+    if found is None:
+        raise ModelError("--kernel cpu needs a C++ compiler (c++, g++ or clang++), and none is in PATH; install one, or use --kernel torch")
+    cpu = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith(("flags", "Features"))), "")
+    version = subprocess.run([found, "--version"], capture_output=True, text=True, check=False).stdout
+    key = hashlib.sha256("\0".join((SOURCE.read_text(), *FLAGS, version, platform.machine(), cpu)).encode()).hexdigest()[:16]
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "evalkit" / "kernels"
+    target = folder / f"{key}.so"
+    try:
+        if not target.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            _build(found, target)
+        opened = ctypes.CDLL(str(target))
+    except OSError as error:
+        raise ModelError(f"--kernel cpu: {target} can't be written or opened ({error}); use --kernel torch") from error
+    for name, arguments in SIGNATURES.items():
+        getattr(opened, name).argtypes = [_pointer, _int, *arguments]
+        getattr(opened, name).restype = None
+    return opened
+
+
+def _build(found: str, target: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=target.parent) as room:  # another process may be building the same
+        built = Path(room) / target.name
+        done = subprocess.run([found, *FLAGS, str(SOURCE), "-o", str(built)], capture_output=True, text=True, check=False)
+        if done.returncode:
+            complaint = next((line for line in done.stderr.splitlines() if "error" in line), f"exit status {done.returncode}")
+            raise ModelError(f"--kernel cpu: {found} can't build {SOURCE.name}: {complaint}; use --kernel torch")
+        built.replace(target)
+
+
+@cache
+def _start() -> int | None:
+    """The address of GOMP_parallel in the OpenMP that torch has loaded: a second set of threads would fight with its own for the cores."""
+    return ctypes.cast(ctypes.CDLL("libgomp.so.1").GOMP_parallel, _pointer).value
+
+
+def _call(name: str, *arguments: Any) -> None:
+    values = [value.data_ptr() if isinstance(value, Tensor) else value for value in arguments]
+    getattr(library(), name)(_start(), torch.get_num_threads(), *values)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Packed:
+    """Matrices [E, O, K], panel after panel of `PANEL` outputs: [E, panels, K, PANEL]. Float32 or bfloat16."""
+
+    weights: Tensor
+    outputs: int
+    activation: str = "none"
+    bias: Tensor | None = None
+
+    @classmethod
+    def of(cls, weights_EOK: Tensor, bias_O: Tensor | None = None) -> "Packed":
+        bias = None if bias_O is None else bias_O.detach().float().contiguous()
+        return cls(_panels(weights_EOK, PANEL).contiguous(), weights_EOK.shape[1], bias=bias)
+
+    @classmethod
+    def gated(cls, gate_EOK: Tensor, up_EOK: Tensor, activation: str) -> "Packed":
+        """For act(x @ gate.T) * (x @ up.T): half of a panel from each."""
+        both = torch.cat((_panels(gate_EOK, HALF), _panels(up_EOK, HALF)), dim=-1)
+        return cls(both, gate_EOK.shape[1], activation)
+
+    def __call__(self, x_MK: Tensor, offsets: Tensor | None = None) -> Tensor:
+        """[M, K] -> [M, O] in x's precision; rows offsets[e]..offsets[e+1] by matrix e."""
+        x = x_MK.float().contiguous()
+        out = x.new_empty(len(x), self.outputs)
+        offsets = torch.tensor((0, len(x))) if offsets is None else offsets
+        (E, _, K, _), bfloat16 = self.weights.shape, self.weights.dtype == torch.bfloat16
+        _call(
+            "products", x, offsets, E, self.weights, bfloat16, K, self.outputs, ACTIVATIONS[self.activation], _maybe(self.bias), out
+        )  # fmt: skip
+        return out.to(x_MK.dtype)
+
+    def rows(self, ids_T: Tensor) -> Tensor:
+        """Of the first matrix, [T, K]: an embedding that is also the output head is kept once."""
+        return self.weights[0, ids_T // PANEL, :, ids_T % PANEL]
+
+
+def _panels(weights_EOK: Tensor, width: int) -> Tensor:
+    E, outputs, K = weights_EOK.shape
+    return F.pad(weights_EOK.detach(), (0, 0, 0, -outputs % width)).view(E, -1, width, K).transpose(2, 3)
+
+
+def _maybe(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
+
+
+def routed_experts(x_TD: Tensor, topk_weights_TK: Tensor, topk_ids_TK: Tensor, gate_up: Packed, down: Packed) -> Tensor:
+    """The experts' seat (see `moe_lm.experts`) over packed weights. [T, D] -> [T, D]; experts are added in the order of their numbers."""
+    (T, K), E = topk_ids_TK.shape, len(down.weights)
+    ids_TK, choice_TK = topk_ids_TK.sort(dim=1)
+    order_R = torch.argsort(ids_TK.flatten(), stable=True)  # R = T * K, one row for each (token, expert) pair
+    offsets = F.pad(torch.bincount(ids_TK.flatten(), minlength=E).cumsum(0), (1, 0))
+    rows_TK = torch.empty_like(order_R).scatter_(0, order_R, torch.arange(T * K)).view(T, K)
+    y_RD = down(gate_up(x_TD.float()[order_R // K], offsets), offsets)
+    out_TD = y_RD.new_empty(T, y_RD.shape[1])
+    weights_TK = topk_weights_TK.gather(1, choice_TK).float().contiguous()
+    _call("combine", y_RD, rows_TK, weights_TK, T, K, y_RD.shape[1], out_TD)
+    return out_TD.to(x_TD.dtype)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Places:
+    """Where the T tokens of a pass lie: positions and sequences int32 [T], the sequences' pages int32 [N, most]."""
+
+    positions: Tensor
+    sequences: Tensor
+    table: Tensor
+
+
+def append(k_TJd: Tensor, v_TJd: Tensor, places: Places, k_pages: Tensor, v_pages: Tensor) -> None:
+    """Put keys and values on their pages, [P, J, d, PAGE] and [P, J, PAGE, d rounded up to a panel]."""
+    k, v = k_TJd.float().contiguous(), v_TJd.float().contiguous()
+    table = places.table
+    _call("append", k, v, *k.shape, places.positions, places.sequences, table, table.shape[1], k_pages, v_pages)
+
+
+def attend(q_THd: Tensor, places: Places, k_pages: Tensor, v_pages: Tensor, window: int | None) -> Tensor:
+    """Each token's attention to its own sequence up to itself. [T, H, d] -> [T, H, d]"""
+    q = q_THd.float().contiguous()
+    (T, H, d), out = q.shape, torch.empty_like(q)
+    table = places.table
+    _call(
+        "attend", q, T, H, k_pages.shape[1], d, d**-0.5, places.positions, places.sequences, table, table.shape[1], window or 0,
+        k_pages, v_pages, out,
+    )  # fmt: skip
+    return out.to(q_THd.dtype)
