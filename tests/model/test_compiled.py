@@ -11,6 +11,8 @@ from moe_lm.experts import choose, reference, route
 from moe_lm.kernels import compiled
 from moe_lm.kernels.compiled import PAGE, PANEL, Packed, Places
 
+pytestmark = pytest.mark.skipif(not compiled.available(), reason="the compiled kernels need Linux and a C++ compiler")
+
 SHAPES = [(1, 1, 1), (3, 31, 7), (12, 32, 256), (13, 33, 257), (48, 96, 300), (50, 600, 40), (241, 70, 600), (500, 290, 64)]
 
 

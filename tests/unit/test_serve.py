@@ -25,6 +25,7 @@ from evalkit.progress import Reporter
 from evalkit.serve import ServeConfig, serve
 from evalkit.serve.app import make_app
 from evalkit.serve.stream import settled
+from moe_lm.kernels.compiled import PANEL, Packed
 
 TEMPLATE = "{% for m in messages %}{{ m.role[0] }}:{{ m.content }}\n{% endfor %}{% if add_generation_prompt %}a:{% endif %}"
 
@@ -95,18 +96,19 @@ def test_sampling_goes_by_its_seed(http: httpx2.Client, lm: NativeLM) -> None:
 
 
 def test_eos_ends_an_answer_unless_it_is_to_be_ignored(http: httpx2.Client, lm: NativeLM) -> None:
-    head = lm.model.lm_head.weight
-    assert isinstance(head, torch.Tensor)
-    row = head[256].clone()
+    packed = lm.model.lm_head.packed
+    assert isinstance(packed, Packed)
+    head = packed.weights[0, 256 // PANEL, :, 256 % PANEL]
+    row = head.clone()
     try:
         with torch.inference_mode():
-            head[256] = 50 * head[lm.tokenizer.encode(native(lm, "Hello", tokens=1))[0]]  # end of text wins at once
+            head[:] = 50 * packed.rows(torch.tensor(lm.tokenizer.encode(native(lm, "Hello", tokens=1))))[0]  # end of text wins at once
         choice = complete(http, "Hello")["choices"][0]
         assert (choice["text"], choice["finish_reason"], choice["stop_reason"]) == ("", "stop", None)
         assert complete(http, "Hello", ignore_eos=True)["usage"]["completion_tokens"] == 8
     finally:
         with torch.inference_mode():
-            head[256] = row
+            head[:] = row
 
 
 def test_logprobs_of_a_prompt(http: httpx2.Client, lm: NativeLM) -> None:
