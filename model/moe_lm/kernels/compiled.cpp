@@ -16,7 +16,8 @@ namespace {
 
 constexpr int LANES = 16, PANEL = 2 * LANES;  // outputs a panel of packed weights holds
 constexpr int TILE = 12;                      // rows whose sums with one panel stay in registers (AVX-512 has 32)
-constexpr int DEPTH = 256;                    // inputs summed in registers before they are added to the output
+constexpr int CHAIN = 64;                     // inputs summed in registers before they are added to the output: longer chains round more
+constexpr int DEPTH = 4 * CHAIN;              // inputs of a panel that the rows of a task take before the next ones
 constexpr int ROWS = 240;                     // rows a task: their inputs, DEPTH of each, stay in the L2 cache
 constexpr int PANELS = 8;                     // panels a task of so many rows
 constexpr int PAGE = 128;
@@ -104,23 +105,25 @@ void share(Start start, int threads, int tasks, const Task& task) {
 // out[m][0..PANEL) += or = sum over k of a[m][k] * b[k][0..PANEL)
 template <int M>
 inline void tile(const float* a, std::ptrdiff_t a_row, const float* b, std::ptrdiff_t b_row, int depth, float* out, std::ptrdiff_t out_row, bool add) {
-    vec sum[M][2];
+    for (int begin = 0; begin < depth; begin += CHAIN, add = true) {
+        vec sum[M][2];
 #pragma GCC unroll 16
-    for (int m = 0; m < M; m++) sum[m][0] = sum[m][1] = zeros();
-    for (int k = 0; k < depth; k++) {
-        const vec lower = load(b + k * b_row), upper = load(b + k * b_row + LANES);
+        for (int m = 0; m < M; m++) sum[m][0] = sum[m][1] = zeros();
+        for (int k = begin; k < std::min(depth, begin + CHAIN); k++) {
+            const vec lower = load(b + k * b_row), upper = load(b + k * b_row + LANES);
+#pragma GCC unroll 16
+            for (int m = 0; m < M; m++) {
+                const float s = a[m * a_row + k];
+                sum[m][0] += s * lower;
+                sum[m][1] += s * upper;
+            }
+        }
 #pragma GCC unroll 16
         for (int m = 0; m < M; m++) {
-            const float s = a[m * a_row + k];
-            sum[m][0] += s * lower;
-            sum[m][1] += s * upper;
+            float* o = out + m * out_row;
+            store(o, add ? load(o) + sum[m][0] : sum[m][0]);
+            store(o + LANES, add ? load(o + LANES) + sum[m][1] : sum[m][1]);
         }
-    }
-#pragma GCC unroll 16
-    for (int m = 0; m < M; m++) {
-        float* o = out + m * out_row;
-        store(o, add ? load(o) + sum[m][0] : sum[m][0]);
-        store(o + LANES, add ? load(o + LANES) + sum[m][1] : sum[m][1]);
     }
 }
 
@@ -171,9 +174,11 @@ void products(Start start, int threads, const float* x, const int64_t* offsets, 
     const int panels = (outputs + wide - 1) / wide;
     std::vector<Block> blocks;
     for (int e = 0; e < matrices; e++)
-        for (int row = offsets[e]; row < offsets[e + 1]; row += ROWS) {
-            const int rows = std::min<int>(ROWS, offsets[e + 1] - row), step = rows > 4 * TILE ? PANELS : 1;
+        for (int row = offsets[e], end = offsets[e + 1]; row < end;) {
+            const int tasks = (end - row + ROWS - 1) / ROWS, even = ((end - row) / tasks + TILE - 1) / TILE * TILE;
+            const int rows = std::min({even, ROWS, end - row}), step = rows > 4 * TILE ? PANELS : 1;
             for (int panel = 0; panel < panels; panel += step) blocks.push_back({e, row, rows, panel, std::min(step, panels - panel)});
+            row += rows;
         }
     share(start, threads, static_cast<int>(blocks.size()), [&](int i) {
         const auto [e, row, rows, panel, count] = blocks[i];
