@@ -20,7 +20,7 @@ from moe_lm.pages import PAGE, PagedCache, pool_for
 from moe_lm.prefix_tree import MIN_SHARED, num_shared
 from moe_lm.usage import Usage
 
-FREE_ROWS = 8  # of a decode step: so many take hardly longer than one, for it is the weights' way from memory that takes the time
+FREE_ROWS = 24  # of a decode step: so many take hardly longer than one, for it is the weights' way from memory that takes the time
 
 
 @dataclass(frozen=True, slots=True)

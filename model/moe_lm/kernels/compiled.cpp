@@ -17,10 +17,11 @@ namespace {
 constexpr int LANES = 16, PANEL = 2 * LANES;  // outputs a panel of packed weights holds
 constexpr int TILE = 12;                      // rows whose sums with one panel stay in registers (AVX-512 has 32)
 constexpr int CHAIN = 64;                     // inputs summed in registers before they are added to the output: longer chains round more
-constexpr int DEPTH = 4 * CHAIN;              // inputs of a panel that the rows of a task take before the next ones
+constexpr int DEPTH = 2 * CHAIN;              // inputs of a panel that all rows of a task take before the next ones: they stay in the L1 cache
 constexpr int ROWS = 240;                     // rows a task: their inputs, DEPTH of each, stay in the L2 cache
 constexpr int PANELS = 8;                     // panels a task of so many rows
 constexpr int PAGE = 128;
+constexpr int FEW_ROWS = 8 * TILE, FEW_PANELS = 4;  // up to so many rows their sums stay in the cache, not their inputs
 constexpr int QUERIES = 48;  // rows of an attention task
 constexpr int MAX_HEAD = 256;
 
@@ -102,14 +103,22 @@ void share(Start start, int threads, int tasks, const Task& task) {
         work(&shared);
 }
 
+// what a tile asks memory for while it computes, so many bytes an input: the processor's own prefetching stops at every 4 KB
+struct Ahead {
+    const char* from;
+    int step;
+};
+
 // out[m][0..PANEL) += or = sum over k of a[m][k] * b[k][0..PANEL)
 template <int M>
-inline void tile(const float* a, std::ptrdiff_t a_row, const float* b, std::ptrdiff_t b_row, int depth, float* out, std::ptrdiff_t out_row, bool add) {
+inline void tile(Ahead ahead, const float* a, std::ptrdiff_t a_row, const float* b, std::ptrdiff_t b_row, int depth, float* out, std::ptrdiff_t out_row, bool add) {
     for (int begin = 0; begin < depth; begin += CHAIN, add = true) {
         vec sum[M][2];
 #pragma GCC unroll 16
         for (int m = 0; m < M; m++) sum[m][0] = sum[m][1] = zeros();
         for (int k = begin; k < std::min(depth, begin + CHAIN); k++) {
+            __builtin_prefetch(ahead.from + k * ahead.step, 0, 2);
+            if (ahead.step > 64) __builtin_prefetch(ahead.from + k * ahead.step + 64, 0, 2);
             const vec lower = load(b + k * b_row), upper = load(b + k * b_row + LANES);
 #pragma GCC unroll 16
             for (int m = 0; m < M; m++) {
@@ -127,21 +136,24 @@ inline void tile(const float* a, std::ptrdiff_t a_row, const float* b, std::ptrd
     }
 }
 
-inline void tiles(int rows, const float* a, std::ptrdiff_t a_row, const float* b, std::ptrdiff_t b_row, int depth, float* out, std::ptrdiff_t out_row, bool add) {
-    for (; rows > 0; rows -= TILE, a += TILE * a_row, out += TILE * out_row) {
-        switch (std::min(rows, TILE)) {
-            case 1: tile<1>(a, a_row, b, b_row, depth, out, out_row, add); break;
-            case 2: tile<2>(a, a_row, b, b_row, depth, out, out_row, add); break;
-            case 3: tile<3>(a, a_row, b, b_row, depth, out, out_row, add); break;
-            case 4: tile<4>(a, a_row, b, b_row, depth, out, out_row, add); break;
-            case 5: tile<5>(a, a_row, b, b_row, depth, out, out_row, add); break;
-            case 6: tile<6>(a, a_row, b, b_row, depth, out, out_row, add); break;
-            case 7: tile<7>(a, a_row, b, b_row, depth, out, out_row, add); break;
-            case 8: tile<8>(a, a_row, b, b_row, depth, out, out_row, add); break;
-            case 9: tile<9>(a, a_row, b, b_row, depth, out, out_row, add); break;
-            case 10: tile<10>(a, a_row, b, b_row, depth, out, out_row, add); break;
-            case 11: tile<11>(a, a_row, b, b_row, depth, out, out_row, add); break;
-            default: tile<TILE>(a, a_row, b, b_row, depth, out, out_row, add);
+inline void tiles(Ahead ahead, int rows, const float* a, std::ptrdiff_t a_row, const float* b, std::ptrdiff_t b_row, int depth, float* out, std::ptrdiff_t out_row, bool add) {
+    const int even = (rows + (rows + TILE - 1) / TILE - 1) / ((rows + TILE - 1) / TILE);
+    const int count = (rows + even - 1) / even;
+    ahead.step /= count;
+    for (; rows > 0; rows -= even, a += even * a_row, out += even * out_row, ahead.from += depth * ahead.step) {
+        switch (std::min(rows, even)) {
+            case 1: tile<1>(ahead, a, a_row, b, b_row, depth, out, out_row, add); break;
+            case 2: tile<2>(ahead, a, a_row, b, b_row, depth, out, out_row, add); break;
+            case 3: tile<3>(ahead, a, a_row, b, b_row, depth, out, out_row, add); break;
+            case 4: tile<4>(ahead, a, a_row, b, b_row, depth, out, out_row, add); break;
+            case 5: tile<5>(ahead, a, a_row, b, b_row, depth, out, out_row, add); break;
+            case 6: tile<6>(ahead, a, a_row, b, b_row, depth, out, out_row, add); break;
+            case 7: tile<7>(ahead, a, a_row, b, b_row, depth, out, out_row, add); break;
+            case 8: tile<8>(ahead, a, a_row, b, b_row, depth, out, out_row, add); break;
+            case 9: tile<9>(ahead, a, a_row, b, b_row, depth, out, out_row, add); break;
+            case 10: tile<10>(ahead, a, a_row, b, b_row, depth, out, out_row, add); break;
+            case 11: tile<11>(ahead, a, a_row, b, b_row, depth, out, out_row, add); break;
+            default: tile<TILE>(ahead, a, a_row, b, b_row, depth, out, out_row, add);
         }
     }
 }
@@ -172,11 +184,12 @@ void products(Start start, int threads, const float* x, const int64_t* offsets, 
               int outputs, int activation, const float* bias, float* out) {
     const int wide = activation ? LANES : PANEL;  // outputs of one panel
     const int panels = (outputs + wide - 1) / wide;
+    const int few_panels = std::clamp(panels / (8 * threads), 1, FEW_PANELS);  // enough tasks, so that none is waited for
     std::vector<Block> blocks;
     for (int e = 0; e < matrices; e++)
         for (int row = offsets[e], end = offsets[e + 1]; row < end;) {
             const int tasks = (end - row + ROWS - 1) / ROWS, even = ((end - row) / tasks + TILE - 1) / TILE * TILE;
-            const int rows = std::min({even, ROWS, end - row}), step = rows > 4 * TILE ? PANELS : 1;
+            const int rows = std::min({even, ROWS, end - row}), step = rows > FEW_ROWS ? PANELS : few_panels;
             for (int panel = 0; panel < panels; panel += step) blocks.push_back({e, row, rows, panel, std::min(step, panels - panel)});
             row += rows;
         }
@@ -185,12 +198,16 @@ void products(Start start, int threads, const float* x, const int64_t* offsets, 
         alignas(64) float sums[ROWS * PANEL * PANELS];
         alignas(64) float room[DEPTH * PANEL];
         const float* a = x + static_cast<std::size_t>(row) * K;
-        for (int k = 0; k < K; k += DEPTH)
-            for (int p = 0; p < count; p++) {
-                const int depth = std::min(DEPTH, K - k);
-                const std::size_t at = ((static_cast<std::size_t>(e) * panels + panel + p) * K + k) * PANEL;
-                tiles(rows, a + k, K, widen(weights, bfloat16, at, depth, room), PANEL, depth, sums + p * ROWS * PANEL, PANEL, k > 0);
-            }
+        const int size = bfloat16 ? 2 : 4, pieces = (K + DEPTH - 1) / DEPTH;
+        const bool few = rows <= FEW_ROWS;  // then the weights are read in the order in which they lie
+        for (int n = 0; n < pieces * count; n++) {
+            const int p = few ? n / pieces : n % count, k = (few ? n % pieces : n / count) * DEPTH;
+            const int depth = std::min(DEPTH, K - k);
+            const std::size_t at = ((static_cast<std::size_t>(e) * panels + panel + p) * K + k) * PANEL;
+            const Ahead ahead{static_cast<const char*>(weights) + (at + depth * PANEL) * size, few ? PANEL * size : 0};
+            const float* b = widen(weights, bfloat16, at, depth, room);
+            tiles(ahead, rows, a + k, K, b, PANEL, depth, sums + p * ROWS * PANEL, PANEL, k > 0);
+        }
         for (int p = 0; p < count; p++) {
             const int first = (panel + p) * wide, n = std::min(wide, outputs - first);
             for (int m = 0; m < rows; m++) {
@@ -264,7 +281,7 @@ void attend(Start start, int threads, const float* q, int T, int H, int J, int d
                 const float *k = k_pages + (page * J + j) * d * PAGE, *v = v_pages + (page * J + j) * PAGE * wide;
                 for (int r = (t - first) * G; r < (last - first) * G; r += TILE) {
                     const int n = std::min(TILE, (last - first) * G - r);
-                    for (int c = 0; c < keys; c += PANEL) tiles(n, qs + r * d, d, k + c, PAGE, d, scores + c, PAGE, false);
+                    for (int c = 0; c < keys; c += PANEL) tiles(Ahead{reinterpret_cast<const char*>(qs), 0}, n, qs + r * d, d, k + c, PAGE, d, scores + c, PAGE, false);
                     alignas(64) float larger[LANES], before[LANES];
                     store(larger, load(most + r));
                     for (int m = 0; m < n; m++) {
@@ -287,7 +304,7 @@ void attend(Start start, int threads, const float* q, int T, int H, int J, int d
                         store(totals + (r + m) * LANES, sum);
                         for (int c = 0; c < wide; c += LANES) store(sums + (r + m) * wide + c, load(sums + (r + m) * wide + c) * before[m]);
                     }
-                    for (int c = 0; c < wide; c += PANEL) tiles(n, scores, PAGE, v + c, wide, keys, sums + r * wide + c, wide, true);
+                    for (int c = 0; c < wide; c += PANEL) tiles(Ahead{reinterpret_cast<const char*>(qs), 0}, n, scores, PAGE, v + c, wide, keys, sums + r * wide + c, wide, true);
                 }
                 t = last;
             }
