@@ -18,12 +18,9 @@ constexpr int LANES = 16, PANEL = 2 * LANES;  // outputs a panel of packed weigh
 constexpr int TILE = 12;                      // rows whose sums with one panel stay in registers (AVX-512 has 32)
 constexpr int CHAIN = 64;                     // inputs summed in registers before they are added to the output: longer chains round more
 constexpr int DEPTH = 2 * CHAIN;              // inputs of a panel that all rows of a task take before the next ones: they stay in the L1 cache
-constexpr int ROWS = 240;                     // rows a task: their inputs, DEPTH of each, stay in the L2 cache
-constexpr int PANELS = 8;                     // panels a task of so many rows
+constexpr int ROWS = 8 * TILE, PANELS = 4;    // of a task, at most: its sums stay in the L2 cache
 constexpr int PAGE = 128;
-constexpr int FEW_ROWS = 8 * TILE, FEW_PANELS = 4;  // up to so many rows their sums stay in the cache, not their inputs
 constexpr int QUERIES = 48;  // rows of an attention task
-constexpr int MAX_HEAD = 256;
 
 typedef float vec __attribute__((vector_size(64)));
 typedef int32_t ivec __attribute__((vector_size(64)));
@@ -184,12 +181,12 @@ void products(Start start, int threads, const float* x, const int64_t* offsets, 
               int outputs, int activation, const float* bias, float* out) {
     const int wide = activation ? LANES : PANEL;  // outputs of one panel
     const int panels = (outputs + wide - 1) / wide;
-    const int few_panels = std::clamp(panels / (8 * threads), 1, FEW_PANELS);  // enough tasks, so that none is waited for
+    const int step = std::clamp(panels / (8 * threads), 1, PANELS);  // enough tasks, so that none is waited for
     std::vector<Block> blocks;
     for (int e = 0; e < matrices; e++)
         for (int row = offsets[e], end = offsets[e + 1]; row < end;) {
             const int tasks = (end - row + ROWS - 1) / ROWS, even = ((end - row) / tasks + TILE - 1) / TILE * TILE;
-            const int rows = std::min({even, ROWS, end - row}), step = rows > FEW_ROWS ? PANELS : few_panels;
+            const int rows = std::min({even, ROWS, end - row});
             for (int panel = 0; panel < panels; panel += step) blocks.push_back({e, row, rows, panel, std::min(step, panels - panel)});
             row += rows;
         }
@@ -199,12 +196,11 @@ void products(Start start, int threads, const float* x, const int64_t* offsets, 
         alignas(64) float room[DEPTH * PANEL];
         const float* a = x + static_cast<std::size_t>(row) * K;
         const int size = bfloat16 ? 2 : 4, pieces = (K + DEPTH - 1) / DEPTH;
-        const bool few = rows <= FEW_ROWS;  // then the weights are read in the order in which they lie
         for (int n = 0; n < pieces * count; n++) {
-            const int p = few ? n / pieces : n % count, k = (few ? n % pieces : n / count) * DEPTH;
+            const int p = n / pieces, k = n % pieces * DEPTH;  // the order in which the weights lie
             const int depth = std::min(DEPTH, K - k);
             const std::size_t at = ((static_cast<std::size_t>(e) * panels + panel + p) * K + k) * PANEL;
-            const Ahead ahead{static_cast<const char*>(weights) + (at + depth * PANEL) * size, few ? PANEL * size : 0};
+            const Ahead ahead{static_cast<const char*>(weights) + (at + depth * PANEL) * size, PANEL * size};
             const float* b = widen(weights, bfloat16, at, depth, room);
             tiles(ahead, rows, a + k, K, b, PANEL, depth, sums + p * ROWS * PANEL, PANEL, k > 0);
         }
