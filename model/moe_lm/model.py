@@ -56,12 +56,16 @@ class Embedding(nn.Embedding):
 
 
 class RMSNorm(nn.Module):
+    packed = False
+
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(config.hidden_size))
         self.eps, self.offset = config.rms_norm_eps, config.norm_offset
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.packed and x.dtype == torch.float32:
+            return compiled.normalise(x, self.weight, self.eps, self.offset)
         x32 = x.float()
         x32 = x32 * torch.rsqrt(x32.square().mean(-1, keepdim=True) + self.eps)
         if self.offset:  # Gemma, which multiplies before it rounds
@@ -91,10 +95,16 @@ class Attention(nn.Module):
 
     def forward(self, x_TD: Tensor, cos_Tr: Tensor, sin_Tr: Tensor, attend: Attend, wanted_P: Tensor | None) -> Tensor:
         if self.packed:
-            q, k, v = (x.unflatten(-1, (-1, self.head_dim)) for x in self.packed(x_TD).split(self.sizes, dim=-1))
+            qkv = self.packed(x_TD)
+            if qkv.dtype == torch.float32:
+                compiled.rotate(qkv, cos_Tr, sin_Tr, (self.sizes[0] + self.sizes[1]) // self.head_dim)
+            q, k, v = (x.unflatten(-1, (-1, self.head_dim)) for x in qkv.split(self.sizes, dim=-1))
+            if qkv.dtype != torch.float32:
+                q, k = rope(q, cos_Tr, sin_Tr), rope(k, cos_Tr, sin_Tr)
         else:
             q, k, v = (project(x_TD).unflatten(-1, (-1, self.head_dim)) for project in (self.q_proj, self.k_proj, self.v_proj))
-        out_THd = attend(self.layer, rope(q, cos_Tr, sin_Tr), rope(k, cos_Tr, sin_Tr), v)
+            q, k = rope(q, cos_Tr, sin_Tr), rope(k, cos_Tr, sin_Tr)
+        out_THd = attend(self.layer, q, k, v)
         return self.o_proj((out_THd if wanted_P is None else out_THd[wanted_P]).flatten(-2))
 
     def pack(self) -> None:
@@ -266,6 +276,9 @@ class Decoder(nn.Module):
         """For `moe_lm.kernels.compiled`: layer by layer, so that not much of the model is there twice."""
         for layer in self.layers:
             cast(Layer, layer).pack()
+        for module in self.modules():
+            if isinstance(module, RMSNorm):
+                module.packed = True
         self.lm_head.pack()
         if self.config.tie_word_embeddings:
             self.embed.packed = self.lm_head.packed

@@ -176,3 +176,29 @@ def test_other_precisions_are_torchs():
 def test_the_source_has_no_warnings(tmp_path):
     command = [compiled.compiler(), *compiled.FLAGS, "-Wall", "-Wextra", "-Werror", str(compiled.SOURCE), "-o", str(tmp_path / "x.so")]
     assert subprocess.run(command, capture_output=True, text=True, check=False).stderr == ""
+
+
+@pytest.mark.parametrize(("width", "offset"), [(48, 0.0), (100, 1.0), (7, 0.0), (896, 0.0)])
+def test_a_norm(width, offset, threads):
+    x, weight = random(50, width), random(width, seed=1)
+    found = compiled.normalise(x, weight, 1e-5, offset)
+    exact = x.double() / (x.double().square().mean(-1, keepdim=True) + 1e-5).sqrt() * (offset + weight.double())
+    assert relative_error(found, exact) < 1e-6
+    assert torch.equal(torch.cat([compiled.normalise(row[None], weight, 1e-5, offset) for row in x]), found)
+
+
+@pytest.mark.parametrize("d", [2, 8, 20, 64])
+def test_a_rotation(d, threads):
+    """Two heads turn, the third does not."""
+    angles = random(40, d // 2, seed=1)
+    x = random(40, 3 * d)
+    found = x.clone()
+    compiled.rotate(found, angles.cos(), angles.sin(), heads=2)
+    lower, upper = x.double().view(40, 3, 2, d // 2).unbind(2)
+    cos, sin = angles.cos().double()[:, None], angles.sin().double()[:, None]
+    exact = torch.cat((lower * cos - upper * sin, upper * cos + lower * sin), dim=-1)
+    assert relative_error(found.view(40, 3, d)[:, :2], exact[:, :2]) < 1e-6
+    assert torch.equal(found[:, 2 * d :], x[:, 2 * d :])
+    some = x[7:12].clone()
+    compiled.rotate(some, angles[7:12].cos(), angles[7:12].sin(), heads=2)
+    assert torch.equal(some, found[7:12])

@@ -219,6 +219,40 @@ void products(Start start, int threads, const float* x, const int64_t* offsets, 
     });
 }
 
+// RMS norm of T rows of D: x / sqrt(mean(x^2) + eps) * (offset + weight)
+void normalise(Start start, int threads, const float* x, const float* weight, int T, int D, float eps, float offset, float* out) {
+    const int some = 16, whole = D / LANES * LANES;
+    share(start, threads, (T + some - 1) / some, [&](int i) {
+        for (int t = i * some; t < std::min(T, (i + 1) * some); t++) {
+            const float* from = x + static_cast<std::size_t>(t) * D;
+            float* to = out + static_cast<std::size_t>(t) * D;
+            vec squares = zeros();
+            for (int c = 0; c < whole; c += LANES) squares += load(from + c) * load(from + c);
+            float sum = sum_of(squares);
+            for (int c = whole; c < D; c++) sum += from[c] * from[c];
+            const float factor = 1.0f / std::sqrt(sum / D + eps);
+            for (int c = 0; c < D; c++) to[c] = from[c] * factor * (offset + weight[c]);
+        }
+    });
+}
+
+// Rotary embedding in place, half-split layout: the first `heads` heads of d in each of T rows of `width`; cos and sin [T, d / 2].
+void rotate(Start start, int threads, float* x, const float* cos, const float* sin, int T, int heads, int d, int width) {
+    const int some = 16, half = d / 2;
+    share(start, threads, (T + some - 1) / some, [&](int i) {
+        for (int t = i * some; t < std::min(T, (i + 1) * some); t++)
+            for (int h = 0; h < heads; h++) {
+                float *lower = x + static_cast<std::size_t>(t) * width + h * d, *upper = lower + half;
+                const float *c = cos + static_cast<std::size_t>(t) * half, *s = sin + static_cast<std::size_t>(t) * half;
+                for (int r = 0; r < half; r++) {
+                    const float l = lower[r], u = upper[r];
+                    lower[r] = l * c[r] - u * s[r];
+                    upper[r] = u * c[r] + l * s[r];
+                }
+            }
+    });
+}
+
 // Put keys and values [T, J, d] at their tokens' places: token t at row positions[t] % PAGE of page table[sequence[t]][positions[t] / PAGE].
 // Pages: k [pages, J, d, PAGE], v [pages, J, PAGE, wide], wide = d rounded up to a whole PANEL.
 void append(Start start, int threads, const float* k, const float* v, int T, int J, int d, const int32_t* positions, const int32_t* sequence,

@@ -33,6 +33,8 @@ ACTIVATIONS = {"none": 0, "silu": 1, "gelu_tanh": 2}
 _pointer, _int = ctypes.c_void_p, ctypes.c_int
 SIGNATURES = {
     "products": [_pointer, _pointer, _int, _pointer, _int, _int, _int, _int, _pointer, _pointer],
+    "normalise": [_pointer, _pointer, _int, _int, ctypes.c_float, ctypes.c_float, _pointer],
+    "rotate": [_pointer, _pointer, _pointer, _int, _int, _int, _int],
     "append": [_pointer, _pointer, _int, _int, _int, _pointer, _pointer, _pointer, _int, _pointer, _pointer],
     "attend": [_pointer, _int, _int, _int, _int, ctypes.c_float, _pointer, _pointer, _pointer, _int, _int, _pointer, _pointer, _pointer],
     "combine": [_pointer, _pointer, _pointer, _int, _int, _int, _pointer],
@@ -158,6 +160,21 @@ def routed_experts(x_TD: Tensor, topk_weights_TK: Tensor, topk_ids_TK: Tensor, g
     weights_TK = topk_weights_TK.gather(1, choice_TK).float().contiguous()
     _call("combine", y_RD, rows_TK, weights_TK, T, K, y_RD.shape[1], out_TD)
     return out_TD.to(x_TD.dtype)
+
+
+def normalise(x_TD: Tensor, weight_D: Tensor, eps: float, offset: float) -> Tensor:
+    """RMS norm of float32 rows: x / sqrt(mean(x^2) + eps) * (offset + weight)."""
+    x = x_TD.contiguous()
+    out = torch.empty_like(x)
+    _call("normalise", x, weight_D, *x.shape, eps, offset, out)
+    return out
+
+
+def rotate(x_TW: Tensor, cos_Tr: Tensor, sin_Tr: Tensor, heads: int) -> None:
+    """Rotary embedding (half-split) of the first `heads` heads in each row, float32, in place."""
+    cos, sin = cos_Tr.contiguous(), sin_Tr.contiguous()
+    T, half = cos.shape
+    _call("rotate", x_TW, cos, sin, T, heads, 2 * half, x_TW.shape[1])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
