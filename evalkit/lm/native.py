@@ -185,15 +185,14 @@ class NativeLM(LM):
         """Context and continuation ids as lm-eval makes them: the whole text is encoded, then cut where the context ends."""
         context_text = request.context.rstrip()
         moved = request.context[len(context_text) :]  # trailing blanks go to the continuation: " A" is one token
-        encode = self.tokenizer.encode
-        context = encode(context_text) if context_text else [self._prefix_id()]
+        if context_text:
+            texts = (context_text + moved + text for text in request.continuations)
+            context, *wholes = self.tokenizer.encode_batch((context_text, *texts))
+        else:
+            context, fast = [self._prefix_id()], self.tokenizer.fast
+            wholes = [[*context, *fast.encode(moved + text, add_special_tokens=False).ids] for text in request.continuations]
         continuations, merged = [], 0
-        for text in request.continuations:
-            whole = (
-                encode(context_text + moved + text)
-                if context_text
-                else [*context, *self.tokenizer.fast.encode(moved + text, add_special_tokens=False).ids]
-            )
+        for text, whole in zip(request.continuations, wholes, strict=True):
             merged += whole[: len(context)] != context
             if not (continuation := whole[len(context) :]):
                 raise EvalkitError(f"continuation {text!r} has no token of its own after its context")
