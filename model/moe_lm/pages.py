@@ -4,7 +4,8 @@ J key/value heads, d head_dim, P pages of PAGE tokens each, N sequences, T new t
 
 A page is found again by a hash chain: the key of what comes before it, and its own tokens. A prompt takes every whole page that
 it shares with an earlier one as it is, and copies what it shares of one page more; so a shared prefix is computed once, to the token.
-Only a prompt's pages are found again: a decode step rounds otherwise than a prefill, and an answer must not depend on what was cached.
+Only a prompt's pages are found again: with torch's products a decode step rounds otherwise than a prefill, and an answer must not
+depend on what was cached.
 
 A sequence is let in when the pool can hold all that it may come to need, and takes pages as it grows. So no sequence ever waits for
 a page while it holds others: there is nothing to deadlock on, and nothing to throw out and compute again.

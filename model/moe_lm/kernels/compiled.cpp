@@ -15,10 +15,14 @@
 namespace {
 
 constexpr int LANES = 16, PANEL = 2 * LANES;  // outputs a panel of packed weights holds
-constexpr int TILE = 12;                      // rows whose sums with one panel stay in registers (AVX-512 has 32)
+#ifdef __AVX512F__
+constexpr int TILE = 12;                      // rows whose sums with one panel stay in registers
+#else
+constexpr int TILE = 3;
+#endif
 constexpr int CHAIN = 64;                     // inputs summed in registers before they are added to the output: longer chains round more
 constexpr int DEPTH = 2 * CHAIN;              // inputs of a panel that all rows of a task take before the next ones: they stay in the L1 cache
-constexpr int ROWS = 8 * TILE, PANELS = 4;    // of a task, at most: its sums stay in the L2 cache
+constexpr int ROWS = 96, PANELS = 4;          // of a task, at most: its sums stay in the L2 cache
 constexpr int PAGE = 128;
 constexpr int QUERIES = 48;  // rows of an attention task
 
