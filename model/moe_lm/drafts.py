@@ -16,11 +16,9 @@ class Drafter:
     def __init__(self, prompt: Sequence[int]):
         self.tokens = list(prompt)
         self.streak = 0  # guesses that came true one after the other
-        self._places: dict[tuple[int, ...], int] = {}  # the last SEEN tokens -> where the next one stood
-        self._next: int | None = None  # where the next token is guessed to be
-        for end in range(SEEN, len(self.tokens)):
-            self._places[tuple(self.tokens[end - SEEN : end])] = end
-        self._next = self._places.get(tuple(self.tokens[-SEEN:]))
+        # the last SEEN tokens -> where the next one stood
+        self._places = {tuple(self.tokens[end - SEEN : end]): end for end in range(SEEN, len(self.tokens))}
+        self._next = self._places.get(tuple(self.tokens[-SEEN:]))  # where the next token is guessed to be
 
     def add(self, token: int) -> None:
         came_true = self._next is not None and self.tokens[self._next] == token

@@ -1,7 +1,8 @@
 // The CPU's kernels: matrix products over packed weights, and attention over pages. `compiled.py` builds and calls them.
 //
-// Every number is a chain of fused multiply-adds in an order of its own, whatever else is computed beside it: vector lanes hold
-// different outputs, never parts of one sum. So a row's bits depend neither on how many rows came with it nor on the vectors' width.
+// Every number is summed in an order of its own, whatever else is computed beside it: in products vector lanes hold different outputs,
+// each a chain of fused multiply-adds; a norm's and a softmax's sums lie on LANES lanes on every processor, added up in one order.
+// So a row's bits depend neither on how many rows came with it nor on the vectors' width.
 //
 // M rows, K inputs, O outputs; T tokens, H query heads, J key/value heads, G = H / J, d head_dim; PAGE tokens a page.
 
@@ -180,7 +181,7 @@ struct Block {
 extern "C" {
 
 // Products of the rows offsets[e]..offsets[e+1] of x with matrix e, for each of `matrices`: out = x @ w.T + bias, or with an activation
-// act(x @ gate.T) * (x @ up.T). x [M, K] and out [M, outputs] float32; weights [matrices, panels, K, PANEL], see `pack` in compiled.py.
+// act(x @ gate.T) * (x @ up.T). x [M, K] and out [M, outputs] float32; weights [matrices, panels, K, PANEL], see `Packed` in compiled.py.
 void products(Start start, int threads, const float* x, const int64_t* offsets, int matrices, const void* weights, int bfloat16, int K,
               int outputs, int activation, const float* bias, float* out) {
     const int wide = activation ? LANES : PANEL;  // outputs of one panel
@@ -290,6 +291,7 @@ void attend(Start start, int threads, const float* q, int T, int H, int J, int d
         float *qs = memory.data(), *sums = qs + rows * d, *totals = sums + rows * wide, *scores = totals + rows * LANES;
         float* most = scores + TILE * PAGE;
         std::fill_n(most, padded, -INFINITY);
+        const Ahead nothing{reinterpret_cast<const char*>(qs), 0};
         for (int r = 0; r < rows; r++)
             for (int c = 0; c < d; c++) qs[r * d + c] = q[(static_cast<std::size_t>(first + r / G) * H + j * G + r % G) * d + c] * scale;
         int begin = places, end = 0;
@@ -315,7 +317,7 @@ void attend(Start start, int threads, const float* q, int T, int H, int J, int d
                 const float *k = k_pages + (page * J + j) * d * PAGE, *v = v_pages + (page * J + j) * PAGE * wide;
                 for (int r = (t - first) * G; r < (last - first) * G; r += TILE) {
                     const int n = std::min(TILE, (last - first) * G - r);
-                    for (int c = 0; c < keys; c += PANEL) tiles(Ahead{reinterpret_cast<const char*>(qs), 0}, n, qs + r * d, d, k + c, PAGE, d, scores + c, PAGE, false);
+                    for (int c = 0; c < keys; c += PANEL) tiles(nothing, n, qs + r * d, d, k + c, PAGE, d, scores + c, PAGE, false);
                     alignas(64) float larger[LANES], before[LANES];
                     store(larger, load(most + r));
                     for (int m = 0; m < n; m++) {
@@ -338,7 +340,7 @@ void attend(Start start, int threads, const float* q, int T, int H, int J, int d
                         store(totals + (r + m) * LANES, sum);
                         for (int c = 0; c < wide; c += LANES) store(sums + (r + m) * wide + c, load(sums + (r + m) * wide + c) * before[m]);
                     }
-                    for (int c = 0; c < wide; c += PANEL) tiles(Ahead{reinterpret_cast<const char*>(qs), 0}, n, scores, PAGE, v + c, wide, keys, sums + r * wide + c, wide, true);
+                    for (int c = 0; c < wide; c += PANEL) tiles(nothing, n, scores, PAGE, v + c, wide, keys, sums + r * wide + c, wide, true);
                 }
                 t = last;
             }

@@ -129,9 +129,7 @@ class Packed:
         out = x.new_empty(len(x), self.outputs)
         offsets = torch.tensor((0, len(x))) if offsets is None else offsets
         (E, _, K, _), bfloat16 = self.weights.shape, self.weights.dtype == torch.bfloat16
-        _call(
-            "products", x, offsets, E, self.weights, bfloat16, K, self.outputs, ACTIVATIONS[self.activation], _maybe(self.bias), out
-        )  # fmt: skip
+        _call("products", x, offsets, E, self.weights, bfloat16, K, self.outputs, ACTIVATIONS[self.activation], self.bias, out)
         return out.to(x_MK.dtype)
 
     def rows(self, ids_T: Tensor) -> Tensor:
@@ -142,10 +140,6 @@ class Packed:
 def _panels(weights_EOK: Tensor, width: int) -> Tensor:
     E, outputs, K = weights_EOK.shape
     return F.pad(weights_EOK.detach(), (0, 0, 0, -outputs % width)).view(E, -1, width, K).transpose(2, 3)
-
-
-def _maybe(tensor: Tensor | None) -> int | None:
-    return None if tensor is None else tensor.data_ptr()
 
 
 def routed_experts(x_TD: Tensor, topk_weights_TK: Tensor, topk_ids_TK: Tensor, gate_up: Packed, down: Packed) -> Tensor:
