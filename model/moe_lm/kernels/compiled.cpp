@@ -21,9 +21,10 @@ constexpr int TILE = 12;                      // rows whose sums with one panel 
 #else
 constexpr int TILE = 3;
 #endif
-constexpr int CHAIN = 64;                     // inputs summed in registers before they are added to the output: longer chains round more
-constexpr int DEPTH = 2 * CHAIN;              // inputs of a panel that all rows of a task take before the next ones: they stay in the L1 cache
-constexpr int ROWS = 96, PANELS = 4;          // of a task, at most: its sums stay in the L2 cache
+constexpr int CHAIN = 128;                    // inputs summed in registers before they are added to the output: longer chains round more
+constexpr int DEPTH = CHAIN;                  // inputs of a panel that all rows of a task take before the next ones: they stay in the L1 cache
+constexpr int STRIDE = DEPTH + LANES;         // of a task's copy of its rows: in x itself rows may lie where the L1 cache holds but a few
+constexpr int ROWS = 96, PANELS = 16;         // of a task, at most: its sums stay in the L2 cache
 constexpr int PAGE = 128;
 constexpr int QUERIES = 48;  // rows of an attention task
 
@@ -40,6 +41,8 @@ inline vec load(const float* p) {
 }
 
 inline void store(float* p, vec v) { std::memcpy(p, &v, sizeof v); }
+
+inline int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
 inline vec zeros() { return vec{} ; }
 
@@ -121,6 +124,7 @@ inline void tile(Ahead ahead, const float* a, std::ptrdiff_t a_row, const float*
         for (int k = begin; k < std::min(depth, begin + CHAIN); k++) {
             __builtin_prefetch(ahead.from + k * ahead.step, 0, 2);
             if (ahead.step > 64) __builtin_prefetch(ahead.from + k * ahead.step + 64, 0, 2);
+            __builtin_prefetch(a + M * a_row + k * LANES, 0, 3);  // the next tile's rows
             const vec lower = load(b + k * b_row), upper = load(b + k * b_row + LANES);
 #pragma GCC unroll 16
             for (int m = 0; m < M; m++) {
@@ -138,12 +142,15 @@ inline void tile(Ahead ahead, const float* a, std::ptrdiff_t a_row, const float*
     }
 }
 
-inline void tiles(Ahead ahead, int rows, const float* a, std::ptrdiff_t a_row, const float* b, std::ptrdiff_t b_row, int depth, float* out, std::ptrdiff_t out_row, bool add) {
-    const int even = (rows + (rows + TILE - 1) / TILE - 1) / ((rows + TILE - 1) / TILE);
-    const int count = (rows + even - 1) / even;
-    ahead.step /= count;
-    for (; rows > 0; rows -= even, a += even * a_row, out += even * out_row, ahead.from += depth * ahead.step) {
-        switch (std::min(rows, even)) {
+// the same for any number of rows; `then` is told the first row of each tile and their number
+template <class Then>
+inline void tiles(Ahead ahead, int rows, const float* a, std::ptrdiff_t a_row, const float* b, std::ptrdiff_t b_row, int depth, float* out, std::ptrdiff_t out_row, bool add,
+                  const Then& then) {
+    const int even = ceil_div(rows, ceil_div(rows, TILE));
+    ahead.step /= ceil_div(rows, even);
+    for (int row = 0; row < rows; row += even, a += even * a_row, out += even * out_row, ahead.from += depth * ahead.step) {
+        const int some = std::min(rows - row, even);
+        switch (some) {
             case 1: tile<1>(ahead, a, a_row, b, b_row, depth, out, out_row, add); break;
             case 2: tile<2>(ahead, a, a_row, b, b_row, depth, out, out_row, add); break;
             case 3: tile<3>(ahead, a, a_row, b, b_row, depth, out, out_row, add); break;
@@ -157,6 +164,7 @@ inline void tiles(Ahead ahead, int rows, const float* a, std::ptrdiff_t a_row, c
             case 11: tile<11>(ahead, a, a_row, b, b_row, depth, out, out_row, add); break;
             default: tile<TILE>(ahead, a, a_row, b, b_row, depth, out, out_row, add);
         }
+        then(row, some);
     }
 }
 
@@ -181,44 +189,53 @@ struct Block {
 extern "C" {
 
 // Products of the rows offsets[e]..offsets[e+1] of x with matrix e, for each of `matrices`: out = x @ w.T + bias, or with an activation
-// act(x @ gate.T) * (x @ up.T). x [M, K] and out [M, outputs] float32; weights [matrices, panels, K, PANEL], see `Packed` in compiled.py.
-void products(Start start, int threads, const float* x, const int64_t* offsets, int matrices, const void* weights, int bfloat16, int K,
+// act(x @ gate.T) * (x @ up.T). x [.., K] and out [M, outputs] float32; row m is x[order[m]] where there is an `order`;
+// weights [matrices, panels, K, PANEL], see `Packed` in compiled.py.
+void products(Start start, int threads, const float* x, const int64_t* order, const int64_t* offsets, int matrices, const void* weights, int bfloat16, int K,
               int outputs, int activation, const float* bias, float* out) {
     const int wide = activation ? LANES : PANEL;  // outputs of one panel
-    const int panels = (outputs + wide - 1) / wide;
-    const int step = std::clamp(panels / (8 * threads), 1, PANELS);  // enough tasks, so that none is waited for
+    const int panels = ceil_div(outputs, wide), size = bfloat16 ? 2 : 4;
+    int parts = 0;
+    for (int e = 0; e < matrices; e++) parts += ceil_div(offsets[e + 1] - offsets[e], ROWS);
+    const int most = std::clamp(panels * parts / (8 * threads), 1, PANELS);  // enough tasks, so that none is waited for
+    const int step = ceil_div(panels, ceil_div(panels, most));
     std::vector<Block> blocks;
     for (int e = 0; e < matrices; e++)
         for (int row = offsets[e], end = offsets[e + 1]; row < end;) {
-            const int tasks = (end - row + ROWS - 1) / ROWS, even = ((end - row) / tasks + TILE - 1) / TILE * TILE;
+            const int even = ceil_div((end - row) / ceil_div(end - row, ROWS), TILE) * TILE;
             const int rows = std::min({even, ROWS, end - row});
             for (int panel = 0; panel < panels; panel += step) blocks.push_back({e, row, rows, panel, std::min(step, panels - panel)});
             row += rows;
         }
     share(start, threads, static_cast<int>(blocks.size()), [&](int i) {
         const auto [e, row, rows, panel, count] = blocks[i];
-        alignas(64) float sums[ROWS * PANEL * PANELS];
-        alignas(64) float room[DEPTH * PANEL];
-        const float* a = x + static_cast<std::size_t>(row) * K;
-        const int size = bfloat16 ? 2 : 4, pieces = (K + DEPTH - 1) / DEPTH;
-        for (int n = 0; n < pieces * count; n++) {
-            const int p = n / pieces, k = n % pieces * DEPTH;  // the order in which the weights lie
+        alignas(64) float sums[ROWS * PANEL * PANELS], copy[ROWS * STRIDE], room[DEPTH * PANEL];
+        const auto place = [&, e = e, panel = panel](int p, int k) { return ((static_cast<std::size_t>(e) * panels + panel + p) * K + k) * PANEL; };
+        for (int k = 0; k < K; k += DEPTH) {
             const int depth = std::min(DEPTH, K - k);
-            const std::size_t at = ((static_cast<std::size_t>(e) * panels + panel + p) * K + k) * PANEL;
-            const Ahead ahead{static_cast<const char*>(weights) + (at + depth * PANEL) * size, PANEL * size};
-            const float* b = widen(weights, bfloat16, at, depth, room);
-            tiles(ahead, rows, a + k, K, b, PANEL, depth, sums + p * ROWS * PANEL, PANEL, k > 0);
-        }
-        for (int p = 0; p < count; p++) {
-            const int first = (panel + p) * wide, n = std::min(wide, outputs - first);
             for (int m = 0; m < rows; m++) {
-                float* s = sums + (p * ROWS + m) * PANEL;
-                if (activation) store(s, activate(activation, load(s)) * load(s + LANES));
-                float* o = out + static_cast<std::size_t>(row + m) * outputs + first;
-                if (bias)
-                    for (int c = 0; c < n; c++) o[c] = s[c] + bias[first + c];
-                else
-                    std::memcpy(o, s, n * sizeof(float));
+                const std::size_t from = order ? order[row + m] : row + m;
+                std::memcpy(copy + m * STRIDE, x + from * K + k, depth * sizeof(float));
+            }
+            for (int p = 0; p < count; p++) {
+                const std::size_t next = p + 1 < count ? place(p + 1, k) : place(0, k + depth);
+                const Ahead ahead{static_cast<const char*>(weights) + next * size, PANEL * size};
+                const float* b = widen(weights, bfloat16, place(p, k), depth, room);
+                const int first = (panel + p) * wide, some = std::min(wide, outputs - first);
+                // a tile's outputs go to memory while the next one is computed
+                const auto write = [&](int begin, int tile_rows) {
+                    if (k + depth < K) return;
+                    for (int m = begin; m < begin + tile_rows; m++) {
+                        float* s = sums + (p * ROWS + m) * PANEL;
+                        if (activation) store(s, activate(activation, load(s)) * load(s + LANES));
+                        float* o = out + static_cast<std::size_t>(row + m) * outputs + first;
+                        if (bias)
+                            for (int c = 0; c < some; c++) o[c] = s[c] + bias[first + c];
+                        else
+                            std::memcpy(o, s, some * sizeof(float));
+                    }
+                };
+                tiles(ahead, rows, copy, STRIDE, b, PANEL, depth, sums + p * ROWS * PANEL, PANEL, k > 0, write);
             }
         }
     });
@@ -292,6 +309,7 @@ void attend(Start start, int threads, const float* q, int T, int H, int J, int d
         float* most = scores + TILE * PAGE;
         std::fill_n(most, padded, -INFINITY);
         const Ahead nothing{reinterpret_cast<const char*>(qs), 0};
+        const auto nothing_more = [](int, int) {};
         for (int r = 0; r < rows; r++)
             for (int c = 0; c < d; c++) qs[r * d + c] = q[(static_cast<std::size_t>(first + r / G) * H + j * G + r % G) * d + c] * scale;
         int begin = places, end = 0;
@@ -317,7 +335,7 @@ void attend(Start start, int threads, const float* q, int T, int H, int J, int d
                 const float *k = k_pages + (page * J + j) * d * PAGE, *v = v_pages + (page * J + j) * PAGE * wide;
                 for (int r = (t - first) * G; r < (last - first) * G; r += TILE) {
                     const int n = std::min(TILE, (last - first) * G - r);
-                    for (int c = 0; c < keys; c += PANEL) tiles(nothing, n, qs + r * d, d, k + c, PAGE, d, scores + c, PAGE, false);
+                    for (int c = 0; c < keys; c += PANEL) tiles(nothing, n, qs + r * d, d, k + c, PAGE, d, scores + c, PAGE, false, nothing_more);
                     alignas(64) float larger[LANES], before[LANES];
                     store(larger, load(most + r));
                     for (int m = 0; m < n; m++) {
@@ -340,7 +358,7 @@ void attend(Start start, int threads, const float* q, int T, int H, int J, int d
                         store(totals + (r + m) * LANES, sum);
                         for (int c = 0; c < wide; c += LANES) store(sums + (r + m) * wide + c, load(sums + (r + m) * wide + c) * before[m]);
                     }
-                    for (int c = 0; c < wide; c += PANEL) tiles(nothing, n, scores, PAGE, v + c, wide, keys, sums + r * wide + c, wide, true);
+                    for (int c = 0; c < wide; c += PANEL) tiles(nothing, n, scores, PAGE, v + c, wide, keys, sums + r * wide + c, wide, true, nothing_more);
                 }
                 t = last;
             }

@@ -32,7 +32,7 @@ HALF = PANEL // 2
 ACTIVATIONS = {"none": 0, "silu": 1, "gelu_tanh": 2}
 _pointer, _int = ctypes.c_void_p, ctypes.c_int
 SIGNATURES = {
-    "products": [_pointer, _pointer, _int, _pointer, _int, _int, _int, _int, _pointer, _pointer],
+    "products": [_pointer, _pointer, _pointer, _int, _pointer, _int, _int, _int, _int, _pointer, _pointer],
     "normalise": [_pointer, _pointer, _int, _int, ctypes.c_float, ctypes.c_float, _pointer],
     "rotate": [_pointer, _pointer, _pointer, _int, _int, _int, _int],
     "append": [_pointer, _pointer, _int, _int, _int, _pointer, _pointer, _pointer, _int, _pointer, _pointer],
@@ -123,13 +123,13 @@ class Packed:
         both = torch.cat((_panels(gate_EOK, HALF), _panels(up_EOK, HALF)), dim=-1)
         return cls(both, gate_EOK.shape[1], activation)
 
-    def __call__(self, x_MK: Tensor, offsets: Tensor | None = None) -> Tensor:
-        """[M, K] -> [M, O] in x's precision; rows offsets[e]..offsets[e+1] by matrix e."""
+    def __call__(self, x_MK: Tensor, offsets: Tensor | None = None, order_R: Tensor | None = None) -> Tensor:
+        """[M, K] -> [M, O] in x's precision; rows offsets[e]..offsets[e+1] by matrix e. With an order, of x[order]: [R, O]."""
         x = x_MK.float().contiguous()
-        out = x.new_empty(len(x), self.outputs)
-        offsets = torch.tensor((0, len(x))) if offsets is None else offsets
+        out = x.new_empty(len(x) if order_R is None else len(order_R), self.outputs)
+        offsets = torch.tensor((0, len(out))) if offsets is None else offsets
         (E, _, K, _), bfloat16 = self.weights.shape, self.weights.dtype == torch.bfloat16
-        _call("products", x, offsets, E, self.weights, bfloat16, K, self.outputs, ACTIVATIONS[self.activation], self.bias, out)
+        _call("products", x, order_R, offsets, E, self.weights, bfloat16, K, self.outputs, ACTIVATIONS[self.activation], self.bias, out)
         return out.to(x_MK.dtype)
 
     def rows(self, ids_T: Tensor) -> Tensor:
@@ -149,7 +149,7 @@ def routed_experts(x_TD: Tensor, topk_weights_TK: Tensor, topk_ids_TK: Tensor, g
     order_R = torch.argsort(ids_TK.flatten(), stable=True)  # R = T * K, one row for each (token, expert) pair
     offsets = F.pad(torch.bincount(ids_TK.flatten(), minlength=E).cumsum(0), (1, 0))
     rows_TK = torch.empty_like(order_R).scatter_(0, order_R, torch.arange(T * K)).view(T, K)
-    y_RD = down(gate_up(x_TD.float()[order_R // K], offsets), offsets)
+    y_RD = down(gate_up(x_TD.float(), offsets, order_R // K), offsets)
     out_TD = y_RD.new_empty(T, y_RD.shape[1])
     weights_TK = topk_weights_TK.gather(1, choice_TK).float().contiguous()
     _call("combine", y_RD, rows_TK, weights_TK, T, K, y_RD.shape[1], out_TD)
