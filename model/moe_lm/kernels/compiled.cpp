@@ -244,7 +244,7 @@ void products(Start start, int threads, const float* x, const int64_t* order, co
 // RMS norm of T rows of D: x / sqrt(mean(x^2) + eps) * (offset + weight)
 void normalise(Start start, int threads, const float* x, const float* weight, int T, int D, float eps, float offset, float* out) {
     const int some = 16, whole = D / LANES * LANES;
-    share(start, threads, (T + some - 1) / some, [&](int i) {
+    share(start, threads, ceil_div(T, some), [&](int i) {
         for (int t = i * some; t < std::min(T, (i + 1) * some); t++) {
             const float* from = x + static_cast<std::size_t>(t) * D;
             float* to = out + static_cast<std::size_t>(t) * D;
@@ -261,7 +261,7 @@ void normalise(Start start, int threads, const float* x, const float* weight, in
 // Rotary embedding in place, half-split layout: the first `heads` heads of d in each of T rows of `width`; cos and sin [T, d / 2].
 void rotate(Start start, int threads, float* x, const float* cos, const float* sin, int T, int heads, int d, int width) {
     const int some = 16, half = d / 2;
-    share(start, threads, (T + some - 1) / some, [&](int i) {
+    share(start, threads, ceil_div(T, some), [&](int i) {
         for (int t = i * some; t < std::min(T, (i + 1) * some); t++)
             for (int h = 0; h < heads; h++) {
                 float *lower = x + static_cast<std::size_t>(t) * width + h * d, *upper = lower + half;
@@ -280,7 +280,7 @@ void rotate(Start start, int threads, float* x, const float* cos, const float* s
 void append(Start start, int threads, const float* k, const float* v, int T, int J, int d, const int32_t* positions, const int32_t* sequence,
             const int32_t* table, int places, float* k_pages, float* v_pages) {
     const int wide = (d + PANEL - 1) / PANEL * PANEL, some = 64;
-    share(start, threads, (T + some - 1) / some, [&](int i) {
+    share(start, threads, ceil_div(T, some), [&](int i) {
         for (int t = i * some; t < std::min(T, (i + 1) * some); t++) {
             const std::size_t page = table[static_cast<std::size_t>(sequence[t]) * places + positions[t] / PAGE];
             const int at = positions[t] % PAGE;
@@ -299,7 +299,7 @@ void append(Start start, int threads, const float* k, const float* v, int T, int
 void attend(Start start, int threads, const float* q, int T, int H, int J, int d, float scale, const int32_t* positions,
             const int32_t* sequence, const int32_t* table, int places, int window, const float* k_pages, const float* v_pages, float* out) {
     const int G = H / J, wide = (d + PANEL - 1) / PANEL * PANEL;
-    const int some = std::max(1, QUERIES / G), chunks = (T + some - 1) / some;
+    const int some = std::max(1, QUERIES / G), chunks = ceil_div(T, some);
     // the last ones have the most to read, and one taken last would be waited for
     share(start, threads, chunks * J, [&](int i) {
         const int j = i % J, first = (chunks - 1 - i / J) * some, tokens = std::min(some, T - first), rows = tokens * G;
@@ -371,16 +371,19 @@ void attend(Start start, int threads, const float* q, int T, int H, int J, int d
     });
 }
 
-// Each token's sum over its K experts, in the order given: out[t] = sum over n of weights[t][n] * y[rows[t][n]], y [.., D]
-void combine(Start start, int threads, const float* y, const int64_t* rows, const float* weights, int T, int K, int D, float* out) {
+// Adds to each token's sum over its K experts, in the order given, those of the rows begin..end, y [end - begin, D]:
+// out[t] += weights[t][n] * y[rows[t][n] - begin]
+void combine(Start start, int threads, const float* y, const int64_t* rows, const float* weights, int T, int K, int D, int begin, int end, float* out) {
     const int some = 16;
-    share(start, threads, (T + some - 1) / some, [&](int i) {
+    share(start, threads, ceil_div(T, some), [&](int i) {
         for (int t = i * some; t < std::min(T, (i + 1) * some); t++) {
             float* o = out + static_cast<std::size_t>(t) * D;
             for (int n = 0; n < K; n++) {
-                const float* from = y + rows[t * K + n] * D;
+                const int64_t row = rows[t * K + n];
+                if (row < begin || row >= end) continue;
+                const float* from = y + (row - begin) * D;
                 const float w = weights[t * K + n];
-                for (int c = 0; c < D; c++) o[c] = n ? o[c] + w * from[c] : w * from[c];
+                for (int c = 0; c < D; c++) o[c] += w * from[c];
             }
         }
     });

@@ -14,7 +14,8 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ SOURCE = Path(__file__).with_suffix(".cpp")
 FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-std=c++17", "-shared", "-fPIC")
 PANEL, PAGE = 32, 128  # as in compiled.cpp
 HALF = PANEL // 2
+GROUP = 2048  # rows of the experts that are computed together, at least
 ACTIVATIONS = {"none": 0, "silu": 1, "gelu_tanh": 2}
 _pointer, _int = ctypes.c_void_p, ctypes.c_int
 SIGNATURES = {
@@ -37,7 +39,7 @@ SIGNATURES = {
     "rotate": [_pointer, _pointer, _pointer, _int, _int, _int, _int],
     "append": [_pointer, _pointer, _int, _int, _int, _pointer, _pointer, _pointer, _int, _pointer, _pointer],
     "attend": [_pointer, _int, _int, _int, _int, ctypes.c_float, _pointer, _pointer, _pointer, _int, _int, _pointer, _pointer, _pointer],
-    "combine": [_pointer, _pointer, _pointer, _int, _int, _int, _pointer],
+    "combine": [_pointer, _pointer, _pointer, _int, _int, _int, _int, _int, _pointer],
 }
 
 
@@ -132,6 +134,9 @@ class Packed:
         _call("products", x, order_R, offsets, E, self.weights, bfloat16, K, self.outputs, ACTIVATIONS[self.activation], self.bias, out)
         return out.to(x_MK.dtype)
 
+    def of_experts(self, first: int, last: int) -> "Packed":
+        return replace(self, weights=self.weights[first:last])
+
     def rows(self, ids_T: Tensor) -> Tensor:
         """Of the first matrix, [T, K]: an embedding that is also the output head is kept once."""
         return self.weights[0, ids_T // PANEL, :, ids_T % PANEL]
@@ -149,11 +154,23 @@ def routed_experts(x_TD: Tensor, topk_weights_TK: Tensor, topk_ids_TK: Tensor, g
     order_R = torch.argsort(ids_TK.flatten(), stable=True)  # R = T * K, one row for each (token, expert) pair
     offsets = F.pad(torch.bincount(ids_TK.flatten(), minlength=E).cumsum(0), (1, 0))
     rows_TK = torch.empty_like(order_R).scatter_(0, order_R, torch.arange(T * K)).view(T, K)
-    y_RD = down(gate_up(x_TD.float(), offsets, order_R // K), offsets)
-    out_TD = y_RD.new_empty(T, y_RD.shape[1])
     weights_TK = topk_weights_TK.gather(1, choice_TK).float().contiguous()
-    _call("combine", y_RD, rows_TK, weights_TK, T, K, y_RD.shape[1], out_TD)
+    out_TD = x_TD.new_zeros(T, down.outputs, dtype=torch.float32)
+    x, order_R = x_TD.float(), order_R // K
+    for first, last, begin, end in _groups(offsets.tolist()):
+        some = offsets[first : last + 1] - begin
+        y_RD = down.of_experts(first, last)(gate_up.of_experts(first, last)(x, some, order_R[begin:end]), some)
+        _call("combine", y_RD, rows_TK, weights_TK, T, K, down.outputs, begin, end, out_TD)
     return out_TD.to(x_TD.dtype)
+
+
+def _groups(offsets: list[int]) -> Iterator[tuple[int, int, int, int]]:
+    """Experts first..last and their rows begin..end, some thousand rows at a time: what lies between the products is small, and used again."""
+    first = 0
+    for last in range(1, len(offsets)):
+        if offsets[last] - offsets[first] >= GROUP or last == len(offsets) - 1:
+            yield first, last, offsets[first], offsets[last]
+            first = last
 
 
 def normalise(x_TD: Tensor, weight_D: Tensor, eps: float, offset: float) -> Tensor:
