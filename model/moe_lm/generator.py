@@ -7,6 +7,8 @@ On the compiled kernels a decode step also tries guesses at the tokens to come (
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -21,6 +23,7 @@ from moe_lm.prefix_tree import MIN_SHARED, num_shared
 from moe_lm.usage import Usage
 
 FREE_ROWS = 24  # of a decode step: so many take hardly longer than one, for it is the weights' way from memory that takes the time
+SLACK = 16  # tokens more than a stop string has bytes: some say nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +64,12 @@ class _Sequence:
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """Logits [1 + guesses, V] after a sequence's newest token and after each of the guesses that were run with it."""
+    """Logits [1 + guesses, V] and likeliest tokens, after a sequence's newest token and after each of the guesses that were run with it."""
 
     sequence: _Sequence
     guesses: Sequence[int]
     logits_PV: Tensor  # noqa: N815
+    likeliest: Sequence[int]
 
 
 class Generator:
@@ -89,6 +93,11 @@ class Generator:
         self.max_running, self.token_budget, self.keep_prefixes = max_running, token_budget, keep_prefixes
         self.pool = pool_for(model, cache_bytes)
         self.usage = Usage()
+        self.step: Callable[[Sequence[tuple[int, PagedCache]]], Tensor] = partial(decode_step, model)
+        if self.pool.all[0].device.type == "cuda":
+            from moe_lm.gpu_decode import GpuDecode  # needs Triton
+
+            self.step = GpuDecode(model, self.pool)
 
     def generate(self, requests: Sequence[GenerateRequest]) -> Iterator[tuple[int, Generation]]:
         """Yield (index of the request, its Generation) as each ends, in any order.
@@ -180,8 +189,7 @@ class Generator:
         if self.keep_prefixes:
             for sequence in prefilling[: len(new)]:
                 sequence.cache.remember(sequence.request.prompt)
-        logits_PV = self._logits(hidden_PD) if ready else ()
-        return [_Step(sequence, (), logits_V[None]) for sequence, logits_V in zip(ready, logits_PV, strict=True)]
+        return self._steps(hidden_PD, ready, [[]] * len(ready)) if ready else []
 
     def _decode_step(self, running: list[_Sequence]) -> list[_Step]:
         """Run each sequence's newest token and the guesses at those after it."""
@@ -197,29 +205,34 @@ class Generator:
         if self.model.packed:
             hidden_PD = forward(self.model, new, range(sum(rows)))
         else:
-            hidden_PD = decode_step(self.model, self.pool, [(tokens[0], cache) for tokens, cache in new])
-        steps = zip(running, guesses, self._logits(hidden_PD).split(rows), strict=True)
-        return [_Step(sequence, guess, logits_PV) for sequence, guess, logits_PV in steps]
+            hidden_PD = self.step([(tokens[0], cache) for tokens, cache in new])
+        return self._steps(hidden_PD, running, guesses)
+
+    @torch.inference_mode()
+    def _steps(self, hidden_PD: Tensor, sequences: Sequence[_Sequence], guesses: Sequence[Sequence[int]]) -> list[_Step]:
+        logits_PV = self.model.logits(hidden_PD)
+        rows = [1 + len(guess) for guess in guesses]
+        likeliest = iter(logits_PV.argmax(-1).tolist())  # of all at once: a GPU is waited for once a step
+        return [
+            _Step(sequence, guess, some_PV, list(islice(likeliest, len(some_PV))))
+            for sequence, guess, some_PV in zip(sequences, guesses, logits_PV.split(rows), strict=True)
+        ]
 
     def _take(self, step: _Step) -> Generation | None:
         """Choose a token after each one that was run, for as long as the next one was guessed; a Generation once the sequence has ended."""
         sequence, first = step.sequence, step.sequence.cache.length - len(step.guesses)
-        for n, logits_V in enumerate(step.logits_PV):
-            if generation := self._advance(sequence, logits_V):
+        for n, (logits_V, likeliest) in enumerate(zip(step.logits_PV, step.likeliest, strict=True)):
+            sampled = sequence.request.temperature > 0
+            if generation := self._advance(sequence, _sample(logits_V, sequence) if sampled else likeliest):
                 return generation
             if n < len(step.guesses) and sequence.tokens[-1] != step.guesses[n]:
                 sequence.cache.length = first + n  # what was guessed wrongly is written over
                 break
         return None
 
-    @torch.inference_mode()
-    def _logits(self, hidden_ND: Tensor) -> Tensor:
-        return self.model.logits(hidden_ND)
-
-    def _advance(self, sequence: _Sequence, logits_V: Tensor) -> Generation | None:
-        """Choose the next token; a Generation once the sequence has ended."""
+    def _advance(self, sequence: _Sequence, token: int) -> Generation | None:
+        """Take the next token; a Generation once the sequence has ended."""
         request = sequence.request
-        token = _choose(logits_V, request.temperature, sequence.rng)
         if token in self.stop_ids and not request.ignore_eos:
             return Generation(self.decode(sequence.tokens), sequence.tokens, "eos")
         sequence.tokens.append(token)
@@ -227,7 +240,7 @@ class Generator:
             sequence.drafter.add(token)
         # the whole text again: a token may end a letter that others began; not where nobody reads it
         at_end = len(sequence.tokens) == request.max_new_tokens
-        text = self.decode(sequence.tokens) if at_end or request.until or request.on_text else ""
+        text = self.decode(sequence.tokens) if at_end or request.on_text or self._stops(sequence) else ""
         cuts = [at for stop in request.until if (at := text.find(stop)) >= 0]
         if cuts:
             return Generation(text[: min(cuts)], sequence.tokens, "stop")
@@ -237,10 +250,19 @@ class Generator:
             return Generation(text, sequence.tokens, "cancelled")
         return None
 
+    def _stops(self, sequence: _Sequence) -> bool:
+        """May a stop string be among the newest tokens? Looked for in no more of them than could make one, a byte each.
 
-def _choose(logits_V: Tensor, temperature: float, rng: torch.Generator) -> int:
-    if temperature == 0:
-        return int(logits_V.argmax())
+        Where they begin or end within a letter, some tokenizers give up all bytes that follow: only the whole text tells then.
+        """
+        until = sequence.request.until
+        if not until:
+            return False
+        text = self.decode(sequence.tokens[-max(len(stop.encode()) for stop in until) - SLACK :])
+        return "\ufffd" in text or any(stop in text for stop in until)
+
+
+def _sample(logits_V: Tensor, sequence: _Sequence) -> int:
     # on the CPU and from a generator of its own: a sampled answer depends neither on its neighbours nor on the device's stream
-    probs_V = torch.softmax(logits_V.cpu().double() / temperature, dim=-1)
-    return int(torch.multinomial(probs_V, 1, generator=rng))
+    probs_V = torch.softmax(logits_V.cpu().double() / sequence.request.temperature, dim=-1)
+    return int(torch.multinomial(probs_V, 1, generator=sequence.rng))

@@ -196,6 +196,8 @@ class MoE(nn.Module):
                 module.pack()
 
     def forward(self, x_TD: Tensor) -> Tensor:
+        if not len(x_TD):  # the last layer of a chunk of a prompt, after which nothing is wanted
+            return x_TD
         if self.whole is not None:
             return self.whole(x_TD)
         weights_TK, ids_TK = route(self.router(x_TD), self.moe.num_experts_per_tok, self.moe.norm_topk_prob)
@@ -257,7 +259,7 @@ class Decoder(nn.Module):
         cos_Tr, sin_Tr = (x[: len(tokens_T)] for x in self._rotation(pad_rows(positions_T)))
         x_TD = self.embed(tokens_T)
         if self.config.scale_embeddings:  # by a number of the weights' precision, as Gemma was trained
-            x_TD *= torch.tensor(self.config.hidden_size**0.5, dtype=x_TD.dtype, device=x_TD.device)
+            x_TD *= torch.tensor(self.config.hidden_size**0.5, dtype=x_TD.dtype).item()
         *others, last = self.layers
         for layer in others:
             x_TD = layer(x_TD, cos_Tr, sin_Tr, attend)

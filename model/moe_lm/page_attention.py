@@ -5,7 +5,7 @@ N sequences, J key/value heads, H = J * G query heads, d head_dim; P tokens a pa
 Each page is attended to apart, as keys by queries, and the pages of a sequence are added up in their order. A page's product has one
 query a column, and a column is the same bits whatever number of columns stands beside it (tests/model/test_page_attention.py holds
 MKL to that). So a page that many sequences share, a few-shot prompt's, is read once for all of them, and the answer does not
-depend on who shares it. On a GPU the Triton kernel of the same layout takes the seat.
+depend on who shares it. This is for a CPU without a C++ compiler; on a GPU `moe_lm.gpu_decode` takes the step.
 
 Floor: every page's keys and values once a step, 8 J d bytes a token and layer in float32.
 """
@@ -17,7 +17,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from moe_lm.batch import forward
 from moe_lm.model import Decoder
 from moe_lm.pages import PAGE, PagedCache, PagePool
 from moe_lm.tiles import PREFILL_ROWS, ROWS, pad_rows
@@ -39,24 +38,21 @@ class _Shared:
 
 
 @torch.inference_mode()
-def decode_step(model: Decoder, pool: PagePool, new: Sequence[tuple[int, PagedCache]]) -> Tensor:
+def decode_step(model: Decoder, new: Sequence[tuple[int, PagedCache]]) -> Tensor:
     """Run one new token of every sequence after its cache. Returns the final hidden states [N, D]."""
-    if model.packed:
-        return forward(model, [([token], cache) for token, cache in new], range(len(new)))
     assert len(new) <= PREFILL_ROWS - ROWS, "more rows would be taken for a prefill's (see moe_lm.tiles)"
-    device = model.embed.weight.device
     caches = [cache for _, cache in new]
     for cache in caches:
         cache.grow(cache.length + 1)
-    plan = PageAttention(pool, caches, model.config.sliding_window)
-    tokens_N = torch.tensor([token for token, _ in new], device=device)
-    positions_N = torch.tensor([cache.length for cache in caches], device=device)
+    plan = PageAttention(new[0][1].pool, caches, model.config.sliding_window)
+    tokens_N = torch.tensor([token for token, _ in new])
+    positions_N = torch.tensor([cache.length for cache in caches])
 
     def attend(layer: int, q_THd: Tensor, k_TJd: Tensor, v_TJd: Tensor) -> Tensor:
         N = len(new)
         return torch.cat((plan.attend(layer, q_THd[:N], k_TJd[:N], v_TJd[:N]), torch.zeros_like(q_THd[N:])))
 
-    hidden_ND = model(pad_rows(tokens_N), pad_rows(positions_N), attend, pad_rows(torch.arange(len(new), device=device)))[: len(new)]
+    hidden_ND = model(pad_rows(tokens_N), pad_rows(positions_N), attend, pad_rows(torch.arange(len(new))))[: len(new)]
     for cache in caches:
         cache.length += 1
     return hidden_ND
@@ -67,15 +63,10 @@ class PageAttention:
 
     def __init__(self, pool: PagePool, caches: Sequence[PagedCache], window: int | None):
         self.pool, self.window = pool, window
-        device = pool.k[0].device
         self.lengths = [cache.length + 1 for cache in caches]
-        self.new_pages_N = torch.tensor([cache.pages[cache.length // PAGE] for cache in caches], device=device)
-        self.new_rows_N = torch.tensor([cache.length % PAGE for cache in caches], device=device)
+        self.new_pages_N = torch.tensor([cache.pages[cache.length // PAGE] for cache in caches])
+        self.new_rows_N = torch.tensor([cache.length % PAGE for cache in caches])
         self.most = max(-(-length // PAGE) for length in self.lengths)
-        if device.type == "cuda":
-            self.table_NM = torch.tensor([(c.pages + [0] * self.most)[: self.most] for c in caches], dtype=torch.int32, device=device)
-            self.lengths_N = torch.tensor(self.lengths, dtype=torch.int32, device=device)
-            return
         users: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
         for i, cache in enumerate(caches):
             first = max(0, self.lengths[i] - window) // PAGE if window else 0
@@ -121,10 +112,6 @@ class PageAttention:
         k_PJNd, v_PJNd = self.pool.k[layer], self.pool.v[layer]
         k_PJNd[self.new_pages_N, :, self.new_rows_N] = k_NJd
         v_PJNd[self.new_pages_N, :, self.new_rows_N] = v_NJd
-        if q_NHd.device.type == "cuda":
-            from moe_lm.kernels.paged_attention import paged_attention
-
-            return paged_attention(q_NHd, k_PJNd, v_PJNd, self.table_NM, self.lengths_N, self.window)
         (N, H, d), J = q_NHd.shape, k_NJd.shape[1]
         q_NJGd = (q_NHd.float() * d**-0.5).unflatten(1, (J, H // J))
         parts = _Parts(self.most, N, J, H // J, d)

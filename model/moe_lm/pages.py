@@ -52,10 +52,10 @@ class PagePool:
     def __init__(self, model: Decoder, num_pages: int):
         weight = model.embed.weight
         dtype = torch.float32 if model.packed else weight.dtype
-        # not filled: memory that no page uses is never touched
-        self.all = [torch.empty(_shape(model, which, num_pages), dtype=dtype, device=weight.device) for which in ("k", "v")]
+        # not filled: memory that no page uses is never touched. One page more is nobody's: see `moe_lm.gpu_decode`
+        self.all = [torch.empty(_shape(model, which, num_pages + 1), dtype=dtype, device=weight.device) for which in ("k", "v")]
         self.k, self.v = (pages.unbind() for pages in self.all)
-        self.num_pages = num_pages
+        self.num_pages = self.spare = num_pages
         self._free = list(range(num_pages))  # a heap: pages in use lie close together
         self._idle: dict[int, None] = {}  # nobody's, but found again; the longest idle first
         self._promised = 0

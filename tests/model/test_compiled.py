@@ -80,6 +80,20 @@ def test_experts(T, E, K, dtype, routing):
     )
 
 
+@pytest.mark.parametrize("routing", ["random", "all on one expert", "on the first experts"])
+def test_experts_some_at_a_time(monkeypatch, routing):
+    """In groups of experts, whose last ones may be empty: the same bits."""
+    T, E, K, D, H = 50, 9, 3, 40, 24
+    ids = torch.arange(K).expand(T, K) if routing == "on the first experts" else ROUTINGS[routing](T, E, K)
+    x, weights = random(T, D), random(T, K, seed=1).abs()
+    seat = Packed.gated(random(E, H, D, seed=2), random(E, H, D, seed=3), "silu"), Packed.of(random(E, D, H, seed=4))
+    whole = compiled.routed_experts(x, weights, ids, *seat)
+    for group in (1, 16, 60):
+        monkeypatch.setattr(compiled, "GROUP", group)
+        assert torch.equal(compiled.routed_experts(x, weights, ids, *seat), whole)
+    assert compiled.routed_experts(x[:0], weights[:0], ids[:0], *seat).shape == (0, D)
+
+
 def test_ties_go_to_the_lowest_expert():
     weights, ids = route(torch.zeros(3, 5), 2, norm_topk_prob=True)
     assert ids.tolist() == [[0, 1]] * 3

@@ -148,9 +148,12 @@ def test_generated_logits_are_identical(on_kernel):
     seen = []
 
     class Recording(Generator):
-        def _advance(self, sequence, logits_V):
-            seen[-1].setdefault(tuple(sequence.request.prompt), []).append(logits_V.tolist())
-            return super()._advance(sequence, logits_V)
+        def _take(self, step):
+            before = len(step.sequence.tokens)
+            ended = super()._take(step)
+            taken = step.logits_PV[: len(step.sequence.tokens) - before]  # those behind a wrong guess count for nothing
+            seen[-1].setdefault(tuple(step.sequence.request.prompt), []).extend(taken.tolist())
+            return ended
 
     prompts = prompts_for(model)
     del prompts[3]  # the duplicate

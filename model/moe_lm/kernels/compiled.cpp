@@ -223,7 +223,7 @@ void products(Start start, int threads, const float* x, const int64_t* order, co
                 const float* b = widen(weights, bfloat16, place(p, k), depth, room);
                 const int first = (panel + p) * wide, some = std::min(wide, outputs - first);
                 // a tile's outputs go to memory while the next one is computed
-                const auto write = [&](int begin, int tile_rows) {
+                const auto write = [&, row = row](int begin, int tile_rows) {
                     if (k + depth < K) return;
                     for (int m = begin; m < begin + tile_rows; m++) {
                         float* s = sums + (p * ROWS + m) * PANEL;

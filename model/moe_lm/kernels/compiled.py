@@ -165,7 +165,7 @@ def routed_experts(x_TD: Tensor, topk_weights_TK: Tensor, topk_ids_TK: Tensor, g
 
 
 def _groups(offsets: list[int]) -> Iterator[tuple[int, int, int, int]]:
-    """Experts first..last and their rows begin..end, some thousand rows at a time: what lies between the products is small, and used again."""
+    """Experts first..last and their rows begin..end, some thousand rows at a time: the memory between the products is used again."""
     first = 0
     for last in range(1, len(offsets)):
         if offsets[last] - offsets[first] >= GROUP or last == len(offsets) - 1:

@@ -122,8 +122,8 @@ def _attend_kernel(
     longest = tl.max(lengths_R, axis=0)
     first_seen = 0
     if WINDOW > 0:
-        # rows that are none would begin at 0
-        first_seen = tl.maximum(tl.min(tl.where(mine_R, lengths_R, longest), axis=0) - WINDOW, 0)
+        # rows that are none, or only padding, would begin at 0
+        first_seen = tl.maximum(tl.min(tl.where(lengths_R > 0, lengths_R, longest), axis=0) - WINDOW, 0)
     query_R = (sequence_R * H + head * G + row_R % G).to(tl.int64)
     columns_d = tl.arange(0, BLOCK_D)
     mask_Rd = mine_R[:, None] & (columns_d < HEAD_DIM)[None, :]

@@ -21,7 +21,7 @@ def test_run_all_prints_a_table_and_a_json_line_for_each():
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr[-3000:]
     results = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    assert [r["kernel"] for r in results] == ["routing", "grouped_gemm", "combine", "experts_triton", "paged_attention"]
+    assert [r["kernel"] for r in results] == ["routing", "grouped_gemm", "combine", "experts_triton", "paged_attention", "decode_step"]
     for result in results:
         assert {"device", "dtype", "limits", "torch", "triton", "rows"} <= result.keys()
         for row in result["rows"]:
