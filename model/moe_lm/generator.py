@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
 
 import torch
 from torch import Tensor
@@ -212,11 +211,9 @@ class Generator:
     def _steps(self, hidden_PD: Tensor, sequences: Sequence[_Sequence], guesses: Sequence[Sequence[int]]) -> list[_Step]:
         logits_PV = self.model.logits(hidden_PD)
         rows = [1 + len(guess) for guess in guesses]
-        likeliest = iter(logits_PV.argmax(-1).tolist())  # of all at once: a GPU is waited for once a step
-        return [
-            _Step(sequence, guess, some_PV, list(islice(likeliest, len(some_PV))))
-            for sequence, guess, some_PV in zip(sequences, guesses, logits_PV.split(rows), strict=True)
-        ]
+        likeliest = logits_PV.argmax(-1).cpu().split(rows)  # of all at once: a GPU is waited for once a step
+        parts = zip(sequences, guesses, logits_PV.split(rows), likeliest, strict=True)
+        return [_Step(sequence, guess, some_PV, some_P.tolist()) for sequence, guess, some_PV, some_P in parts]
 
     def _take(self, step: _Step) -> Generation | None:
         """Choose a token after each one that was run, for as long as the next one was guessed; a Generation once the sequence has ended."""

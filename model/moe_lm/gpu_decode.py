@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import triton
 from torch import Tensor
 
 from moe_lm.kernels.paged_attention import SPLIT, append, paged_attention
@@ -51,8 +52,8 @@ class GpuDecode:
         for cache in caches:
             cache.grow(cache.length + 1)
         N = len(new)
-        B = N + -N % ROWS if N > ROWS else _power_of_two(N)
-        M = _power_of_two(max(len(cache.pages) for cache in caches))
+        B = N + -N % ROWS if N > ROWS else triton.next_power_of_2(N)
+        M = triton.next_power_of_2(max(len(cache.pages) for cache in caches))
         shared = _num_shared(caches) * PAGE // SPLIT * SPLIT
         first_time = (B, M, shared) not in self.steps
         if first_time:
@@ -95,11 +96,6 @@ class GpuDecode:
             return paged_attention(q_BHd, k_PJNd, v_PJNd, table_BM, lengths_B, self.model.config.sliding_window, step.shared)
 
         return self.model(tokens_B.long(), places_B, attend, torch.arange(B, device=self.device))
-
-
-def _power_of_two(n: int) -> int:
-    """The least that is not below n."""
-    return 1 << (n - 1).bit_length()
 
 
 def _num_shared(caches: Sequence[PagedCache]) -> int:

@@ -96,13 +96,12 @@ class Attention(nn.Module):
     def forward(self, x_TD: Tensor, cos_Tr: Tensor, sin_Tr: Tensor, attend: Attend, wanted_P: Tensor | None) -> Tensor:
         if self.packed:
             qkv = self.packed(x_TD)
-            if qkv.dtype == torch.float32:
-                compiled.rotate(qkv, cos_Tr, sin_Tr, (self.sizes[0] + self.sizes[1]) // self.head_dim)
             q, k, v = (x.unflatten(-1, (-1, self.head_dim)) for x in qkv.split(self.sizes, dim=-1))
-            if qkv.dtype != torch.float32:
-                q, k = rope(q, cos_Tr, sin_Tr), rope(k, cos_Tr, sin_Tr)
         else:
             q, k, v = (project(x_TD).unflatten(-1, (-1, self.head_dim)) for project in (self.q_proj, self.k_proj, self.v_proj))
+        if self.packed and x_TD.dtype == torch.float32:  # in place: q and k are views
+            compiled.rotate(qkv, cos_Tr, sin_Tr, (self.sizes[0] + self.sizes[1]) // self.head_dim)
+        else:
             q, k = rope(q, cos_Tr, sin_Tr), rope(k, cos_Tr, sin_Tr)
         out_THd = attend(self.layer, q, k, v)
         return self.o_proj((out_THd if wanted_P is None else out_THd[wanted_P]).flatten(-2))

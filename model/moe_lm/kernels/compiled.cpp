@@ -279,7 +279,7 @@ void rotate(Start start, int threads, float* x, const float* cos, const float* s
 // Pages: k [pages, J, d, PAGE], v [pages, J, PAGE, wide], wide = d rounded up to a whole PANEL.
 void append(Start start, int threads, const float* k, const float* v, int T, int J, int d, const int32_t* positions, const int32_t* sequence,
             const int32_t* table, int places, float* k_pages, float* v_pages) {
-    const int wide = (d + PANEL - 1) / PANEL * PANEL, some = 64;
+    const int wide = ceil_div(d, PANEL) * PANEL, some = 64;
     share(start, threads, ceil_div(T, some), [&](int i) {
         for (int t = i * some; t < std::min(T, (i + 1) * some); t++) {
             const std::size_t page = table[static_cast<std::size_t>(sequence[t]) * places + positions[t] / PAGE];
@@ -298,7 +298,7 @@ void append(Start start, int threads, const float* k, const float* v, int T, int
 // A page's keys are one step of an online softmax. Neighbouring tokens that lie on the same page read it together.
 void attend(Start start, int threads, const float* q, int T, int H, int J, int d, float scale, const int32_t* positions,
             const int32_t* sequence, const int32_t* table, int places, int window, const float* k_pages, const float* v_pages, float* out) {
-    const int G = H / J, wide = (d + PANEL - 1) / PANEL * PANEL;
+    const int G = H / J, wide = ceil_div(d, PANEL) * PANEL;
     const int some = std::max(1, QUERIES / G), chunks = ceil_div(T, some);
     // the last ones have the most to read, and one taken last would be waited for
     share(start, threads, chunks * J, [&](int i) {
