@@ -27,8 +27,12 @@ Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]  # (layer, q_THd, k_TJd
 class Linear(nn.Linear):
     packed: Packed | None = None
 
-    def forward(self, x_TD: Tensor) -> Tensor:
-        return self.packed(x_TD) if self.packed else linear(x_TD, self.weight, self.bias)
+    def forward(self, x_TD: Tensor, onto: Tensor | None = None, factors_T: Tensor | None = None) -> Tensor:
+        """With `onto`, added to it in place, each row times its factor where there are any."""
+        if self.packed and onto is not None and onto.dtype == torch.float32:
+            return self.packed(x_TD, onto=onto, factors_M=factors_T)
+        out = self.packed(x_TD) if self.packed else linear(x_TD, self.weight, self.bias)
+        return out if onto is None else add(onto, out, factors_T)
 
     def pack(self) -> None:
         self.packed = Packed.of(self.weight[None], self.bias)
@@ -36,6 +40,10 @@ class Linear(nn.Linear):
 
     def reset_parameters(self) -> None:
         """Leave the memory untouched: a checkpoint fills it. (Building on torch's meta device costs 2 s of imports.)"""
+
+
+def add(onto: Tensor, out_TD: Tensor, factors_T: Tensor | None) -> Tensor:
+    return onto.add_(out_TD) if factors_T is None else onto.addcmul_(factors_T[:, None], out_TD)
 
 
 def free(module: nn.Module) -> None:
@@ -93,7 +101,8 @@ class Attention(nn.Module):
         self.v_proj = Linear(config.hidden_size, kv_size, bias=config.qkv_bias)
         self.o_proj = Linear(q_size, config.hidden_size, bias=False)
 
-    def forward(self, x_TD: Tensor, cos_Tr: Tensor, sin_Tr: Tensor, attend: Attend, wanted_P: Tensor | None) -> Tensor:
+    def forward(self, x_TD: Tensor, cos_Tr: Tensor, sin_Tr: Tensor, attend: Attend, wanted_P: Tensor | None, onto: Tensor) -> Tensor:
+        """Added to `onto` in place."""
         if self.packed:
             qkv = self.packed(x_TD)
             q, k, v = (x.unflatten(-1, (-1, self.head_dim)) for x in qkv.split(self.sizes, dim=-1))
@@ -104,7 +113,7 @@ class Attention(nn.Module):
         else:
             q, k = rope(q, cos_Tr, sin_Tr), rope(k, cos_Tr, sin_Tr)
         out_THd = attend(self.layer, q, k, v)
-        return self.o_proj((out_THd if wanted_P is None else out_THd[wanted_P]).flatten(-2))
+        return self.o_proj((out_THd if wanted_P is None else out_THd[wanted_P]).flatten(-2), onto)
 
     def pack(self) -> None:
         """Queries, keys and values become one product."""
@@ -140,11 +149,17 @@ class FFN(nn.Module):
         free(self.up_proj)
         self.down_proj.pack()
 
-    def forward(self, x_TD: Tensor) -> Tensor:
+    def forward(self, x_TD: Tensor, onto: Tensor | None = None, factors_T: Tensor | None = None) -> Tensor:
+        """With `onto`, added to it in place, each row times its factor where there are any."""
         # some rows at a time: what lies between the products stays in the CPU's cache
-        if self.packed:
-            return torch.cat([self.down_proj(self.packed(x)) for x in x_TD.split(512)])
-        return torch.cat([self._tile(x) for x in row_tiles(x_TD)])
+        if not self.packed:
+            out = torch.cat([self._tile(x) for x in row_tiles(x_TD)])
+            return out if onto is None else add(onto, out, factors_T)
+        onto = torch.zeros_like(x_TD) if onto is None else onto
+        for begin in range(0, len(x_TD), 512):
+            rows = slice(begin, begin + 512)
+            self.down_proj(self.packed(x_TD[rows]), onto[rows], None if factors_T is None else factors_T[rows])
+        return onto
 
     def _tile(self, x: Tensor) -> Tensor:
         if is_prefill(len(x)) or x.device.type != "cpu":
@@ -194,7 +209,12 @@ class MoE(nn.Module):
             if module is not None:
                 module.pack()
 
-    def forward(self, x_TD: Tensor) -> Tensor:
+    def forward(self, x_TD: Tensor, onto: Tensor | None = None) -> Tensor:
+        """With `onto`, added to it in place."""
+        out_TD = self._output(x_TD)
+        return out_TD if onto is None else onto.add_(out_TD)
+
+    def _output(self, x_TD: Tensor) -> Tensor:
         if not len(x_TD):  # the last layer of a chunk of a prompt, after which nothing is wanted
             return x_TD
         if self.whole is not None:
@@ -206,9 +226,8 @@ class MoE(nn.Module):
             routed_TD = self.kernel(x_TD, weights_TK, ids_TK, self.experts.gate_up_EGD, self.experts.down_EDF)
         if self.shared_expert is None:
             return routed_TD
-        if self.shared_expert_gate is None:
-            return routed_TD + self.shared_expert(x_TD)
-        return torch.addcmul(routed_TD, sigmoid(self.shared_expert_gate(x_TD)), self.shared_expert(x_TD))
+        gates_T = None if self.shared_expert_gate is None else sigmoid(self.shared_expert_gate(x_TD))[:, 0]
+        return self.shared_expert(x_TD, routed_TD, gates_T)
 
 
 class Layer(nn.Module):
@@ -225,9 +244,9 @@ class Layer(nn.Module):
 
     def forward(self, x_TD: Tensor, cos_Tr: Tensor, sin_Tr: Tensor, attend: Attend, wanted_P: Tensor | None = None) -> Tensor:
         """[T, D] -> [T, D], in place; with `wanted_P` (the last layer's) only those rows come out, [P, D]."""
-        attended = self.attention(self.input_norm(x_TD), cos_Tr, sin_Tr, attend, wanted_P)
-        x = (x_TD if wanted_P is None else x_TD[wanted_P]).add_(attended)
-        return x.add_(self.ffn(self.post_attention_norm(x)))
+        x = x_TD if wanted_P is None else x_TD[wanted_P]
+        self.attention(self.input_norm(x_TD), cos_Tr, sin_Tr, attend, wanted_P, x)
+        return self.ffn(self.post_attention_norm(x), x)
 
     def pack(self) -> None:
         self.attention.pack()

@@ -238,8 +238,5 @@ def page_bytes(model: Decoder) -> int:
 def _shape(model: Decoder, which: str, num_pages: int) -> tuple[int, ...]:
     config = model.config
     d = config.head_dim
-    if model.packed:
-        page = (d, PAGE) if which == "k" else (PAGE, d + -d % compiled.PANEL)
-    else:
-        page = (PAGE, d)
+    page = compiled.page_shape(which, d) if model.packed else (PAGE, d)
     return (config.num_hidden_layers, num_pages, config.num_key_value_heads, *page)

@@ -52,6 +52,16 @@ def test_a_gated_product(activation, exact, width):
     assert Packed.gated(gate, up, activation)(x * 1e3).isfinite().all()  # e^x at its ends
 
 
+def test_a_product_is_added_to_what_is_there(threads):
+    packed, x, base, factors = Packed.of(random(1, 70, 600)), random(50, 600, seed=1), random(50, 70, seed=2), random(50, seed=3)
+    onto = base.clone()
+    assert packed(x, onto=onto) is onto
+    assert torch.equal(onto, base + packed(x))
+    onto = base.clone()
+    packed(x, onto=onto, factors_M=factors)
+    assert relative_error(onto, base.double() + factors.double()[:, None] * packed(x).double()) < 1e-6
+
+
 def test_an_embedding_is_found_in_the_packed_head():
     weight = random(PANEL * 2 + 5, 24)
     ids = torch.tensor([0, 31, 32, 68, 3])
@@ -116,7 +126,7 @@ def test_attention_over_pages(H, J, d, window, threads):
     q, k, v = (random(len(positions), heads, d, seed=seed) for seed, heads in enumerate((H, J, J)))
     for kv in (k, v):  # what is on one page is the same
         kv[-lengths[2] :][:PAGE] = kv[:PAGE]
-    k_pages, v_pages = torch.zeros(7, J, d, PAGE), torch.zeros(7, J, PAGE, d + -d % PANEL)
+    k_pages, v_pages = (torch.zeros(7, J, *compiled.page_shape(which, d)) for which in "kv")
     places = Places(positions, sequences, table)
     compiled.append(k, v, places, k_pages, v_pages)
     found = compiled.attend(q, places, k_pages, v_pages, window)
@@ -169,7 +179,7 @@ def test_narrower_vectors_give_the_same_bits(fresh_build, monkeypatch):
     def answers():
         table = torch.tensor([[2, 0, 3]], dtype=torch.int32)
         places = Places(torch.arange(300).int(), torch.zeros(300).int(), table)
-        k_pages, v_pages = torch.zeros(4, 2, 40, PAGE), torch.zeros(4, 2, PAGE, 64)
+        k_pages, v_pages = (torch.zeros(4, 2, *compiled.page_shape(which, 40)) for which in "kv")
         compiled.append(random(300, 2, 40), random(300, 2, 40, seed=1), places, k_pages, v_pages)
         x = random(50, 300)
         return [

@@ -11,22 +11,29 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <memory>
+#include <type_traits>
 #include <vector>
 
 namespace {
 
-constexpr int LANES = 16, PANEL = 2 * LANES;  // outputs a panel of packed weights holds
+constexpr int LANES = 16;
+constexpr int PANEL = 3 * LANES, HALF = PANEL / 2;  // outputs a panel of packed weights holds, and those of a gated one
+constexpr int SPAN = 2 * LANES;                     // keys, or numbers of a value, that attention computes together
 #ifdef __AVX512F__
-constexpr int TILE = 12;                      // rows whose sums with one panel stay in registers
+constexpr int SUMS = 24;                            // vectors of sums that stay in registers
 #else
-constexpr int TILE = 3;
+constexpr int SUMS = 6;
 #endif
-constexpr int CHAIN = 128;                    // inputs summed in registers before they are added to the output: longer chains round more
-constexpr int DEPTH = CHAIN;                  // inputs of a panel that all rows of a task take before the next ones: they stay in the L1 cache
-constexpr int STRIDE = DEPTH + LANES;         // of a task's copy of its rows: in x itself rows may lie where the L1 cache holds but a few
-constexpr int ROWS = 96, PANELS = 16;         // of a task, at most: its sums stay in the L2 cache
+constexpr int TILE = SUMS * LANES / PANEL;          // rows whose sums with one panel these are
+constexpr int CHAIN = 128;                          // inputs summed in registers before they are added to the output: longer chains round more
+constexpr int DEPTH = CHAIN;                        // inputs of a panel that all rows of a task take before the next ones: they stay in the L1 cache
+constexpr int STRIDE = DEPTH + LANES;               // of attention's rows: a power of two apart they would fall on the same few lines of the L1 cache
+constexpr int ROWS = 96, PANELS = 20;               // of a task, at most: its sums stay in the L2 cache
 constexpr int PAGE = 128;
-constexpr int QUERIES = 48;  // rows of an attention task
+constexpr int QUERIES = 48;                         // rows of an attention task
+constexpr int AT_ONCE = 4;                          // vectors of scores that become weights together
+static_assert(PAGE <= DEPTH && PAGE % (AT_ONCE * LANES) == 0 && ROWS % TILE == 0);
 
 typedef float vec __attribute__((vector_size(64)));
 typedef int32_t ivec __attribute__((vector_size(64)));
@@ -43,6 +50,9 @@ inline vec load(const float* p) {
 inline void store(float* p, vec v) { std::memcpy(p, &v, sizeof v); }
 
 inline int ceil_div(int a, int b) { return (a + b - 1) / b; }
+
+// rows of each of the fewest tiles of up to `most`
+inline int even_tiles(int rows, int most) { return ceil_div(rows, ceil_div(rows, most)); }
 
 inline vec zeros() { return vec{} ; }
 
@@ -64,22 +74,31 @@ inline float sum_of(vec v) {
     return join(v, [](vec a, vec b) { return a + b; });
 }
 
-// e^x to 2 ulp (Cephes' coefficients); 0 and below as it is used here, and up to 88
+// e^x to 2 ulp (Cephes' coefficients), up to 88; 0 from -88 down. Some vectors step by step together: one alone waits for itself.
+template <int V>
+inline void exp(vec (&x)[V]) {
+    const uvec least = (uvec)(zeros() - 88.0f);  // as integers: a float's minimum would be two instructions
+    const ivec most = (ivec)(zeros() + 88.0f);
+    const auto each = [](const auto& step) {
+#pragma GCC unroll 8
+        for (int v = 0; v < V; v++) step(v);
+    };
+    vec shifted[V], p[V];  // x / ln 2 in the last bits of the first
+    each([&](int v) { x[v] = (vec)((uvec)x[v] < least ? (uvec)x[v] : least); });
+    each([&](int v) { x[v] = (vec)((ivec)x[v] < most ? (ivec)x[v] : most); });
+    each([&](int v) { shifted[v] = x[v] * 1.44269504f + 12582912.0f; });
+    each([&](int v) { x[v] = x[v] - (shifted[v] - 12582912.0f) * 0.693359375f; });
+    each([&](int v) { x[v] = x[v] + (shifted[v] - 12582912.0f) * 2.12194440e-4f; });
+    each([&](int v) { p[v] = x[v] * 1.9875691500e-4f + 1.3981999507e-3f; });
+    for (const float c : {8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f}) each([&](int v) { p[v] = p[v] * x[v] + c; });
+    each([&](int v) { p[v] = p[v] * (x[v] * x[v]) + (x[v] + 1.0f); });
+    each([&](int v) { x[v] = p[v] * (vec)(((ivec)shifted[v] + 127) << 23); });
+}
+
 inline vec exp(vec x) {
-    x = x < -87.0f ? zeros() - 87.0f : x;
-    x = x > 88.0f ? zeros() + 88.0f : x;
-    const vec n = (x * 1.44269504f + 12582912.0f) - 12582912.0f;
-    vec r = x - n * 0.693359375f;
-    r = r + n * 2.12194440e-4f;
-    vec p = zeros() + 1.9875691500e-4f;
-    p = p * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * (r * r) + (r + 1.0f);
-    const ivec scale = (__builtin_convertvector(n, ivec) + 127) << 23;
-    return p * (vec)scale;
+    vec one[] = {x};
+    exp(one);
+    return one[0];
 }
 
 enum Activation { NONE, SILU, GELU_TANH };
@@ -114,58 +133,79 @@ struct Ahead {
     int step;
 };
 
-// out[m][0..PANEL) += or = sum over k of a[m][k] * b[k][0..PANEL)
-template <int M>
-inline void tile(Ahead ahead, const float* a, std::ptrdiff_t a_row, const float* b, std::ptrdiff_t b_row, int depth, float* out, std::ptrdiff_t out_row, bool add) {
-    for (int begin = 0; begin < depth; begin += CHAIN, add = true) {
-        vec sum[M][2];
-#pragma GCC unroll 16
-        for (int m = 0; m < M; m++) sum[m][0] = sum[m][1] = zeros();
-        for (int k = begin; k < std::min(depth, begin + CHAIN); k++) {
-            __builtin_prefetch(ahead.from + k * ahead.step, 0, 2);
-            if (ahead.step > 64) __builtin_prefetch(ahead.from + k * ahead.step + 64, 0, 2);
-            __builtin_prefetch(a + M * a_row + k * LANES, 0, 3);  // the next tile's rows
-            const vec lower = load(b + k * b_row), upper = load(b + k * b_row + LANES);
-#pragma GCC unroll 16
-            for (int m = 0; m < M; m++) {
-                const float s = a[m * a_row + k];
-                sum[m][0] += s * lower;
-                sum[m][1] += s * upper;
-            }
+// run with the number of rows, 1..M, as a constant
+template <int M, class Run>
+inline void with_rows(int rows, const Run& run) {
+    if (rows >= M)
+        run(std::integral_constant<int, M>());
+    else if constexpr (M > 1)
+        with_rows<M - 1>(rows, run);
+}
+
+// out[m][0..V * LANES) += or = sum over k of a's number k of row m * b[k][0..V * LANES), The numbers of a row of a lie
+// side by side, and rows `stride` apart; or, with no stride, the rows' numbers 0 lie side by side, then their numbers 1, ..
+template <int M, int V, int stride>
+inline void tile(Ahead ahead, const float* a, const float* b, int depth, float* out, std::ptrdiff_t out_row, bool add) {
+    vec sum[M][V];
+#pragma GCC unroll 24
+    for (int m = 0; m < M; m++)
+#pragma GCC unroll 4
+        for (int v = 0; v < V; v++) sum[m][v] = zeros();
+    for (int k = 0; k < depth; k++) {
+        const char* line = ahead.from + k * ahead.step;
+        __builtin_prefetch(line, 0, 2);
+        if (ahead.step > 64) {
+            __builtin_prefetch(line + 64, 0, 2);
+            __builtin_prefetch(line + 128, 0, 2);
         }
-#pragma GCC unroll 16
+        vec w[V];
+#pragma GCC unroll 4
+        for (int v = 0; v < V; v++) w[v] = load(b + (k * V + v) * LANES);
+#pragma GCC unroll 24
         for (int m = 0; m < M; m++) {
-            float* o = out + m * out_row;
-            store(o, add ? load(o) + sum[m][0] : sum[m][0]);
-            store(o + LANES, add ? load(o + LANES) + sum[m][1] : sum[m][1]);
+            const float s = stride ? a[m * stride + k] : a[k * M + m];
+#pragma GCC unroll 4
+            for (int v = 0; v < V; v++) sum[m][v] += s * w[v];
         }
+    }
+#pragma GCC unroll 24
+    for (int m = 0; m < M; m++)
+#pragma GCC unroll 4
+        for (int v = 0; v < V; v++) {
+            float* o = out + m * out_row + v * LANES;
+            store(o, add ? load(o) + sum[m][v] : sum[m][v]);
+        }
+}
+
+// the same for any number of rows, as even tiles; `then` is told the first row of each and their number
+template <int V, int stride, class Then>
+inline void tiles(Ahead ahead, int rows, const float* a, const float* b, int depth, float* out, std::ptrdiff_t out_row, bool add,
+                  const Then& then) {
+    const int even = even_tiles(rows, SUMS / V);
+    ahead.step /= ceil_div(rows, even);
+    for (int row = 0; row < rows; row += even, ahead.from += depth * ahead.step) {
+        const int some = std::min(rows - row, even);
+        with_rows<SUMS / V>(some, [&](auto M) {
+            tile<M(), V, stride>(ahead, a + row * (stride ? stride : depth), b, depth, out + row * out_row, out_row, add);
+        });
+        then(row, some);
     }
 }
 
-// the same for any number of rows; `then` is told the first row of each tile and their number
-template <class Then>
-inline void tiles(Ahead ahead, int rows, const float* a, std::ptrdiff_t a_row, const float* b, std::ptrdiff_t b_row, int depth, float* out, std::ptrdiff_t out_row, bool add,
-                  const Then& then) {
-    const int even = ceil_div(rows, ceil_div(rows, TILE));
-    ahead.step /= ceil_div(rows, even);
-    for (int row = 0; row < rows; row += even, a += even * a_row, out += even * out_row, ahead.from += depth * ahead.step) {
-        const int some = std::min(rows - row, even);
-        switch (some) {
-            case 1: tile<1>(ahead, a, a_row, b, b_row, depth, out, out_row, add); break;
-            case 2: tile<2>(ahead, a, a_row, b, b_row, depth, out, out_row, add); break;
-            case 3: tile<3>(ahead, a, a_row, b, b_row, depth, out, out_row, add); break;
-            case 4: tile<4>(ahead, a, a_row, b, b_row, depth, out, out_row, add); break;
-            case 5: tile<5>(ahead, a, a_row, b, b_row, depth, out, out_row, add); break;
-            case 6: tile<6>(ahead, a, a_row, b, b_row, depth, out, out_row, add); break;
-            case 7: tile<7>(ahead, a, a_row, b, b_row, depth, out, out_row, add); break;
-            case 8: tile<8>(ahead, a, a_row, b, b_row, depth, out, out_row, add); break;
-            case 9: tile<9>(ahead, a, a_row, b, b_row, depth, out, out_row, add); break;
-            case 10: tile<10>(ahead, a, a_row, b, b_row, depth, out, out_row, add); break;
-            case 11: tile<11>(ahead, a, a_row, b, b_row, depth, out, out_row, add); break;
-            default: tile<TILE>(ahead, a, a_row, b, b_row, depth, out, out_row, add);
-        }
-        then(row, some);
-    }
+template <int M>
+inline void pack_tile(const float* const* rows, int depth, float* to) {
+    const float* from[M];
+    std::copy_n(rows, M, from);
+    for (int k = 0; k < depth; k++)
+#pragma GCC unroll 24
+        for (int m = 0; m < M; m++) to[k * M + m] = from[m][k];
+}
+
+// `depth` numbers of each of some rows, in the tiles that `tiles` will take, without a stride
+inline void pack(const float* const* from, int rows, int depth, float* to) {
+    const int even = even_tiles(rows, TILE);
+    for (int row = 0; row < rows; row += even)
+        with_rows<TILE>(std::min(rows - row, even), [&](auto M) { pack_tile<M()>(from + row, depth, to + row * depth); });
 }
 
 // `depth` rows of a packed panel as float32
@@ -190,10 +230,10 @@ extern "C" {
 
 // Products of the rows offsets[e]..offsets[e+1] of x with matrix e, for each of `matrices`: out = x @ w.T + bias, or with an activation
 // act(x @ gate.T) * (x @ up.T). x [.., K] and out [M, outputs] float32; row m is x[order[m]] where there is an `order`;
-// weights [matrices, panels, K, PANEL], see `Packed` in compiled.py.
+// weights [matrices, panels, K, PANEL], see `Packed` in compiled.py. With `add`, added to out, times the row's factor where there are such.
 void products(Start start, int threads, const float* x, const int64_t* order, const int64_t* offsets, int matrices, const void* weights, int bfloat16, int K,
-              int outputs, int activation, const float* bias, float* out) {
-    const int wide = activation ? LANES : PANEL;  // outputs of one panel
+              int outputs, int activation, const float* bias, int add, const float* factors, float* out) {
+    const int wide = activation ? HALF : PANEL;  // outputs of one panel
     const int panels = ceil_div(outputs, wide), size = bfloat16 ? 2 : 4;
     int parts = 0;
     for (int e = 0; e < matrices; e++) parts += ceil_div(offsets[e + 1] - offsets[e], ROWS);
@@ -209,14 +249,13 @@ void products(Start start, int threads, const float* x, const int64_t* order, co
         }
     share(start, threads, static_cast<int>(blocks.size()), [&](int i) {
         const auto [e, row, rows, panel, count] = blocks[i];
-        alignas(64) float sums[ROWS * PANEL * PANELS], copy[ROWS * STRIDE], room[DEPTH * PANEL];
+        alignas(64) float sums[ROWS * PANEL * PANELS], copy[ROWS * DEPTH], room[DEPTH * PANEL];
         const auto place = [&, e = e, panel = panel](int p, int k) { return ((static_cast<std::size_t>(e) * panels + panel + p) * K + k) * PANEL; };
         for (int k = 0; k < K; k += DEPTH) {
             const int depth = std::min(DEPTH, K - k);
-            for (int m = 0; m < rows; m++) {
-                const std::size_t from = order ? order[row + m] : row + m;
-                std::memcpy(copy + m * STRIDE, x + from * K + k, depth * sizeof(float));
-            }
+            const float* from[ROWS];
+            for (int m = 0; m < rows; m++) from[m] = x + static_cast<std::size_t>(order ? order[row + m] : row + m) * K + k;
+            pack(from, rows, depth, copy);
             for (int p = 0; p < count; p++) {
                 const std::size_t next = p + 1 < count ? place(p + 1, k) : place(0, k + depth);
                 const Ahead ahead{static_cast<const char*>(weights) + next * size, PANEL * size};
@@ -226,16 +265,22 @@ void products(Start start, int threads, const float* x, const int64_t* order, co
                 const auto write = [&, row = row](int begin, int tile_rows) {
                     if (k + depth < K) return;
                     for (int m = begin; m < begin + tile_rows; m++) {
-                        float* s = sums + (p * ROWS + m) * PANEL;
-                        if (activation) store(s, activate(activation, load(s)) * load(s + LANES));
+                        const float* s = sums + (p * ROWS + m) * PANEL;
                         float* o = out + static_cast<std::size_t>(row + m) * outputs + first;
+                        alignas(64) float done[PANEL];
+                        for (int c = 0; c < wide; c += LANES) {
+                            const int at = std::min(c, wide - LANES);  // HALF is no multiple of LANES
+                            store(done + at, activation ? activate(activation, load(s + at)) * load(s + HALF + at) : load(s + at));
+                        }
                         if (bias)
-                            for (int c = 0; c < some; c++) o[c] = s[c] + bias[first + c];
+                            for (int c = 0; c < some; c++) done[c] += bias[first + c];
+                        if (add)
+                            for (int c = 0; c < some; c++) o[c] += (factors ? factors[row + m] : 1.0f) * done[c];
                         else
-                            std::memcpy(o, s, some * sizeof(float));
+                            std::copy_n(done, some, o);
                     }
                 };
-                tiles(ahead, rows, copy, STRIDE, b, PANEL, depth, sums + p * ROWS * PANEL, PANEL, k > 0, write);
+                tiles<PANEL / LANES, 0>(ahead, rows, copy, b, depth, sums + p * ROWS * PANEL, PANEL, k > 0, write);
             }
         }
     });
@@ -275,43 +320,49 @@ void rotate(Start start, int threads, float* x, const float* cos, const float* s
     });
 }
 
-// Put keys and values [T, J, d] at their tokens' places: token t at row positions[t] % PAGE of page table[sequence[t]][positions[t] / PAGE].
-// Pages: k [pages, J, d, PAGE], v [pages, J, PAGE, wide], wide = d rounded up to a whole PANEL.
-void append(Start start, int threads, const float* k, const float* v, int T, int J, int d, const int32_t* positions, const int32_t* sequence,
+// Put keys and values [T, J, d], a token's heads side by side and tokens k_row and v_row apart, at their tokens' places: token t at row positions[t] % PAGE of page table[sequence[t]][positions[t] / PAGE].
+// Pages: k [pages, J, PAGE / SPAN, d, SPAN], v [pages, J, wide / SPAN, PAGE, SPAN], wide = d rounded up to whole SPANs.
+void append(Start start, int threads, const float* k, int k_row, const float* v, int v_row, int T, int J, int d, const int32_t* positions, const int32_t* sequence,
             const int32_t* table, int places, float* k_pages, float* v_pages) {
-    const int wide = ceil_div(d, PANEL) * PANEL, some = 64;
+    const int wide = ceil_div(d, SPAN) * SPAN, some = 64;
     share(start, threads, ceil_div(T, some), [&](int i) {
         for (int t = i * some; t < std::min(T, (i + 1) * some); t++) {
             const std::size_t page = table[static_cast<std::size_t>(sequence[t]) * places + positions[t] / PAGE];
             const int at = positions[t] % PAGE;
             for (int j = 0; j < J; j++) {
-                const std::size_t from = (static_cast<std::size_t>(t) * J + j) * d;
-                float* to = k_pages + (page * J + j) * d * PAGE + at;
-                for (int c = 0; c < d; c++) to[c * PAGE] = k[from + c];
-                std::memcpy(v_pages + ((page * J + j) * PAGE + at) * wide, v + from, d * sizeof(float));
+                const float *new_key = k + static_cast<std::size_t>(t) * k_row + j * d, *new_value = v + static_cast<std::size_t>(t) * v_row + j * d;
+                float *key = k_pages + (page * J + j) * PAGE * d + at / SPAN * SPAN * d + at % SPAN, *value = v_pages + (page * J + j) * PAGE * wide + at * SPAN;
+                for (int c = 0; c < d; c++) key[c * SPAN] = new_key[c];
+                for (int c = 0; c < d; c += SPAN) std::copy_n(new_value + c, std::min(SPAN, d - c), value + c * PAGE);
             }
         }
     });
 }
 
-// Attention of T tokens, [T, H, d], each to the tokens of its own sequence up to itself, or to the last `window` of them (0: to all).
+// Attention of T tokens, q [T, H, d] with tokens q_row apart, each to the tokens of its own sequence up to itself, or to the last `window` of them (0: to all).
 // A page's keys are one step of an online softmax. Neighbouring tokens that lie on the same page read it together.
-void attend(Start start, int threads, const float* q, int T, int H, int J, int d, float scale, const int32_t* positions,
+void attend(Start start, int threads, const float* q, int q_row, int T, int H, int J, int d, float scale, const int32_t* positions,
             const int32_t* sequence, const int32_t* table, int places, int window, const float* k_pages, const float* v_pages, float* out) {
-    const int G = H / J, wide = ceil_div(d, PANEL) * PANEL;
+    const int G = H / J, wide = ceil_div(d, SPAN) * SPAN;
     const int some = std::max(1, QUERIES / G), chunks = ceil_div(T, some);
     // the last ones have the most to read, and one taken last would be waited for
     share(start, threads, chunks * J, [&](int i) {
         const int j = i % J, first = (chunks - 1 - i / J) * some, tokens = std::min(some, T - first), rows = tokens * G;
-        const int padded = (rows + LANES) / LANES * LANES + LANES;
-        std::vector<float> memory(static_cast<std::size_t>(rows) * (d + wide + LANES) + TILE * PAGE + padded);
-        float *qs = memory.data(), *sums = qs + rows * d, *totals = sums + rows * wide, *scores = totals + rows * LANES;
-        float* most = scores + TILE * PAGE;
-        std::fill_n(most, padded, -INFINITY);
+        const int wholes = ceil_div(d, DEPTH);
+        const std::unique_ptr<float[]> memory(new float[rows * ((wholes + 1) * STRIDE + wide + LANES + 1)]);
+        float *qs = memory.get(), *scores = qs + wholes * rows * STRIDE, *sums = scores + rows * STRIDE, *totals = sums + rows * wide;
+        float* most = totals + rows * LANES;
+        std::fill(sums, most, 0.0f);
+        std::fill_n(most, rows, -INFINITY);
         const Ahead nothing{reinterpret_cast<const char*>(qs), 0};
         const auto nothing_more = [](int, int) {};
-        for (int r = 0; r < rows; r++)
-            for (int c = 0; c < d; c++) qs[r * d + c] = q[(static_cast<std::size_t>(first + r / G) * H + j * G + r % G) * d + c] * scale;
+        for (int r = 0; r < rows; r++) {
+            const float* from = q + static_cast<std::size_t>(first + r / G) * q_row + (j * G + r % G) * d;
+            for (int n = 0; n < wholes; n++) {
+                float* to = qs + (n * rows + r) * STRIDE;
+                for (int c = 0; c < std::min(DEPTH, d - n * DEPTH); c++) to[c] = from[n * DEPTH + c] * scale;
+            }
+        }
         int begin = places, end = 0;
         for (int t = first; t < first + tokens; t++) {
             begin = std::min(begin, window ? std::max(0, positions[t] + 1 - window) / PAGE : 0);
@@ -333,40 +384,48 @@ void attend(Start start, int threads, const float* q, int T, int H, int J, int d
                      last++)
                     keys = std::max(keys, high(last));
                 const float *k = k_pages + (page * J + j) * d * PAGE, *v = v_pages + (page * J + j) * PAGE * wide;
-                for (int r = (t - first) * G; r < (last - first) * G; r += TILE) {
-                    const int n = std::min(TILE, (last - first) * G - r);
-                    for (int c = 0; c < keys; c += PANEL) tiles(nothing, n, qs + r * d, d, k + c, PAGE, d, scores + c, PAGE, false, nothing_more);
-                    alignas(64) float larger[LANES], before[LANES];
-                    store(larger, load(most + r));
-                    for (int m = 0; m < n; m++) {
-                        float* s = scores + m * PAGE;
-                        std::fill(s, s + low(first + (r + m) / G), -INFINITY);
-                        std::fill(s + high(first + (r + m) / G), s + PAGE, -INFINITY);
+                const int from = (t - first) * G, count = (last - t) * G;
+                for (int c = 0; c < keys; c += SPAN)
+                    for (int n = 0; n < d; n += DEPTH)
+                        tiles<SPAN / LANES, STRIDE>(nothing, count, qs + (n / DEPTH * rows + from) * STRIDE, k + c * d + n * SPAN, std::min(DEPTH, d - n),
+                                                    scores + c, STRIDE, n > 0, nothing_more);
+                float* s = scores;
+                for (int u = t, r = from; u < last; u++) {
+                    const int lowest = low(u), highest = high(u), whole = ceil_div(highest, AT_ONCE * LANES) * AT_ONCE * LANES;
+                    for (int g = 0; g < G; g++, r++, s += STRIDE) {
+                        std::fill(s, s + lowest, -INFINITY);
+                        std::fill(s + highest, s + whole, -INFINITY);
+                        std::fill(s + whole, s + std::max(whole, keys), 0.0f);
                         vec top = load(s);
-                        for (int c = LANES; c < PAGE; c += LANES) top = larger_of(top, load(s + c));
-                        larger[m] = std::max(larger[m], largest(top));
-                    }
-                    store(before, exp(load(most + r) - load(larger)));
-                    for (int m = 0; m < n; m++) {
-                        most[r + m] = larger[m];
-                        vec sum = load(totals + (r + m) * LANES) * before[m];
-                        for (int c = 0; c < PAGE; c += LANES) {
-                            const vec x = load(scores + m * PAGE + c), weight = x == -INFINITY ? zeros() : exp(x - larger[m]);
-                            store(scores + m * PAGE + c, weight);
-                            sum += weight;
+                        for (int c = LANES; c < whole; c += LANES) top = larger_of(top, load(s + c));
+                        vec total = load(totals + r * LANES);
+                        if (const float larger = largest(top); larger > most[r]) {
+                            const float less = exp(zeros() + (most[r] - larger))[0];
+                            most[r] = larger;
+                            total *= less;
+                            for (int c = 0; c < wide; c += LANES) store(sums + r * wide + c, load(sums + r * wide + c) * less);
                         }
-                        store(totals + (r + m) * LANES, sum);
-                        for (int c = 0; c < wide; c += LANES) store(sums + (r + m) * wide + c, load(sums + (r + m) * wide + c) * before[m]);
+                        for (int c = 0; c < whole; c += AT_ONCE * LANES) {
+                            vec weights[AT_ONCE];
+                            for (int v = 0; v < AT_ONCE; v++) weights[v] = load(s + c + v * LANES) - most[r];
+                            exp(weights);
+                            for (int v = 0; v < AT_ONCE; v++) {
+                                store(s + c + v * LANES, weights[v]);
+                                total += weights[v];
+                            }
+                        }
+                        store(totals + r * LANES, total);
                     }
-                    for (int c = 0; c < wide; c += PANEL) tiles(nothing, n, scores, PAGE, v + c, wide, keys, sums + r * wide + c, wide, true, nothing_more);
                 }
+                for (int c = 0; c < wide; c += SPAN)
+                    tiles<SPAN / LANES, STRIDE>(nothing, count, scores, v + c * PAGE, keys, sums + from * wide + c, wide, true, nothing_more);
                 t = last;
             }
         }
         for (int r = 0; r < rows; r++) {
             const float total = sum_of(load(totals + r * LANES));
-            for (int c = 0; c < d; c++)
-                out[(static_cast<std::size_t>(first + r / G) * H + j * G + r % G) * d + c] = sums[r * wide + c] / total;
+            float* to = out + (static_cast<std::size_t>(first + r / G) * H + j * G + r % G) * d;
+            for (int c = 0; c < d; c++) to[c] = sums[r * wide + c] / total;
         }
     });
 }

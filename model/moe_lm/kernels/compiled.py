@@ -28,19 +28,10 @@ from moe_lm.errors import ModelError
 
 SOURCE = Path(__file__).with_suffix(".cpp")
 FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-std=c++17", "-shared", "-fPIC")
-PANEL, PAGE = 32, 128  # as in compiled.cpp
+PANEL, SPAN, PAGE = 48, 32, 128  # as in compiled.cpp
 HALF = PANEL // 2
 GROUP = 2048  # rows of the experts that are computed together, at least
 ACTIVATIONS = {"none": 0, "silu": 1, "gelu_tanh": 2}
-_pointer, _int = ctypes.c_void_p, ctypes.c_int
-SIGNATURES = {
-    "products": [_pointer, _pointer, _pointer, _int, _pointer, _int, _int, _int, _int, _pointer, _pointer],
-    "normalise": [_pointer, _pointer, _int, _int, ctypes.c_float, ctypes.c_float, _pointer],
-    "rotate": [_pointer, _pointer, _pointer, _int, _int, _int, _int],
-    "append": [_pointer, _pointer, _int, _int, _int, _pointer, _pointer, _pointer, _int, _pointer, _pointer],
-    "attend": [_pointer, _int, _int, _int, _int, ctypes.c_float, _pointer, _pointer, _pointer, _int, _int, _pointer, _pointer, _pointer],
-    "combine": [_pointer, _pointer, _pointer, _int, _int, _int, _int, _int, _pointer],
-}
 
 
 def compiler() -> str | None:
@@ -75,13 +66,9 @@ def library() -> ctypes.CDLL:
         if not target.exists():
             folder.mkdir(parents=True, exist_ok=True)
             _build(found, target)
-        opened = ctypes.CDLL(str(target))
+        return ctypes.CDLL(str(target))
     except OSError as error:
         raise ModelError(f"--kernel cpu: {target} can't be written or opened ({error}); use --kernel torch") from error
-    for name, arguments in SIGNATURES.items():
-        getattr(opened, name).argtypes = [_pointer, _int, *arguments]
-        getattr(opened, name).restype = None
-    return opened
 
 
 def _build(found: str, target: Path) -> None:
@@ -95,14 +82,19 @@ def _build(found: str, target: Path) -> None:
 
 
 @cache
-def _start() -> int | None:
-    """The address of GOMP_parallel in the OpenMP that torch has loaded: a second set of threads would fight with its own for the cores."""
-    return ctypes.cast(ctypes.CDLL("libgomp.so.1").GOMP_parallel, _pointer).value
+def _start() -> ctypes.c_void_p:
+    """GOMP_parallel in the OpenMP that torch has loaded: a second set of threads would fight with its own for the cores."""
+    return ctypes.cast(ctypes.CDLL("libgomp.so.1").GOMP_parallel, ctypes.c_void_p)
 
 
-def _call(name: str, *arguments: Any) -> None:
-    values = [value.data_ptr() if isinstance(value, Tensor) else value for value in arguments]
-    getattr(library(), name)(_start(), torch.get_num_threads(), *values)
+def _call(name: str, *arguments: Tensor | float | None) -> None:
+    getattr(library(), name)(_start(), torch.get_num_threads(), *map(_as_c, arguments))
+
+
+def _as_c(value: Tensor | float | None) -> Any:
+    if isinstance(value, Tensor):
+        return ctypes.c_void_p(value.data_ptr())
+    return ctypes.c_float(value) if isinstance(value, float) else value
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -125,13 +117,25 @@ class Packed:
         both = torch.cat((_panels(gate_EOK, HALF), _panels(up_EOK, HALF)), dim=-1)
         return cls(both, gate_EOK.shape[1], activation)
 
-    def __call__(self, x_MK: Tensor, offsets: Tensor | None = None, order_R: Tensor | None = None) -> Tensor:
-        """[M, K] -> [M, O] in x's precision; rows offsets[e]..offsets[e+1] by matrix e. With an order, of x[order]: [R, O]."""
+    def __call__(
+        self,
+        x_MK: Tensor,
+        offsets: Tensor | None = None,
+        order_R: Tensor | None = None,
+        onto: Tensor | None = None,
+        factors_M: Tensor | None = None,
+    ) -> Tensor:
+        """[M, K] -> [M, O] in x's precision; rows offsets[e]..offsets[e+1] by matrix e. With an order, of x[order]: [R, O].
+
+        With `onto`, float32 [M, O], added to it in place, each row times its factor where there are any; and it is what is returned.
+        """
+        assert onto is None or (onto.dtype == torch.float32 and onto.is_contiguous())
         x = x_MK.float().contiguous()
-        out = x.new_empty(len(x) if order_R is None else len(order_R), self.outputs)
+        out = x.new_empty(len(x) if order_R is None else len(order_R), self.outputs) if onto is None else onto
         offsets = torch.tensor((0, len(out))) if offsets is None else offsets
-        (E, _, K, _), bfloat16 = self.weights.shape, self.weights.dtype == torch.bfloat16
-        _call("products", x, order_R, offsets, E, self.weights, bfloat16, K, self.outputs, ACTIVATIONS[self.activation], self.bias, out)
+        (E, _, K, _), bfloat16, activation = self.weights.shape, self.weights.dtype == torch.bfloat16, ACTIVATIONS[self.activation]
+        add, factors = onto is not None, None if factors_M is None else factors_M.float().contiguous()
+        _call("products", x, order_R, offsets, E, self.weights, bfloat16, K, self.outputs, activation, self.bias, add, factors, out)
         return out.to(x_MK.dtype)
 
     def of_experts(self, first: int, last: int) -> "Packed":
@@ -139,7 +143,7 @@ class Packed:
 
     def rows(self, ids_T: Tensor) -> Tensor:
         """Of the first matrix, [T, K]: an embedding that is also the output head is kept once."""
-        return self.weights[0, ids_T // PANEL, :, ids_T % PANEL]
+        return self.weights[0, ids_T // PANEL, :, ids_T % PANEL].contiguous()
 
 
 def _panels(weights_EOK: Tensor, width: int) -> Tensor:
@@ -177,7 +181,7 @@ def normalise(x_TD: Tensor, weight_D: Tensor, eps: float, offset: float) -> Tens
     """RMS norm of float32 rows: x / sqrt(mean(x^2) + eps) * (offset + weight)."""
     x = x_TD.contiguous()
     out = torch.empty_like(x)
-    _call("normalise", x, weight_D, *x.shape, eps, offset, out)
+    _call("normalise", x, weight_D, *x.shape, float(eps), float(offset), out)
     return out
 
 
@@ -197,20 +201,26 @@ class Places:
     table: Tensor
 
 
+def _heads(x_THd: Tensor) -> Tensor:
+    """In float32, each token's heads side by side; tokens may lie apart, as those of a product that gives more."""
+    x = x_THd.float()
+    return x if x.stride()[1:] == (x.shape[2], 1) else x.contiguous()
+
+
+def page_shape(which: str, d: int) -> tuple[int, int, int]:
+    """Of one head's "k" or "v" on a page: what attention reads together lies together."""
+    return (PAGE // SPAN, d, SPAN) if which == "k" else (-(-d // SPAN), PAGE, SPAN)
+
+
 def append(k_TJd: Tensor, v_TJd: Tensor, places: Places, k_pages: Tensor, v_pages: Tensor) -> None:
-    """Put keys and values on their pages, [P, J, d, PAGE] and [P, J, PAGE, d rounded up to a panel]."""
-    k, v = k_TJd.float().contiguous(), v_TJd.float().contiguous()
-    table = places.table
-    _call("append", k, v, *k.shape, places.positions, places.sequences, table, table.shape[1], k_pages, v_pages)
+    """Put keys and values on their pages, [P, J, *page_shape]."""
+    k, v, table = _heads(k_TJd), _heads(v_TJd), places.table
+    _call("append", k, k.stride(0), v, v.stride(0), *k.shape, places.positions, places.sequences, table, table.shape[1], k_pages, v_pages)
 
 
 def attend(q_THd: Tensor, places: Places, k_pages: Tensor, v_pages: Tensor, window: int | None) -> Tensor:
     """Each token's attention to its own sequence up to itself. [T, H, d] -> [T, H, d]"""
-    q = q_THd.float().contiguous()
-    (T, H, d), out = q.shape, torch.empty_like(q)
-    table = places.table
-    _call(
-        "attend", q, T, H, k_pages.shape[1], d, d**-0.5, places.positions, places.sequences, table, table.shape[1], window or 0,
-        k_pages, v_pages, out,
-    )  # fmt: skip
+    q, (positions, sequences, table) = _heads(q_THd), (places.positions, places.sequences, places.table)
+    (T, H, d), J, pages, out = q.shape, k_pages.shape[1], table.shape[1], torch.empty(q.shape)
+    _call("attend", q, q.stride(0), T, H, J, d, d**-0.5, positions, sequences, table, pages, window or 0, k_pages, v_pages, out)
     return out.to(q_THd.dtype)
