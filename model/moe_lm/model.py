@@ -30,7 +30,7 @@ class Linear(nn.Linear):
     def forward(self, x_TD: Tensor, onto: Tensor | None = None, factors_T: Tensor | None = None) -> Tensor:
         """With `onto`, added to it in place, each row times its factor where there are any."""
         if self.packed and onto is not None and onto.dtype == torch.float32:
-            return self.packed(x_TD, onto=onto, factors_M=factors_T)
+            return self.packed(x_TD, into=onto, add=True, factors_M=factors_T)
         out = self.packed(x_TD) if self.packed else linear(x_TD, self.weight, self.bias)
         return out if onto is None else add(onto, out, factors_T)
 

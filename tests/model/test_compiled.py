@@ -55,10 +55,10 @@ def test_a_gated_product(activation, exact, width):
 def test_a_product_is_added_to_what_is_there(threads):
     packed, x, base, factors = Packed.of(random(1, 70, 600)), random(50, 600, seed=1), random(50, 70, seed=2), random(50, seed=3)
     onto = base.clone()
-    assert packed(x, onto=onto) is onto
+    assert packed(x, into=onto, add=True) is onto
     assert torch.equal(onto, base + packed(x))
     onto = base.clone()
-    packed(x, onto=onto, factors_M=factors)
+    packed(x, into=onto, add=True, factors_M=factors)
     assert relative_error(onto, base.double() + factors.double()[:, None] * packed(x).double()) < 1e-6
 
 

@@ -122,19 +122,20 @@ class Packed:
         x_MK: Tensor,
         offsets: Tensor | None = None,
         order_R: Tensor | None = None,
-        onto: Tensor | None = None,
+        into: Tensor | None = None,
+        add: bool = False,
         factors_M: Tensor | None = None,
     ) -> Tensor:
         """[M, K] -> [M, O] in x's precision; rows offsets[e]..offsets[e+1] by matrix e. With an order, of x[order]: [R, O].
 
-        With `onto`, float32 [M, O], added to it in place, each row times its factor where there are any; and it is what is returned.
+        Written into float32 `into`, where there is one, or added to it, each row times its factor where there are any.
         """
-        assert onto is None or (onto.dtype == torch.float32 and onto.is_contiguous())
+        assert into is None or (into.dtype == torch.float32 and into.is_contiguous())
         x = x_MK.float().contiguous()
-        out = x.new_empty(len(x) if order_R is None else len(order_R), self.outputs) if onto is None else onto
+        out = x.new_empty(len(x) if order_R is None else len(order_R), self.outputs) if into is None else into
         offsets = torch.tensor((0, len(out))) if offsets is None else offsets
         (E, _, K, _), bfloat16, activation = self.weights.shape, self.weights.dtype == torch.bfloat16, ACTIVATIONS[self.activation]
-        add, factors = onto is not None, None if factors_M is None else factors_M.float().contiguous()
+        factors = None if factors_M is None else factors_M.float().contiguous()
         _call("products", x, order_R, offsets, E, self.weights, bfloat16, K, self.outputs, activation, self.bias, add, factors, out)
         return out.to(x_MK.dtype)
 
@@ -161,9 +162,13 @@ def routed_experts(x_TD: Tensor, topk_weights_TK: Tensor, topk_ids_TK: Tensor, g
     weights_TK = topk_weights_TK.gather(1, choice_TK).float().contiguous()
     out_TD = x_TD.new_zeros(T, down.outputs, dtype=torch.float32)
     x, order_R = x_TD.float(), order_R // K
-    for first, last, begin, end in _groups(offsets.tolist()):
-        some = offsets[first : last + 1] - begin
-        y_RD = down.of_experts(first, last)(gate_up.of_experts(first, last)(x, some, order_R[begin:end]), some)
+    groups = list(_groups(offsets.tolist()))
+    most = max((end - begin for _, _, begin, end in groups), default=0)
+    hidden_RF, y_RD = (out_TD.new_empty(most, packed.outputs) for packed in (gate_up, down))  # the same memory for all
+    for first, last, begin, end in groups:
+        some, R = offsets[first : last + 1] - begin, end - begin
+        gate_up.of_experts(first, last)(x, some, order_R[begin:end], hidden_RF[:R])
+        down.of_experts(first, last)(hidden_RF[:R], some, into=y_RD[:R])
         _call("combine", y_RD, rows_TK, weights_TK, T, K, down.outputs, begin, end, out_TD)
     return out_TD.to(x_TD.dtype)
 
