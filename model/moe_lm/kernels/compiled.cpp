@@ -77,15 +77,13 @@ inline float sum_of(vec v) {
 // e^x to 2 ulp (Cephes' coefficients), up to 88; 0 from -88 down. Some vectors step by step together: one alone waits for itself.
 template <int V>
 inline void exp(vec (&x)[V]) {
-    const uvec least = (uvec)(zeros() - 88.0f);  // as integers: a float's minimum would be two instructions
-    const ivec most = (ivec)(zeros() + 88.0f);
     const auto each = [](const auto& step) {
 #pragma GCC unroll 8
         for (int v = 0; v < V; v++) step(v);
     };
     vec shifted[V], p[V];  // x / ln 2 in the last bits of the first
-    each([&](int v) { x[v] = (vec)((uvec)x[v] < least ? (uvec)x[v] : least); });
-    each([&](int v) { x[v] = (vec)((ivec)x[v] < most ? (ivec)x[v] : most); });
+    each([&](int v) { x[v] = x[v] < -88.0f ? zeros() - 88.0f : x[v]; });  // what is not a number stays none
+    each([&](int v) { x[v] = x[v] > 88.0f ? zeros() + 88.0f : x[v]; });
     each([&](int v) { shifted[v] = x[v] * 1.44269504f + 12582912.0f; });
     each([&](int v) { x[v] = x[v] - (shifted[v] - 12582912.0f) * 0.693359375f; });
     each([&](int v) { x[v] = x[v] + (shifted[v] - 12582912.0f) * 2.12194440e-4f; });
@@ -142,7 +140,7 @@ inline void with_rows(int rows, const Run& run) {
         with_rows<M - 1>(rows, run);
 }
 
-// out[m][0..V * LANES) += or = sum over k of a's number k of row m * b[k][0..V * LANES), The numbers of a row of a lie
+// out[m][0..V * LANES) += or = sum over k of a's number k of row m * b[k][0..V * LANES). The numbers of a row of a lie
 // side by side, and rows `stride` apart; or, with no stride, the rows' numbers 0 lie side by side, then their numbers 1, ..
 template <int M, int V, int stride>
 inline void tile(Ahead ahead, const float* a, const float* b, int depth, float* out, std::ptrdiff_t out_row, bool add) {
@@ -339,7 +337,8 @@ void append(Start start, int threads, const float* k, int k_row, const float* v,
     });
 }
 
-// Attention of T tokens, q [T, H, d] with tokens q_row apart, each to the tokens of its own sequence up to itself, or to the last `window` of them (0: to all).
+// Attention of T tokens, q [T, H, d] with tokens q_row apart, each to the tokens of its own sequence up to itself, or to the last `window`
+// of them (0: to all).
 // A page's keys are one step of an online softmax. Neighbouring tokens that lie on the same page read it together.
 void attend(Start start, int threads, const float* q, int q_row, int T, int H, int J, int d, float scale, const int32_t* positions,
             const int32_t* sequence, const int32_t* table, int places, int window, const float* k_pages, const float* v_pages, float* out) {
