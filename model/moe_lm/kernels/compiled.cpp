@@ -19,7 +19,7 @@ namespace {
 
 constexpr int LANES = 16;
 constexpr int PANEL = 3 * LANES, HALF = PANEL / 2;  // outputs a panel of packed weights holds, and those of a gated one
-constexpr int SPAN = 2 * LANES;                     // keys, or numbers of a value, that attention computes together
+constexpr int SPAN = 4 * LANES;                     // keys, or numbers of a value, that attention computes together
 #ifdef __AVX512F__
 constexpr int SUMS = 24;                            // vectors of sums that stay in registers
 #else
@@ -150,11 +150,13 @@ inline void tile(Ahead ahead, const float* a, const float* b, int depth, float* 
 #pragma GCC unroll 4
         for (int v = 0; v < V; v++) sum[m][v] = zeros();
     for (int k = 0; k < depth; k++) {
-        const char* line = ahead.from + k * ahead.step;
-        __builtin_prefetch(line, 0, 2);
-        if (ahead.step > 64) {
-            __builtin_prefetch(line + 64, 0, 2);
-            __builtin_prefetch(line + 128, 0, 2);
+        if (ahead.step) {
+            const char* line = ahead.from + k * ahead.step;
+            __builtin_prefetch(line, 0, 2);
+            if (ahead.step > 64) {
+                __builtin_prefetch(line + 64, 0, 2);
+                __builtin_prefetch(line + 128, 0, 2);
+            }
         }
         vec w[V];
 #pragma GCC unroll 4
@@ -355,13 +357,13 @@ void attend(Start start, int threads, const float* q, int q_row, int T, int H, i
         std::fill_n(most, rows, -INFINITY);
         const Ahead nothing{reinterpret_cast<const char*>(qs), 0};
         const auto nothing_more = [](int, int) {};
-        for (int r = 0; r < rows; r++) {
-            const float* from = q + static_cast<std::size_t>(first + r / G) * q_row + (j * G + r % G) * d;
-            for (int n = 0; n < wholes; n++) {
-                float* to = qs + (n * rows + r) * STRIDE;
-                for (int c = 0; c < std::min(DEPTH, d - n * DEPTH); c++) to[c] = from[n * DEPTH + c] * scale;
-            }
-        }
+        for (int t = 0, r = 0; t < tokens; t++)
+            for (int g = 0; g < G; g++, r++)
+                for (int n = 0; n < d; n += DEPTH) {
+                    const float* from = q + static_cast<std::size_t>(first + t) * q_row + (j * G + g) * d + n;
+                    float* to = qs + (n / DEPTH * rows + r) * STRIDE;
+                    for (int c = 0, end = std::min(DEPTH, d - n); c < end; c++) to[c] = from[c] * scale;
+                }
         int begin = places, end = 0;
         for (int t = first; t < first + tokens; t++) {
             begin = std::min(begin, window ? std::max(0, positions[t] + 1 - window) / PAGE : 0);
@@ -421,11 +423,12 @@ void attend(Start start, int threads, const float* q, int q_row, int T, int H, i
                 t = last;
             }
         }
-        for (int r = 0; r < rows; r++) {
-            const float total = sum_of(load(totals + r * LANES));
-            float* to = out + (static_cast<std::size_t>(first + r / G) * H + j * G + r % G) * d;
-            for (int c = 0; c < d; c++) to[c] = sums[r * wide + c] / total;
-        }
+        for (int t = 0, r = 0; t < tokens; t++)
+            for (int g = 0; g < G; g++, r++) {
+                const float total = sum_of(load(totals + r * LANES));
+                float* to = out + (static_cast<std::size_t>(first + t) * H + j * G + g) * d;
+                for (int c = 0; c < d; c++) to[c] = sums[r * wide + c] / total;
+            }
     });
 }
 

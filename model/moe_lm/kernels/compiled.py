@@ -28,7 +28,7 @@ from moe_lm.errors import ModelError
 
 SOURCE = Path(__file__).with_suffix(".cpp")
 FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-std=c++17", "-shared", "-fPIC")
-PANEL, SPAN, PAGE = 48, 32, 128  # as in compiled.cpp
+PANEL, SPAN, PAGE = 48, 64, 128  # as in compiled.cpp
 HALF = PANEL // 2
 GROUP = 2048  # rows of the experts that are computed together, at least
 ACTIVATIONS = {"none": 0, "silu": 1, "gelu_tanh": 2}
