@@ -44,7 +44,7 @@ def test_a_row_is_the_same_bits_among_any_number_of_rows(dtype, threads):
 
 
 @pytest.mark.parametrize(("activation", "exact"), [("silu", F.silu), ("gelu_tanh", lambda x: F.gelu(x, approximate="tanh"))])
-@pytest.mark.parametrize("width", [5, 16, 100])
+@pytest.mark.parametrize("width", [5, compiled.HALF, compiled.HALF + 1, 100])
 def test_a_gated_product(activation, exact, width):
     gate, up, x = random(1, width, 48), random(1, width, 48, seed=1), 3 * random(30, 48, seed=2)
     found = Packed.gated(gate, up, activation)(x)
@@ -64,7 +64,7 @@ def test_a_product_is_added_to_what_is_there(threads):
 
 def test_an_embedding_is_found_in_the_packed_head():
     weight = random(PANEL * 2 + 5, 24)
-    ids = torch.tensor([0, 31, 32, 68, 3])
+    ids = torch.tensor([0, PANEL - 1, PANEL, 2 * PANEL + 4, 3])
     assert torch.equal(Packed.of(weight[None]).rows(ids), weight[ids])
 
 
@@ -113,7 +113,16 @@ def test_ties_go_to_the_lowest_expert():
     assert torch.equal(compiled.routed_experts(x, weights, ids, *seat), compiled.routed_experts(x, weights, ids.flip(1), *seat))
 
 
-ATTENTIONS = [(9, 3, 64, None), (14, 2, 64, None), (4, 4, 8, 7), (8, 2, 256, 200), (8, 1, 40, PAGE), (6, 6, 128, 1)]
+ATTENTIONS = [
+    (9, 3, 64, None),
+    (14, 2, 64, None),
+    (4, 4, 8, 7),
+    (8, 2, 256, 200),
+    (8, 1, 40, PAGE),
+    (6, 6, 128, 1),
+    (64, 1, 96, None),
+    (4, 2, 200, 7),
+]
 
 
 @pytest.mark.parametrize(("H", "J", "d", "window"), ATTENTIONS)
@@ -184,6 +193,7 @@ def test_narrower_vectors_give_the_same_bits(fresh_build, monkeypatch):
         x = random(50, 300)
         return [
             Packed.of(random(1, 70, 300, seed=1))(x),
+            Packed.of(random(1, 70, 300, seed=1))(x, into=random(50, 70, seed=6), add=True, factors_M=random(50, seed=7)),
             Packed.gated(random(1, 40, 300, seed=2), random(1, 40, 300, seed=3), "silu")(x),
             compiled.normalise(x, random(300, seed=4), 1e-5, 0.0),
             compiled.attend(random(300, 6, 40, seed=5), places, k_pages, v_pages, None),

@@ -21,13 +21,14 @@ constexpr int LANES = 16;
 constexpr int PANEL = 3 * LANES, HALF = PANEL / 2;  // outputs a panel of packed weights holds, and those of a gated one
 constexpr int SPAN = 4 * LANES;                     // keys, or numbers of a value, that attention computes together
 #ifdef __AVX512F__
-constexpr int SUMS = 24;                            // vectors of sums that stay in registers
+constexpr int REGISTER = 16, SUMS = 24;             // numbers of a register, and how many vectors of sums stay in registers
 #else
-constexpr int SUMS = 6;
+constexpr int REGISTER = 8, SUMS = 6;
 #endif
 constexpr int TILE = SUMS * LANES / PANEL;          // rows whose sums with one panel these are
-constexpr int CHAIN = 128;                          // inputs summed in registers before they are added to the output: longer chains round more
-constexpr int DEPTH = CHAIN;                        // inputs of a panel that all rows of a task take before the next ones: they stay in the L1 cache
+// inputs of a panel summed in registers before they are added to the output: longer chains round more. All rows of a task take them before the
+// next ones: they stay in the L1 cache
+constexpr int DEPTH = 128;
 constexpr int STRIDE = DEPTH + LANES;               // of attention's rows: a power of two apart they would fall on the same few lines of the L1 cache
 constexpr int ROWS = 96, PANELS = 20;               // of a task, at most: its sums stay in the L2 cache
 constexpr int PAGE = 128;
@@ -36,18 +37,23 @@ constexpr int AT_ONCE = 4;                          // vectors of scores that be
 static_assert(PAGE <= DEPTH && PAGE % (AT_ONCE * LANES) == 0 && ROWS % TILE == 0);
 
 typedef float vec __attribute__((vector_size(64)));
+typedef float reg __attribute__((vector_size(REGISTER * sizeof(float))));
 typedef int32_t ivec __attribute__((vector_size(64)));
 typedef uint32_t uvec __attribute__((vector_size(64)));
 typedef uint16_t half_vec __attribute__((vector_size(32)));
 typedef void (*Start)(void (*)(void*), void*, unsigned, unsigned);
 
-inline vec load(const float* p) {
-    vec v;
+template <class Vector = vec>
+inline Vector load(const float* p) {
+    Vector v;
     std::memcpy(&v, p, sizeof v);
     return v;
 }
 
-inline void store(float* p, vec v) { std::memcpy(p, &v, sizeof v); }
+template <class Vector>
+inline void store(float* p, Vector v) {
+    std::memcpy(p, &v, sizeof v);
+}
 
 inline int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
@@ -74,7 +80,7 @@ inline float sum_of(vec v) {
     return join(v, [](vec a, vec b) { return a + b; });
 }
 
-// e^x to 2 ulp (Cephes' coefficients), up to 88; 0 from -88 down. Some vectors step by step together: one alone waits for itself.
+// e^x to 2 ulp (Cephes' coefficients) up to 88 and down to -87; 0 from -88 down. Some vectors step by step together: one alone waits for itself.
 template <int V>
 inline void exp(vec (&x)[V]) {
     const auto each = [](const auto& step) {
@@ -144,13 +150,14 @@ inline void with_rows(int rows, const Run& run) {
 // side by side, and rows `stride` apart; or, with no stride, the rows' numbers 0 lie side by side, then their numbers 1, ..
 template <int M, int V, int stride>
 inline void tile(Ahead ahead, const float* a, const float* b, int depth, float* out, std::ptrdiff_t out_row, bool add) {
-    vec sum[M][V];
+    constexpr int N = V * LANES / REGISTER;
+    reg sum[M][N];
 #pragma GCC unroll 24
     for (int m = 0; m < M; m++)
-#pragma GCC unroll 4
-        for (int v = 0; v < V; v++) sum[m][v] = zeros();
+#pragma GCC unroll 8
+        for (int n = 0; n < N; n++) sum[m][n] = reg{};
     for (int k = 0; k < depth; k++) {
-        if (ahead.step) {
+        if (!stride) {  // a product's weights; a page is read often
             const char* line = ahead.from + k * ahead.step;
             __builtin_prefetch(line, 0, 2);
             if (ahead.step > 64) {
@@ -158,22 +165,22 @@ inline void tile(Ahead ahead, const float* a, const float* b, int depth, float* 
                 __builtin_prefetch(line + 128, 0, 2);
             }
         }
-        vec w[V];
-#pragma GCC unroll 4
-        for (int v = 0; v < V; v++) w[v] = load(b + (k * V + v) * LANES);
+        reg w[N];
+#pragma GCC unroll 8
+        for (int n = 0; n < N; n++) w[n] = load<reg>(b + k * V * LANES + n * REGISTER);
 #pragma GCC unroll 24
         for (int m = 0; m < M; m++) {
             const float s = stride ? a[m * stride + k] : a[k * M + m];
-#pragma GCC unroll 4
-            for (int v = 0; v < V; v++) sum[m][v] += s * w[v];
+#pragma GCC unroll 8
+            for (int n = 0; n < N; n++) sum[m][n] += s * w[n];
         }
     }
 #pragma GCC unroll 24
     for (int m = 0; m < M; m++)
-#pragma GCC unroll 4
-        for (int v = 0; v < V; v++) {
-            float* o = out + m * out_row + v * LANES;
-            store(o, add ? load(o) + sum[m][v] : sum[m][v]);
+#pragma GCC unroll 8
+        for (int n = 0; n < N; n++) {
+            float* o = out + m * out_row + n * REGISTER;
+            store(o, add ? load<reg>(o) + sum[m][n] : sum[m][n]);
         }
 }
 
@@ -355,7 +362,7 @@ void attend(Start start, int threads, const float* q, int q_row, int T, int H, i
         float* most = totals + rows * LANES;
         std::fill(sums, most, 0.0f);
         std::fill_n(most, rows, -INFINITY);
-        const Ahead nothing{reinterpret_cast<const char*>(qs), 0};
+        const Ahead nothing{nullptr, 0};
         const auto nothing_more = [](int, int) {};
         for (int t = 0, r = 0; t < tokens; t++)
             for (int g = 0; g < G; g++, r++)

@@ -130,9 +130,13 @@ class Packed:
 
         Written into float32 `into`, where there is one, or added to it, each row times its factor where there are any.
         """
-        assert into is None or (into.dtype == torch.float32 and into.is_contiguous())
         x = x_MK.float().contiguous()
-        out = x.new_empty(len(x) if order_R is None else len(order_R), self.outputs) if into is None else into
+        shape = (len(x) if order_R is None else len(order_R), self.outputs)
+        out = x.new_empty(shape) if into is None else into
+        assert out.shape == shape
+        assert out.dtype == torch.float32
+        assert out.is_contiguous()
+        assert add or factors_M is None
         offsets = torch.tensor((0, len(out))) if offsets is None else offsets
         (E, _, K, _), bfloat16, activation = self.weights.shape, self.weights.dtype == torch.bfloat16, ACTIVATIONS[self.activation]
         factors = None if factors_M is None else factors_M.float().contiguous()
@@ -163,7 +167,7 @@ def routed_experts(x_TD: Tensor, topk_weights_TK: Tensor, topk_ids_TK: Tensor, g
     out_TD = x_TD.new_zeros(T, down.outputs, dtype=torch.float32)
     x, order_R = x_TD.float(), order_R // K
     groups = list(_groups(offsets.tolist()))
-    most = max((end - begin for _, _, begin, end in groups), default=0)
+    most = max(end - begin for _, _, begin, end in groups)
     hidden_RF, y_RD = (out_TD.new_empty(most, packed.outputs) for packed in (gate_up, down))  # the same memory for all
     for first, last, begin, end in groups:
         some, R = offsets[first : last + 1] - begin, end - begin
@@ -226,6 +230,6 @@ def append(k_TJd: Tensor, v_TJd: Tensor, places: Places, k_pages: Tensor, v_page
 def attend(q_THd: Tensor, places: Places, k_pages: Tensor, v_pages: Tensor, window: int | None) -> Tensor:
     """Each token's attention to its own sequence up to itself. [T, H, d] -> [T, H, d]"""
     q, (positions, sequences, table) = _heads(q_THd), (places.positions, places.sequences, places.table)
-    (T, H, d), J, pages, out = q.shape, k_pages.shape[1], table.shape[1], torch.empty(q.shape)
-    _call("attend", q, q.stride(0), T, H, J, d, d**-0.5, positions, sequences, table, pages, window or 0, k_pages, v_pages, out)
+    (T, H, d), J, pages, out = q.shape, k_pages.shape[1], table.shape[1], q.new_empty(q.shape)
+    _call("attend", q, q.stride(0), T, H, J, d, d**-0.5, positions, sequences, table, pages, int(window or 0), k_pages, v_pages, out)
     return out.to(q_THd.dtype)
