@@ -151,11 +151,10 @@ class FFN(nn.Module):
 
     def forward(self, x_TD: Tensor, onto: Tensor | None = None, factors_T: Tensor | None = None) -> Tensor:
         """With `onto`, added to it in place, each row times its factor where there are any."""
+        onto = torch.zeros_like(x_TD) if onto is None else onto
         # some rows at a time: what lies between the products stays in the CPU's cache
         if not self.packed:
-            out = torch.cat([self._tile(x) for x in row_tiles(x_TD)])
-            return out if onto is None else add(onto, out, factors_T)
-        onto = torch.zeros_like(x_TD) if onto is None else onto
+            return add(onto, torch.cat([self._tile(x) for x in row_tiles(x_TD)]), factors_T)
         for begin in range(0, len(x_TD), 512):
             rows = slice(begin, begin + 512)
             self.down_proj(self.packed(x_TD[rows]), onto[rows], None if factors_T is None else factors_T[rows])

@@ -20,10 +20,12 @@ namespace {
 constexpr int LANES = 16;
 constexpr int PANEL = 3 * LANES, HALF = PANEL / 2;  // outputs a panel of packed weights holds, and those of a gated one
 constexpr int SPAN = 4 * LANES;                     // keys, or numbers of a value, that attention computes together
-#ifdef __AVX512F__
+#if defined(__AVX512F__)
 constexpr int REGISTER = 16, SUMS = 24;             // numbers of a register, and how many vectors of sums stay in registers
-#else
+#elif defined(__AVX__)
 constexpr int REGISTER = 8, SUMS = 6;
+#else
+constexpr int REGISTER = 4, SUMS = 6;
 #endif
 constexpr int TILE = SUMS * LANES / PANEL;          // rows whose sums with one panel these are
 // inputs of a panel summed in registers before they are added to the output: longer chains round more. All rows of a task take them before the
@@ -327,7 +329,8 @@ void rotate(Start start, int threads, float* x, const float* cos, const float* s
     });
 }
 
-// Put keys and values [T, J, d], a token's heads side by side and tokens k_row and v_row apart, at their tokens' places: token t at row positions[t] % PAGE of page table[sequence[t]][positions[t] / PAGE].
+// Put keys and values [T, J, d], a token's heads side by side and tokens k_row and v_row apart, at their tokens' places: token t at row
+// positions[t] % PAGE of page table[sequence[t]][positions[t] / PAGE].
 // Pages: k [pages, J, PAGE / SPAN, d, SPAN], v [pages, J, wide / SPAN, PAGE, SPAN], wide = d rounded up to whole SPANs.
 void append(Start start, int threads, const float* k, int k_row, const float* v, int v_row, int T, int J, int d, const int32_t* positions, const int32_t* sequence,
             const int32_t* table, int places, float* k_pages, float* v_pages) {

@@ -209,6 +209,11 @@ class Places:
     sequences: Tensor
     table: Tensor
 
+    @property
+    def arguments(self) -> tuple[Tensor, Tensor, Tensor, int]:
+        """As the kernels take them."""
+        return self.positions, self.sequences, self.table, self.table.shape[1]
+
 
 def _heads(x_THd: Tensor) -> Tensor:
     """In float32, each token's heads side by side; tokens may lie apart, as those of a product that gives more."""
@@ -223,13 +228,13 @@ def page_shape(which: str, d: int) -> tuple[int, int, int]:
 
 def append(k_TJd: Tensor, v_TJd: Tensor, places: Places, k_pages: Tensor, v_pages: Tensor) -> None:
     """Put keys and values on their pages, [P, J, *page_shape]."""
-    k, v, table = _heads(k_TJd), _heads(v_TJd), places.table
-    _call("append", k, k.stride(0), v, v.stride(0), *k.shape, places.positions, places.sequences, table, table.shape[1], k_pages, v_pages)
+    k, v = _heads(k_TJd), _heads(v_TJd)
+    _call("append", k, k.stride(0), v, v.stride(0), *k.shape, *places.arguments, k_pages, v_pages)
 
 
 def attend(q_THd: Tensor, places: Places, k_pages: Tensor, v_pages: Tensor, window: int | None) -> Tensor:
     """Each token's attention to its own sequence up to itself. [T, H, d] -> [T, H, d]"""
-    q, (positions, sequences, table) = _heads(q_THd), (places.positions, places.sequences, places.table)
-    (T, H, d), J, pages, out = q.shape, k_pages.shape[1], table.shape[1], q.new_empty(q.shape)
-    _call("attend", q, q.stride(0), T, H, J, d, d**-0.5, positions, sequences, table, pages, int(window or 0), k_pages, v_pages, out)
+    q = _heads(q_THd)
+    (T, H, d), J, out = q.shape, k_pages.shape[1], q.new_empty(q.shape)
+    _call("attend", q, q.stride(0), T, H, J, d, d**-0.5, *places.arguments, int(window or 0), k_pages, v_pages, out)
     return out.to(q_THd.dtype)
