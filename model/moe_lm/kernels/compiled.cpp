@@ -13,6 +13,7 @@
 #include <cstring>
 #include <memory>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -36,7 +37,7 @@ constexpr int ROWS = 96, PANELS = 20;               // of a task, at most: its s
 constexpr int PAGE = 128;
 constexpr int QUERIES = 48;                         // rows of an attention task
 constexpr int AT_ONCE = 4;                          // vectors of scores that become weights together
-static_assert(PAGE <= DEPTH && PAGE % (AT_ONCE * LANES) == 0 && ROWS % TILE == 0);
+static_assert(PAGE <= DEPTH && PAGE % (AT_ONCE * LANES) == 0 && ROWS % TILE == 0 && (TILE & (TILE - 1)) == 0);
 
 typedef float vec __attribute__((vector_size(64)));
 typedef float reg __attribute__((vector_size(REGISTER * sizeof(float))));
@@ -149,7 +150,7 @@ inline void with_rows(int rows, const Run& run) {
 }
 
 // out[m][0..V * LANES) += or = sum over k of a's number k of row m * b[k][0..V * LANES). The numbers of a row of a lie
-// side by side, and rows `stride` apart; or, with no stride, the rows' numbers 0 lie side by side, then their numbers 1, ..
+// side by side, and rows `stride` apart; or, with no stride, the numbers 0 of TILE rows lie side by side, then their numbers 1, ..
 template <int M, int V, int stride>
 inline void tile(Ahead ahead, const float* a, const float* b, int depth, float* out, std::ptrdiff_t out_row, bool add) {
     constexpr int N = V * LANES / REGISTER;
@@ -172,7 +173,7 @@ inline void tile(Ahead ahead, const float* a, const float* b, int depth, float* 
         for (int n = 0; n < N; n++) w[n] = load<reg>(b + k * V * LANES + n * REGISTER);
 #pragma GCC unroll 24
         for (int m = 0; m < M; m++) {
-            const float s = stride ? a[m * stride + k] : a[k * M + m];
+            const float s = stride ? a[m * stride + k] : a[k * TILE + m];
 #pragma GCC unroll 8
             for (int n = 0; n < N; n++) sum[m][n] += s * w[n];
         }
@@ -195,26 +196,47 @@ inline void tiles(Ahead ahead, int rows, const float* a, const float* b, int dep
     for (int row = 0; row < rows; row += even, ahead.from += depth * ahead.step) {
         const int some = std::min(rows - row, even);
         with_rows<SUMS / V>(some, [&](auto M) {
-            tile<M(), V, stride>(ahead, a + row * (stride ? stride : depth), b, depth, out + row * out_row, out_row, add);
+            tile<M(), V, stride>(ahead, stride ? a + row * stride : a + row / even * TILE * depth, b, depth, out + row * out_row, out_row, add);
         });
         then(row, some);
     }
 }
 
-template <int M>
-inline void pack_tile(const float* const* rows, int depth, float* to) {
-    const float* from[M];
-    std::copy_n(rows, M, from);
-    for (int k = 0; k < depth; k++)
-#pragma GCC unroll 24
-        for (int m = 0; m < M; m++) to[k * M + m] = from[m][k];
+// of a's and b's numbers in turn, a's first, those from the place `from` on
+template <int from, int... i>
+inline reg riffle(reg a, reg b, std::integer_sequence<int, i...>) {
+    return __builtin_shufflevector(a, b, (from + i) / 2 + i % 2 * REGISTER...);
 }
 
-// `depth` numbers of each of some rows, in the tiles that `tiles` will take, without a stride
+// `depth` numbers of each of some rows, in the tiles that `tiles` will take without a stride. One of fewer rows than TILE is filled up with
+// its last one
 inline void pack(const float* const* from, int rows, int depth, float* to) {
+    constexpr auto each = std::make_integer_sequence<int, REGISTER>();
     const int even = even_tiles(rows, TILE);
-    for (int row = 0; row < rows; row += even)
-        with_rows<TILE>(std::min(rows - row, even), [&](auto M) { pack_tile<M()>(from + row, depth, to + row * depth); });
+    for (int row = 0; row < rows; row += even, to += depth * TILE) {
+        const float* of[TILE];
+        for (int m = 0; m < TILE; m++) of[m] = from[std::min(row + m, rows - 1)];
+        int k = 0;
+        for (; k + REGISTER <= depth; k += REGISTER) {
+            reg v[TILE], next[TILE];
+#pragma GCC unroll 8
+            for (int m = 0; m < TILE; m++) v[m] = load<reg>(of[m] + k);
+            // a number's place, m * REGISTER + k, becomes k * TILE + m: each turn moves its first bit to its end
+#pragma GCC unroll 8
+            for (int turn = 1; turn < TILE; turn *= 2) {
+#pragma GCC unroll 8
+                for (int m = 0; m < TILE / 2; m++) {
+                    next[2 * m] = riffle<0>(v[m], v[m + TILE / 2], each);
+                    next[2 * m + 1] = riffle<REGISTER>(v[m], v[m + TILE / 2], each);
+                }
+                std::copy_n(next, TILE, v);
+            }
+#pragma GCC unroll 8
+            for (int m = 0; m < TILE; m++) store(to + k * TILE + m * REGISTER, v[m]);
+        }
+        for (; k < depth; k++)
+            for (int m = 0; m < TILE; m++) to[k * TILE + m] = of[m][k];
+    }
 }
 
 // `depth` rows of a packed panel as float32
