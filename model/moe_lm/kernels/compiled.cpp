@@ -278,6 +278,13 @@ void products(Start start, int threads, const float* x, const int64_t* order, co
             for (int panel = 0; panel < panels; panel += step) blocks.push_back({e, row, rows, panel, std::min(step, panels - panel)});
             row += rows;
         }
+    // the last ones are cut in two: who finds none left waits half as long for the others
+    for (int last = blocks.size(), i = std::max(0, last - threads); i < last; i++) {
+        Block half = blocks[i];
+        blocks[i].panels -= half.panels /= 2;
+        half.panel += blocks[i].panels;
+        if (half.panels) blocks.push_back(half);
+    }
     share(start, threads, static_cast<int>(blocks.size()), [&](int i) {
         const auto [e, row, rows, panel, count] = blocks[i];
         alignas(64) float sums[ROWS * PANEL * PANELS], copy[ROWS * DEPTH], room[DEPTH * PANEL];
@@ -465,12 +472,13 @@ void attend(Start start, int threads, const float* q, int q_row, int T, int H, i
 }
 
 // Adds to each token's sum over its K experts, in the order given, those of the rows begin..end, y [end - begin, D]:
-// out[t] += weights[t][n] * y[rows[t][n] - begin]
+// out[t] += weights[t][n] * y[rows[t][n] - begin]. The sums begin at 0 with row 0.
 void combine(Start start, int threads, const float* y, const int64_t* rows, const float* weights, int T, int K, int D, int begin, int end, float* out) {
     const int some = 16;
     share(start, threads, ceil_div(T, some), [&](int i) {
         for (int t = i * some; t < std::min(T, (i + 1) * some); t++) {
             float* o = out + static_cast<std::size_t>(t) * D;
+            if (!begin) std::fill_n(o, D, 0.0f);
             for (int n = 0; n < K; n++) {
                 const int64_t row = rows[t * K + n];
                 if (row < begin || row >= end) continue;
