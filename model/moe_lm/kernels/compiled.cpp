@@ -208,8 +208,7 @@ inline reg riffle(reg a, reg b, std::integer_sequence<int, i...>) {
     return __builtin_shufflevector(a, b, (from + i) / 2 + i % 2 * REGISTER...);
 }
 
-// `depth` numbers of each of some rows, in the tiles that `tiles` will take without a stride. One of fewer rows than TILE is filled up with
-// its last one
+// `depth` numbers of each of some rows, in the tiles that `tiles` will take without a stride; what fills up one of fewer rows is not read
 inline void pack(const float* const* from, int rows, int depth, float* to) {
     constexpr auto each = std::make_integer_sequence<int, REGISTER>();
     const int even = even_tiles(rows, TILE);
