@@ -279,10 +279,11 @@ void products(Start start, int threads, const float* x, const int64_t* order, co
         }
     // the last ones are cut in two: who finds none left waits half as long for the others
     for (int last = blocks.size(), i = std::max(0, last - threads); i < last; i++) {
-        Block half = blocks[i];
-        blocks[i].panels -= half.panels /= 2;
-        half.panel += blocks[i].panels;
-        if (half.panels) blocks.push_back(half);
+        const auto [matrix, row, rows, panel, count] = blocks[i];
+        if (count == 1) continue;
+        const int half = ceil_div(count, 2);
+        blocks[i].panels = half;
+        blocks.push_back({matrix, row, rows, panel + half, count - half});
     }
     share(start, threads, static_cast<int>(blocks.size()), [&](int i) {
         const auto [e, row, rows, panel, count] = blocks[i];
