@@ -39,7 +39,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from moe_lm.checkpoint.write import save
     from moe_lm.config import ModelConfig
     from moe_lm.model import Decoder
-    from moe_lm.tokenizer import Tokenizer
+    from moe_lm.tokenizer.tokenizer import Tokenizer
 
     alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
     fast = tokenizers.Tokenizer(tokenizers.models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))

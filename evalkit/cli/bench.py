@@ -2,7 +2,7 @@
 
 import argparse
 
-from evalkit.cli.device import add_device
+from evalkit.cli.options import add_device
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -30,7 +30,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 
 def _bench(arguments: argparse.Namespace) -> None:
-    from evalkit.bench import MODELS, BenchConfig, bench, show
+    from evalkit.bench.bench import MODELS, BenchConfig, bench, show
     from evalkit.progress import Reporter
 
     names = ("engine", "prompt_tokens", "output_tokens", "num_requests", "seed", "device", "dtype", "kernel", "out")

@@ -35,13 +35,13 @@ def _tasks(arguments: argparse.Namespace) -> tuple[str, ...]:
 
 
 def _compare(arguments: argparse.Namespace) -> int:
-    from evalkit.compare import run
+    from evalkit.comparison.compare import run
 
     return run(arguments.base, arguments.cand, arguments.out, _tasks(arguments), arguments.metric, arguments.cluster)
 
 
 def _gate(arguments: argparse.Namespace) -> int:
-    from evalkit.gate import run
+    from evalkit.comparison.gate import run
 
     return run(
         arguments.runs,

@@ -21,7 +21,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 
 def _ls(arguments: argparse.Namespace) -> None:
-    from evalkit import listing
+    from evalkit.report import listing
 
     listing.SHOW[arguments.what](Path(arguments.out))
 
@@ -29,7 +29,7 @@ def _ls(arguments: argparse.Namespace) -> None:
 def _data(arguments: argparse.Namespace) -> int:
     import os
 
-    from evalkit import listing
+    from evalkit.report import listing
 
     spec = arguments.data or os.environ.get("EVALKIT_DATA") or "sample"
     return listing.DATA[arguments.action](spec, arguments.tasks)

@@ -4,9 +4,9 @@ import argparse
 from dataclasses import fields
 from pathlib import Path
 
-from evalkit.cli.device import add_device
+from evalkit.cli.options import add_device
 from evalkit.config import DEMO_MODEL, DTYPES
-from evalkit.generate import GenerateConfig
+from evalkit.lm.generate import GenerateConfig
 from evalkit.lm.upcycle import RECIPES, Recipe
 
 
@@ -52,7 +52,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 
 def _generate(arguments: argparse.Namespace) -> None:
-    from evalkit.generate import generate
+    from evalkit.lm.generate import generate
     from evalkit.progress import Reporter
 
     config = GenerateConfig(**{f.name: getattr(arguments, f.name) for f in fields(GenerateConfig)})

@@ -32,6 +32,6 @@ def _report(arguments: argparse.Namespace) -> int:
 
 
 def _params(arguments: argparse.Namespace) -> int:
-    from evalkit.report.params import run
+    from evalkit.report.sections.params import run
 
     return run(arguments.models, Path(arguments.out) if arguments.out else None, arguments.published)

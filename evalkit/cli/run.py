@@ -3,7 +3,7 @@
 import argparse
 from dataclasses import fields
 
-from evalkit.cli.device import add_device
+from evalkit.cli.options import add_device
 from evalkit.config import DEFAULTS, DEMO_MODEL, RunConfig, read_toml
 from evalkit.errors import EvalkitError
 
@@ -50,7 +50,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
     from evalkit.progress import Reporter, console
     from evalkit.report.screen import show
-    from evalkit.runner import run
+    from evalkit.runner.run import run
 
     reporter = Reporter(config.quiet)
     if config.is_demo:

@@ -23,9 +23,9 @@ def _score(arguments: argparse.Namespace) -> None:
     import os
 
     from evalkit.progress import Reporter, console
-    from evalkit.registry import task_classes
     from evalkit.report.screen import show
-    from evalkit.score import ScoreConfig, score
+    from evalkit.runner.score_file import ScoreConfig, score
+    from evalkit.tasks.registry import task_classes
 
     data = arguments.data or os.environ.get("EVALKIT_DATA") or "hub"
     if (task := task_classes().get(arguments.task.partition("@")[0])) and task.judge_prompts:

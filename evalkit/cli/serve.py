@@ -3,7 +3,7 @@
 import argparse
 from dataclasses import fields
 
-from evalkit.cli.device import add_device
+from evalkit.cli.options import add_device
 from evalkit.config import DEMO_MODEL
 from evalkit.serve import ServeConfig
 

@@ -2,7 +2,7 @@
 
 import argparse
 
-from evalkit.cli.device import add_device
+from evalkit.cli.options import add_device
 from evalkit.config import DEFAULTS, DEMO_MODEL, RunConfig
 
 
@@ -28,7 +28,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     import os
 
     from evalkit.progress import Reporter
-    from evalkit.verify import show, verify
+    from evalkit.runner.verify import show, verify
 
     tasks = tuple(task.strip() for task in arguments.tasks.split(",") if task.strip())
     data = arguments.data or os.environ.get("EVALKIT_DATA")

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evalkit.answers import read_rows
 from evalkit.errors import EvalkitError
-from evalkit.record import read_run
-from evalkit.registry import task_classes
+from evalkit.record.pairs import read_rows
+from evalkit.record.read import read_run
+from evalkit.tasks.registry import task_classes
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,12 @@ import threading
 import time
 from typing import Any
 
-from evalkit.api import sha256_json
 from evalkit.errors import EvalkitError, RunIncomplete
-from evalkit.http_retry import JsonClient, RequestFailed, RetryPolicy
+from evalkit.hashing import sha256_json
 from evalkit.judge.config import KEY_VARIABLES, JudgeConfig
-from evalkit.judge.ledger import Judgment, Ledger, Spent
+from evalkit.judge.judgments import Judgment, Ledger, Spent
 from evalkit.judge.prompts import Ask
+from evalkit.lm.http import JsonClient, RequestFailed, RetryPolicy
 
 REFUSED = frozenset({401, 402, 403, 404, 405})  # no judgment will ever come of these: the whole run stops
 BYTES_A_TOKEN = 3  # for what a request may cost before it is sent: fewer bytes than a tokenizer makes of a token on average

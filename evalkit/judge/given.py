@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evalkit.api import Doc, Generated, Request, Response, Sampling, Scored, Task
-from evalkit.data import decoded, open_source
+from evalkit.data.sources import decoded, open_source
 from evalkit.errors import EvalkitError
+from evalkit.exchange.fastchat import Row, read_single
 from evalkit.judge import score
 from evalkit.judge.answered import file_name
-from evalkit.judge.fastchat import Row, read_single
 from evalkit.judge.rating import published
 from evalkit.judge.result import judged_entry
 from evalkit.judge.score import Rated
-from evalkit.record import Sample, begin, task_entry, write_run
-from evalkit.registry import resolve
+from evalkit.record.write import Sample, begin, task_entry, write_run
+from evalkit.tasks import Doc, Generated, Request, Response, Sampling, Scored, Task
+from evalkit.tasks.registry import resolve
 
 READER = "published"
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from evalkit.data import jsonl_rows
+from evalkit.data.sources import jsonl_rows
 from evalkit.errors import DataError
 from evalkit.judge.answered import Conversation
 

@@ -6,16 +6,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from evalkit.api import sha256_json
 from evalkit.errors import RunIncomplete
-from evalkit.judge import fastchat, score
+from evalkit.exchange import fastchat
+from evalkit.files import write_atomically
+from evalkit.hashing import sha256_json
+from evalkit.judge import score
 from evalkit.judge.answered import Answered, file_name
 from evalkit.judge.config import JudgeConfig
 from evalkit.judge.pair import Game, outcome, winner
 from evalkit.judge.rating import READERS
 from evalkit.judge.runner import Judged
 from evalkit.judge.score import Rated
-from evalkit.record import write_atomically
 
 RETRY = "ask again with --retry-failed, or read the texts with --rating strict"
 

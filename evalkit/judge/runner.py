@@ -5,18 +5,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from evalkit.data import open_source
+from evalkit.data.sources import open_source
 from evalkit.errors import EvalkitError, RunIncomplete
-from evalkit.http_retry import RequestFailed, concurrently
 from evalkit.judge.answered import Answered, Conversation, read_answered
 from evalkit.judge.client import BudgetSpent, Judge, ServerDown, stopped
 from evalkit.judge.config import JudgeConfig
-from evalkit.judge.ledger import Judgment, Ledger, Spent, judgment_key
+from evalkit.judge.judgments import Judgment, Ledger, Spent, judgment_key
 from evalkit.judge.prompts import Ask, pairwise, read_prompts, single
 from evalkit.judge.rating import READERS, VERDICTS
+from evalkit.lm.http import RequestFailed, concurrently
 from evalkit.progress import Reporter
-from evalkit.registry import task_classes
-from evalkit.runner import interruptible
+from evalkit.runner.run import interruptible
+from evalkit.tasks.registry import task_classes
 
 LEDGER = "judgments.sqlite"
 GIVE_UP = 20  # failures in a row: the server is down, not the question at fault

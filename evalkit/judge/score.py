@@ -12,7 +12,7 @@ from typing import Any
 from evalkit.errors import EvalkitError
 from evalkit.judge.config import MAX_FAILED
 from evalkit.judge.rating import strict
-from evalkit.stats import Estimate
+from evalkit.stats.estimate import Estimate
 
 SCALE = (1.0, 10.0)
 

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from evalkit.report.mt_bench import interval, judge_name, plots, remarks
+from evalkit.report.sections.mt_bench import interval, judge_name, plots, remarks
 
 COLUMNS = (("turn_1", "turn 1"), ("turn_2", "turn 2"), ("score", "both turns"))
 

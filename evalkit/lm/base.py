@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from evalkit.api import Generate, Generated, Loglikelihood, Loglikelihoods
+from evalkit.tasks import Generate, Generated, Loglikelihood, Loglikelihoods
 
 OnLoad = Callable[[int, int], None]  # (parameters read, parameters in all)
 

@@ -14,13 +14,14 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from evalkit.api import Generate, Generated, Loglikelihood, Loglikelihoods, sha256_json
 from evalkit.config import RunConfig
-from evalkit.data import CACHE
+from evalkit.data.sources import CACHE
 from evalkit.errors import EvalkitError, first_line, unknown
+from evalkit.hashing import sha256_json
 from evalkit.lm.base import LM
+from evalkit.lm.models import Found, find
 from evalkit.lm.native import one_line
-from evalkit.models import Found, find
+from evalkit.tasks import Generate, Generated, Loglikelihood, Loglikelihoods
 
 CHUNK = 64  # requests a call: lm-eval answers a whole call at once, and the journal wants answers as they come
 
@@ -108,7 +109,7 @@ def exported_folder(found: Found) -> Path:
         return found.path
     from moe_lm.checkpoint.read import load, sha256_of
     from moe_lm.checkpoint.write import save
-    from moe_lm.upcycle import Upcycle, preserve
+    from moe_lm.upcycle.preserve import Upcycle, preserve
 
     suffix = "-moe" if found.upcycle else ""
     folder = CACHE / "exported" / f"{found.path.stem}-{sha256_of([found.path])[:12]}{suffix}"

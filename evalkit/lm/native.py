@@ -10,22 +10,23 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evalkit.api import Generate, Generated, Loglikelihood, Loglikelihoods, sha256_json
 from evalkit.config import RunConfig
 from evalkit.errors import EvalkitError
+from evalkit.hashing import sha256_json
 from evalkit.lm import conversation
 from evalkit.lm.base import LM, OnLoad, Tokens
-from evalkit.models import find
+from evalkit.lm.models import find
+from evalkit.tasks import Generate, Generated, Loglikelihood, Loglikelihoods
 
 if TYPE_CHECKING:
     import torch
 
     from moe_lm.checkpoint.read import Checkpoint
     from moe_lm.config import ModelConfig
-    from moe_lm.generator import Generator
+    from moe_lm.engine.generator import Generator
+    from moe_lm.engine.scorer import Scorer
     from moe_lm.model import Decoder
-    from moe_lm.scorer import Scorer
-    from moe_lm.upcycle import Upcycle
+    from moe_lm.upcycle.preserve import Upcycle
 
 NUMERICS = 7  # raise it when moe_lm's arithmetic changes: old answers then no longer count as this model's
 
@@ -62,7 +63,7 @@ def count_parameters(model: str | Path) -> dict[str, int]:
 
 def free_memory(device: str) -> int:
     """Bytes that a model may take: of the GPU, or of the machine and of the container that this process runs in."""
-    from moe_lm import memory
+    from moe_lm.engine import memory
 
     return memory.free_memory(device)
 
@@ -92,8 +93,8 @@ class NativeLM(LM):
     def __init__(self, checkpoint: Checkpoint, spec: str, recipe: Upcycle | None, dtype: torch.dtype, device: str, kernel: str):
         import torch
 
-        from moe_lm.experts import choose
-        from moe_lm.upcycle import preserved
+        from moe_lm.backends.experts import choose
+        from moe_lm.upcycle.preserve import preserved
 
         self.spec, self.checkpoint, self.recipe, self.tokenizer = spec, checkpoint, recipe, checkpoint.tokenizer
         self.config = preserved(checkpoint.config, recipe) if recipe else checkpoint.config
@@ -119,9 +120,9 @@ class NativeLM(LM):
         """Find and check the model that `config.model_spec` names. Raises EvalkitError in one line."""
         import torch
 
+        from moe_lm.checkpoint.random_weights import random_checkpoint
         from moe_lm.checkpoint.read import open_checkpoint
-        from moe_lm.random_weights import random_checkpoint
-        from moe_lm.upcycle import Upcycle
+        from moe_lm.upcycle.preserve import Upcycle
 
         device = config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
         if device == "cuda" and not torch.cuda.is_available():
@@ -149,20 +150,20 @@ class NativeLM(LM):
 
     @cached_property
     def scorer(self) -> Scorer:
-        from moe_lm.scorer import Scorer
+        from moe_lm.engine.scorer import Scorer
 
         return Scorer(self.model)
 
     @cached_property
     def generator(self) -> Generator:
-        from moe_lm.generator import Generator
+        from moe_lm.engine.generator import Generator
 
         return Generator(self.model, self.tokenizer.decode, self.tokenizer.stop_ids)
 
     def _read(self, on_load: OnLoad | None) -> Decoder:
         import torch
 
-        from moe_lm.upcycle import preserve
+        from moe_lm.upcycle.preserve import preserve
 
         with one_line():
             model = self.checkpoint.read(getattr(torch, self.dtype), self.device, on_load)
@@ -173,7 +174,7 @@ class NativeLM(LM):
             return model
 
     def loglikelihood(self, requests: Sequence[Loglikelihood]) -> Iterator[tuple[int, Loglikelihoods]]:
-        from moe_lm.scorer import ScoreRequest
+        from moe_lm.engine.scorer import ScoreRequest
 
         encoded = [self._encode(request) for request in requests]
         with one_line():
@@ -211,7 +212,7 @@ class NativeLM(LM):
 
     def loglikelihood_rolling(self, texts: Sequence[str]) -> Iterator[tuple[int, float]]:
         """As lm-eval: the first token after BOS or end of text, windows of max_seq_len new tokens after what fits before them."""
-        from moe_lm.scorer import ScoreRequest
+        from moe_lm.engine.scorer import ScoreRequest
 
         windows: list[ScoreRequest] = []
         owner: list[int] = []
@@ -241,7 +242,7 @@ class NativeLM(LM):
 
     def generate_tokens(self, requests: Sequence[Generate]) -> Iterator[tuple[int, Generated, list[int]]]:
         """As `generate`, with the ids of the generated tokens."""
-        from moe_lm.generator import GenerateRequest
+        from moe_lm.engine.generator import GenerateRequest
 
         encoded, cut = [], []
         for request in requests:
@@ -268,7 +269,7 @@ class NativeLM(LM):
         return self._conversation(messages).text
 
     def _conversation(self, messages: Sequence[Mapping[str, str]]) -> conversation.Prompt:
-        from moe_lm.chat import render
+        from moe_lm.tokenizer.chat import render
 
         if self.stand_in:
             return conversation.write(self.stand_in, messages)
@@ -281,8 +282,8 @@ class NativeLM(LM):
 
         No answer may depend on it.
         """
-        from moe_lm.generator import Generator
-        from moe_lm.scorer import Scorer
+        from moe_lm.engine.generator import Generator
+        from moe_lm.engine.scorer import Scorer
 
         self.scorer = Scorer(self.model, token_budget)
         tokenizer = self.tokenizer

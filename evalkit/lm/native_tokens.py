@@ -3,14 +3,14 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from evalkit.bench.roofline import Shape
 from evalkit.errors import EvalkitError
 from evalkit.lm.native import NativeLM, one_line, random_configuration
-from evalkit.roofline import Shape
 from moe_lm import known
 from moe_lm.config import ModelConfig
 from moe_lm.count import count
-from moe_lm.generator import GenerateRequest, Generation
-from moe_lm.prompt_scores import TokenScore, prompt_scores
+from moe_lm.engine.generator import GenerateRequest, Generation
+from moe_lm.engine.prompt_scores import TokenScore, prompt_scores
 
 __all__ = ["GenerateRequest", "Generation", "TokenModel", "TokenScore", "shape_of", "shape_of_spec"]
 

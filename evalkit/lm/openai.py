@@ -11,11 +11,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from evalkit.api import Generate, Generated, Loglikelihood, Loglikelihoods, sha256_json
 from evalkit.config import RunConfig
 from evalkit.errors import EvalkitError, RunIncomplete
-from evalkit.http_retry import JsonClient, RequestFailed, RetryPolicy, concurrently
+from evalkit.hashing import sha256_json
 from evalkit.lm.base import LM, Tokens
+from evalkit.lm.http import JsonClient, RequestFailed, RetryPolicy, concurrently
+from evalkit.tasks import Generate, Generated, Loglikelihood, Loglikelihoods
 
 CONCURRENCY = 16  # requests in flight
 VOLATILE = frozenset({"created", "permission", "object"})  # of a model's entry: they differ from one look to the next

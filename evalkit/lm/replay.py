@@ -5,10 +5,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from evalkit.api import Generate, Generated, Loglikelihood, Loglikelihoods, Request, Response
 from evalkit.errors import EvalkitError
-from evalkit.journal import Journal, request_key
 from evalkit.lm.base import LM
+from evalkit.runner.journal import Journal, request_key
+from evalkit.tasks import Generate, Generated, Loglikelihood, Loglikelihoods, Request, Response
 
 
 class ReplayLM(LM):

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from evalkit.config import DTYPES
 from evalkit.errors import EvalkitError, first_line, unknown
+from evalkit.lm.models import find
 from evalkit.lm.native import one_line
-from evalkit.models import find
 
 if TYPE_CHECKING:
     from evalkit.progress import Reporter
     from moe_lm.config import ModelConfig
     from moe_lm.model import Decoder
-    from moe_lm.upcycle import Progress
+    from moe_lm.upcycle.preserve import Progress
 
 RECIPES = ("preserve", "qwen", "drop")
 
@@ -84,8 +84,8 @@ def _precision(path: Path) -> str:
 
 
 def _convert(dense: Decoder, recipe: Recipe, progress: Progress) -> Decoder:
-    from moe_lm.fine_grained import FineGrained, fine_grained
-    from moe_lm.upcycle import Upcycle, preserve
+    from moe_lm.upcycle.fine_grained import FineGrained, fine_grained
+    from moe_lm.upcycle.preserve import Upcycle, preserve
 
     if recipe.name == "preserve":
         # the demo's width, or less for a model that is hardly wider; the shared expert takes the rest

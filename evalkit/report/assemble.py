@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from evalkit.report import mt_bench, multilingual, params, quality, throughput
 from evalkit.report.document import Document, Section
-from evalkit.report.files import attachments, write_files
-from evalkit.report.html import to_html
 from evalkit.report.inputs import Inputs, read_inputs
-from evalkit.report.latex import to_latex
-from evalkit.report.markdown import to_markdown
+from evalkit.report.render.files import attachments, write_files
+from evalkit.report.render.html import to_html
+from evalkit.report.render.latex import to_latex
+from evalkit.report.render.markdown import to_markdown
+from evalkit.report.sections import mt_bench, multilingual, params, quality, throughput
 
 # a section more is a line more: it returns None where the inputs hold nothing for it
 SECTIONS: tuple[Callable[[Inputs], Section | None], ...] = (

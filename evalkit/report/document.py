@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from evalkit.report.plot import Plot
+from evalkit.report.plots.plot import Plot
 from evalkit.report.verdict import Verdict
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.errors import EvalkitError
-from evalkit.record import read_run
-from evalkit.report.ledger import PublishedTable, read_table
+from evalkit.record.read import read_run
+from evalkit.report.published import PublishedTable, read_table
 
 BENCH_SCHEMA = 1
 

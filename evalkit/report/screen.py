@@ -7,10 +7,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from evalkit.registry import resolve
-from evalkit.report import multilingual
-from evalkit.report.ledger import Column, column_for, published_for
+from evalkit.report.published import Column, column_for, published_for
+from evalkit.report.sections import multilingual
 from evalkit.report.verdict import PERCENT, Measured, measured_figure, verdict, why_no_figure, why_not_comparable
+from evalkit.tasks.registry import resolve
 
 HEAD = ("task", "protocol", "published", "measured", "95% interval", "n", "data", "verdict")
 WORDS = {  # for those who see a verdict for the first time

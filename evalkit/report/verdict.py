@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from evalkit.registry import task_classes
-from evalkit.report.ledger import Cell, Column
+from evalkit.report.published import Cell, Column
+from evalkit.tasks.registry import task_classes
 
 WIDEST = 0.08  # of the scale: a 95% interval with a wider half says too little to call a figure reproduced
 MAX_FLAWED = 0.01  # share of documents with truncated prompts or merged boundaries above which a figure proves nothing

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evalkit.answers import read_rows, score_of
 from evalkit.errors import EvalkitError
-from evalkit.record import read_run
+from evalkit.record.pairs import read_rows, score_of
+from evalkit.record.read import read_run
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ def read(path: str) -> ViewedRun:
 
     Raises EvalkitError.
     """
-    from evalkit.lm_eval_answers import find_results
+    from evalkit.exchange.lm_eval_read import find_results
     from evalkit.view.lm_eval import read_lm_eval
 
     place = Path(path)

@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from evalkit.answers import TaskAnswers, read_rows
-from evalkit.api import sha256_json
 from evalkit.errors import EvalkitError
-from evalkit.lm_eval_answers import read_results
-from evalkit.stats import mean, normal
+from evalkit.exchange.lm_eval_read import read_results
+from evalkit.hashing import sha256_json
+from evalkit.record.pairs import TaskAnswers, read_rows
+from evalkit.stats.estimate import mean, normal
 from evalkit.view.data import Outcome, ViewedRun
 
 FAILED = "[invalid]"  # what lm-eval's regex filter leaves where nothing matched

@@ -15,7 +15,7 @@ from string import Template
 from typing import Any
 
 from evalkit import __version__
-from evalkit.compare import write
+from evalkit.comparison.compare import write
 from evalkit.errors import EvalkitError
 from evalkit.view.data import ViewedRun, read
 from evalkit.view.pack import finite, pack

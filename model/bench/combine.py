@@ -4,8 +4,8 @@ import measure
 import torch
 from torch import Tensor
 
-from moe_lm.kernels.combine import combine
-from moe_lm.kernels.experts_triton import SLICED_TOKENS
+from moe_lm.backends.cuda.combine import combine
+from moe_lm.backends.cuda.experts_triton import SLICED_TOKENS
 
 
 def in_torch(slots_TCD: Tensor, weights_TK: Tensor, shared_TD: Tensor | None, gate_T: Tensor) -> Tensor:

@@ -26,9 +26,9 @@ from measure import Shape
 from torch import Tensor
 from transformers.models.qwen2_moe.modeling_qwen2_moe import Qwen2MoeSparseMoeBlock
 
+from moe_lm.backends import reference
+from moe_lm.backends.experts import route
 from moe_lm.config import MoEConfig
-from moe_lm.experts import route
-from moe_lm.kernels import reference
 from moe_lm.model import MoE
 
 CHECKED = 16  # tokens whose error is taken

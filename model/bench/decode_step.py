@@ -11,11 +11,11 @@ import torch
 
 from evalkit.lm.native_tokens import shape_of
 from moe_lm import known
+from moe_lm.backends.cuda.decode import GpuDecode
+from moe_lm.checkpoint.random_weights import random_checkpoint
 from moe_lm.config import MoEConfig
-from moe_lm.gpu_decode import GpuDecode
+from moe_lm.engine.pages import PAGE, PagePool
 from moe_lm.model import Decoder
-from moe_lm.pages import PAGE, PagePool
-from moe_lm.random_weights import random_checkpoint
 
 MODELS = ("qwen1.5-moe-a2.7b", "qwen1.5-7b")
 CASES = ((1, 1500), (8, 1500), (32, 1500), (128, 1000), (128, 1500), (128, 2000))

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from transformers.models.qwen2_moe.modeling_qwen2_moe import Qwen2MoeSparseMoeBlock
 
-from moe_lm.experts import route
-from moe_lm.kernels import reference
-from moe_lm.kernels.experts_triton import moe_layer, pack
-from moe_lm.kernels.tuning import tuning
+from moe_lm.backends import reference
+from moe_lm.backends.cuda.experts_triton import moe_layer, pack
+from moe_lm.backends.cuda.tuning import tuning
+from moe_lm.backends.experts import route
 
 
 def peer(options) -> Qwen2MoeSparseMoeBlock:

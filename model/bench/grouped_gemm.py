@@ -7,8 +7,8 @@ import measure
 import torch
 import torch.nn.functional as F
 
-from moe_lm.kernels import grouped_gemm, routing
-from moe_lm.kernels.tuning import tuning
+from moe_lm.backends.cuda import grouped_gemm, routing
+from moe_lm.backends.cuda.tuning import tuning
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ import measure
 import torch
 import torch.nn.functional as F
 
-from moe_lm.kernels.paged_attention import SPLIT, paged_attention
+from moe_lm.backends.cuda.paged_attention import SPLIT, paged_attention
 
 N = 16  # tokens a page
 

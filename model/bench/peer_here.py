@@ -15,9 +15,9 @@ Ask = Callable[[list[dict[str, Any]]], list[dict[str, Any]]]
 
 
 def native(job: dict[str, Any]) -> Ask:
-    from evalkit.api import Generate, Loglikelihood
     from evalkit.config import RunConfig
     from evalkit.lm.native import NativeLM
+    from evalkit.tasks import Generate, Loglikelihood
 
     lm = NativeLM.load(RunConfig((), model=job["folder"], dtype=job["dtype"], device="cpu"))
 

@@ -4,7 +4,7 @@ import measure
 import torch
 from torch import Tensor
 
-from moe_lm.kernels import routing
+from moe_lm.backends.cuda import routing
 
 
 def in_torch(logits_TE: Tensor, K: int) -> tuple[Tensor, ...]:

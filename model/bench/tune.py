@@ -13,8 +13,8 @@ import measure
 import torch
 import triton
 
-from moe_lm.kernels import grouped_gemm, routing, tuning
-from moe_lm.kernels.tuning import Level, Tiles, Tuning
+from moe_lm.backends.cuda import grouped_gemm, routing, tuning
+from moe_lm.backends.cuda.tuning import Level, Tiles, Tuning
 
 TOKENS = (1, 8, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
 BLOCKS_K, BLOCKS_N = (64, 128), (16, 32, 64, 128, 256)

@@ -4,7 +4,7 @@ T tokens of all sequences, laid end to end; D hidden, H query heads, J key/value
 F FFN hidden, E experts, K experts a token, V vocabulary.
 
 The model knows nothing of batches or caches: attention over the past is the caller's `attend`
-(see `moe_lm.batch`), the expert kernel is the seat in `moe_lm.experts`.
+(see `moe_lm.engine.batch`), the expert kernel is the seat in `moe_lm.backends.experts`.
 """
 
 from collections.abc import Callable
@@ -15,11 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from moe_lm.backends import experts_torch
+from moe_lm.backends.cpu import compiled
+from moe_lm.backends.cpu.compiled import Packed
+from moe_lm.backends.experts import ExpertKernel, reference, route
+from moe_lm.backends.tiles import MAX_ROWS, columns, is_prefill, linear, pad_rows, row_tiles, sigmoid
 from moe_lm.config import ModelConfig, MoEConfig
-from moe_lm.experts import ExpertKernel, reference, route
-from moe_lm.kernels import compiled, experts_torch
-from moe_lm.kernels.compiled import Packed
-from moe_lm.tiles import MAX_ROWS, columns, is_prefill, linear, pad_rows, row_tiles, sigmoid
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]  # (layer, q_THd, k_TJd, v_TJd) -> out_THd
 
@@ -191,9 +192,9 @@ class MoE(nn.Module):
         self.shared_expert_gate = Linear(hidden_size, 1, bias=False) if self.shared_expert and moe.shared_expert_gate else None
 
     def use(self, kernel: str) -> None:
-        """Take another tenant of `moe_lm.experts.KERNELS` but `cpu`, as `choose` allowed it; `triton` packs the weights as they are now."""
+        """Take another tenant of `experts.KERNELS` but `cpu`, as `choose` allowed it; `triton` packs the weights as they are now."""
         if kernel == "triton":
-            from moe_lm.kernels.experts_triton import bind
+            from moe_lm.backends.cuda.experts_triton import bind
 
             self.whole = bind(self)
         else:
@@ -283,7 +284,7 @@ class Decoder(nn.Module):
         return self.norm(last(x_TD, cos_Tr, sin_Tr, attend, wanted_P))
 
     def use(self, kernel: str) -> None:
-        """Run on this kernel: see `moe_lm.experts`. `cpu` takes all products and attention, and gives up the weights as they were."""
+        """Run on this kernel: see `backends.experts`. `cpu` takes all products and attention, and gives up the weights as they were."""
         if kernel == "cpu":
             return self.pack()
         for module in self.modules():
@@ -292,7 +293,7 @@ class Decoder(nn.Module):
 
     @torch.no_grad()
     def pack(self) -> None:
-        """For `moe_lm.kernels.compiled`: layer by layer, so that not much of the model is there twice."""
+        """For `moe_lm.backends.cpu.compiled`: layer by layer, so that not much of the model is there twice."""
         for layer in self.layers:
             cast(Layer, layer).pack()
         for module in self.modules():

@@ -1,6 +1,6 @@
 """The task adapters. They import evalkit's task API and nothing else of it; the harness finds them through `TASKS`."""
 
-from evalkit.api import Task
+from evalkit.tasks import Task
 from evalkit_tasks.gsm8k import GSM8K
 from evalkit_tasks.humaneval import HumanEval
 from evalkit_tasks.mmlu import MMLU

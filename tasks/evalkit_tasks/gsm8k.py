@@ -5,7 +5,7 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from evalkit.api import DataError, DataSource, Doc, Generate, Generated, HubTable, Ran, Request, Response, Scored, Table, Task, TextFile
+from evalkit.tasks import DataError, DataSource, Doc, Generate, Generated, HubTable, Ran, Request, Response, Scored, Table, Task, TextFile
 from evalkit_tasks.extraction import EXTRACTIONS, gold
 from evalkit_tasks.protocol_files import read_protocols
 

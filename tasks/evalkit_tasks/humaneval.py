@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from evalkit.api import (
+from evalkit.tasks import (
     DataError,
     DataSource,
     Doc,

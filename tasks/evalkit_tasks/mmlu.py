@@ -7,7 +7,7 @@ Cells are text throughout: pandas, in Qwen's script, reads "None", "NA", "N/A" a
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from evalkit.api import DataError, DataSource, Doc, HubTable, Loglikelihood, Loglikelihoods, Ran, Request, Response, Scored, Table, Task
+from evalkit.tasks import DataError, DataSource, Doc, HubTable, Loglikelihood, Loglikelihoods, Ran, Request, Response, Scored, Table, Task
 from evalkit_tasks.protocol_files import read_protocols
 
 LETTERS = "ABCD"

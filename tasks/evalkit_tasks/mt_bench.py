@@ -7,7 +7,7 @@ judgments and ours can be compared.
 from collections.abc import Sequence
 from typing import Any
 
-from evalkit.api import (
+from evalkit.tasks import (
     DataError,
     DataSource,
     Doc,

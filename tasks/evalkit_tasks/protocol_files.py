@@ -5,7 +5,7 @@ import tomllib
 from collections.abc import Mapping
 from typing import Any
 
-from evalkit.api import Protocol
+from evalkit.tasks import Protocol
 
 
 def read_protocols(task: str, settings: Mapping[str, type]) -> dict[str, Protocol]:

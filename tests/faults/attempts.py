@@ -18,10 +18,10 @@ from fast_lm import BATCH, FastLM
 
 import evalkit.cli
 import evalkit.report.screen
-import evalkit.runner
+import evalkit.runner.run
 import evalkit.sandbox
-from evalkit.data import open_source
-from evalkit.registry import resolve
+from evalkit.data.sources import open_source
+from evalkit.tasks.registry import resolve
 
 RUNS = {
     "greedy": ["--tasks", "mmlu,gsm8k", "--limit", "40"],
@@ -97,7 +97,7 @@ class Bench:
             random.seed()
             for number, name in ((1, "stdout"), (2, "stderr")):
                 os.dup2(os.open(scratch / name, os.O_WRONLY | os.O_CREAT), number)
-            evalkit.runner.open_lm = lambda config: FastLM(scratch / "log", self.solutions)  # type: ignore[assignment]
+            evalkit.runner.run.open_lm = lambda config: FastLM(scratch / "log", self.solutions)  # type: ignore[assignment]
             if self.shim:
                 report = os.open(scratch / "failed", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
                 nth, error, lasting = (fault.nth, fault.error, fault.lasting) if fault else (0, 0, False)

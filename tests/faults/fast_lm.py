@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from evalkit.api import Generate, Generated, Loglikelihood, Loglikelihoods, Request, canonical_json, sha256_json
-from evalkit.journal import request_key
+from evalkit.hashing import canonical_json, sha256_json
 from evalkit.lm.base import LM, Tokens
+from evalkit.runner.journal import request_key
+from evalkit.tasks import Generate, Generated, Loglikelihood, Loglikelihoods, Request
 
 BATCH = 4  # requests computed at once: what can be in flight
 SECONDS = 0.004  # a request, on average: half of an attempt, for the kills to find answers in flight

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from evalkit import journal
-from evalkit.api import Generated
+from evalkit.runner import journal
+from evalkit.tasks import Generated
 
 HEAD = struct.Struct("<cIIq")
 SECTOR = 512

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from fast_lm import FastLM
 
-import evalkit.runner
+import evalkit.runner.run
 from evalkit import cli
-from evalkit.api import Generated, Loglikelihoods, Response
 from evalkit.errors import EvalkitError
-from evalkit.journal import Journal
+from evalkit.runner.journal import Journal
+from evalkit.tasks import Generated, Loglikelihoods, Response
 
 TOTAL = 300
 
@@ -175,7 +175,7 @@ def test_a_run_over_a_damaged_journal_says_so_then_ends_as_it_would_have(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("fast_lm.SECONDS", 0.0001)
-    monkeypatch.setattr(evalkit.runner, "open_lm", lambda config: FastLM(tmp_path / "log", {}))
+    monkeypatch.setattr(evalkit.runner.run, "open_lm", lambda config: FastLM(tmp_path / "log", {}))
     command = ["run", "--tasks", "mmlu,gsm8k", "--limit", "30", "--out", str(tmp_path), "--name", "r", "--quiet"]
     assert cli.main(command) == 0
     samples = {path.name: path.read_bytes() for path in (tmp_path / "r" / "samples").iterdir()}

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from evalkit import execute
-from evalkit.api import Doc, FunctionCheck, Generate, Generated, Ran, Scored
 from evalkit.errors import RunIncomplete
-from evalkit.record import Sample, write_run
+from evalkit.record.write import Sample, write_run
+from evalkit.runner import programs
+from evalkit.tasks import Doc, FunctionCheck, Generate, Generated, Ran, Scored
 
 
 @contextmanager
@@ -48,9 +48,9 @@ def test_a_run_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
 def test_completions_are_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "completions" / "t.jsonl"
     check, ran = FunctionCheck("def f():", " pass # lone \ud800", "", "f"), Ran("passed")
-    execute.export(path, [("d", check, ran)])
+    programs.export(path, [("d", check, ran)])
     before = path.read_bytes()
     with room_for(2000), pytest.raises(RunIncomplete, match="File too large"):
-        execute.export(path, [("d", check, ran)] * 100)
+        programs.export(path, [("d", check, ran)] * 100)
     assert path.read_bytes() == before
     assert [file.name for file in path.parent.iterdir()] == ["t.jsonl"]

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from fast_lm import FastLM
 
-import evalkit.runner
+import evalkit.runner.run
 from evalkit import cli
-from evalkit.journal import Journal
+from evalkit.runner.journal import Journal
 
 TASKS = ["--tasks", "gsm8k@qwen", "--data", "sample", "--limit", "12", "--quiet"]
 
@@ -21,7 +21,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A complete run."""
     monkeypatch.setattr("fast_lm.SECONDS", 0.0001)
     with monkeypatch.context() as patch:
-        patch.setattr(evalkit.runner, "open_lm", lambda config: FastLM(tmp_path / "log", {}))
+        patch.setattr(evalkit.runner.run, "open_lm", lambda config: FastLM(tmp_path / "log", {}))
         assert cli.main(["run", *TASKS, "--out", str(tmp_path / "runs"), "--name", "r"]) == 0
     return tmp_path / "runs" / "r"
 

@@ -15,12 +15,12 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
+from judge_runs import MODEL, JudgeServer, answer, completion, judge_server, send, wait_for, waiting_run
 
 from evalkit.judge.answered import read_answered
 from evalkit.judge.config import JudgeConfig
-from evalkit.judge.ledger import judgment_key
+from evalkit.judge.judgments import judgment_key
 from evalkit.judge.runner import _asks
-from tests.unit.judge_runs import MODEL, JudgeServer, answer, completion, judge_server, send, wait_for, waiting_run
 
 KEY = "sk-test-0123456789abcdef"
 CONCURRENCY = 8

@@ -11,7 +11,7 @@ import pytest
 from power_cut import ANSWERS, SYNCED_EACH, Call, Disk, answer, read
 
 from evalkit.errors import EvalkitError
-from evalkit.journal import Journal
+from evalkit.runner.journal import Journal
 
 CUTS = 80
 

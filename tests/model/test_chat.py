@@ -6,10 +6,10 @@ import pytest
 import tokenizers
 import transformers
 
-from moe_lm.chat import render
 from moe_lm.checkpoint.gguf_file import GGUFFile
 from moe_lm.errors import ModelError
-from moe_lm.tokenizer import Tokenizer
+from moe_lm.tokenizer.chat import render
+from moe_lm.tokenizer.tokenizer import Tokenizer
 
 # written for these tests, in the shapes that the families' templates have
 CHATML = (

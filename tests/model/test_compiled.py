@@ -7,10 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from moe_lm.backends.cpu import compiled
+from moe_lm.backends.cpu.compiled import PAGE, PANEL, Packed, Places
+from moe_lm.backends.experts import choose, reference, route
 from moe_lm.errors import ModelError
-from moe_lm.experts import choose, reference, route
-from moe_lm.kernels import compiled
-from moe_lm.kernels.compiled import PAGE, PANEL, Packed, Places
 
 pytestmark = pytest.mark.skipif(not compiled.available(), reason="the compiled kernels need Linux and a C++ compiler")
 

@@ -3,9 +3,10 @@
 import pytest
 from tiny_models import packed, tiny_config, tiny_decoder, tokens
 
-import moe_lm.generator
-from moe_lm.drafts import LONGEST, Drafter
-from moe_lm.generator import GenerateRequest, Generator
+import moe_lm.engine.batch
+import moe_lm.engine.generator
+from moe_lm.engine.drafts import LONGEST, Drafter
+from moe_lm.engine.generator import GenerateRequest, Generator
 
 
 def test_what_followed_before_is_guessed():
@@ -46,7 +47,7 @@ def test_short_prompts(prompt):
 def test_guesses_change_nothing_and_save_steps(monkeypatch, temperature):
     model = packed(tiny_decoder(tiny_config("qwen2_moe")))
     passes = []
-    monkeypatch.setattr(moe_lm.generator, "forward", lambda *args: passes.append(1) or moe_lm.batch.forward(*args))
+    monkeypatch.setattr(moe_lm.engine.generator, "forward", lambda *args: passes.append(1) or moe_lm.engine.batch.forward(*args))
 
     def answers(max_running):
         passes.clear()

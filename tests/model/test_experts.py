@@ -4,10 +4,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from moe_lm.backends import experts_torch
+from moe_lm.backends.experts import choose, reference, route
 from moe_lm.config import MoEConfig
 from moe_lm.errors import ModelError
-from moe_lm.experts import choose, reference, route
-from moe_lm.kernels import experts_torch
 
 D, HIDDEN = 24, 10  # the hidden size; an expert's
 
@@ -41,7 +41,7 @@ def assert_right(case):
 
 
 def test_each_device_has_its_tenant(monkeypatch):
-    monkeypatch.setattr("moe_lm.experts.find_spec", lambda _: object())
+    monkeypatch.setattr("moe_lm.backends.experts.find_spec", lambda _: object())
     assert (choose("auto", "cpu"), choose("auto", "cuda")) == ("cpu", "triton")
     assert (choose("reference", "cpu"), choose("reference", "cuda")) == ("reference", "reference")
 
@@ -56,14 +56,14 @@ def test_each_device_has_its_tenant(monkeypatch):
     ],
 )
 def test_a_tenant_that_cannot_run_is_refused(monkeypatch, kernel, device, message):
-    monkeypatch.setattr("moe_lm.experts.find_spec", lambda _: None)
+    monkeypatch.setattr("moe_lm.backends.experts.find_spec", lambda _: None)
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     with pytest.raises(ModelError, match=message):
         choose(kernel, device)
 
 
 def test_triton_runs_on_a_cpu_under_its_interpreter_alone(monkeypatch):
-    monkeypatch.setattr("moe_lm.experts.find_spec", lambda _: object())
+    monkeypatch.setattr("moe_lm.backends.experts.find_spec", lambda _: object())
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     assert choose("triton", "cpu") == "triton"
     assert choose("auto", "cpu") == "cpu"

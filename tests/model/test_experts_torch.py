@@ -6,9 +6,9 @@ from tiny_models import logits, tiny_config, tiny_decoder, tokens
 from transformers import Qwen2MoeConfig
 from transformers.models.qwen2_moe.modeling_qwen2_moe import Qwen2MoeExperts
 
-from moe_lm.experts import reference, route
-from moe_lm.kernels import experts_torch
-from moe_lm.kernels.experts_torch import MAX_COLUMNS, routed_experts
+from moe_lm.backends import experts_torch
+from moe_lm.backends.experts import reference, route
+from moe_lm.backends.experts_torch import MAX_COLUMNS, routed_experts
 
 E, K, D, F = 7, 2, 192, 88  # F: no multiple of a share's rows
 

@@ -17,9 +17,9 @@ from moe_lm.checkpoint.write import save
 from moe_lm.config import ModelConfig, MoEConfig, from_hf, to_hf
 from moe_lm.count import count
 from moe_lm.errors import ModelError
-from moe_lm.fine_grained import INITIALIZER_RANGE, FineGrained, fine_grained
 from moe_lm.model import FFN, MoE
-from moe_lm.upcycle import sparse_config
+from moe_lm.upcycle.fine_grained import INITIALIZER_RANGE, FineGrained, fine_grained
+from moe_lm.upcycle.preserve import sparse_config
 
 F = 48
 QWEN = FineGrained("qwen", 5, 2, shared=3, moe_intermediate_size=20)

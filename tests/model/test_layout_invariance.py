@@ -4,9 +4,9 @@ import pytest
 import torch
 from tiny_models import VOCAB, logits, packed, tiny_config, tiny_decoder, tokens
 
+from moe_lm.engine.generator import GenerateRequest, Generator
+from moe_lm.engine.scorer import Scorer, ScoreRequest
 from moe_lm.errors import ModelError
-from moe_lm.generator import GenerateRequest, Generator
-from moe_lm.scorer import Scorer, ScoreRequest
 
 MODELS = ("llama", "mistral", "qwen2_moe", "smollm2")
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from tiny_models import admit, tiny_config, tiny_decoder, tokens
 
-from moe_lm.page_attention import COLUMNS, MAX_COLUMNS, PageAttention
-from moe_lm.pages import PAGE, PagePool
+from moe_lm.backends.page_attention import COLUMNS, MAX_COLUMNS, PageAttention
+from moe_lm.engine.pages import PAGE, PagePool
 
 CONFIGS = {
     "grouped": {"num_attention_heads": 12, "num_key_value_heads": 4},

@@ -6,10 +6,10 @@ import pytest
 import torch
 from tiny_models import VOCAB, admit, packed, tiny_config, tiny_decoder, tokens
 
+from moe_lm.engine.generator import FREE_ROWS, GenerateRequest, Generator
+from moe_lm.engine.pages import PAGE, PagePool, page_bytes
+from moe_lm.engine.prefix_tree import MIN_SHARED
 from moe_lm.errors import ModelError
-from moe_lm.generator import FREE_ROWS, GenerateRequest, Generator
-from moe_lm.pages import PAGE, PagePool, page_bytes
-from moe_lm.prefix_tree import MIN_SHARED
 
 
 @pytest.fixture(scope="module", params=["torch", "cpu"])

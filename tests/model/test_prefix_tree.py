@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from moe_lm.prefix_tree import MIN_SHARED, build
+from moe_lm.engine.prefix_tree import MIN_SHARED, build
 
 
 def random_sequences(seed):

@@ -11,7 +11,7 @@ from tiny_models import blank_caches, run_all
 
 from moe_lm.checkpoint.read import load
 from moe_lm.checkpoint.write import save
-from moe_lm.generator import GenerateRequest, Generator
+from moe_lm.engine.generator import GenerateRequest, Generator
 
 PROMPTS = (
     "The lighthouse keeper opened the logbook and wrote",

@@ -4,7 +4,7 @@ import pytest
 import tokenizers
 from tiny_models import tiny_config, tiny_decoder
 
-from moe_lm.generator import SLACK, GenerateRequest, Generator, _Sequence
+from moe_lm.engine.generator import SLACK, GenerateRequest, Generator, _Sequence
 
 SPELLING = tokenizers.decoders.Sequence(
     [tokenizers.decoders.Replace("▁", " "), tokenizers.decoders.ByteFallback(), tokenizers.decoders.Fuse()]

@@ -1,9 +1,9 @@
-"""The same row in any company: what `moe_lm.tiles` claims of this machine's BLAS."""
+"""The same row in any company: what `moe_lm.backends.tiles` claims of this machine's BLAS."""
 
 import pytest
 import torch
 
-from moe_lm.tiles import MAX_ROWS, ROWS, columns, linear, pad_rows, sigmoid
+from moe_lm.backends.tiles import MAX_ROWS, ROWS, columns, linear, pad_rows, sigmoid
 
 # (outputs, inputs): SmolLM2's and Qwen 0.5B's layers and a slice of the head, Qwen1.5-MoE's expert, router, shared expert's gate
 SHAPES = [(576, 576), (192, 576), (1536, 576), (576, 1536), (896, 896), (128, 896), (4864, 896), (896, 4864), (9496, 896)]

@@ -9,12 +9,12 @@ import transformers
 from safetensors.torch import load_file
 from tiny_models import VOCAB, admit, blank_caches, logits, packed, randomise, relative_diff, run_all, tokens, word_tokenizer
 
-from moe_lm.batch import forward
+from moe_lm.backends.page_attention import decode_step
 from moe_lm.checkpoint.read import load
 from moe_lm.checkpoint.write import save
-from moe_lm.generator import GenerateRequest, Generator
-from moe_lm.page_attention import decode_step
-from moe_lm.pages import PAGE, PagePool
+from moe_lm.engine.batch import forward
+from moe_lm.engine.generator import GenerateRequest, Generator
+from moe_lm.engine.pages import PAGE, PagePool
 
 SHAPE = {
     "vocab_size": VOCAB,

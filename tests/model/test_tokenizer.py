@@ -13,7 +13,7 @@ import transformers
 
 from moe_lm.checkpoint.gguf_file import GGUFFile
 from moe_lm.errors import ModelError
-from moe_lm.tokenizer import Tokenizer
+from moe_lm.tokenizer.tokenizer import Tokenizer
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "tokenizer_corpus.json").read_text("utf-8"))
 CASES = {case["name"]: case for case in GOLDEN["cases"]}

@@ -9,9 +9,9 @@ from moe_lm.checkpoint.read import load
 from moe_lm.checkpoint.write import save
 from moe_lm.config import MoEConfig
 from moe_lm.count import count
+from moe_lm.engine.generator import GenerateRequest, Generator
 from moe_lm.errors import ModelError
-from moe_lm.generator import GenerateRequest, Generator
-from moe_lm.upcycle import Upcycle, preserve
+from moe_lm.upcycle.preserve import Upcycle, preserve
 
 TINY = Upcycle(num_experts=5, num_experts_per_tok=2, moe_intermediate_size=20)
 PROMPTS = ("The capital of France is", "def add(a, b):\n    return", "Water boils at 100 degrees because", "今日は")

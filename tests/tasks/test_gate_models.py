@@ -12,9 +12,9 @@ import pytest
 
 from evalkit import cli
 from evalkit.config import RunConfig
-from evalkit.models import MODELS, local_path
+from evalkit.lm.models import MODELS, local_path
 from evalkit.progress import Reporter
-from evalkit.runner import run
+from evalkit.runner.run import run
 
 NAMES = ("demo", "smollm2-135m", "qwen2.5-coder-0.5b")
 pytestmark = [

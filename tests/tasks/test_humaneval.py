@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from evalkit import cli, execute
-from evalkit.api import Generate, Generated, Ran, Sampling
-from evalkit.data import FolderSource, HubSource, SampleSource
+from evalkit import cli
+from evalkit.data.sources import FolderSource, HubSource, SampleSource
 from evalkit.errors import DataError, EvalkitError
 from evalkit.progress import Reporter
-from evalkit.registry import resolve
+from evalkit.runner import programs
+from evalkit.tasks import Generate, Generated, Ran, Sampling
+from evalkit.tasks.registry import resolve
 from evalkit_tasks.humaneval import COLUMNS, check, pass_at_k
 
 QUIET = Reporter(quiet=True)
@@ -24,7 +25,7 @@ def task(protocol: str, sampling: Sampling | None = None):
 
 def sandbox_or_skip() -> None:
     try:
-        execute.permit(allow_unsafe=False)
+        programs.permit(allow_unsafe=False)
     except EvalkitError as error:
         pytest.skip(str(error))
 
@@ -129,9 +130,9 @@ def test_the_samples_own_solutions_pass() -> None:
     sandbox_or_skip()
     docs = task("codex").load(SampleSource())
     assert len(docs) == 12
-    right = execute.run([check(doc.fields, doc.fields["canonical_solution"]) for doc in docs], False, QUIET)
+    right = programs.run_programs([check(doc.fields, doc.fields["canonical_solution"]) for doc in docs], False, QUIET)
     assert [ran.verdict for ran in right] == ["passed"] * 12
-    wrong = execute.run([check(doc.fields, "    return 'wrong'\n") for doc in docs], False, QUIET)
+    wrong = programs.run_programs([check(doc.fields, "    return 'wrong'\n") for doc in docs], False, QUIET)
     assert not any(ran.passed for ran in wrong)
 
 
@@ -144,7 +145,9 @@ def test_canonical_solutions(data_dir: Path, protocol: str) -> None:
     answers = [doc.fields["canonical_solution"] for doc in docs]
     if protocol == "chat":
         answers = [f"```python\n{doc.fields['prompt']}{answer}\n```" for doc, answer in zip(docs, answers, strict=True)]
-    ran = execute.run([check(doc.fields, cut.completion(answer)) for doc, answer in zip(docs, answers, strict=True)], False, QUIET)
+    ran = programs.run_programs(
+        [check(doc.fields, cut.completion(answer)) for doc, answer in zip(docs, answers, strict=True)], False, QUIET
+    )
     assert sum(r.passed for r in ran) == cut.protocol.settings["canonical_passing"]
 
 

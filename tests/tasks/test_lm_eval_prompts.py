@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from evalkit.api import Generate, Loglikelihood
-from evalkit.data import FolderSource
-from evalkit.registry import resolve
+from evalkit.data.sources import FolderSource
+from evalkit.tasks import Generate, Loglikelihood
+from evalkit.tasks.registry import resolve
 from evalkit_tasks.gsm8k import table as gsm8k_table
 from evalkit_tasks.mmlu import table as mmlu_table
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from evalkit.config import RunConfig
-from evalkit.data import FolderSource
+from evalkit.data.sources import FolderSource
 from evalkit.lm import open_lm
-from evalkit.models import MODELS, local_path
-from evalkit.registry import resolve
+from evalkit.lm.models import MODELS, local_path
+from evalkit.tasks.registry import resolve
 
 pytestmark = [
     pytest.mark.slow,

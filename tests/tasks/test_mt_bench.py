@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from evalkit import cli
-from evalkit.api import Generate, Generated, Sampling
-from evalkit.data import CACHE, FolderSource, HubSource, SampleSource
+from evalkit.data.sources import CACHE, FolderSource, HubSource, SampleSource
 from evalkit.errors import DataError
 from evalkit.judge.answered import Conversation, read_answered
 from evalkit.judge.prompts import read_prompts, single
 from evalkit.lm.native import NativeLM
-from evalkit.registry import resolve
+from evalkit.tasks import Generate, Generated, Sampling
+from evalkit.tasks.registry import resolve
 from evalkit_tasks.mt_bench import JUDGE_PROMPTS, QUESTIONS, REFERENCES, MTBench
 
 TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>"
@@ -140,7 +140,7 @@ def test_the_official_questions(data_dir: Path) -> None:
 
 def test_from_the_pinned_addresses(data_dir: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """As `--data hub` reads them, from a cache that holds the same bytes."""
-    monkeypatch.setattr("evalkit.data.CACHE", tmp_path)
+    monkeypatch.setattr("evalkit.data.sources.CACHE", tmp_path)
     (tmp_path / "files").mkdir()
     for table in (QUESTIONS, REFERENCES):
         shutil.copy(data_dir / table.path, tmp_path / "files" / table.hub.sha256)  # type: ignore[union-attr]

@@ -11,10 +11,10 @@ import pyarrow.parquet
 import pytest
 
 from evalkit import cli
-from evalkit.api import HubTable, TextFile
-from evalkit.data import FolderSource, HubSource, SampleSource, fetch
+from evalkit.data.sources import FolderSource, HubSource, SampleSource, fetch
 from evalkit.errors import DataError, MissingData
-from evalkit.registry import resolve, task_classes
+from evalkit.tasks import HubTable, TextFile
+from evalkit.tasks.registry import resolve, task_classes
 from evalkit_tasks.multilingual import mgsm, mmmlu
 from evalkit_tasks.multilingual.cells import BY_NAME, CATEGORIES, CELLS, LANGUAGES, SETS
 from evalkit_tasks.multilingual.suite import ADAPTERS, CellTask
@@ -31,7 +31,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.file_download.HF_HUB_CACHE", str(tmp_path), raising=False)
-    monkeypatch.setattr("evalkit.data.CACHE", tmp_path / "cache")
+    monkeypatch.setattr("evalkit.data.sources.CACHE", tmp_path / "cache")
     (tmp_path / "cache" / "files").mkdir(parents=True)
     return tmp_path
 
@@ -165,7 +165,7 @@ def test_pinned_addresses_give_the_folders_rows(hub: Path, data_dir: Path) -> No
 
 def test_worked_examples_are_read_out_of_upstreams_code(data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Upstream's file is Python with three literals, in more languages; the checksum is of the text that is made of it."""
-    monkeypatch.setattr("evalkit.data.CACHE", tmp_path / "cache")
+    monkeypatch.setattr("evalkit.data.sources.CACHE", tmp_path / "cache")
     literals = json.loads((data_dir / "mgsm/exemplars.json").read_text("utf-8"))
     literals["MGSM_EXEMPLARS"] = {"bn": {"1": {"q": "x", "a": "y"}}, **literals["MGSM_EXEMPLARS"], "te": {}}
     code = "# a comment\nimport os\n" + "".join(f"{name} = {value!r}\n" for name, value in literals.items()) + "os.abort()\n"

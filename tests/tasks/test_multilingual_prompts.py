@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from evalkit.api import Generate, Generated, Loglikelihood, Loglikelihoods, Request
-from evalkit.data import FolderSource
+from evalkit.data.sources import FolderSource
 from evalkit.errors import DataError
-from evalkit.registry import resolve
+from evalkit.tasks import Generate, Generated, Loglikelihood, Loglikelihoods, Request
+from evalkit.tasks.registry import resolve
 from evalkit_tasks.multilingual.adapter import LmEvalAdapter
 from evalkit_tasks.multilingual.cells import BY_NAME, CELLS, SuiteCell
 from evalkit_tasks.multilingual.suite import ADAPTERS
@@ -199,7 +199,7 @@ def test_shots_from_the_test_split_are_not_tested(data_dir: Path) -> None:
 
 
 def test_another_seed_draws_other_shots(data_dir: Path) -> None:
-    from evalkit.api import Sampling
+    from evalkit.tasks import Sampling
 
     source = FolderSource(data_dir)
     first, again, other = (resolve("xwinograd:fr", Sampling(seed=seed)).load(source)[0].prefix for seed in (0, 0, 1))

@@ -8,11 +8,11 @@ import pytest
 
 from evalkit import cli
 from evalkit.config import RunConfig
-from evalkit.data import SampleSource
+from evalkit.data.sources import SampleSource
 from evalkit.progress import Reporter
-from evalkit.registry import resolve
 from evalkit.report.verdict import why_not_comparable
-from evalkit.runner import plan, run
+from evalkit.runner.run import plan, run
+from evalkit.tasks.registry import resolve
 
 pytest.importorskip("lm_eval", reason="lm-eval is not installed")
 pytest.importorskip("sacrebleu", reason="sacrebleu is not installed")

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from evalkit.api import Doc, Generate, Generated, Loglikelihood, Loglikelihoods
-from evalkit.data import FolderSource, SampleSource
-from evalkit.registry import resolve
+from evalkit.data.sources import FolderSource, SampleSource
+from evalkit.tasks import Doc, Generate, Generated, Loglikelihood, Loglikelihoods
+from evalkit.tasks.registry import resolve
 from evalkit_tasks.gsm8k import WORKED_EXAMPLES, _opencompass_shots
 from evalkit_tasks.mmlu import CATEGORIES, SUBJECTS
 

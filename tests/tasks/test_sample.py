@@ -6,8 +6,8 @@ from fractions import Fraction
 
 import pytest
 
-from evalkit.data import SampleSource
-from evalkit.registry import resolve
+from evalkit.data.sources import SampleSource
+from evalkit.tasks.registry import resolve
 from evalkit_tasks.extraction import gold
 from evalkit_tasks.gsm8k import table as gsm8k_table
 from evalkit_tasks.mmlu import SAMPLE_SUBJECTS, table

@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from evalkit import bench_engines, roofline
-from evalkit.bench import BenchConfig, bench, ratio
+from evalkit.bench import engines, roofline
+from evalkit.bench.bench import BenchConfig, bench, ratio
+from evalkit.bench.roofline import Device, Shape, floor_seconds
 from evalkit.cli.bench import add
 from evalkit.config import RunConfig
 from evalkit.errors import EvalkitError
 from evalkit.lm.native import NativeLM
 from evalkit.lm.native_tokens import TokenModel, shape_of, shape_of_spec
 from evalkit.progress import Reporter
-from evalkit.roofline import Device, Shape, floor_seconds
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -196,12 +196,12 @@ def test_every_prompt_is_random_and_all_tokens_are_made(specs: Sequence[str], mo
             yield i, answer
 
     monkeypatch.setattr(TokenModel, "generate", recording)
-    engine = bench_engines.open_engine(RunConfig((), model=specs[0]), 4)
+    engine = engines.open_engine(RunConfig((), model=specs[0]), 4)
     assert isinstance(engine.lm, NativeLM)
     engine.lm.generator.stop_ids = frozenset(range(300))  # the model can say nothing but the end
-    engine.prepare(bench_engines.Work(30, 5, 4, seed=1))
+    engine.prepare(engines.Work(30, 5, 4, seed=1))
     done = engine.run(lambda now: None)
-    assert done == bench_engines.Done(120, 20, 0)
+    assert done == engines.Done(120, 20, 0)
     assert len({tuple(request.prompt) for request, _ in seen}) == 5  # and the one that warms up
     assert all(len(answer.tokens) == 5 for request, answer in seen if request.max_new_tokens == 5)
 
@@ -222,7 +222,7 @@ def test_a_server_is_timed_too(specs: Sequence[str], tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_lm_evals_engine_is_timed_too(tmp_path: Path) -> None:
     pytest.importorskip("lm_eval", reason="pip install 'evalkit[lm-eval]'")
-    from evalkit.models import MODELS, local_path
+    from evalkit.lm.models import MODELS, local_path
 
     if local_path(MODELS["smollm2-135m"]) is None:
         pytest.skip("smollm2-135m is not installed")
@@ -252,7 +252,7 @@ def test_the_table_stands_beside_the_published_figures(
     configs = dict(zip(("random:qwen1.5-moe-a2.7b", "random:qwen1.5-7b"), specs, strict=True))
     whole = NativeLM.load
     monkeypatch.setattr(NativeLM, "load", lambda config, on_load=None: whole(RunConfig((), model=configs[config.model_spec])))
-    monkeypatch.setattr("evalkit.bench._check_memory", lambda *_: None)
+    monkeypatch.setattr("evalkit.bench.bench._check_memory", lambda *_: None)
     command(*sizes)
     out = capsys.readouterr().out
     for figure in ("1.15", "2,298.89", "2.01", "4,010.27", "published: 1.74", "NVIDIA A100-80G, vLLM"):

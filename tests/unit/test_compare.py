@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from fake_runs import edit_run, fake_run, flips, sample, write_samples
 
-from evalkit import cli, compare
-from evalkit.answers import read_answers
+from evalkit import cli
+from evalkit.comparison import compare
 from evalkit.errors import EvalkitError
-from evalkit.paired import paired
+from evalkit.record.pairs import read_answers
+from evalkit.stats.paired import paired
 
 
 @pytest.fixture(scope="module")

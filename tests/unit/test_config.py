@@ -6,7 +6,7 @@ import pytest
 
 from evalkit.config import RunConfig, read_toml
 from evalkit.errors import EvalkitError
-from evalkit.registry import resolve, resolve_all
+from evalkit.tasks.registry import resolve, resolve_all
 
 
 def test_the_same_command_has_the_same_folder() -> None:

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from evalkit.api import Generate
 from evalkit.config import RunConfig
 from evalkit.errors import EvalkitError
 from evalkit.lm.conversation import REQUIREMENT, TEMPLATES, template_for, write
 from evalkit.lm.native import NativeLM
+from evalkit.tasks import Generate
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from evalkit.api import PackageTable, Table, TextFile
-from evalkit.data import FolderSource, HubSource, SampleSource, fetch, open_source
+from evalkit.data.sources import FolderSource, HubSource, SampleSource, fetch, open_source
 from evalkit.errors import DataError, EvalkitError
-from evalkit.registry import resolve, task_classes
+from evalkit.tasks import PackageTable, Table, TextFile
+from evalkit.tasks.registry import resolve, task_classes
 
 SAMPLE = SampleSource().folder
 # the others' hubs have other layouts, and tests of their own
@@ -116,7 +116,7 @@ def test_what_the_hub_lacks_is_named(hub: Path) -> None:
 
 
 def test_fetched_files_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("evalkit.data.CACHE", tmp_path / "cache")
+    monkeypatch.setattr("evalkit.data.sources.CACHE", tmp_path / "cache")
     upstream = tmp_path / "upstream.txt"
     upstream.write_text("worked examples")
     good = TextFile("p.txt", upstream.as_uri(), hashlib.sha256(b"worked examples").hexdigest())
@@ -132,14 +132,14 @@ def test_fetched_files_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_fetch_writes_the_worked_examples_that_a_folder_lacks(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from evalkit import cli
-    from evalkit.registry import task_classes
+    from evalkit.tasks.registry import task_classes
 
     upstream = tmp_path / "upstream.txt"
     upstream.write_text("Question: a?\nThe answer is 1\n")
     digest = hashlib.sha256(upstream.read_bytes()).hexdigest()
     paths = [file.path for file in task_classes()["gsm8k"].text_files]
     assert paths == ["gsm8k/qwen_8shot_prompt.txt", "gsm8k/opencompass_4shot_prompt.txt"]
-    monkeypatch.setattr("evalkit.data.CACHE", tmp_path / "cache")
+    monkeypatch.setattr("evalkit.data.sources.CACHE", tmp_path / "cache")
     monkeypatch.setattr(task_classes()["gsm8k"], "text_files", tuple(TextFile(path, upstream.as_uri(), digest) for path in paths))
     kept = (folder / paths[0]).read_text()
     (folder / paths[1]).unlink()
@@ -167,6 +167,6 @@ def test_the_hash_is_over_rows_not_files(tmp_path: Path) -> None:
 
 
 def test_the_real_data_is_the_official_one(data_dir: Path) -> None:
-    from evalkit.listing import _verify
+    from evalkit.report.listing import _verify
 
     assert _verify(str(data_dir), []) == 0

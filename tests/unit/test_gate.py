@@ -12,11 +12,12 @@ from xml.etree import ElementTree
 import pytest
 from fake_runs import edit_run, fake_run, flips
 
-from evalkit import cli, gate
-from evalkit.ci import CI, annotation, junit
+from evalkit import cli
+from evalkit.comparison import gate
+from evalkit.comparison.ci import CI, annotation, junit
 from evalkit.errors import EvalkitError
-from evalkit.report.ledger import read_table
-from evalkit.stats import mean
+from evalkit.report.published import read_table
+from evalkit.stats.estimate import mean
 
 DOCS = Path(__file__).parents[2] / "docs"
 HOSTILE = "a\r\n::error::owned\n##[add-mask]x %0A ]]> <b>&amp; \x00\x1b[31m\x85\u202e\ud800 \ufffe, title=x::y"

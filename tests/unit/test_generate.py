@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from evalkit.errors import EvalkitError
-from evalkit.generate import GenerateConfig, generate
-from evalkit.models import MODELS, local_path
+from evalkit.lm.generate import GenerateConfig, generate
+from evalkit.lm.models import MODELS, local_path
 from evalkit.progress import Reporter
 
 pytestmark = pytest.mark.usefixtures("one_thread")

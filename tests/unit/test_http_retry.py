@@ -12,7 +12,7 @@ import httpx2
 import pytest
 
 from evalkit.errors import EvalkitError
-from evalkit.http_retry import JsonClient, RequestFailed, RetryPolicy, concurrently
+from evalkit.lm.http import JsonClient, RequestFailed, RetryPolicy, concurrently
 
 SECRET = "sk-very-secret"
 Handler = Callable[[httpx2.Request], httpx2.Response]

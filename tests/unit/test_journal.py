@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from evalkit.api import Generate, Generated, Loglikelihood, Loglikelihoods
 from evalkit.errors import EvalkitError, RunIncomplete
-from evalkit.journal import Journal, request_key
+from evalkit.runner.journal import Journal, request_key
+from evalkit.tasks import Generate, Generated, Loglikelihood, Loglikelihoods
 
 ASK = Loglikelihood("context", (" A", " B"))
 ANSWER = Loglikelihoods((-0.1234567890123456789, -1e-300), (True, False), truncated=3, merged=1)

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from judge_runs import MODEL, JudgeServer, answer, completion, judge_server, send, waiting_run
 
 from evalkit import cli
 from evalkit.errors import EvalkitError
 from evalkit.judge import screen
 from evalkit.judge.client import is_judge
 from evalkit.judge.config import JudgeConfig
-from evalkit.judge.ledger import Judgment, Ledger, Spent
-from tests.unit.judge_runs import MODEL, JudgeServer, answer, completion, judge_server, send, waiting_run
+from evalkit.judge.judgments import Judgment, Ledger, Spent
 
 N = 8  # questions, one a category; two turns each
 
@@ -302,7 +302,7 @@ def test_where_the_judge_prompts_come_from_is_never_guessed(run: Path, capsys: p
 
 
 def test_what_is_no_judged_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from tests.unit.fake_runs import fake_run
+    from fake_runs import fake_run
 
     (tmp_path / "mmlu").mkdir()
     fake_run(tmp_path / "mmlu", mmlu=[1.0, 0.0])
@@ -372,10 +372,11 @@ def test_a_judge_behind_our_own_server(
     """A model of random weights rates nothing: real text is kept, and the score refused."""
     import shutil
 
+    from served import listening
+
     from evalkit.config import RunConfig
     from evalkit.lm.native import NativeLM
     from evalkit.serve.app import make_app
-    from tests.unit.served import listening
 
     folder = tmp_path / MODEL
     shutil.copytree(tiny_model, folder)

@@ -6,11 +6,11 @@ import pytest
 
 from evalkit.judge.result import judged_entry
 from evalkit.judge.score import counts, rated
-from evalkit.report import mt_bench
 from evalkit.report.document import Grid, Notes
 from evalkit.report.inputs import Inputs
-from evalkit.report.ledger import read_table
-from evalkit.report.plot import Plot
+from evalkit.report.plots.plot import Plot
+from evalkit.report.published import read_table
+from evalkit.report.sections import mt_bench
 
 CATEGORIES = ("math", "writing", "stem")
 

@@ -9,7 +9,7 @@ from evalkit.cli import _parser, main
 from evalkit.config import KERNELS, RunConfig
 from evalkit.errors import EvalkitError
 from evalkit.lm.native import NativeLM
-from moe_lm import experts
+from moe_lm.backends import experts
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

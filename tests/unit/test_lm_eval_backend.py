@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from evalkit.api import Generate
 from evalkit.errors import EvalkitError
 from evalkit.lm.lm_eval import LmEvalLM
+from evalkit.tasks import Generate
 
 pytest.importorskip("lm_eval", reason="lm-eval is not installed")
 CHAT = Generate("", ("\n",), 8, messages=(("user", "What is two and two?"),))

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from evalkit.api import Loglikelihood
 from evalkit.config import RunConfig
 from evalkit.errors import EvalkitError
 from evalkit.lm import open_lm
 from evalkit.lm.native import NativeLM
-from moe_lm.batch import forward
-from moe_lm.pages import pool_for
+from evalkit.tasks import Loglikelihood
+from moe_lm.engine.batch import forward
+from moe_lm.engine.pages import pool_for
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -15,15 +15,15 @@ pytest.importorskip("fastapi", reason="pip install 'evalkit[serve]'")
 pytest.importorskip("uvicorn", reason="pip install 'evalkit[serve]'")
 
 from evalkit import cli
-from evalkit.api import Generate, Loglikelihood
 from evalkit.config import RunConfig
 from evalkit.errors import EvalkitError, RunIncomplete
-from evalkit.http_retry import JsonClient, RetryPolicy
 from evalkit.lm import open_lm
+from evalkit.lm.http import JsonClient, RetryPolicy
+from evalkit.lm.models import MODELS, local_path
 from evalkit.lm.native import NativeLM
 from evalkit.lm.openai import OpenAILM
-from evalkit.models import MODELS, local_path
 from evalkit.serve.app import make_app
+from evalkit.tasks import Generate, Loglikelihood
 
 TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"
 

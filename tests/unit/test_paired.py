@@ -8,9 +8,9 @@ import pytest
 import scipy.optimize
 import scipy.stats
 
-from evalkit.bleu import corpus_bleu, sentence_counts
-from evalkit.gate import Case, decide
-from evalkit.paired import ALPHA, Difference, bootstrap, holm, mcnemar, mean_of, paired, tango, unpaired
+from evalkit.comparison.gate import Case, decide
+from evalkit.stats.bleu import corpus_bleu, sentence_counts
+from evalkit.stats.paired import ALPHA, Difference, bootstrap, holm, mcnemar, mean_of, paired, tango, unpaired
 
 Z = scipy.stats.norm.ppf
 # 40 documents in 10 clusters; statsmodels: OLS on a constant, cov_type="cluster", use_t

@@ -13,8 +13,8 @@ import pytest
 
 from evalkit.errors import EvalkitError
 from evalkit.lm.native import known_configurations
-from evalkit.report.ledger import read_table
-from evalkit.report.params import FIGURES, Counted, count_models, run, to_csv, training_cost, write
+from evalkit.report.published import read_table
+from evalkit.report.sections.params import FIGURES, Counted, count_models, run, to_csv, training_cost, write
 
 TABLE = read_table("qwen1.5-moe")
 assert TABLE.parameters is not None

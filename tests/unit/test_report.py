@@ -14,10 +14,10 @@ from evalkit import cli
 from evalkit.errors import EvalkitError
 from evalkit.report.assemble import assemble, report_files
 from evalkit.report.inputs import Inputs, read_inputs
-from evalkit.report.ledger import column_for, published_for, read_table, table_names
-from evalkit.report.markdown import to_markdown
-from evalkit.report.quality import best, lines, to_csv
-from evalkit.report.throughput import ratio_verdict
+from evalkit.report.published import column_for, published_for, read_table, table_names
+from evalkit.report.render.markdown import to_markdown
+from evalkit.report.sections.quality import best, lines, to_csv
+from evalkit.report.sections.throughput import ratio_verdict
 from evalkit.report.verdict import measured_figure, verdict
 
 TABLE = read_table("qwen1.5-moe")

@@ -14,12 +14,12 @@ from report_runs import bench, entry, run
 
 from evalkit.report.assemble import SECTIONS, assemble, report_files
 from evalkit.report.document import Document, Grid, Notes, Pair, Section
-from evalkit.report.html import to_html
 from evalkit.report.inputs import Inputs
-from evalkit.report.latex import tex, to_latex
-from evalkit.report.ledger import read_table
-from evalkit.report.markdown import markdown_table, to_markdown
-from evalkit.report.plot_subjects import subject_plot
+from evalkit.report.plots.subjects import subject_plot
+from evalkit.report.published import read_table
+from evalkit.report.render.html import to_html
+from evalkit.report.render.latex import tex, to_latex
+from evalkit.report.render.markdown import markdown_table, to_markdown
 from evalkit.report.verdict import Verdict
 
 TABLE = read_table("qwen1.5-moe")

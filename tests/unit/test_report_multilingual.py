@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from evalkit import suite
-from evalkit.api import Doc, Scored
-from evalkit.record import Sample
-from evalkit.registry import task_classes
-from evalkit.report import multilingual
+from evalkit.record.write import Sample
 from evalkit.report.inputs import Inputs
-from evalkit.report.ledger import read_table
+from evalkit.report.published import read_table
+from evalkit.report.sections import multilingual
+from evalkit.stats import suite
+from evalkit.tasks import Doc, Scored
+from evalkit.tasks.registry import task_classes
 
 pytest.importorskip("sacrebleu", reason="sacrebleu is not installed")
 

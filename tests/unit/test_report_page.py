@@ -10,9 +10,9 @@ import pytest
 from report_runs import bench, entry, run
 
 from evalkit.report.assemble import assemble
-from evalkit.report.html import to_html
 from evalkit.report.inputs import Inputs
-from evalkit.report.ledger import read_table
+from evalkit.report.published import read_table
+from evalkit.report.render.html import to_html
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from evalkit.errors import EvalkitError
 from evalkit.lm import open_lm
 from evalkit.lm.native import NativeLM
 from evalkit.progress import Advance, Reporter
-from evalkit.runner import run
+from evalkit.runner.run import run
 from moe_lm.checkpoint import read
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -120,7 +120,7 @@ def test_one_missing_answer_reads_the_weights_once_and_says_so(tiny_model: Path,
 @pytest.mark.usefixtures("no_weights")
 @pytest.mark.parametrize("kind", ["folder", "random"])
 def test_what_a_model_is_takes_no_weights(kind: str, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("moe_lm.random_weights._fill", lambda *_: pytest.fail("weights were drawn"))
+    monkeypatch.setattr("moe_lm.checkpoint.random_weights._fill", lambda *_: pytest.fail("weights were drawn"))
     spec = str(tiny_model) if kind == "folder" else f"random:{tiny_model}"
     lm = open_lm(RunConfig(("mmlu",), model=spec))
     assert isinstance(lm, NativeLM)

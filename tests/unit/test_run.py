@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from evalkit import cli, runner
-from evalkit.api import Doc
+from evalkit import cli
 from evalkit.lm.native import NativeLM
-from evalkit.runner import spread
+from evalkit.runner import run as runner
+from evalkit.runner.run import spread
+from evalkit.tasks import Doc
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -10,14 +10,14 @@ from report_runs import bench, entry, run
 from rich.console import Console
 
 from evalkit import cli, progress
-from evalkit.api import Loglikelihoods
-from evalkit.data import open_source
+from evalkit.data.sources import open_source
 from evalkit.progress import Reporter, console, duration
-from evalkit.record import Sample, task_entry
-from evalkit.registry import resolve
+from evalkit.record.write import Sample, task_entry
 from evalkit.report.document import ORDER
 from evalkit.report.screen import WORDS, kept, next_step, show
-from evalkit.running import RunningScore
+from evalkit.runner.running_score import RunningScore
+from evalkit.tasks import Loglikelihoods
+from evalkit.tasks.registry import resolve
 
 UNJUDGED = entry(0.5, protocol="fastchat", headline="score", metrics={}, n=80, n_total=80, counts={"unscored": 80})
 JUDGED = {"score": {"value": 7.17, "stderr": 0.1, "ci95": [6.9, 7.4], "n": 160}}

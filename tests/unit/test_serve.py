@@ -16,7 +16,6 @@ from served import listening
 pytest.importorskip("fastapi", reason="pip install 'evalkit[serve]'")
 pytest.importorskip("uvicorn", reason="pip install 'evalkit[serve]'")
 
-from evalkit.api import Generate
 from evalkit.cli.serve import add
 from evalkit.config import RunConfig
 from evalkit.errors import EvalkitError
@@ -25,7 +24,8 @@ from evalkit.progress import Reporter
 from evalkit.serve import ServeConfig, serve
 from evalkit.serve.app import make_app
 from evalkit.serve.stream import settled
-from moe_lm.kernels.compiled import PANEL, Packed
+from evalkit.tasks import Generate
+from moe_lm.backends.cpu.compiled import PANEL, Packed
 
 TEMPLATE = "{% for m in messages %}{{ m.role[0] }}:{{ m.content }}\n{% endfor %}{% if add_generation_prompt %}a:{% endif %}"
 
@@ -120,8 +120,8 @@ def test_logprobs_of_a_prompt(http: httpx2.Client, lm: NativeLM) -> None:
     assert found["tokens"] == list(prompt)
     assert found["text_offset"] == list(range(len(prompt)))
     assert found["token_logprobs"][0] is found["top_logprobs"][0] is None
-    from moe_lm.batch import forward
-    from moe_lm.pages import pool_for
+    from moe_lm.engine.batch import forward
+    from moe_lm.engine.pages import pool_for
 
     ids = lm.tokenizer.encode(prompt)
     with torch.inference_mode():

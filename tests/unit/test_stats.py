@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from evalkit.stats import average, macro, mean
+from evalkit.stats.estimate import average, macro, mean
 
 
 def test_mean_of_a_proportion_has_wilsons_interval() -> None:

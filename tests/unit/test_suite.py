@@ -6,12 +6,12 @@ import random
 import numpy as np
 import pytest
 
-from evalkit import bleu, suite
-from evalkit.api import Cell, Doc, Scored
 from evalkit.errors import EvalkitError
-from evalkit.record import Sample
-from evalkit.report.ledger import read_table
-from evalkit.stats import mean
+from evalkit.record.write import Sample
+from evalkit.report.published import read_table
+from evalkit.stats import bleu, suite
+from evalkit.stats.estimate import mean
+from evalkit.tasks import Cell, Doc, Scored
 
 CATEGORIES = ("exams", "understanding", "math", "translation")
 SIX = ("Mistral-7B", "Qwen1.5-7B", "Qwen1.5-MoE-A2.7B", "Mixtral-8x7B", "Qwen1.5-72B", "Qwen1.5-32B")

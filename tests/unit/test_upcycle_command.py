@@ -8,9 +8,9 @@ import torch
 
 from evalkit.config import RunConfig
 from evalkit.errors import EvalkitError
+from evalkit.lm.models import Found
 from evalkit.lm.native import NativeLM
 from evalkit.lm.upcycle import Recipe, upcycle
-from evalkit.models import Found
 from moe_lm.checkpoint.read import load
 from moe_lm.checkpoint.write import save
 

@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from evalkit.api import Generate, Generated, Loglikelihood, Loglikelihoods
 from evalkit.cli.verify import add
 from evalkit.config import RunConfig
 from evalkit.errors import EvalkitError
 from evalkit.lm.base import LM
+from evalkit.lm.models import MODELS, local_path
 from evalkit.lm.native import NativeLM
-from evalkit.models import MODELS, local_path
 from evalkit.progress import Reporter
-from evalkit.verify import LAYOUTS, verify
+from evalkit.runner.verify import LAYOUTS, verify
+from evalkit.tasks import Generate, Generated, Loglikelihood, Loglikelihoods
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CONFIG = RunConfig(("mmlu@cloze", "gsm8k@lm-eval"), data="sample", limit=2)

@@ -21,7 +21,7 @@ from moe_lm.checkpoint.names import Pieces, gguf_pieces, hf_pieces
 from moe_lm.config import ModelConfig, from_hf, read_json
 from moe_lm.errors import ModelError
 from moe_lm.model import Decoder
-from moe_lm.tokenizer import Tokenizer
+from moe_lm.tokenizer.tokenizer import Tokenizer
 
 SERIAL = (1 << 15) - 1  # numbers that torch adds up or copies without waking other threads, which on a busy machine take long to wake
 Progress = Callable[[int, int], None]  # (parameters read, parameters in all)

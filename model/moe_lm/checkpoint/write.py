@@ -11,7 +11,7 @@ from torch import Tensor
 from moe_lm.checkpoint.names import hf_pieces
 from moe_lm.config import to_hf
 from moe_lm.model import Decoder
-from moe_lm.tokenizer import Tokenizer
+from moe_lm.tokenizer.tokenizer import Tokenizer
 
 SHARD_BYTES = 2 << 30
 

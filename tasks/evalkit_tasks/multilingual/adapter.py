@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from evalkit.api import DataError, DataSource, Doc, Generate, Request, Response, Scored, Table, TextFile, sha256_json
+from evalkit.tasks import DataError, DataSource, Doc, Generate, Request, Response, Scored, Table, TextFile, sha256_json
 from evalkit_tasks.multilingual.cells import SuiteCell
 from evalkit_tasks.multilingual.lm_eval_definition import INVALID, Definition, definition
 

@@ -6,7 +6,7 @@ split, the benchmark's worked examples, or "test": drawn from the test split, an
 
 from dataclasses import dataclass
 
-from evalkit.api import Cell
+from evalkit.tasks import Cell
 
 LANGUAGES = ("ar", "es", "fr", "pt", "de", "it", "ru", "ja", "ko", "vi", "th", "id")
 CATEGORIES = ("exams", "understanding", "math", "translation")

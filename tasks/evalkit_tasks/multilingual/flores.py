@@ -5,7 +5,7 @@ Five shots are the first sentences of dev. The prompt's wording is that of lm-ev
 
 from collections.abc import Sequence
 
-from evalkit.api import DataError, DataSource, Doc, Generate, Generated, Request, Response, Scored, Table, TextFile
+from evalkit.tasks import DataError, DataSource, Doc, Generate, Generated, Request, Response, Scored, Table, TextFile
 from evalkit_tasks.multilingual.adapter import Adapter, first
 from evalkit_tasks.multilingual.cells import FLORES_CODES, SuiteCell
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from evalkit.api import Doc, Loglikelihood, Loglikelihoods, Request, Response, Scored
+from evalkit.tasks import Doc, Loglikelihood, Loglikelihoods, Request, Response, Scored
 from evalkit_tasks.multilingual.adapter import Adapter
 from evalkit_tasks.multilingual.cells import SuiteCell
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from evalkit.api import DataError, Generate, Generated, Loglikelihood, Loglikelihoods, Request, Response
+from evalkit.tasks import DataError, Generate, Generated, Loglikelihood, Loglikelihoods, Request, Response
 
 Row = Mapping[str, Any]
 INVALID = "[invalid]"  # what lm-eval's regex filter gives where nothing matches

@@ -7,7 +7,7 @@ ours: the question, its options, "Answer:".
 from collections.abc import Mapping
 from typing import Any
 
-from evalkit.api import DataError, DataSource, Doc, HubTable, Table, TextFile
+from evalkit.tasks import DataError, DataSource, Doc, HubTable, Table, TextFile
 from evalkit_tasks.multilingual.adapter import first
 from evalkit_tasks.multilingual.cells import SuiteCell
 from evalkit_tasks.multilingual.letters import LetterAdapter

@@ -9,7 +9,7 @@ import ast
 import json
 from typing import Any
 
-from evalkit.api import DataError, DataSource, Table, TextFile
+from evalkit.tasks import DataError, DataSource, Table, TextFile
 from evalkit_tasks.multilingual.adapter import LmEvalAdapter, Row
 from evalkit_tasks.multilingual.cells import SuiteCell
 

@@ -7,7 +7,7 @@ translations of all ten languages are its own; a folder gives what it holds: eac
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from evalkit.api import DataError, DataSource, Doc, HubTable, MissingData, Table
+from evalkit.tasks import DataError, DataSource, Doc, HubTable, MissingData, Table
 from evalkit_tasks.mmlu import SUBJECTS
 from evalkit_tasks.multilingual.adapter import draw, first
 from evalkit_tasks.multilingual.cells import SuiteCell

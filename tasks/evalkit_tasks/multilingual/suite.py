@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from evalkit.api import (
+from evalkit.tasks import (
     Cell,
     DataError,
     DataSource,

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from evalkit.api import DataSource, HubTable, Table
+from evalkit.tasks import DataSource, HubTable, Table
 from evalkit_tasks.multilingual.adapter import LmEvalAdapter, Row
 from evalkit_tasks.multilingual.cells import SuiteCell
 

@@ -1,0 +1,1 @@
+"""evalkit bench: throughput beside the device's floor."""

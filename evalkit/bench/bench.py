@@ -1,0 +1,236 @@
+"""`evalkit bench`: requests and tokens a second, as the blog's third table counts them, beside the floor of this very device.
+
+Random prompts (identical ones would let a prefix cache inflate the figure), every request submitted at once, the end of text
+ignored, the clock around generation alone. The ratio of two models is the primary figure: a rate needs the same device.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evalkit.bench import roofline
+from evalkit.bench.engines import Work, open_engine
+from evalkit.bench.roofline import Device
+from evalkit.config import RunConfig
+from evalkit.errors import EvalkitError
+from evalkit.files import write_atomically
+from evalkit.record.read import SCHEMA
+from evalkit.record.write import environment
+
+if TYPE_CHECKING:
+    from evalkit.progress import Reporter
+
+MODELS = ("random:qwen1.5-moe-a2.7b", "random:qwen1.5-7b")  # the blog's two
+PUBLISHED = "qwen1.5-moe"
+
+
+@dataclass(frozen=True, slots=True)
+class BenchConfig:
+    """One `evalkit bench`. The defaults are the blog's protocol; how many requests it sent is unpublished, vLLM's script sends 1000."""
+
+    models: tuple[str, ...] = MODELS
+    engine: str = "native"
+    prompt_tokens: int = 1000
+    output_tokens: int = 1000
+    num_requests: int = 1000
+    device: str = "auto"
+    dtype: str = "auto"
+    kernel: str = "auto"
+    seed: int = 0
+    out: str = "results/runs"
+
+    def __post_init__(self) -> None:
+        for name in ("prompt_tokens", "output_tokens", "num_requests"):
+            if getattr(self, name) < 1:
+                raise EvalkitError(f"--{name.replace('_', '-')} is {getattr(self, name)}; give at least 1")
+        if len(set(self.models)) < len(self.models):
+            raise EvalkitError(f"a model is given twice: {', '.join(self.models)}")
+
+    def run_config(self, model: str) -> RunConfig:
+        """The model as a run would load it."""
+        return RunConfig((), model=model, engine=self.engine, device=self.device, dtype=self.dtype, kernel=self.kernel)
+
+    def folder(self, model: str) -> Path:
+        """Where the record goes: made of what was measured, so that the same command replaces its record."""
+        last = Path(model).name.removesuffix(".gguf")
+        parts = ["bench", last, self.engine, f"{self.prompt_tokens}-{self.output_tokens}x{self.num_requests}"]
+        return Path(self.out) / re.sub(r"[^\w.@+-]+", "-", "--".join(parts)).lower()
+
+
+def bench(config: BenchConfig, reporter: Reporter) -> list[dict[str, Any]]:
+    """Time every model; returns the records, each written to its bench.json as it is done.
+
+    Raises EvalkitError before anything is loaded where a model is unknown, or the device can't hold it.
+    """
+    for model in config.models:
+        config.run_config(model)  # checks device, dtype and kernel
+    local = not config.engine.startswith("openai:")
+    device, dtype = _resolved(config)
+    floor = None
+    if local:
+        for model in config.models:
+            _check_memory(model, device, dtype, config.prompt_tokens + config.output_tokens)
+        reporter.say(f"measuring {device}: memory bandwidth, and FLOP/s in {dtype} ..")
+        floor = roofline.measure(device, dtype)
+        reporter.say(f"{floor.bandwidth / 1e9:.1f} GB/s, {floor.flops / 1e9:,.0f} GFLOP/s")
+    return [_time(config, model, floor, reporter) for model in config.models]
+
+
+def _resolved(config: BenchConfig) -> tuple[str, str]:
+    """Device and dtype, "auto" as the native engine reads it. Raises EvalkitError for a device that is not there."""
+    import torch
+
+    has_cuda = torch.cuda.is_available()
+    if config.device == "cuda" and not has_cuda and not config.engine.startswith("openai:"):
+        raise EvalkitError("--device cuda: no CUDA device is visible to torch; use --device cpu")
+    device = config.device if config.device != "auto" else "cuda" if has_cuda else "cpu"
+    default = "bfloat16" if device == "cuda" and config.engine == "native" else "float32"
+    return device, config.dtype if config.dtype != "auto" else default
+
+
+def _check_memory(model: str, device: str, dtype: str, tokens: int) -> None:
+    """Raises EvalkitError where the weights and one request's cache can't fit; what is not known before loading passes."""
+    from evalkit.lm.native_tokens import shape_of_spec
+
+    width, free = 4 if dtype == "float32" else 2, roofline.free_memory(device)
+    shape = shape_of_spec(model, width)
+    if shape and (needed := (shape.weights + tokens * shape.kv_per_token) * width) > free:
+        smaller = " --dtype bfloat16 halves it;" if width == 4 else ""
+        raise EvalkitError(
+            f"{model} takes {needed / 1e9:.1f} GB in {dtype}, weights and one request's cache, and {device} has {free / 1e9:.1f} GB free;"
+            f"{smaller} try a smaller model (evalkit ls models), or --engine openai:URL"
+        )
+
+
+def _time(config: BenchConfig, model: str, device: Device | None, reporter: Reporter) -> dict[str, Any]:
+    work = Work(config.prompt_tokens, config.output_tokens, config.num_requests, config.seed)
+    with reporter.bar(f"loading {model}", 100, counted=False):
+        engine = open_engine(config.run_config(model), work.num_requests)
+    engine.prepare(work)
+    least = None
+    if device and engine.shape:
+        least = roofline.floor_seconds(engine.shape, device, work.prompt_tokens, work.output_tokens, work.num_requests)
+        reporter.say(f"{model}: {work.num_requests:,} requests; this device takes at least {least:,.1f} s")
+    with reporter.bar(model, work.num_requests) as advance:
+        start = time.perf_counter()
+        done = engine.run(advance)
+        seconds = time.perf_counter() - start
+    described, where = engine.lm.describe(), environment()
+    is_remote = config.engine.startswith("openai:")
+    on_gpu = str(described.get("device")).startswith("cuda") or (described.get("device") == "auto" and where["gpu"])
+    record = {
+        "schema": SCHEMA,
+        "kind": "bench",
+        "model": {"spec": model, "fingerprint": engine.lm.fingerprint, "engine": config.engine, **described},
+        "engine": config.engine,
+        "device": "the server's" if is_remote else where["gpu"] if on_gpu else where["cpu"],
+        "dtype": described.get("dtype"),
+        "prompt_tokens": work.prompt_tokens,
+        "output_tokens": work.output_tokens,
+        "num_requests": work.num_requests,
+        "seed": work.seed,
+        "short_answers": done.short_answers,
+        "seconds": seconds,
+        "requests_per_second": work.num_requests / seconds,
+        "total_tokens_per_second": (done.prompt_tokens + done.output_tokens) / seconds,
+        "output_tokens_per_second": done.output_tokens / seconds,
+        "roofline": None
+        if least is None or device is None
+        else {
+            "floor_seconds": least,
+            "share": least / seconds,
+            "bandwidth_gb_s": device.bandwidth / 1e9,
+            "gflop_s": device.flops / 1e9,
+        },
+        "environment": where,
+    }
+    write_atomically(config.folder(model) / "bench.json", [json.dumps(record, indent=2, ensure_ascii=False) + "\n"])
+    del engine
+    gc.collect()  # the next model takes the memory
+    if on_gpu and not is_remote:
+        import torch
+
+        torch.cuda.empty_cache()
+    return record
+
+
+def ratio(records: Sequence[Mapping[str, Any]]) -> tuple[float, str, str] | None:
+    """(ratio of requests a second, model, baseline) of two records: the sparse model's over the dense one's, else the first's."""
+    if len(records) != 2:
+        return None
+    first, second = records
+    if _is_sparse(second) and not _is_sparse(first):
+        first, second = second, first
+    return first["requests_per_second"] / second["requests_per_second"], first["model"]["spec"], second["model"]["spec"]
+
+
+def _is_sparse(record: Mapping[str, Any]) -> bool:
+    parameters = record["model"].get("parameters") or {}
+    return parameters.get("total") != parameters.get("activated")
+
+
+def show(config: BenchConfig, records: Sequence[Mapping[str, Any]]) -> None:
+    """Print the records beside the published figures, to standard output."""
+    from rich.table import Table
+
+    from evalkit.progress import console
+    from evalkit.report.published import read_table
+    from evalkit.report.sections.throughput import is_bench_of
+
+    published = read_table(PUBLISHED)
+    printed = published.throughput
+    assert printed
+    where, screen = records[0]["environment"], console()
+    title = f"{config.prompt_tokens:,} tokens in, {config.output_tokens:,} out, {config.num_requests:,} requests at once"
+    table = Table(title=title, title_justify="left")
+    table.add_column("model", no_wrap=True)
+    for name in (
+        "requests/s",
+        "tokens/s",
+        "output tokens/s",
+        "seconds",
+        "floor, s",
+        "of the floor",
+        "published requests/s",
+        "published tokens/s",
+    ):
+        table.add_column(name, justify="right")
+    for record in records:
+        row = next((row for row in published.rows if row.throughput and is_bench_of(row, record)), None)
+        speed, floor = row.throughput if row else None, record["roofline"]
+        table.add_row(
+            record["model"]["spec"],
+            f"{record['requests_per_second']:.3g}",
+            f"{record['total_tokens_per_second']:,.1f}",
+            f"{record['output_tokens_per_second']:,.1f}",
+            f"{record['seconds']:,.1f}",
+            f"{floor['floor_seconds']:,.1f}" if floor else "-",
+            f"{floor['share']:.0%}" if floor else "-",
+            f"{speed.requests_per_second:.2f}" if speed else "-",
+            f"{speed.tokens_per_second:,.2f}" if speed else "-",
+        )
+    screen.print(table)
+
+    def say(line: str) -> None:
+        screen.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    if found := ratio(records):
+        pair = [row for row in published.rows for record in records if is_bench_of(row, record)]
+        claimed = f"; published: {printed.ratio:.2f}" if {row.model for row in pair} == {printed.model, printed.baseline} else ""
+        say(f"ratio: {found[0]:.2f} ({found[1]} over {found[2]}){claimed}")
+    first = records[0]
+    versions = f"python {where['python']}, torch {where['torch']}, {where['platform']}"
+    say(f"measured on {first['device']}, {first['dtype']}, {config.engine}; {versions}")
+
+    say(f"published on one {printed.device}, {printed.engine}; {printed.note}")
+    for record in records:
+        if record["short_answers"]:
+            say(f"{record['model']['spec']}: {record['short_answers']:,} answers ended early: the engine does not heed ignore_eos")
+    say("kept in " + ", ".join(str(config.folder(record["model"]["spec"]) / "bench.json") for record in records))

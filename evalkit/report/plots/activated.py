@@ -1,0 +1,73 @@
+"""The blog's argument in one picture: activated parameters against a score."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from evalkit.report.plots.plot import BLUE, GREEN, INK, ORANGE, Plot, bare
+from evalkit.report.published import PublishedTable
+from evalkit.report.sections.quality import best, lines
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from evalkit.report.sections.params import Counted
+    from evalkit.report.sections.quality import Line
+
+TASK = "mmlu"
+DENSE, SPARSE = ("o", BLUE, "dense"), ("D", ORANGE, "mixture of experts")
+BILLION = 1e9
+
+
+def activated_plot(counted: Sequence["Counted"], table: PublishedTable, runs: Sequence[Mapping[str, Any]] = ()) -> Plot | None:
+    """Published scores, and measured ones that compare, over activated parameters; None where no counted model has a published score."""
+    points = [(c, c.row.cells[TASK].value) for c in counted if c.row and TASK in c.row.cells]
+    column = table.column(TASK)
+    if not points or column is None:
+        return None
+    measured = [line for line in best(lines(table, runs)).values() if line.task == TASK and line.comparable]
+
+    def paint(figure: "Figure") -> None:
+        axes = figure.subplots()
+        bare(axes, "both")
+        for marker, color, label in (DENSE, SPARSE):
+            kind = [(c, score) for c, score in points if _is_sparse(c) == (label == SPARSE[2])]
+            if kind:
+                x, y = [c.counts["activated"] / BILLION for c, _ in kind], [score for _, score in kind]
+                axes.scatter(
+                    x, y, marker=marker, facecolors="none", edgecolors=color, linewidths=1.6, label=f"{label}, published", s=58, zorder=3
+                )
+        for c, score in points:
+            axes.annotate(c.model, (c.counts["activated"] / BILLION, score), xytext=(0, 8), textcoords="offset points", ha="center")
+        _paint_measured(axes, measured, counted)
+        axes.margins(0.2, 0.25)
+        axes.set_xlim(left=0)
+        axes.set_xlabel("activated parameters, billions (counted from the configurations)")
+        axes.set_ylabel(f"{column.title} (protocols differ)")
+        axes.set_title(f"Published: {table.source}", loc="left", fontsize=8)
+        axes.legend(loc="lower right")
+
+    told = [f"{c.model}: {c.counts['activated'] / BILLION:.1f} billion, published {score:g}" for c, score in points]
+    told += [f"{line.model}: measured {line.decimal(line.measured.value)}" for line in measured if line.measured]
+    alt = f"Activated parameters against {column.title}. " + "; ".join(told)
+    return Plot("activated", f"Activated parameters against {column.title}", alt, (7, 4.2), paint)
+
+
+def _paint_measured(axes: "Axes", measured: Sequence["Line"], counted: Sequence["Counted"]) -> None:
+    known = {c.row.model: c.counts["activated"] for c in counted if c.row}
+    label = "measured, 95% interval"
+    for line in measured:
+        parameters = line.run["model"].get("parameters") if line.run else None
+        activated = known.get(line.model) or (parameters or {}).get("activated")
+        if activated is None or line.measured is None:
+            continue
+        x, figure = activated / BILLION, line.measured
+        axes.plot([x, x], [figure.low, figure.high], "-", color=GREEN, linewidth=2, zorder=2)
+        axes.plot(x, figure.value, "_", color=GREEN, markersize=11, markeredgewidth=2, linestyle="none", label=label, zorder=4)
+        label = "_"  # in the legend once
+        if line.model not in known:
+            axes.annotate(line.model, (x, figure.value), xytext=(0, -16), textcoords="offset points", ha="left", color=INK)
+
+
+def _is_sparse(counted: "Counted") -> bool:
+    return counted.counts["activated"] < counted.counts["total"]

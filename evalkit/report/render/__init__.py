@@ -1,0 +1,1 @@
+"""A document as markdown, LaTeX, HTML and files."""

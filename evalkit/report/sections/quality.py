@@ -1,0 +1,233 @@
+"""The quality table: every cell of a published table beside what runs measured, with all that belongs to a figure."""
+
+import csv
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from evalkit.report.document import ORDER, Block, Grid, Notes, Pair, Section
+from evalkit.report.inputs import Inputs
+from evalkit.report.plots.scores import score_plot
+from evalkit.report.plots.subjects import subject_plot
+from evalkit.report.published import Cell, Column, PublishedTable, Row
+from evalkit.report.verdict import Measured, Verdict, measured_figure, verdict
+from evalkit.tasks.registry import resolve, task_classes
+
+FIELDS = (
+    *("model", "task", "published", "measured", "ci95_low", "ci95_high", "difference", "verdict", "reason"),
+    *("protocol", "published_protocol", "n", "n_total", "data", "data_sha256", "fingerprint", "run", "origin", "note"),
+)
+HEAD = ("Model", "Task", "Published", "Measured", "95% interval", "Difference", "Verdict", "Protocol", "n", "Data", "Weights")
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One figure: published, measured, and what to think of it. `task` carries a category after a colon where the column is one."""
+
+    model: str
+    task: str
+    cell: Cell | None
+    column: Column | None
+    run: Mapping[str, Any] | None
+    entry: Mapping[str, Any] | None
+
+    @property
+    def verdict(self) -> Verdict:
+        return verdict(self.cell, self.column, self.task, self.entry)
+
+    @property
+    def measured(self) -> Measured | None:
+        return measured_figure(self.entry, self.column)
+
+    @property
+    def comparable(self) -> bool:
+        """Is what was measured the benchmark's figure?"""
+        return self.measured is not None and self.verdict.word != "not comparable"
+
+    @property
+    def published(self) -> str:
+        return self.column.printed(self.cell) if self.cell and self.column else "-"
+
+    def decimal(self, value: float, sign: str = "") -> str:
+        """A measured figure, to a decimal less than its kind is precise to."""
+        return f"{value:{sign}.{self.column.decimals if self.column else 1}f}"
+
+
+def lines(table: PublishedTable, runs: Sequence[Mapping[str, Any]]) -> list[Line]:
+    """Every cell of the table in its order, once a run that measured it; then what runs measured of other models."""
+    found = []
+    for row in table.rows:
+        for column in table.columns:
+            cell = row.cells.get(column.key)
+            matching = list(_measurements(runs, column, row))
+            found += [Line(row.model, column.key, cell, column, run, entry) for run, entry in matching]
+            if not matching and cell:
+                found.append(Line(row.model, column.key, cell, column, None, None))
+    others = [run for run in runs if not any(row.is_model(run["model"]["spec"]) for row in table.rows)]
+    for run in others:
+        for key, entry in run["tasks"].items():
+            task = _task(key)
+            columns: Sequence[Column | None] = [c for c in table.columns if task in (c.task, c.key)] or [None]
+            found += [Line(run["model"]["spec"], c.key if c else task, None, c, run, entry) for c in columns]
+    return found
+
+
+def _measurements(runs: Sequence[Mapping[str, Any]], column: Column, row: Row) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    for run in runs:
+        if row.is_model(run["model"]["spec"]):
+            yield from ((run, entry) for key, entry in run["tasks"].items() if _task(key) in (column.task, column.key))
+
+
+def _task(key: str) -> str:
+    return key.partition("@")[0]
+
+
+def section(inputs: Inputs) -> Section:
+    """The table as published, the figures one by one, where they come from, and their plots."""
+    table = inputs.table
+    found = lines(table, inputs.runs)
+    blocks: list[Block] = [
+        "A cell reads published, or published → measured. A measured figure with a star does not compare: the verdict says why.",
+        _grid(table, found),
+    ]
+    blocks += [plot for plot in (score_plot(table, found),) if plot]
+    blocks.append(
+        "Intervals are 95%, over documents. Against a published figure only an unpaired one is possible: "
+        "which documents the published run got right is not known."
+    )
+    blocks.append(Grid("Every figure", "llrrrrplrll", HEAD, [_row(line) for line in found]))
+    blocks += [plot for plot in (subject_plot(inputs.runs),) if plot]
+    blocks += _notes(table, found)
+    return Section("quality", "Quality", blocks, [line.verdict for line in found if line.cell], {"quality": to_csv(found)})
+
+
+def to_csv(found: Sequence[Line]) -> str:
+    """One line a figure, with everything that belongs to it."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, FIELDS, lineterminator="\n")
+    writer.writeheader()
+    for line in found:
+        writer.writerow(_record(line))
+    return out.getvalue()
+
+
+def _record(line: Line) -> dict[str, Any]:
+    judged = line.verdict
+    record: dict[str, Any] = {"model": line.model, "task": line.task, "verdict": judged.word, "reason": judged.reason}
+    if cell := line.cell:
+        record |= {"published": cell.value, "published_protocol": cell.protocol, "origin": cell.origin, "note": cell.note}
+    if line.entry and line.run:
+        entry = line.entry
+        record |= {"protocol": entry["protocol"], "n": entry["n"], "n_total": entry["n_total"], "run": line.run["name"]}
+        record |= {"data": entry["data"]["source"], "data_sha256": entry["data"]["sha256"]}
+        record |= {"fingerprint": line.run["model"]["fingerprint"]}
+    if figure := line.measured:
+        record |= {"measured": round(figure.value, 4), "ci95_low": round(figure.low, 4), "ci95_high": round(figure.high, 4), "n": figure.n}
+        if line.cell:
+            record["difference"] = round(figure.value - line.cell.value, 4)
+    return record
+
+
+def best(found: Sequence[Line]) -> dict[tuple[str, str], Line]:
+    """The figure that stands for each (model, task): the one with the most telling verdict, the first of equals."""
+    chosen: dict[tuple[str, str], Line] = {}
+    for line in found:
+        key = (line.model, line.task)
+        if key not in chosen or _rank(line) < _rank(chosen[key]):
+            chosen[key] = line
+    return chosen
+
+
+def _rank(line: Line) -> tuple[bool, int]:
+    return line.measured is None, ORDER.index(line.verdict.word)
+
+
+def _grid(table: PublishedTable, found: Sequence[Line]) -> Grid:
+    chosen = best(found)
+    rows: list[tuple[str | Pair, ...]] = []
+    for model in dict.fromkeys(line.model for line in found):
+        cells = [chosen.get((model, column.key)) for column in table.columns]
+        rows.append((model, *(_pair(line) if line else Pair("-") for line in cells)))
+    return Grid(f"As published: {table.source}", "l" + "r" * len(table.columns), ("Model", *(c.title for c in table.columns)), rows)
+
+
+def _pair(line: Line) -> Pair:
+    if line.measured is None:
+        return Pair(line.published)
+    return Pair(line.published, line.decimal(line.measured.value), line.verdict.word in ("reproduced", "differs", "nothing published"))
+
+
+def _row(line: Line) -> tuple[str | Verdict, ...]:
+    entry, figure = line.entry, line.measured
+    if entry is None or line.run is None:
+        protocol = f"({_under(line.task, line.cell.protocol)})" if line.cell else "-"
+        return (line.model, line.task, line.published, "-", "-", "-", line.verdict, protocol, "-", "-", "-")
+    interval = f"{line.decimal(figure.low)} to {line.decimal(figure.high)}" if figure else "-"
+    difference = line.decimal(figure.value - line.cell.value, "+") if figure and line.cell else "-"
+    data = f"{entry['data']['source']} {entry['data']['sha256'][:8]}"
+    weights = line.run["model"]["fingerprint"].removeprefix("sha256:")[:8]
+    measured = line.decimal(figure.value) if figure else "-"
+    protocol = _under(line.task, entry["protocol"])
+    return (line.model, line.task, line.published, measured, interval, difference, line.verdict, protocol, count(entry), data, weights)
+
+
+def _under(task: str, protocol: str) -> str:
+    return f"{task}@{protocol}" if protocol else "unpublished"
+
+
+def count(entry: Mapping[str, Any]) -> str:
+    """ "1,319", or "200 of 1,319"."""
+    return f"{entry['n']:,}" if entry["n"] == entry["n_total"] else f"{entry['n']:,} of {entry['n_total']:,}"
+
+
+def _notes(table: PublishedTable, found: Sequence[Line]) -> Iterator[Block]:
+    sources = [
+        f"{line.model}, {line.task}: {line.cell.origin}" + (f"; {line.cell.note}" if line.cell.note else "") for line in found if line.cell
+    ]
+    yield Notes("Where the published figures come from", list(dict.fromkeys(sources)), folded=True)
+    if runs := list(dict.fromkeys(_provenance(line) for line in found if line.run)):
+        yield Notes("Who was measured", runs)
+    if remarks := list(dict.fromkeys(text for line in found for text in _remarks(line))):
+        yield Notes("What to know of these runs", remarks)
+    if rows := _protocols(table):
+        yield Grid("The protocols of these tasks", "lppp", ("Protocol", "What it is", "What to know", "Read at"), rows, folded=True)
+    if table.anchors:
+        titles = {column.key: column.title for column in table.columns}
+        anchors = [(a.model, titles[a.task], str(a.value), a.protocol, a.source, a.note or "-") for a in table.anchors]
+        anchor_head = ("Model", "Task", "Figure", "Protocol", "Source", "Note")
+        yield Grid("What others published for these models", "llrlll", anchor_head, anchors, folded=True)
+
+
+def _provenance(line: Line) -> str:
+    assert line.run
+    model = line.run["model"]
+    how = ", ".join(str(model[key]) for key in ("engine", "dtype", "device") if model.get(key))
+    return f"run {line.run['name']}: {model['spec']}, {how}, fingerprint {model['fingerprint'][:19]}"
+
+
+def _remarks(line: Line) -> Iterator[str]:
+    if line.run is None or line.entry is None:
+        return
+    name = f"run {line.run['name']}, {line.task}"
+    counts = line.entry["counts"]
+    words = {
+        "extraction_failed": "answers held nothing to extract and count as wrong",
+        "stopped_by_length": "answers were stopped by their length",
+        "unscored": "documents are not scored",
+    }
+    yield from (f"{name}: {counts[key]:,} of {line.entry['n']:,} {text}" for key, text in words.items() if counts.get(key))
+
+
+def _protocols(table: PublishedTable) -> list[tuple[str, ...]]:
+    """Every protocol of the table's tasks; for HumanEval, how many canonical solutions its cut breaks."""
+    rows: list[tuple[str, ...]] = []
+    for name in dict.fromkeys(column.task for column in table.columns):
+        if (cls := task_classes().get(name)) is None:
+            continue
+        for protocol in cls.protocols.values():
+            remark = resolve(str(protocol)).remark()
+            if remark is None and "canonical_passing" in protocol.settings:
+                remark = f"breaks none of the {cls.official_n} canonical solutions"
+            rows.append((str(protocol), protocol.summary, remark or "-", protocol.source))
+    return rows

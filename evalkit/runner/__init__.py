@@ -1,0 +1,1 @@
+"""The run: requests, journal, scores."""

@@ -1,0 +1,263 @@
+"""The journal: one SQLite row a response, written as it arrives. It is the resume, the cache and the record at once.
+
+A row's key is a hash over the model's fingerprint and the request, so that another weight, tokenizer, prompt, sampling
+setting or numeric mode is another key: no stale answer is ever served. A row also carries a hash over all that it holds,
+so that no damaged answer is served either.
+
+What is promised:
+
+- Kill -9 loses what was in flight. What was put is the operating system's, whatever becomes of the process.
+- A power cut loses at most the answers of SYNC_EVERY seconds: the first answer after that time is put with an fsync, and
+  that takes all before it to the disk. An answer is there whole or not at all, and none is there without those before it.
+- A full or failing disk stops the run (exit code 4); what was put stays.
+- Damage (a flipped bit, a cut file) is found when a run opens its journal. The answers that are whole then go to a new
+  journal, the damaged file is kept beside it, and the same command again computes the rest.
+"""
+
+import hashlib
+import json
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from evalkit.errors import EvalkitError, RunIncomplete
+from evalkit.hashing import sha256_json
+from evalkit.runner import salvage
+from evalkit.runner.lock import lock, transaction, unwritable
+from evalkit.tasks import Generated, Loglikelihoods, Request, Response
+
+SCHEMA = 2
+SYNC_EVERY = 1.0  # seconds; an fsync an answer would hold up a fast model on a slow disk
+_ROW = "key, task, seconds, computed, shared, sha256, response"
+_INSERT = "INSERT OR IGNORE INTO responses VALUES (?, ?, ?, ?, ?, ?, ?)"
+_TABLES = (
+    "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
+    # the response comes last: it is what may not fit into the row's page
+    "CREATE TABLE responses (key TEXT PRIMARY KEY, task TEXT NOT NULL, seconds REAL NOT NULL, computed INTEGER NOT NULL,"
+    " shared INTEGER NOT NULL, sha256 BLOB NOT NULL, response TEXT NOT NULL) WITHOUT ROWID",
+    f"INSERT INTO meta VALUES ('schema', '{SCHEMA}')",
+)
+
+
+def request_key(fingerprint: str, request: Request) -> str:
+    """sha256 (hex) over who answers and what is asked."""
+    return sha256_json([fingerprint, asdict(request)])
+
+
+class Journal:
+    """Open for one process at a time; `fresh` forgets what was there.
+
+    Raises EvalkitError where the file is another process's, foreign, of another version or (for a reader) damaged, and
+    RunIncomplete where a damaged one was put right.
+    """
+
+    def __init__(self, path: Path, read_only: bool = False, fresh: bool = False):
+        self.path, self.read_only = path, read_only
+        if read_only and not path.exists():
+            raise EvalkitError(f"{path} does not exist; is it a run's folder?")
+        self._lock = None if read_only else lock(path.with_suffix(".lock"))
+        self._db: sqlite3.Connection = None  # type: ignore[assignment]
+        self._synced = float("-inf")
+        try:
+            if fresh:  # under the lock: never another process's
+                for suffix in ("", *_BESIDE):
+                    Path(f"{path}{suffix}").unlink(missing_ok=True)
+            self._open()
+        except OSError as error:
+            self.close()
+            raise unwritable(path, error) from None
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self) -> None:
+        try:
+            with self._errors():
+                self._db = self._connect()
+                tables = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master")}
+                if not tables and not self.read_only:
+                    _create(self._db)
+                elif "meta" not in tables:
+                    raise _Damage(self, "an SQLite file, but not of a run")
+                (found,) = self._db.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone() or (None,)
+                if not str(found).isdigit():
+                    raise _Damage(self, f"its schema is {found!r}")
+                if found != str(SCHEMA):
+                    raise EvalkitError(
+                        f"{self.path} has journal schema {found}, this evalkit reads {SCHEMA}; use --fresh or another --name"
+                    )
+                if not self.read_only:
+                    self._db.execute("PRAGMA journal_mode=WAL")
+                    self._check()
+        except _Damage as damage:
+            if self.read_only:
+                raise
+            self._salvage(damage.what)
+
+    def _connect(self) -> sqlite3.Connection:
+        if self.read_only:
+            # a reader has no need to write to the folder, as WAL's shared memory does where no writer has it open
+            for mode in ("mode=ro", "immutable=1"):
+                db = sqlite3.connect(f"{self.path.absolute().as_uri()}?{mode}", uri=True, isolation_level=None)
+                try:
+                    db.execute("SELECT 1 FROM sqlite_master")
+                    break
+                except sqlite3.DatabaseError as error:
+                    db.close()
+                    wal = Path(f"{self.path}-wal")
+                    if _code(error) != sqlite3.SQLITE_CANTOPEN or (wal.exists() and wal.stat().st_size):
+                        raise
+        else:
+            db = sqlite3.connect(self.path, isolation_level=None)
+        db.text_factory = lambda raw: raw.decode("utf-8", "replace")  # damaged text is for the row's hash to find
+        return db
+
+    def get(self, key: str) -> Response | None:
+        """The recorded response, or None."""
+        with self._errors():
+            row = self._db.execute(f"SELECT {_ROW} FROM responses WHERE key = ?", (key,)).fetchone()
+            if row is None:
+                return None
+            if not _whole(row):
+                raise _Damage(self, f"the answer {key[:12]} is not as it was written")
+        return _decode(json.loads(row[-1]))
+
+    def put(self, key: str, response: Response, task: str, seconds: float, computed: int, shared: int) -> None:
+        """Record a response and what it took. The first one under a key stays."""
+        text = json.dumps(asdict(response), ensure_ascii=True, separators=(",", ":"))
+        fields = (key, task, float(seconds), int(computed), int(shared))
+        now = time.monotonic()
+        sync = now - self._synced >= SYNC_EVERY
+        with self._errors():
+            self._db.execute(f"PRAGMA synchronous={'FULL' if sync else 'NORMAL'}")
+            with transaction(self._db):
+                row = (*fields, _digest(*fields, text), text)
+                self._db.execute(_INSERT, row)
+        if sync:
+            self._synced = now
+
+    def spent(self, task: str) -> tuple[float, int, int]:
+        """Seconds, computed and shared tokens of all sessions of this run, for one task."""
+        sums = "SELECT total(seconds), coalesce(sum(computed), 0), coalesce(sum(shared), 0) FROM responses WHERE task = ?"
+        with self._errors():
+            seconds, computed, shared = self._db.execute(sums, (task,)).fetchone()
+        return seconds, computed, shared
+
+    def __len__(self) -> int:
+        with self._errors():
+            return int(self._db.execute("SELECT count(*) FROM responses").fetchone()[0])
+
+    def _check(self) -> None:
+        """SQLite itself checks neither pages nor rows when it reads them."""
+        (verdict,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
+        if verdict != "ok":
+            raise _Damage(self, " ".join(verdict.split()).removeprefix("*** in database main *** "))
+        for row in self._db.execute(f"SELECT {_ROW} FROM responses"):
+            if not _whole(row):
+                raise _Damage(self, f"the answer {str(row[0])[:12]} is not as it was written")
+
+    def _salvage(self, what: str) -> None:
+        """Move the answers that are whole to a new journal, keep the damaged one beside it. Raises RunIncomplete, which says so.
+
+        A file without any is not ours to move: EvalkitError.
+        """
+        if self._db:
+            self._db.close()
+        whole = [row for row in salvage.rows(self.path) if len(row) == _ROW.count(",") + 1 and _whole(row)]
+        if not whole:
+            raise EvalkitError(f"{self.path} is no journal, or holds no whole answer ({what}); use --fresh to start anew or another --name")
+        rescued, damaged = self.path.with_suffix(".rescued"), self.path.with_suffix(".damaged")
+        with self._errors():
+            for suffix in ("", *_BESIDE):
+                Path(f"{rescued}{suffix}").unlink(missing_ok=True)
+            with closing(sqlite3.connect(rescued, isolation_level=None)) as db:
+                _create(db)
+                db.execute("BEGIN")
+                db.executemany(_INSERT, whole)
+                db.execute("COMMIT")
+                (count,) = db.execute("SELECT count(*) FROM responses").fetchone()
+        # the old write-ahead log goes first: SQLite would fold it into whatever file bears the name
+        for suffix in (*_BESIDE, ""):
+            if (old := Path(f"{self.path}{suffix}")).exists():
+                old.replace(f"{damaged}{suffix}")
+        rescued.replace(self.path)
+        raise RunIncomplete(
+            f"{self.path} was damaged ({what}): the {count} answers that are whole are now in a new journal,"
+            f" the damaged file is kept as {damaged.name}; run the same command again to compute the rest"
+        )
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """SQLite's exceptions as ours, in one line that says what to do."""
+        try:
+            yield
+        except UnicodeDecodeError:  # from Python's sqlite3 where SQLite's message quotes damaged text
+            raise _Damage(self, "its schema is not text") from None
+        except sqlite3.DatabaseError as error:
+            code = _code(error)
+            if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY):
+                remedy = "close the program that holds it" if code == sqlite3.SQLITE_BUSY else "free some space or mend the disk"
+                raise RunIncomplete(
+                    f"cannot write {self.path}: {error}; {remedy} and run the same command again, nothing answered is lost"
+                ) from None
+            if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR):
+                raise _Damage(self, str(error)) from None
+            raise EvalkitError(
+                f"cannot use {self.path}: {error}; is the folder writable, with space, and the file a run's journal?"
+            ) from None
+
+    def close(self) -> None:
+        """Fold the write-ahead log into the file and let go of the lock."""
+        if self._db:
+            self._db.close()
+        if self._lock:
+            self._lock.close()
+
+
+class _Damage(EvalkitError):
+    """What stands in the file is not what was written."""
+
+    def __init__(self, journal: Journal, what: str):
+        self.what = what
+        self.exit_code = EvalkitError.exit_code if journal.read_only else RunIncomplete.exit_code
+        fix = "run the command that made it" if journal.read_only else "run the same command"
+        super().__init__(f"{journal.path} is damaged ({what}); {fix} again, it keeps the answers that are whole")
+
+
+_BESIDE = ("-wal", "-shm", "-journal")  # SQLite's own files, by what they add to the name
+
+
+def _create(db: sqlite3.Connection) -> None:
+    """An empty journal, whole or not at all."""
+    db.execute(f"PRAGMA page_size={salvage.PAGE}")
+    db.execute("PRAGMA journal_mode=WAL")
+    db.execute("BEGIN IMMEDIATE")
+    for statement in _TABLES:
+        db.execute(statement)
+    db.execute("COMMIT")
+
+
+def _digest(*fields: object) -> bytes:
+    return hashlib.sha256(repr(fields).encode()).digest()
+
+
+def _whole(row: tuple[Any, ...]) -> bool:
+    key, task, seconds, computed, shared, digest, text = row
+    if isinstance(seconds, int):  # so SQLite keeps a number without a fraction
+        seconds = float(seconds)
+    return bool(_digest(key, task, seconds, computed, shared, text) == digest)
+
+
+def _code(error: sqlite3.Error) -> int:
+    """SQLite's primary result code."""
+    return int(getattr(error, "sqlite_errorcode", -1)) & 0xFF
+
+
+def _decode(fields: dict[str, Any]) -> Response:
+    if "text" in fields:
+        return Generated(**fields)
+    return Loglikelihoods(tuple(fields["logprobs"]), tuple(fields["is_greedy"]), fields["truncated"], fields["merged"])

@@ -1,0 +1,215 @@
+"""The runner: RunConfig -> tasks -> documents -> requests -> journal -> scores -> run.json.
+
+All input is checked before the model is loaded, all answers are in the journal as they arrive, all figures come from record.py.
+"""
+
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+from evalkit.config import RunConfig
+from evalkit.data.sources import FolderSource, HubSource, open_source
+from evalkit.errors import EvalkitError, RunIncomplete
+from evalkit.exchange import lm_eval_write
+from evalkit.lm import open_lm
+from evalkit.lm.base import LM
+from evalkit.progress import Reporter
+from evalkit.record.write import Sample, begin, task_entry, write_run
+from evalkit.runner.journal import Journal, request_key
+from evalkit.runner.programs import export, permit, run_programs
+from evalkit.runner.running_score import RunningScore
+from evalkit.stats import suite
+from evalkit.tasks import Doc, Generate, Loglikelihood, Request, Response, Sampling, Task
+from evalkit.tasks.registry import resolve_all
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One task with the documents to run, before any model is loaded."""
+
+    task: Task
+    docs: Sequence[Doc]
+    requests: Sequence[Sequence[Request]]  # of each document, to begin with
+    n_total: int
+    data: dict[str, Any]
+
+
+def run(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
+    """Run, resume or re-score; returns run.json's content. Raises EvalkitError (bad input) or RunIncomplete (stopped early)."""
+    clock = time.monotonic()
+    sampling = Sampling(config.repeats, config.temperature, config.seed)
+    tasks = resolve_all(config.tasks, sampling)
+    plans = {name: plan(task, open_source(config.data_spec), config.limit) for name, task in tasks.items()}
+    # asked before anything is generated
+    runs_code = any(task.runs_code for task in tasks.values())
+    sandbox = permit(config.allow_unsafe_code) if runs_code else None
+    folder = config.folder
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EvalkitError(f"cannot create {folder}: {error.strerror}; pass --out a writable folder") from None
+    journal = Journal(folder / "journal.sqlite", fresh=config.fresh)
+    if config.fresh:
+        (folder / "run.json").unlink(missing_ok=True)
+    record = begin(config.run_name, {"spec": config.model_spec}, config.limit, config.seed, sandbox)
+    if sandbox:
+        reporter.say(f"sandbox: {sandbox}")
+    samples: dict[str, Sequence[Sample]] = {}
+    try:
+        with interruptible():
+            with reporter.bar("opening model", 1, counted=False) as advance:
+                lm = open_lm(config)
+                advance(1)
+            record["model"] |= {"fingerprint": lm.fingerprint, "engine": config.engine, **lm.describe()}
+            for name, each in plans.items():
+                requests, responses = converse(each, lm, journal, reporter)
+                samples[name] = judge(each.task, each.docs, requests, responses, folder, config.allow_unsafe_code, reporter)
+                seconds, computed, shared = journal.spent(str(each.task.protocol))
+                record["tasks"][name] = task_entry(each.task, samples[name], each.n_total) | {
+                    "data": each.data,
+                    "seconds": round(seconds, 3),
+                    "tokens": {"computed": computed, "shared": shared},
+                }
+        record["status"] = "complete"
+    except KeyboardInterrupt:
+        raise RunIncomplete(f"interrupted; {len(journal)} answers are kept in {folder}, run the same command again to go on") from None
+    finally:
+        record["seconds"] = round(time.monotonic() - clock, 3)
+        try:
+            if "fingerprint" in record["model"]:
+                write_run(folder, record, samples)
+        finally:
+            journal.close()
+    lm_eval_write.write(folder / "lm_eval", record, samples)
+    return record
+
+
+def plan(task: Task, source: FolderSource | HubSource, limit: int | None) -> Plan:
+    """Load a task's documents and make their requests. Raises DataError."""
+    suite.require(task.cells())
+    docs = task.load(source)
+    chosen = spread(docs, limit, task.limit_each_group)
+    return Plan(task, chosen, [task.requests(doc) for doc in chosen], len(docs), source.describe())
+
+
+def spread(docs: Sequence[Doc], limit: int | None, each_group: bool = False) -> Sequence[Doc]:
+    """At most `limit` documents, the groups as even as they can be, the first ones of each; always the same for one limit.
+
+    `each_group`: at most so many of each group, as far apart in it as they can be (a group may have parts of its own, in order).
+    """
+    if limit is None or limit >= len(docs):
+        return docs
+    groups: dict[str, list[int]] = {}
+    for i, doc in enumerate(docs):
+        groups.setdefault(doc.group, []).append(i)
+    ordered = list(groups.values())
+    if each_group:
+        return [docs[i] for members in ordered for i in (members[k * len(members) // limit] for k in range(min(limit, len(members))))]
+    if limit < len(ordered):  # fewer documents than groups: every so many a group
+        return [docs[ordered[k * len(ordered) // limit][0]] for k in range(limit)]
+    rounds = (members[depth] for depth in range(max(map(len, ordered))) for members in ordered if depth < len(members))
+    return [docs[i] for i in sorted(next(rounds) for _ in range(limit))]
+
+
+def converse(plan: Plan, lm: LM, journal: Journal, reporter: Reporter) -> tuple[list[list[Request]], list[list[Response]]]:
+    """Every document's requests and their responses, with what the task asks on top of them until it asks no more."""
+    asked = [list(requests) for requests in plan.requests]
+    responses: list[list[Response]] = [[] for _ in plan.docs]
+    due, turn = plan.requests, 1
+    while any(due):
+        known = answer(plan, due, turn, lm, journal, reporter)
+        for given, new in zip(responses, due, strict=True):
+            given += [known[request] for request in new]
+        due = [plan.task.follow_up(doc, given) if new else () for doc, given, new in zip(plan.docs, responses, due, strict=True)]
+        turn += 1
+        for requests, new in zip(asked, due, strict=True):
+            requests += new
+    return asked, responses
+
+
+def answer(
+    plan: Plan, due: Sequence[Sequence[Request]], turn: int, lm: LM, journal: Journal, reporter: Reporter
+) -> dict[Request, Response]:
+    """Every due request's response; the model is asked what the journal does not hold yet."""
+    task = str(plan.task.protocol)
+    name = task if turn == 1 else f"{task} turn {turn}"
+    keys = {request: request_key(lm.fingerprint, request) for requests in due for request in requests}
+    known: dict[Request, Response] = {}
+    for request, key in keys.items():
+        if (response := journal.get(key)) is not None:
+            known[request] = response
+    if known:
+        reporter.say(f"{name}: {len(known)} of {len(keys)} answers were in the journal")
+    score = RunningScore(plan.task, plan.docs, plan.requests) if turn == 1 else None
+    if score:
+        for request in known:
+            score.add(request, known)
+    missing = [request for request in keys if request not in known]
+    if missing and not lm.ready:
+        with reporter.bar("loading model", 100, counted=False) as advance:
+            lm.prepare(lambda done, total: advance(done * 100 // total))
+    with reporter.bar(name, len(keys), done=len(known)) as advance:
+        last, spent = time.monotonic(), lm.tokens()
+        for request, response in _ask(lm, missing):
+            now, tokens = time.monotonic(), lm.tokens()
+            journal.put(keys[request], response, task, now - last, tokens.computed - spent.computed, tokens.shared - spent.shared)
+            last, spent = now, tokens
+            known[request] = response
+            advance(len(known), score.add(request, known) if score else "")
+    return known
+
+
+def judge(
+    task: Task,
+    docs: Sequence[Doc],
+    requests: Sequence[Sequence[Request]],
+    responses: Sequence[Sequence[Response]],
+    folder: Path,
+    allow_unsafe_code: bool,
+    reporter: Reporter,
+) -> list[Sample]:
+    """Score every document; the programs that decide about it run in the sandbox, and are kept in completions/."""
+    programs = [task.programs(doc, given) for doc, given in zip(docs, responses, strict=True)]
+    results = run_programs([program for some in programs for program in some], allow_unsafe_code, reporter)
+    if task.runs_code:
+        ids = (doc.id for doc, some in zip(docs, programs, strict=True) for _ in some)
+        export(folder / "completions" / f"{task.protocol}.jsonl", zip(ids, chain(*programs), results, strict=True))
+    ran = iter(results)
+    return [
+        Sample(doc, asked, given, task.score(doc, given, list(islice(ran, len(some)))))
+        for doc, asked, given, some in zip(docs, requests, responses, programs, strict=True)
+    ]
+
+
+def _ask(lm: LM, requests: Sequence[Request]) -> Iterator[tuple[Request, Response]]:
+    loglikelihoods = [r for r in requests if isinstance(r, Loglikelihood)]
+    generates = [r for r in requests if isinstance(r, Generate)]
+    if loglikelihoods:
+        for i, response in lm.loglikelihood(loglikelihoods):
+            yield loglikelihoods[i], response
+    if generates:
+        for i, generated in lm.generate(generates):
+            yield generates[i], generated
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """SIGTERM (a CI job's time-out) ends a run as Ctrl-C does: what is answered is kept, and it says so."""
+
+    def stop(signum: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        previous = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)

@@ -1,0 +1,43 @@
+"""The running score: a task's headline over the documents answered so far, for the eye of who waits. No figure is taken from it."""
+
+from collections.abc import Mapping, Sequence
+
+from evalkit.tasks import Doc, Request, Response, Task
+
+
+class RunningScore:
+    """Scores each document once all its requests are answered; silent for tasks that run code or wait for a judge."""
+
+    def __init__(self, task: Task, docs: Sequence[Doc], requests: Sequence[Sequence[Request]]):
+        self.task, self.docs, self.requests = task, docs, requests
+        self.total, self.count = 0.0, 0
+        self.silent = task.runs_code or task.judge_prompts is not None
+        self.waits: dict[Request, list[int]] = {}
+        self.missing = [len(set(some)) for some in requests]
+        for i, some in enumerate(requests):
+            for request in set(some):
+                self.waits.setdefault(request, []).append(i)
+
+    def add(self, request: Request, known: Mapping[Request, Response]) -> str:
+        """One more request is answered, as `known` holds; returns what to show, "" for nothing."""
+        if self.silent:
+            return ""
+        for i in self.waits[request]:
+            self.missing[i] -= 1
+            if not self.missing[i]:
+                self._score(i, known)
+        return self.text
+
+    def _score(self, i: int, known: Mapping[Request, Response]) -> None:
+        scored = self.task.score(self.docs[i], [known[request] for request in self.requests[i]])
+        value = scored.metrics.get(self.task.protocol.headline)
+        if isinstance(value, int | float):  # a corpus metric has no number a document
+            self.total += value
+            self.count += 1
+
+    @property
+    def text(self) -> str:
+        """ "acc 45.2", a share of right answers in percent."""
+        if not self.count:
+            return ""
+        return f"{self.task.protocol.headline} {100 * self.total / self.count:.1f}"

@@ -1,0 +1,77 @@
+"""`evalkit score`: answers made elsewhere, scored as a run. No model is loaded."""
+
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from evalkit.data.sources import decoded, open_source
+from evalkit.errors import EvalkitError, unknown
+from evalkit.exchange import lm_eval_write
+from evalkit.progress import Reporter
+from evalkit.record.write import begin, task_entry, write_run
+from evalkit.runner import programs
+from evalkit.runner.run import judge
+from evalkit.tasks import Generate, Generated, Request, Response, Sampling
+from evalkit.tasks.registry import resolve, task_classes
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreConfig:
+    """One `evalkit score`. The task may name a protocol, whose extraction is then applied to the answers."""
+
+    task: str
+    file: Path
+    data: str
+    out: Path
+    name: str | None = None
+    allow_unsafe_code: bool = False
+
+
+def score(config: ScoreConfig, reporter: Reporter) -> tuple[dict[str, Any], Path]:
+    """Returns run.json's content and the run's folder. Raises EvalkitError or DataError for bad input, in one line."""
+    clock = time.monotonic()
+    task = resolve(config.task)
+    if task.given_protocol is None:
+        raise unknown("task for files of answers", task.name, [name for name, cls in task_classes().items() if cls.given_protocol])
+    if "@" not in config.task:
+        task = resolve(f"{config.task}@{task.given_protocol}")
+    source = open_source(config.data)
+    docs = {doc.id: doc for doc in task.load(source)}
+    raw = _bytes(config.file)
+    answers = task.read_answers(decoded(raw, str(config.file)), str(config.file))
+    if not answers:
+        raise EvalkitError(f"{config.file} holds no answers")
+    if strange := sorted(answers.keys() - docs.keys()):
+        raise EvalkitError(f"{config.file}: {strange[0]!r} is none of the {len(docs)} documents of {task.protocol.task} in {config.data}")
+    sandbox = programs.permit(config.allow_unsafe_code) if task.runs_code else None
+    if sandbox:
+        reporter.say(f"sandbox: {sandbox}")
+    chosen = [doc for doc in docs.values() if doc.id in answers]
+    requests = [_numbered(task.requests(doc)[0], len(answers[doc.id])) for doc in chosen]
+    responses: list[Sequence[Response]] = [[Generated(text, "given", 0) for text in answers[doc.id]] for doc in chosen]
+    folder = config.out / (config.name or f"{config.file.name.split('.')[0]}--{config.task}".lower().replace(":", "-"))
+    model = {"spec": str(config.file), "fingerprint": f"sha256:{hashlib.sha256(raw).hexdigest()}", "engine": "file"}
+    record = begin(folder.name, model, None, Sampling().seed, sandbox)
+    samples = judge(task, chosen, requests, responses, folder, config.allow_unsafe_code, reporter)
+    spent = {"seconds": 0.0, "tokens": {"computed": 0, "shared": 0}}
+    record["tasks"][task.protocol.task] = task_entry(task, samples, len(docs)) | {"data": source.describe()} | spent
+    record |= {"status": "complete", "seconds": round(time.monotonic() - clock, 3)}
+    write_run(folder, record, {task.protocol.task: samples})
+    lm_eval_write.write(folder / "lm_eval", record, {task.protocol.task: samples})
+    return record, folder
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise EvalkitError(f"cannot read {path}: {error.strerror}") from None
+
+
+def _numbered(request: Request, n: int) -> list[Request]:
+    """n answers to one prompt: each a sample of its own."""
+    assert isinstance(request, Generate)
+    return [replace(request, seed=i) for i in range(n)]

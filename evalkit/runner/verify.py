@@ -1,0 +1,207 @@
+"""`evalkit verify`: the same documents in several layouts, every log-probability and every generated token compared, bit for bit.
+
+A layout is how requests are laid out in passes: how many tokens a pass, how many answers at a time, in what order, with or
+without shared prefixes. No answer may depend on it. Tasks that ask on after an answer are verified on what they ask first.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from evalkit.config import RunConfig
+from evalkit.data.sources import open_source
+from evalkit.lm.base import LM
+from evalkit.runner.run import Plan, plan
+from evalkit.tasks import Generate, Generated, Loglikelihood, Loglikelihoods, Request, Sampling
+from evalkit.tasks.registry import resolve_all
+
+if TYPE_CHECKING:
+    from evalkit.progress import Reporter
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """`shuffle`: None for the given order, else the seed of another; `alone`: one request at a time, so that none shares a prefix."""
+
+    name: str
+    token_budget: int = 2048
+    max_running: int = 64
+    shuffle: int | None = None
+    alone: bool = False
+
+
+LAYOUTS = (
+    Layout("as a run has it"),
+    Layout("batch 32", 1024, 32),
+    Layout("batch 8", 512, 8),
+    Layout("batch 1", 256, 1),
+    Layout("shuffled", shuffle=1),
+    Layout("shuffled, batch 8", 512, 8, shuffle=2),
+    Layout("each alone, nothing shared", alone=True),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A response, and the ids of the tokens generated where the engine tells them."""
+
+    response: Loglikelihoods | Generated
+    tokens: tuple[int, ...] = ()
+
+
+Answers = dict[Request, Answer]
+
+
+@runtime_checkable
+class LaidOut(Protocol):
+    """An engine that can be told how to batch, and that tells the tokens it generates: the native one."""
+
+    def lay_out(self, token_budget: int, max_running: int, keep_prefixes: bool) -> None: ...
+
+    def generate_tokens(self, requests: Sequence[Generate]) -> Iterator[tuple[int, Generated, list[int]]]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One layout beside the first: what it took, and how far its answers are from the first layout's."""
+
+    layout: Layout
+    seconds: float
+    computed: int  # tokens, 0 where the engine does not count
+    largest: float  # difference of a log-probability
+    differing: tuple[str, ...]  # "task document", of documents with any response that is not the same
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All layouts' outcomes, the first one's first."""
+
+    outcomes: Sequence[Outcome]
+    num_docs: int
+    model: dict[str, Any]  # as the engine describes itself
+    laid_out: bool  # could the engine be told how to batch?
+
+    @property
+    def is_invariant(self) -> bool:
+        return not any(outcome.differing for outcome in self.outcomes)
+
+
+def verify(config: RunConfig, reporter: Reporter, open_lm: Callable[[RunConfig], LM] | None = None) -> Report:
+    """Run every layout that the engine can be laid out in. Raises EvalkitError for bad input. `open_lm`: another way to an engine."""
+    from evalkit import lm as back_ends
+
+    sampling = Sampling(config.repeats, config.temperature, config.seed)
+    tasks = resolve_all(config.tasks, sampling)
+    plans = {name: plan(task, open_source(config.data_spec), config.limit) for name, task in tasks.items()}
+    requests = list(dict.fromkeys(request for each in plans.values() for asked in each.requests for request in asked))
+    lm = (open_lm or back_ends.open_lm)(config)
+    outcomes: list[Outcome] = []
+    first: Answers = {}
+    laid_out = isinstance(lm, LaidOut)
+    for layout in LAYOUTS if laid_out else [each for each in LAYOUTS if _any_engine(each)]:
+        if isinstance(lm, LaidOut):
+            lm.lay_out(layout.token_budget, layout.max_running, keep_prefixes=not layout.alone)
+        started, before = time.monotonic(), lm.tokens().computed
+        with reporter.bar(layout.name, len(requests)) as advance:
+            found = answers(lm, requests, layout, advance)
+        seconds, computed = time.monotonic() - started, lm.tokens().computed - before
+        first = first or found
+        outcomes.append(Outcome(layout, seconds, computed, *_compare(plans, first, found)))
+    return Report(outcomes, sum(len(each.docs) for each in plans.values()), lm.describe(), laid_out)
+
+
+def _any_engine(layout: Layout) -> bool:
+    """Can any engine be asked so? How many tokens a pass and answers at a time is for the native one to be told."""
+    first = LAYOUTS[0]
+    return (layout.token_budget, layout.max_running) == (first.token_budget, first.max_running)
+
+
+def answers(lm: LM, requests: Sequence[Request], layout: Layout, advance: Callable[[int], Any] = lambda done: None) -> Answers:
+    """Every request's answer in this layout."""
+    order = list(requests)
+    if layout.shuffle is not None:
+        random.Random(layout.shuffle).shuffle(order)
+    found: Answers = {}
+    for group in [[request] for request in order] if layout.alone else [order]:
+        for request, answer in _ask(lm, group):
+            found[request] = answer
+            advance(len(found))
+    return found
+
+
+def _ask(lm: LM, requests: Sequence[Request]) -> Iterator[tuple[Request, Answer]]:
+    if scored := [request for request in requests if isinstance(request, Loglikelihood)]:
+        for i, likelihoods in lm.loglikelihood(scored):
+            yield scored[i], Answer(likelihoods)
+    if asked := [request for request in requests if isinstance(request, Generate)]:
+        if isinstance(lm, LaidOut):
+            for i, generated, tokens in lm.generate_tokens(asked):
+                yield asked[i], Answer(generated, tuple(tokens))
+        else:
+            for i, generated in lm.generate(asked):
+                yield asked[i], Answer(generated)
+
+
+def _compare(plans: dict[str, Plan], first: Answers, found: Answers) -> tuple[float, tuple[str, ...]]:
+    """The largest difference of a log-probability, and the documents with any answer that is not the same."""
+    largest = 0.0
+    for request, answer in found.items():
+        here, there = answer.response, first[request].response
+        if isinstance(here, Loglikelihoods) and isinstance(there, Loglikelihoods):
+            largest = max([largest, *(abs(a - b) for a, b in zip(here.logprobs, there.logprobs, strict=True))])
+    differing = (
+        f"{name} {doc.id}"
+        for name, each in plans.items()
+        for doc, asked in zip(each.docs, each.requests, strict=True)
+        if any(found[request] != first[request] for request in asked)
+    )
+    return largest, tuple(differing)
+
+
+def show(config: RunConfig, report: Report) -> None:
+    """Print the outcomes to standard output."""
+    from rich.table import Table
+
+    from evalkit.progress import console
+
+    screen, first = console(), report.outcomes[0]
+    title = f"{config.model_spec}, {', '.join(config.tasks)}: {report.num_docs:,} documents in {len(report.outcomes)} layouts"
+    table = Table(title=title, title_justify="left")
+    table.add_column("layout", no_wrap=True)
+    for name in (
+        "tokens a pass",
+        "answers at a time",
+        "seconds",
+        "times the first",
+        "tokens computed",
+        "largest difference",
+        "documents differing",
+    ):
+        table.add_column(name, justify="right")
+    for found in report.outcomes:
+        layout = found.layout
+        table.add_row(
+            layout.name,
+            f"{layout.token_budget:,}" if report.laid_out else "its own",
+            "1" if layout.alone else f"{layout.max_running}" if report.laid_out else "its own",
+            f"{found.seconds:.1f}",
+            f"{found.seconds / first.seconds:.2f}",
+            f"{found.computed:,}" if found.computed else "-",
+            "-" if found is first else f"{found.largest:.3g}",
+            "-" if found is first else f"{len(found.differing):,}",
+        )
+    screen.print(table)
+    for found in report.outcomes:
+        if found.differing:
+            some = ", ".join(found.differing[:5]) + (", .." if len(found.differing) > 5 else "")
+            screen.print(f"{found.layout.name}: {len(found.differing):,} of {report.num_docs:,} documents differ: {some}", soft_wrap=True)
+    how = f"{config.engine}, {report.model.get('dtype')}, {report.model.get('device')}"
+    if report.is_invariant:
+        text = f"invariant: every log-probability and every generated token is the same in all {len(report.outcomes)} layouts ({how})"
+    else:
+        text = f"not invariant: an answer of this model depends on what is asked beside it ({how})"
+    screen.print(text, highlight=False, soft_wrap=True)

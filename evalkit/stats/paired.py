@@ -1,0 +1,252 @@
+"""Two runs on the same documents: the difference, its uncertainty, and what could have been seen at all.
+
+d = candidate - base, a document; everything is in the metric's own unit (accuracy: 0 to 1). Standard error sd(d) / sqrt(n), over
+clusters where documents share a source (Miller 2024, "Adding error bars to evals", arXiv 2411.00640). Right-or-wrong scores of
+independent documents get the exact McNemar test and Tango's score interval (1998, Statistics in Medicine 17: 891-908), which is Wilson's
+for a paired difference: honest where few documents flip, or none. All others get t. Corpus metrics (BLEU) are resampled.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import optimize, stats
+
+from evalkit.stats.estimate import macro
+
+ALPHA = 0.05  # one-sided level of the gate; intervals are two-sided at 1 - ALPHA
+POWER = 0.80
+RESAMPLES = 2_000
+Interval = tuple[float, float]
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Candidate minus base. `lower`, `upper`: one-sided bounds at 95%. `p`: two-sided; `p_drop`: one-sided, small for a worse candidate.
+
+    `mde`: the smallest drop that a one-sided test at ALPHA finds with POWER. `gained`, `lost`: flips, where scores are right or wrong.
+    """
+
+    n: int
+    base: float
+    cand: float
+    value: float
+    stderr: float
+    ci95: Interval
+    lower: float
+    upper: float
+    p: float
+    p_drop: float
+    mde: float
+    method: str
+    clusters: int | None = None
+    gained: int | None = None
+    lost: int | None = None
+
+    @property
+    def mcnemar(self) -> float | None:
+        """Exact McNemar p, two-sided; it takes documents as independent. None where scores are not right or wrong."""
+        return None if self.gained is None or self.lost is None else mcnemar(self.gained, self.lost)
+
+
+def paired(base: Sequence[float], cand: Sequence[float], clusters: Sequence[str] = (), groups: Sequence[str] = ()) -> Difference:
+    """Mean difference over documents, or over `groups` counting the same (macro), with a standard error over `clusters` where given.
+
+    `base`, `cand`: one score a document, in the same order. Raises ValueError for no documents or lengths that differ.
+    """
+    a, b = np.asarray(base, float), np.asarray(cand, float)
+    if not len(a) or len(a) != len(b):
+        raise ValueError(f"{len(a)} and {len(b)} documents: no pairs")
+    d, n = b - a, len(a)
+    units = len(set(clusters)) if clusters else n
+    weights, centred = _weights(d, groups)
+    before, after, value = (_mean(x, groups) for x in (a, b, d))
+    stderr = _clustered_stderr(weights * centred, clusters) if units < n else _stderr(d, groups)
+    binary = bool(np.isin(np.concatenate([a, b]), (0.0, 1.0)).all())
+    gained, lost = (int((d > 0).sum()), int((d < 0).sum())) if binary else (None, None)
+    span = 1.0 if binary else float(max(a.max(), b.max()) - min(a.min(), b.min()))
+    floor = span * _unseen(units, ALPHA)
+    tests: dict[str, Any]
+    if gained is not None and lost is not None and units == n and not groups:
+        method, spread, tests = "McNemar", stats.norm, _exact_tests(gained, lost, n)
+    else:
+        method, spread = "t" if units == n else f"t, {units:,} clusters", _t(max(units - 1, 1))
+        tests = _t_tests(value, stderr, spread) if d.any() and units > 1 else _no_tests(floor if units > 1 else span, span, units)
+    return Difference(
+        n,
+        before,
+        after,
+        value,
+        stderr,
+        **tests,
+        mde=max(_detectable(stderr, spread), floor) if units > 1 else span,
+        method=method,
+        clusters=units if units < n else None,
+        gained=gained,
+        lost=lost,
+    )
+
+
+def unpaired(base: float, base_stderr: float, cand: float, cand_stderr: float, n: int) -> Difference:
+    """Two figures of which only means and standard errors are known, as against a published one: normal throughout."""
+    stderr = math.hypot(base_stderr, cand_stderr)
+    tests = _t_tests(cand - base, stderr, stats.norm) if stderr else _no_tests(_unseen(n, ALPHA), 1.0, n)
+    mde = max(_detectable(stderr, stats.norm), _unseen(n, ALPHA))
+    return Difference(n, base, cand, cand - base, stderr, **tests, mde=mde, method="unpaired")
+
+
+def bootstrap(
+    base: Array, cand: Array, statistic: Callable[[Array], float], clusters: Sequence[str] = (), resamples: int = RESAMPLES, seed: int = 0
+) -> Difference:
+    """Paired bootstrap of a corpus metric: `statistic` of a document a row, both runs resampled alike (whole clusters where given).
+
+    Percentile intervals; p from the resampled differences about their own mean (Koehn 2004). The same seed gives the same answer.
+    """
+    n = len(base)
+    names = _codes(clusters) if clusters else np.arange(n)
+    members = np.split(np.argsort(names, kind="stable"), np.cumsum(np.bincount(names))[:-1])
+    rng = np.random.default_rng(seed)
+    before, after = statistic(base), statistic(cand)
+    value, draws = after - before, np.empty(resamples)
+    for i in range(resamples):
+        chosen = np.concatenate([members[k] for k in rng.integers(len(members), size=len(members))])
+        draws[i] = statistic(cand[chosen]) - statistic(base[chosen])
+    low, lower, upper, high = (float(q) for q in np.quantile(draws, [ALPHA / 2, ALPHA, 1 - ALPHA, 1 - ALPHA / 2]))
+    shifted, stderr = draws - draws.mean(), float(draws.std(ddof=1))
+    p = float((1 + (np.abs(shifted) >= abs(value)).sum()) / (1 + resamples))
+    p_drop = float((1 + (shifted <= value).sum()) / (1 + resamples))
+    counted, mde = (len(members) if len(members) < n else None), _detectable(stderr, stats.norm)
+    return Difference(n, before, after, value, stderr, (low, high), lower, upper, p, p_drop, mde, "bootstrap", counted)
+
+
+def mean_of(differences: Sequence[Difference]) -> Difference:
+    """The mean of several tasks' differences, every task counting the same and independent of the others."""
+    count = len(differences)
+    base, cand = (math.fsum(getattr(d, name) for d in differences) / count for name in ("base", "cand"))
+    stderr = math.sqrt(math.fsum(d.stderr**2 for d in differences)) / count
+    n = sum(d.n for d in differences)
+    if stderr:
+        tests, mde = _t_tests(cand - base, stderr, stats.norm), _detectable(stderr, stats.norm)
+    else:  # what no task showed is no more certain on average
+        low, high, lower, upper, mde = np.mean([(*d.ci95, d.lower, d.upper, d.mde) for d in differences], axis=0).tolist()
+        tests = {"ci95": (low, high), "lower": lower, "upper": upper, "p": 1.0, "p_drop": 1.0}
+    return Difference(n, base, cand, cand - base, stderr, **tests, mde=mde, method="mean of tasks")
+
+
+def mcnemar(gained: int, lost: int) -> float:
+    """Exact McNemar p, two-sided: are `gained` of the flips a fair coin's?"""
+    return float(stats.binomtest(gained, gained + lost, 0.5).pvalue) if gained + lost else 1.0
+
+
+def tango(gained: int, lost: int, n: int, confidence: float) -> Interval:
+    """Tango's score interval of (gained - lost) / n, two-sided, from -1 to 1."""
+    z, observed = float(stats.norm.ppf((1 + confidence) / 2)), (gained - lost) / n
+
+    def score(delta: float) -> float:
+        # the rate of `lost` most likely under a true difference delta (Tango's q21), and the variance that follows
+        b = (2 * n - gained + lost) * delta - gained - lost
+        c = -lost * delta * (1 - delta)
+        q = (math.sqrt(max(b * b - 8 * n * c, 0.0)) - b) / (4 * n)
+        variance = n * (2 * q + delta * (1 - delta))
+        return (gained - lost - n * delta) / math.sqrt(variance) if variance > 1e-12 else math.copysign(math.inf, observed - delta)
+
+    def bound(target: float, end: float) -> float:
+        inner = observed + math.copysign(1e-12, end - observed)
+        if abs(observed - end) < 1e-9 or (score(end) - target) * (score(inner) - target) > 0:
+            return end
+        return float(optimize.brentq(lambda delta: max(min(score(delta), 1e9), -1e9) - target, inner, end, xtol=1e-13))
+
+    return bound(z, -1.0), bound(-z, 1.0)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's adjusted p-values, in the order given: below ALPHA with the family-wise error at most ALPHA."""
+    adjusted, running = [0.0] * len(p_values), 0.0
+    for rank, i in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        running = max(running, min(1.0, (len(p_values) - rank) * p_values[i]))
+        adjusted[i] = running
+    return adjusted
+
+
+def _codes(names: Sequence[str]) -> NDArray[np.int64]:
+    """0, 1, .. a name, in the order they come."""
+    codes: dict[str, int] = {}
+    return np.array([codes.setdefault(name, len(codes)) for name in names])
+
+
+def _weights(d: Array, groups: Sequence[str]) -> tuple[Array, Array]:
+    """A weight a document (they sum to 1), and d less its group's mean."""
+    if not groups:
+        return np.full(len(d), 1 / len(d)), d - d.mean()
+    index = _codes(groups)
+    counts = np.bincount(index)
+    means = np.bincount(index, d) / counts
+    return 1 / (len(counts) * counts[index]), d - means[index]
+
+
+def _by_group(values: Array, groups: Sequence[str]) -> list[list[float]]:
+    found: dict[str, list[float]] = {}
+    for group, value in zip(groups, values.tolist(), strict=True):
+        found.setdefault(group, []).append(value)
+    return list(found.values())
+
+
+def _mean(values: Array, groups: Sequence[str]) -> float:
+    """As run.json's figures are averaged, to the last digit."""
+    return macro(_by_group(values, groups)).value if groups else math.fsum(values) / len(values)
+
+
+def _stderr(d: Array, groups: Sequence[str]) -> float:
+    if groups:
+        return macro(_by_group(d, groups)).stderr
+    return float(d.std(ddof=1) / math.sqrt(len(d))) if len(d) > 1 else 0.0
+
+
+def _clustered_stderr(parts: Array, clusters: Sequence[str]) -> float:
+    """Cluster-robust, with the small-sample factor C / (C - 1) (statsmodels' default for a mean)."""
+    sums = np.bincount(_codes(clusters), parts)
+    return math.sqrt(len(sums) / (len(sums) - 1) * float(sums @ sums)) if len(sums) > 1 else 0.0
+
+
+@functools.cache
+def _t(degrees: int) -> Any:
+    return stats.t(degrees)
+
+
+def _detectable(stderr: float, spread: Any) -> float:
+    return stderr * float(spread.ppf(1 - ALPHA) + spread.ppf(POWER))
+
+
+def _unseen(units: int, alpha: float) -> float:
+    """A rate of flips that `units` independent documents without a flip can't exclude (Tango's bound for none)."""
+    z2 = float(stats.norm.ppf(1 - alpha)) ** 2
+    return z2 / (units + z2)
+
+
+def _t_tests(value: float, stderr: float, spread: Any) -> dict[str, Any]:
+    half, one_sided = stderr * float(spread.ppf(1 - ALPHA / 2)), stderr * float(spread.ppf(1 - ALPHA))
+    t = value / stderr if stderr else math.copysign(math.inf, value)
+    return {
+        "ci95": (value - half, value + half),
+        "lower": value - one_sided,
+        "upper": value + one_sided,
+        "p": float(2 * spread.sf(abs(t))),
+        "p_drop": float(spread.cdf(t)),
+    }
+
+
+def _exact_tests(gained: int, lost: int, n: int) -> dict[str, Any]:
+    lower, upper = tango(gained, lost, n, 1 - 2 * ALPHA)
+    p_drop = float(stats.binom.cdf(gained, gained + lost, 0.5))
+    return {"ci95": tango(gained, lost, n, 1 - ALPHA), "lower": lower, "upper": upper, "p": mcnemar(gained, lost), "p_drop": p_drop}
+
+
+def _no_tests(floor: float, span: float, units: int) -> dict[str, Any]:
+    """No document differs, or there is but one independent unit: nothing to test, and no certainty either."""
+    wide = max(floor, span * _unseen(units, ALPHA / 2))
+    return {"ci95": (-wide, wide), "lower": -floor, "upper": floor, "p": 1.0, "p_drop": 1.0}

@@ -1,0 +1,173 @@
+"""Figures of a suite: cells (one set in one language), categories, and the column, which is the mean of its categories.
+
+A category is the mean over its cells; over its sets, and over all its documents, stand beside it, since published figures do not say
+which was meant. Standard errors are linear in the documents: each adds its influence on its cell, times the cell's weight, to the cluster
+it belongs to (a passage, a question in six languages, a sentence in 48 directions), and clusters are what is independent.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from evalkit.errors import EvalkitError
+from evalkit.stats import bleu
+from evalkit.stats.estimate import Estimate, wilson
+from evalkit.tasks import Cell
+
+if TYPE_CHECKING:
+    from evalkit.record.write import Sample
+
+READINGS = ("", "_over_sets", "_pooled")  # of a category's mean, and of the column; the first is the figure
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """One metric of one cell: its value (0..1), and what each document adds to it, with the document's cluster."""
+
+    value: float
+    influences: Sequence[float]
+    clusters: Sequence[str]
+
+    @property
+    def n(self) -> int:
+        return len(self.influences)
+
+
+@dataclass(frozen=True, slots=True)
+class CellScores:
+    """One cell with data, its metrics by name."""
+
+    cell: Cell
+    metrics: Mapping[str, Scores]
+
+    @property
+    def headline(self) -> Scores:
+        return self.metrics[self.cell.metric]
+
+
+Terms = Sequence[tuple[float, Scores]]  # a weighted sum of cells
+
+
+def mean_of_categories(scores: Mapping[str, float], categories: Sequence[str]) -> float:
+    """The column's figure. Raises EvalkitError where a category has no score: the mean of three is not the mean of four."""
+    if missing := [category for category in categories if category not in scores]:
+        raise EvalkitError(f"no score for {', '.join(missing)}: the figure is the mean of {', '.join(categories)}")
+    return math.fsum(scores[category] for category in categories) / len(categories)
+
+
+def require(cells: Iterable[Cell]) -> None:
+    """Raises EvalkitError where what scoring these cells takes is not installed. Asked before anything is generated."""
+    for tokenize in sorted({cell.tokenize for cell in cells if cell.metric == "bleu"}):
+        bleu.require(tokenize)
+
+
+def figures(cells: Sequence[Cell], incomplete: Mapping[str, str], samples: Sequence["Sample"]) -> dict[str, Any]:
+    """What run.json's entry of a suite has of its own: headline, metrics, groups (categories), subjects (cells), coverage, signatures.
+
+    Where a cell has no data, or not all of it, every mean is called partial. Raises EvalkitError where a category has none at all.
+    """
+    members: dict[str, list[Sample]] = {}
+    for sample in samples:
+        members.setdefault(sample.doc.group, []).append(sample)
+    found = [_score(cell, members[cell.name]) for cell in cells if cell.name in members]
+    signatures = {s: bleu.signature(s) for s in _tokenizers(found)}
+    if len(cells) == 1:
+        (only,) = found
+        own = {name: _estimate([(1.0, scores)]).as_json() for name, scores in only.metrics.items()}
+        return {"headline": only.cell.metric, "metrics": own, "groups": {}} | _coverage(cells, incomplete, found, signatures)
+    headline = "partial_mean" if incomplete else "mean"
+    categories = list(dict.fromkeys(cell.category for cell in cells))
+    groups: dict[str, dict[str, Terms]] = {
+        c: {headline + reading: _category(found, c, reading) for reading in READINGS} for c in categories if _of(found, c)
+    }
+    metrics = {headline + reading: _column(groups, categories, headline + reading) for reading in READINGS}
+    subjects = {
+        each.cell.name: {name: _estimate([(1.0, scores)]).as_json() for name, scores in ((headline, each.headline), *each.metrics.items())}
+        for each in found
+    }
+    return {
+        "headline": headline,
+        "metrics": {name: _estimate(terms).as_json() for name, terms in metrics.items()},
+        "groups": {c: {name: _estimate(terms).as_json() for name, terms in terms_by.items()} for c, terms_by in groups.items()},
+        "subjects": subjects,
+    } | _coverage(cells, incomplete, found, signatures)
+
+
+def _coverage(
+    cells: Sequence[Cell], incomplete: Mapping[str, str], found: Sequence[CellScores], signatures: Mapping[str, str]
+) -> dict[str, Any]:
+    listed = [{field: getattr(cell, field) for field in Cell.__dataclass_fields__} for cell in cells]
+    coverage = {"cells": len(cells), "measured": len(found), "complete": len(cells) - len(incomplete), "incomplete": dict(incomplete)}
+    return {"cells": listed, "coverage": coverage} | ({"signatures": dict(signatures)} if signatures else {})
+
+
+def _of(found: Sequence[CellScores], category: str) -> list[CellScores]:
+    return [each for each in found if each.cell.category == category]
+
+
+def _category(found: Sequence[CellScores], category: str, reading: str) -> Terms:
+    """The category's cells with their weights under a reading; the weights sum to 1."""
+    members = _of(found, category)
+    if reading == "_pooled":
+        total = sum(each.headline.n for each in members)
+        return [(each.headline.n / total, each.headline) for each in members]
+    if reading == "_over_sets":
+        sets = [each.cell.set for each in members]
+        return [(1 / (len(set(sets)) * sets.count(each.cell.set)), each.headline) for each in members]
+    return [(1 / len(members), each.headline) for each in members]
+
+
+def _column(groups: Mapping[str, Mapping[str, Terms]], categories: Sequence[str], name: str) -> Terms:
+    mean_of_categories(dict.fromkeys(groups, 0.0), categories)  # none may be missing
+    return [(weight / len(categories), scores) for category in categories for weight, scores in groups[category][name]]
+
+
+def _estimate(terms: Terms) -> Estimate:
+    """A weighted sum of cells, with its clustered standard error; a t interval on the clusters less one."""
+    from scipy import stats
+
+    value = math.fsum(weight * scores.value for weight, scores in terms)
+    n = sum(scores.n for _, scores in terms)
+    sums: dict[str, float] = {}
+    for weight, scores in terms:
+        for influence, cluster in zip(scores.influences, scores.clusters, strict=True):
+            sums[cluster] = sums.get(cluster, 0.0) + weight * influence
+    count = len(sums)
+    if count < 2:
+        return Estimate(value, 0.0, (0.0, 1.0), n)
+    stderr = math.sqrt(count / (count - 1) * math.fsum(s * s for s in sums.values()))
+    if not stderr:  # all right or all wrong: no spread was seen, which is not to know that there is none
+        return Estimate(value, stderr, wilson(value, count), n)
+    half = stderr * float(stats.t.ppf(0.975, count - 1))
+    return Estimate(value, stderr, (max(0.0, value - half), min(1.0, value + half)), n)
+
+
+def _score(cell: Cell, samples: Sequence["Sample"]) -> CellScores:
+    clusters = [sample.doc.cluster or sample.doc.id for sample in samples]
+    if cell.metric != "bleu":
+        names = samples[0].scored.metrics
+        return CellScores(cell, {name: _mean([s.scored.metrics[name] for s in samples], clusters) for name in names})
+    pairs = [sample.scored.metrics["bleu"] for sample in samples]
+    default = bleu.default_tokenizer(cell.language.rpartition("-")[2])
+    metrics = {"bleu": _corpus(bleu.sentence_counts(pairs, cell.tokenize), bleu.corpus_bleu, clusters)}
+    if default != cell.tokenize:
+        metrics[f"bleu_{default}"] = _corpus(bleu.sentence_counts(pairs, default), bleu.corpus_bleu, clusters)
+    metrics["chrf"] = _corpus(bleu.chrf_counts(pairs), bleu.corpus_chrf, clusters)
+    return CellScores(cell, metrics)
+
+
+def _mean(values: Sequence[float], clusters: Sequence[str]) -> Scores:
+    mean = math.fsum(values) / len(values)
+    return Scores(mean, [(value - mean) / len(values) for value in values], clusters)
+
+
+def _corpus(counts: Any, statistic: Callable[[Any], float], clusters: Sequence[str]) -> Scores:
+    return Scores(statistic(counts), bleu.influences(counts, statistic).tolist(), clusters)
+
+
+def _tokenizers(found: Sequence[CellScores]) -> list[str]:
+    """All that signatures are printed of: tokenizers of BLEU, and chrF."""
+    translated = [each for each in found if each.cell.metric == "bleu"]
+    defaults = {name.removeprefix("bleu_") for each in translated for name in each.metrics if name.startswith("bleu_")}
+    return sorted({each.cell.tokenize for each in translated} | defaults | ({"chrf"} if translated else set()))

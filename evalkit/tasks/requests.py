@@ -1,0 +1,61 @@
+"""Requests to a language model, and their responses."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Loglikelihood:
+    """How likely is each continuation after the context? A multiple-choice question is one such request.
+
+    Where the prompt exceeds `truncate_above` tokens, its last `truncate_to` are kept (and the cut is counted).
+    """
+
+    context: str
+    continuations: tuple[str, ...]
+    truncate_above: int | None = None
+    truncate_to: int | None = None
+    kind: Literal["loglikelihood"] = "loglikelihood"
+
+
+@dataclass(frozen=True, slots=True)
+class Generate:
+    """Continue the context until a stop string, the end of text, or max_new_tokens; temperature 0 is greedy.
+
+    `messages`, (role, content) each, are a conversation in the context's place: the model's own chat template writes it.
+    """
+
+    context: str
+    until: tuple[str, ...]
+    max_new_tokens: int
+    temperature: float = 0.0
+    seed: int = 0
+    messages: tuple[tuple[str, str], ...] = ()
+    kind: Literal["generate"] = "generate"
+
+
+@dataclass(frozen=True, slots=True)
+class Loglikelihoods:
+    """One (logprob, is_greedy) a continuation, natural log, summed over its tokens.
+
+    `truncated`: context tokens cut off. `merged`: continuations whose first token the tokenizer merged with the context's end.
+    """
+
+    logprobs: tuple[float, ...]
+    is_greedy: tuple[bool, ...]
+    truncated: int = 0
+    merged: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """The text before the stop string; `finish_reason` is stop, eos or length."""
+
+    text: str
+    finish_reason: str
+    num_tokens: int
+    truncated: int = 0
+
+
+Request = Loglikelihood | Generate
+Response = Loglikelihoods | Generated

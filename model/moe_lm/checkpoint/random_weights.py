@@ -1,0 +1,72 @@
+"""Random weights for a configuration: for speed, which does not depend on what the weights are. The same for one seed anywhere.
+
+The tokenizer knows bytes: token ids 0 to 255 are one each, those above have a name each ("<|300|>") and come from no text.
+"""
+
+import hashlib
+from functools import partial
+
+import tokenizers
+import torch
+from torch import Tensor, nn
+
+from moe_lm.checkpoint.read import Checkpoint, Progress
+from moe_lm.config import ModelConfig
+from moe_lm.errors import ModelError
+from moe_lm.model import Decoder
+from moe_lm.tokenizer.tokenizer import Tokenizer
+
+BLOCK = (1 << 22) + 15  # a prime: rows of any usual length begin elsewhere in the block each time
+
+
+def random_checkpoint(config: ModelConfig, seed: int = 0) -> Checkpoint:
+    """A model of `config`, its activations of about unit size. Raises ModelError for a vocabulary that holds no 256 bytes."""
+    if config.vocab_size < 256:
+        raise ModelError(f"random weights come with a tokenizer of bytes; vocab_size {config.vocab_size} is less than 256")
+    digest = hashlib.sha256(f"random {seed} {BLOCK} {config!r}".encode()).hexdigest()
+    return Checkpoint(config, _byte_tokenizer(config), digest, partial(_draw, config, seed))
+
+
+def _draw(config: ModelConfig, seed: int, dtype: torch.dtype, device: str, progress: Progress | None) -> Decoder:
+    """One block of normal numbers is laid end to end through all the weights: drawing each would take minutes for 14 billion."""
+    model = Decoder(config)
+    done, total = 0, sum(p.numel() for p in model.parameters())
+    block = torch.randn(BLOCK, generator=torch.Generator().manual_seed(seed)).to(device)
+    offset = 0
+    for name, p in list(model.named_parameters()):
+        value = torch.empty(p.shape, dtype=dtype, device=device)
+        if "norm" in name:
+            value.fill_(1.0 - config.norm_offset)
+        else:
+            scale = p.shape[-1] ** -0.5 if p.ndim > 1 else 0.02
+            offset = _fill(value, (block * scale).to(dtype), offset)
+        owner, _, leaf = name.rpartition(".")
+        setattr(model.get_submodule(owner), leaf, nn.Parameter(value, requires_grad=False))
+        done += value.numel()
+        if progress:
+            progress(done, total)
+    if config.tie_word_embeddings:
+        model.lm_head.weight = model.embed.weight
+    return model.eval()
+
+
+def _fill(value: Tensor, block: Tensor, offset: int) -> int:
+    """Copy the block, over and over, from `offset` on; returns where the next tensor goes on."""
+    flat, done = value.view(-1), 0
+    while done < len(flat):
+        n = min(len(flat) - done, len(block) - offset)
+        flat[done : done + n] = block[offset : offset + n]
+        done, offset = done + n, (offset + n) % len(block)
+    return offset
+
+
+def _byte_tokenizer(config: ModelConfig) -> Tokenizer:
+    letters = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    names = {i: f"<|{i}|>" for i in range(len(letters), config.vocab_size)}
+    fast = tokenizers.Tokenizer(
+        tokenizers.models.BPE(vocab={c: i for i, c in enumerate(letters)} | {n: i for i, n in names.items()}, merges=[])
+    )
+    fast.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    fast.decoder = tokenizers.decoders.ByteLevel()
+    ends = config.eos_token_ids or (config.vocab_size - 1,)
+    return Tokenizer(fast, None, ends, None)

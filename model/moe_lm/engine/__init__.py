@@ -1,0 +1,1 @@
+"""Batches, pages, scoring and generation."""

@@ -1,0 +1,242 @@
+"""Keys and values: a pool of pages, and the sequences that lie on them.
+
+J key/value heads, d head_dim, P pages of PAGE tokens each, N sequences, T new tokens of one, S all of its tokens.
+
+A page is found again by a hash chain: the key of what comes before it, and its own tokens. A prompt takes every whole page that
+it shares with an earlier one as it is, and copies what it shares of one page more; so a shared prefix is computed once, to the token.
+Only a prompt's pages are found again: with torch's products a decode step rounds otherwise than a prefill, and an answer must not
+depend on what was cached.
+
+A sequence is let in when the pool can hold all that it may come to need, and takes pages as it grows. So no sequence ever waits for
+a page while it holds others: there is nothing to deadlock on, and nothing to throw out and compute again.
+"""
+
+import heapq
+from array import array
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from math import prod
+
+import torch
+from torch import Tensor
+
+from moe_lm.backends.cpu import compiled
+from moe_lm.backends.tiles import whole_blocks
+from moe_lm.engine.memory import free_memory
+from moe_lm.engine.prefix_tree import num_shared
+from moe_lm.errors import ModelError
+from moe_lm.model import Decoder
+
+PAGE = compiled.PAGE
+START = b""  # the key of what comes before the first page
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Whole pages that a prompt shares, the key of what comes before each and after all, a page to copy from, how many tokens they hold."""
+
+    keys: list[bytes]
+    pages: list[int]
+    partial: int | None
+    length: int
+
+
+class PagePool:
+    """`num_pages` pages of keys and values, [P, J, PAGE, d] a layer; a packed model's as `backends.cpu.compiled` has them, in float32.
+
+    Those of ended sequences are kept until their room is needed.
+    """
+
+    def __init__(self, model: Decoder, num_pages: int):
+        weight = model.embed.weight
+        dtype = torch.float32 if model.packed else weight.dtype
+        # not filled: memory that no page uses is never touched. One page more is nobody's: see `moe_lm.backends.cuda.decode`
+        self.all = [torch.empty(_shape(model, which, num_pages + 1), dtype=dtype, device=weight.device) for which in ("k", "v")]
+        self.k, self.v = (pages.unbind() for pages in self.all)
+        self.num_pages = self.spare = num_pages
+        self._free = list(range(num_pages))  # a heap: pages in use lie close together
+        self._idle: dict[int, None] = {}  # nobody's, but found again; the longest idle first
+        self._promised = 0
+        self._users = [0] * num_pages
+        self._blank = set(range(num_pages))
+        self._content: dict[int, tuple[bytes, tuple[int, ...]]] = {}  # page -> (key of what comes before, tokens)
+        self._followers: defaultdict[bytes, list[int]] = defaultdict(list)
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(pages.nbytes for pages in self.all)
+
+    @property
+    def in_use(self) -> int:
+        return self.num_pages - len(self._free) - len(self._idle)
+
+    @property
+    def available(self) -> int:
+        """Pages that no running sequence has or was promised."""
+        return len(self._free) + len(self._idle) - self._promised
+
+    def find(self, tokens: Sequence[int]) -> Known:
+        """What lies on pages already of a prompt's first tokens."""
+        keys, pages = [START], list[int]()
+        while True:
+            at = len(pages) * PAGE
+            wanted = tuple(tokens[at : at + PAGE])
+            found = [(num_shared(wanted, self._content[page][1]), -page) for page in self._followers.get(keys[-1], ())]
+            length, page = max(found, default=(0, 0))
+            if length < PAGE:
+                return Known(keys, pages, -page if length else None, at + length)
+            pages.append(-page)
+            keys.append(_key(keys[-1], wanted))
+
+    def admit(self, known: Known, capacity: int) -> "PagedCache | None":
+        """A cache for `capacity` tokens that begins with what was just found; None where there is no room."""
+        needed = -(-capacity // PAGE) - len(known.pages)
+        room = self.available - sum(page in self._idle for page in known.pages)
+        if needed > room:
+            return None
+        for page in known.pages:
+            self._idle.pop(page, None)
+            self._users[page] += 1
+        cache = PagedCache(self, known, needed)
+        self._promised += needed
+        # an idle page to copy from is given up where its own room is needed
+        if known.partial is not None and not (known.partial in self._idle and needed == room):
+            idle = known.partial in self._idle
+            self._idle.pop(known.partial, None)  # not to be taken for its own copy
+            cache.grow(known.length)
+            self._copy(known.partial, cache.pages[-1])
+            if idle:
+                self._idle[known.partial] = None
+            cache.length = known.length
+        return cache
+
+    def fork(self, parent: "PagedCache | None", capacity: int) -> "PagedCache":
+        """A cache for `capacity` tokens that begins with its parent's. Raises ModelError where there is no room."""
+        length = parent.length if parent else 0
+        pages = parent.pages if parent else []
+        known = Known([], pages[: length // PAGE], pages[length // PAGE] if length % PAGE else None, length)
+        cache = self.admit(known, capacity)
+        if cache is None:
+            raise ModelError(
+                f"no room for the keys and values of {capacity} tokens more: {self.in_use} of {self.num_pages} pages of {PAGE} tokens are "
+                "in use; free memory, or take a smaller model"
+            )
+        return cache
+
+    def remember(self, page: int, before: bytes, tokens: tuple[int, ...]) -> None:
+        """These tokens, the first ones of the page, were computed by a prefill."""
+        if page not in self._content:
+            self._followers[before].append(page)
+        self._content[page] = before, tokens
+
+    @torch.inference_mode()
+    def take(self) -> int:
+        """A promised page."""
+        self._promised -= 1
+        if self._free:
+            page = heapq.heappop(self._free)
+        else:
+            page = next(iter(self._idle))
+            del self._idle[page]
+            before, _ = self._content.pop(page)
+            self._followers[before].remove(page)
+            if not self._followers[before]:
+                del self._followers[before]
+        if page in self._blank:  # attention multiplies what is masked by zero, and a NaN would be one still
+            self._blank.remove(page)
+            for pages in self.all:
+                pages[:, page] = 0
+        self._users[page] = 1
+        return page
+
+    def give_back(self, pages: Sequence[int], promised: int) -> None:
+        self._promised -= promised
+        for page in reversed(pages):  # a chain's end is the first to go
+            self._users[page] -= 1
+            if self._users[page]:
+                continue
+            if page in self._content:
+                self._idle[page] = None
+            else:
+                heapq.heappush(self._free, page)
+
+    @torch.inference_mode()
+    def _copy(self, source: int, target: int) -> None:
+        for pages in self.all:
+            pages[:, target] = pages[:, source]
+
+
+class PagedCache:
+    """One sequence's keys and values in the pool. To be closed when the sequence ends."""
+
+    def __init__(self, pool: PagePool, known: Known, promised: int):
+        self.pool, self.pages = pool, known.pages
+        self.promised = promised  # pages that it may still take
+        self.length = len(known.pages) * PAGE
+        self.keys = known.keys  # of what comes before each page known so far
+
+    def grow(self, length: int) -> None:
+        """Take pages up to so many tokens."""
+        while len(self.pages) * PAGE < length:
+            self.pages.append(self.pool.take())
+            self.promised -= 1
+
+    def extend(self, layer: int, k_JTd: Tensor, v_JTd: Tensor) -> tuple[Tensor, Tensor]:
+        """Put a prefill's keys and values of one layer on their pages. Returns all of them, then zeros up to a whole block, [J, S, d] each.
+
+        (A packed model's attention reads the pages themselves.)
+        """
+        start, end = self.length, self.length + k_JTd.shape[1]
+        self.grow(end)
+        if layer == len(self.pool.k) - 1:
+            self.length = end
+        return self._extend(self.pool.k[layer], start, k_JTd), self._extend(self.pool.v[layer], start, v_JTd)
+
+    def _extend(self, pages_PJNd: Tensor, start: int, new_JTd: Tensor) -> Tensor:
+        end = start + new_JTd.shape[1]
+        out_JSd = new_JTd.new_empty(new_JTd.shape[0], whole_blocks(end), new_JTd.shape[2])
+        out_JSd[:, start:end] = new_JTd
+        out_JSd[:, end:] = 0
+        for at, page in zip(range(0, end, PAGE), self.pages, strict=False):
+            past, last = max(at, min(start, at + PAGE)), min(end, at + PAGE)
+            out_JSd[:, at:past] = pages_PJNd[page, :, : past - at]
+            if past < last:
+                pages_PJNd[page, :, past - at : last - at] = out_JSd[:, past:last]
+        return out_JSd
+
+    def remember(self, prompt: Sequence[int]) -> None:
+        """What has been computed of the prompt can be found from now on."""
+        length = min(self.length, len(prompt))
+        for i in range(len(self.keys) - 1, -(-length // PAGE)):
+            tokens = tuple(prompt[i * PAGE : min(length, (i + 1) * PAGE)])
+            self.pool.remember(self.pages[i], self.keys[i], tokens)
+            if len(tokens) == PAGE:
+                self.keys.append(_key(self.keys[i], tokens))
+
+    def close(self) -> None:
+        self.pool.give_back(self.pages, self.promised)
+        self.pages, self.promised = [], 0
+
+
+def _key(before: bytes, tokens: Sequence[int]) -> bytes:
+    return sha256(before + array("q", tokens).tobytes()).digest()
+
+
+def pool_for(model: Decoder, cache_bytes: int | None = None) -> PagePool:
+    """As many pages as `cache_bytes` hold, by default half of the free memory."""
+    room = free_memory(str(model.embed.weight.device)) // 2 if cache_bytes is None else cache_bytes
+    return PagePool(model, max(1, room // page_bytes(model)))
+
+
+def page_bytes(model: Decoder) -> int:
+    itemsize = 4 if model.packed else model.embed.weight.element_size()
+    return sum(prod(_shape(model, which, 1)) for which in ("k", "v")) * itemsize
+
+
+def _shape(model: Decoder, which: str, num_pages: int) -> tuple[int, ...]:
+    config = model.config
+    d = config.head_dim
+    page = compiled.page_shape(which, d) if model.packed else (PAGE, d)
+    return (config.num_hidden_layers, num_pages, config.num_key_value_heads, *page)

@@ -1,0 +1,115 @@
+"""Log-likelihood of continuations, with every shared prefix computed once and the output head only where it scores.
+
+Requests are cut into sequences (context and one continuation, less its last token), the sequences into a prefix tree,
+which is walked depth first in passes of `token_budget` tokens.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from moe_lm.backends.tiles import MAX_ROWS
+from moe_lm.engine import prefix_tree
+from moe_lm.engine.batch import forward
+from moe_lm.engine.pages import pool_for
+from moe_lm.engine.prefix_walk import Piece, walk
+from moe_lm.engine.usage import Usage
+from moe_lm.errors import ModelError
+from moe_lm.model import Decoder
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRequest:
+    """Token ids of a context (not empty) and of the continuations to score after it (none empty)."""
+
+    context: Sequence[int]
+    continuations: Sequence[Sequence[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Sum of a continuation's token log-probabilities (natural log), and whether greedy decoding would produce it."""
+
+    logprob: float
+    is_greedy: bool
+
+
+@dataclass(slots=True)
+class _Pending:
+    """A request's token log-probabilities as they arrive: rows[continuation][token] = (logprob, is_argmax)."""
+
+    rows: list[list[tuple[float, bool] | None]]
+    missing: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.missing = sum(map(len, self.rows))
+
+    def scores(self) -> list[Score]:
+        return [Score(sum(r[0] for r in row if r), all(r[1] for r in row if r)) for row in self.rows]
+
+
+@dataclass(frozen=True, slots=True)
+class _Want:
+    position: int  # whose hidden state predicts the token
+    token: int
+    request: int
+    continuation: int
+    offset: int
+
+
+class Scorer:
+    def __init__(self, model: Decoder, token_budget: int = 2048):
+        self.model, self.token_budget = model, token_budget
+        self.pool = pool_for(model)
+        self.usage = Usage()
+
+    def score(self, requests: Sequence[ScoreRequest]) -> Iterator[tuple[int, list[Score]]]:
+        """Yield (index of the request, one Score a continuation) as soon as each is known, in any order."""
+        pending, sequences, wants = self._plan(requests)
+        for pieces in walk(self.pool, prefix_tree.build(sequences), self.token_budget):
+            for want, row in self._run(pieces, wants):
+                request = pending[want.request]
+                request.rows[want.continuation][want.offset] = row
+                request.missing -= 1
+                if not request.missing:
+                    yield want.request, request.scores()
+
+    def _plan(self, requests: Sequence[ScoreRequest]) -> tuple[list[_Pending], list[tuple[int, ...]], list[list[_Want]]]:
+        """Distinct sequences and, for each, what is wanted of it. Equal sequences (one-token continuations) become one."""
+        limit = self.model.config.max_seq_len
+        wants: defaultdict[tuple[int, ...], list[_Want]] = defaultdict(list)
+        for i, request in enumerate(requests):
+            if not request.context or not all(request.continuations):
+                raise ModelError("a log-likelihood request needs a context and continuations of at least one token each")
+            for c, continuation in enumerate(request.continuations):
+                tokens = (*request.context, *continuation[:-1])
+                if len(tokens) > limit:
+                    raise ModelError(f"a request of {len(tokens)} tokens exceeds the model's max_seq_len of {limit}; shorten it")
+                first = len(request.context) - 1
+                wants[tokens] += [_Want(first + j, token, i, c, j) for j, token in enumerate(continuation)]
+            self.usage.requested += sum(len(request.context) + len(c) for c in {tuple(c[:-1]) for c in request.continuations})
+        pending = [_Pending([[None] * len(c) for c in r.continuations]) for r in requests]
+        return pending, list(wants), list(wants.values())
+
+    @torch.inference_mode()
+    def _run(self, pieces: list[Piece], wants: list[list[_Want]]) -> Iterator[tuple[_Want, tuple[float, bool]]]:
+        """(logprob, is_argmax) of each token wanted of these pieces; the head runs once for each distinct position."""
+        at: defaultdict[int, list[_Want]] = defaultdict(list)  # row in the pass -> what is wanted of it
+        first = 0  # row of the piece's first token
+        for piece in pieces:
+            start, end = piece.node.start + piece.begin, piece.node.start + piece.end
+            for want in (w for i in piece.node.members for w in wants[i] if start <= w.position < end):
+                at[first + want.position - start].append(want)
+            first += end - start
+        self.usage.computed += first
+        hidden_PD = forward(self.model, [(piece.tokens, piece.past) for piece in pieces], list(at))
+        groups = iter(at.values())
+        for some_PD in hidden_PD.split(MAX_ROWS):
+            logits_PV = self.model.logits(some_PD)
+            for logits_V, logsumexp, argmax in zip(logits_PV, logits_PV.logsumexp(-1), logits_PV.argmax(-1).tolist(), strict=True):
+                group = next(groups)
+                logprobs = (logits_V[[w.token for w in group]] - logsumexp).tolist()
+                for want, logprob in zip(group, logprobs, strict=True):
+                    yield want, (logprob, argmax == want.token)

@@ -1,0 +1,149 @@
+"""Tokenizers, built on the `tokenizers` library from a GGUF's metadata or a Hugging Face folder.
+
+BOS is added at most once: by `encode`, where the model asks for one and the text does not begin with it already.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer as FastTokenizer
+
+from moe_lm.errors import ModelError
+from moe_lm.tokenizer import gguf
+
+_END_TOKENS = ("<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "</s>", "<eos>", "<end_of_turn>")
+
+
+class Tokenizer:
+    """Text to ids and back. `bos_id` is set where the model wants it in front of every prompt; `stop_ids` end an answer.
+
+    `bos_token` and `eos_token` are what a chat template may write, "" where there is none; a BOS may be named and not wanted.
+    """
+
+    def __init__(
+        self,
+        fast: FastTokenizer,
+        bos_id: int | None,
+        eos_ids: Sequence[int],
+        chat_template: str | None,
+        bos_token: str = "",
+        eos_token: str = "",
+    ):
+        self.fast = fast
+        self.bos_id = bos_id
+        self.chat_template = chat_template
+        self.bos_token, self.eos_token = bos_token, eos_token
+        fast.no_truncation()
+        fast.no_padding()
+        special = fast.get_added_tokens_decoder()
+        # a base model's end of text and a chat model's end of turn both end an answer, whichever the file names
+        ends = {i for i, token in special.items() if token.special and token.content in _END_TOKENS}
+        self.stop_ids = frozenset(ends | set(eos_ids))
+        # what stands in for an empty context: the model's BOS, else its end of text
+        self.prefix_id = bos_id if bos_id is not None else (eos_ids[0] if eos_ids else None)
+
+    @classmethod
+    def from_gguf(cls, metadata: Mapping[str, Any]) -> "Tokenizer":
+        """Raises ModelError, by name, for a tokenizer model or pre-tokenizer that is not built here."""
+        fast, bos_id = gguf.build(metadata)
+        names = {name: metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("bos", "eos", "eot")}
+        tokens = {name: metadata["tokenizer.ggml.tokens"][i] for name, i in names.items() if i is not None}
+        return cls(
+            fast,
+            bos_id,
+            [i for name in ("eos", "eot") if (i := names[name]) is not None],
+            metadata.get("tokenizer.chat_template"),
+            tokens.get("bos", ""),
+            tokens.get("eos", ""),
+        )
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> "Tokenizer":
+        """From tokenizer.json, and tokenizer_config.json or chat_template.jinja where they are there."""
+        try:
+            fast = FastTokenizer.from_file(str(folder / "tokenizer.json"))
+        except Exception as error:  # the library raises bare Exception
+            raise ModelError(f"cannot read {folder / 'tokenizer.json'}: {error}") from None
+        settings = _json(folder / "tokenizer_config.json")
+        model = _json(folder / "config.json")
+        template = folder / "chat_template.jinja"
+        eos = model.get("eos_token_id")
+        bos_token, eos_token = (_content(settings.get(f"{name}_token")) for name in ("bos", "eos"))
+        return cls(
+            fast,
+            _wanted_bos(fast, settings, bos_token),
+            () if eos is None else (eos,) if isinstance(eos, int) else tuple(eos),
+            template.read_text("utf-8") if template.exists() else _default_template(settings.get("chat_template")),
+            bos_token,
+            eos_token,
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write tokenizer.json, tokenizer_config.json and, where there is one, chat_template.jinja."""
+        self.fast.save(str(folder / "tokenizer.json"))
+        settings: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+        if self.bos_token:
+            settings["bos_token"] = self.bos_token
+        if self.eos_token:
+            settings["eos_token"] = self.eos_token
+        elif self.prefix_id is not None:
+            settings["eos_token"] = self.fast.id_to_token(min(self.stop_ids) if self.stop_ids else self.prefix_id)
+        (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
+        if self.chat_template:
+            (folder / "chat_template.jinja").write_text(self.chat_template, "utf-8")
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text; special tokens written in it are recognised; BOS in front where the model wants one."""
+        return self._with_bos(self.fast.encode(text, add_special_tokens=False).ids)
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """`encode` of each text, on all cores."""
+        return [self._with_bos(e.ids) for e in self.fast.encode_batch(list(texts), add_special_tokens=False)]
+
+    def _with_bos(self, ids: list[int]) -> list[int]:
+        return ids if self.bos_id is None or ids[:1] == [self.bos_id] else [self.bos_id, *ids]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of generated ids, without special tokens."""
+        return self.fast.decode(list(ids), skip_special_tokens=True)
+
+    def sha256(self) -> str:
+        """Digest of the whole tokenizer and its chat template, for a model's fingerprint."""
+        import hashlib
+
+        return hashlib.sha256((self.fast.to_str() + "\0" + repr((self.bos_id, self.chat_template))).encode()).hexdigest()
+
+
+def _wanted_bos(fast: FastTokenizer, settings: Mapping[str, Any], bos_token: str) -> int | None:
+    """BOS's id where the folder asks for it: in tokenizer.json's post-processor, or in Llama's own way.
+
+    The tokenizer classes of Llama and Gemma put BOS in front where tokenizer_config.json says add_bos_token, whatever the
+    post-processor does; DeepSeek's checkpoints rely on it. For other classes the key means nothing (transformers 4 and 5).
+    """
+    probe = fast.encode("a", add_special_tokens=True).ids
+    bare = fast.encode("a", add_special_tokens=False).ids
+    if len(probe) > len(bare) and probe[0] != bare[0]:
+        return probe[0]
+    llama = str(settings.get("tokenizer_class")).startswith(("Llama", "Gemma"))
+    bos_id = fast.token_to_id(bos_token) if llama and settings.get("add_bos_token") else None
+    if bos_id is not None:
+        gguf.put_in_front(fast, bos_token, bos_id)
+    return bos_id
+
+
+def _content(token: str | Mapping[str, Any] | None) -> str:
+    """A special token of tokenizer_config.json: a string, {"content": ..} or null."""
+    return token["content"] if isinstance(token, Mapping) else token or ""
+
+
+def _default_template(templates: str | Sequence[Mapping[str, str]] | None) -> str | None:
+    """The chat template, of which tokenizer_config.json may hold several by name: the one named "default" is meant."""
+    if templates is None or isinstance(templates, str):
+        return templates
+    return {t["name"]: t["template"] for t in templates}.get("default")
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text("utf-8")) if path.exists() else {}

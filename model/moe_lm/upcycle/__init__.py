@@ -1,0 +1,1 @@
+"""Dense models made mixtures of experts."""

@@ -1,0 +1,116 @@
+"""Tiny random models and the few helpers that several tests of moe_lm share."""
+
+import copy
+
+import pytest
+import tokenizers
+import torch
+
+from moe_lm.backends.cpu import compiled
+from moe_lm.config import FAMILIES, ModelConfig, MoEConfig
+from moe_lm.engine.batch import forward
+from moe_lm.engine.pages import PAGE, PagePool
+from moe_lm.model import Decoder
+from moe_lm.tokenizer.tokenizer import Tokenizer
+
+VOCAB = 97
+MOE = {
+    "qwen2_moe": MoEConfig(5, 2, 12, 20, norm_topk_prob=True),
+    "mixtral": MoEConfig(5, 2, 48, 0, norm_topk_prob=True, shared_expert_gate=False),
+    "deepseek": MoEConfig(5, 2, 12, 24, norm_topk_prob=False, shared_expert_gate=False, first_dense_layers=1),
+}
+
+
+def tiny_config(family="llama", tied=False, moe=None, **changes):
+    """Two layers, four query heads on two key/value heads."""
+    row = FAMILIES[family]
+    fields = {
+        "family": family,
+        "vocab_size": VOCAB,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "intermediate_size": 48,
+        "max_seq_len": 512,
+        "rope_theta": 10000.0,
+        "rms_norm_eps": 1e-6,
+        "tie_word_embeddings": tied,
+        "qkv_bias": row.qkv_bias,
+        "activation": row.activation,
+        "norm_offset": row.norm_offset,
+        "scale_embeddings": row.scale_embeddings,
+        "moe": moe or MOE.get(family),
+    }
+    return ModelConfig(**fields | changes)
+
+
+def tiny_decoder(config: ModelConfig, seed=0):
+    """A decoder with random weights whose activations stay of about unit size."""
+    model = Decoder(config).eval()
+    randomise(model, seed)
+    return model
+
+
+def randomise(model, seed=0):
+    """Fill every parameter, norms and biases too (their usual initial 1 and 0 would hide a mistake)."""
+    rng = torch.Generator().manual_seed(seed)
+    for name, p in model.named_parameters():
+        p.requires_grad_(False)
+        noise = torch.randn(p.shape, generator=rng)
+        if "norm" in name:
+            p.copy_(1 + 0.2 * noise)
+        else:
+            p.copy_(noise * (0.5 if p.ndim == 1 else p.shape[-1] ** -0.5))
+
+
+def tokens(count, seed, vocab=VOCAB):
+    """Random token ids."""
+    return torch.randint(0, vocab, (count,), generator=torch.Generator().manual_seed(seed)).tolist()
+
+
+def admit(pool, prompt, capacity):
+    """A cache in the pool that begins with what is known of the prompt, its last token aside, as the generator asks for one."""
+    return pool.admit(pool.find(prompt[:-1]), capacity)
+
+
+def blank_caches(model, *sequences):
+    """An empty cache for each sequence, in a pool of their own."""
+    pool = PagePool(model, sum(-(-len(sequence) // PAGE) for sequence in sequences))
+    return [pool.fork(None, len(sequence)) for sequence in sequences]
+
+
+def packed(model):
+    """A copy on the compiled kernels; the test is skipped where there is no compiler."""
+    if not compiled.available():
+        pytest.skip("the compiled kernels need Linux and a C++ compiler")
+    model = copy.deepcopy(model)
+    model.use("cpu")
+    return model
+
+
+def word_tokenizer(size=VOCAB):
+    """One id a word: "t0 t1 .."; enough for a checkpoint folder."""
+    fast = tokenizers.Tokenizer(tokenizers.models.WordLevel({f"t{i}": i for i in range(size)}, unk_token="t0"))
+    fast.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    return Tokenizer(fast, None, (), None)
+
+
+def run_all(model, new):
+    """`forward`, with the hidden states of every new token: one [T_i, D] a sequence."""
+    lengths = [len(tokens) for tokens, _ in new]
+    return forward(model, new, range(sum(lengths))).split(lengths)
+
+
+def logits(model, *sequences):
+    """moe_lm's logits [T, V] at every position of each sequence, all of them in one batch."""
+    hidden = run_all(model, list(zip(sequences, blank_caches(model, *sequences), strict=True)))
+    with torch.inference_mode():
+        found = [model.logits(h) for h in hidden]
+    return found if len(found) > 1 else found[0]
+
+
+def relative_diff(found, expected):
+    """Largest difference, in units of the largest expected value."""
+    return float((found - expected).abs().max() / expected.abs().max())

@@ -1,0 +1,76 @@
+"""Random layers and the measure of an error, shared by the kernels' tests."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from moe_lm.backends import reference
+from moe_lm.backends.cuda.tuning import Level, Tiles, Tuning
+from moe_lm.backends.experts import route
+
+# tiles small enough that tiny shapes have several, and two levels, so that different numbers of tokens take different tiles
+TINY = Tuning(
+    block_k=16,
+    levels=(
+        Level(8, 16, Tiles(32, 4, 2, 1), Tiles(16, 4, 2, 1)),
+        Level(float("inf"), 32, Tiles(64, 4, 2, 1), Tiles(32, 4, 2, 1)),
+    ),
+    source="test",
+)
+SMALL, LARGE = TINY.levels
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One sparse layer and its input: x [T, D], router_logits [T, E], gate_up [E, 2F, D], down [E, D, F], shared_gate [T].
+
+    The shared expert's weights are (gate_SD, up_SD, down_DS), or None.
+    """
+
+    x: Tensor
+    router_logits: Tensor
+    gate_up: Tensor
+    down: Tensor
+    shared: tuple[Tensor, Tensor, Tensor] | None
+    shared_gate: Tensor | None
+    K: int
+    norm_topk_prob: bool
+
+    def to(self, dtype: torch.dtype) -> "Layer":
+        """Activations and weights in `dtype`; the router's logits stay as they are, so that all routes agree."""
+        shared = tuple(w.to(dtype) for w in self.shared) if self.shared else None
+        gate = None if self.shared_gate is None else self.shared_gate.to(dtype)
+        weights = (self.gate_up.to(dtype), self.down.to(dtype))
+        return Layer(self.x.to(dtype), self.router_logits, *weights, shared, gate, self.K, self.norm_topk_prob)
+
+    def take(self, tokens: Tensor) -> "Layer":
+        """The same layer over some of its tokens."""
+        gate = None if self.shared_gate is None else self.shared_gate[tokens]
+        inputs = (self.x[tokens], self.router_logits[tokens], self.gate_up, self.down, self.shared)
+        return Layer(*inputs, gate, self.K, self.norm_topk_prob)
+
+    def reference(self) -> Tensor:
+        """In the dtype of the layer: float64 for the truth, any other for torch's own error."""
+        weights_TK, ids_TK = route(self.router_logits, self.K, self.norm_topk_prob)
+        if self.x.dtype == torch.float64:
+            weights_TK = weights_TK.double()
+        return reference.moe_layer(self.x, weights_TK, ids_TK, self.gate_up, self.down, self.shared, self.shared_gate)
+
+
+def layer(device, T=20, E=7, K=2, D=40, F=24, S=48, gated=True, norm_topk_prob=False, dtype=torch.float32, seed=0) -> Layer:
+    """D and F are no multiples of the test tiles; S: the shared expert's hidden size, 0 for none."""
+    rng = torch.Generator().manual_seed(seed)
+
+    def random(*shape: int, scale: float = 1.0) -> Tensor:
+        return (torch.randn(shape, generator=rng) * scale).to(device)
+
+    shared = (random(S, D, scale=D**-0.5), random(S, D, scale=D**-0.5), random(D, S, scale=S**-0.5)) if S else None
+    weights = (random(E, 2 * F, D, scale=D**-0.5), random(E, D, F, scale=F**-0.5))
+    gate = random(T) if S and gated else None
+    return Layer(random(T, D), random(T, E), *weights, shared, gate, K, norm_topk_prob).to(dtype)
+
+
+def error(found: Tensor, expected: Tensor) -> float:
+    """||found - expected|| / ||expected||; NaN where anything is NaN, which no bound admits."""
+    return float((found.double() - expected.double()).norm() / expected.double().norm())
