@@ -1,4 +1,4 @@
-"""`evalkit compare` and `evalkit gate`: two runs on the same documents, or one beside the ledger."""
+"""`evalkit compare` and `evalkit gate`: two runs on the same documents, or one beside published figures."""
 
 import argparse
 
@@ -15,7 +15,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     gate = commands.add_parser("gate", help="may the candidate replace the base? exit 0 pass, 1 fail, 3 inconclusive, 2 not comparable")
     gate.add_argument("runs", nargs="+", metavar="RUN", help="BASE CAND, as for compare; with --against published one run")
     gate.add_argument("--margin", type=float, default=0.01, help="the drop that matters, in the metric's unit (default: 0.01, one point)")
-    gate.add_argument("--against", metavar="published", help="gate one full run on the ledger of published figures")
+    gate.add_argument("--against", metavar="published", help="gate one full run on the published figures")
     gate.add_argument("--allow-small-margin", action="store_true", help="take a margin below what these documents can detect")
     _pairing(gate)
     gate.add_argument("--junit", metavar="FILE", help="write JUnit XML, a testcase a task")

@@ -31,7 +31,7 @@ HEAD = ("task", "outcome", "n", "base", "cand", "difference", "95% interval", "p
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class GateOutcome:
     """One task's answer. `p_drop`: Holm-adjusted; `needed`: documents that would tell, None where it is told."""
 
     task: str
@@ -49,7 +49,7 @@ class Gate:
     base: str
     cand: str
     margin: float
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[GateOutcome, ...]
     notes: tuple[str, ...] = ()
 
     @property
@@ -81,14 +81,14 @@ def run(
     summary_file: str | None = None,
     json_file: str | None = None,
 ) -> int:
-    """Gate BASE and CAND, or with against="published" one RUN on the ledger. Returns 0, 1 or 3; raises EvalkitError (2).
+    """Gate BASE and CAND, or with against="published" one RUN on published figures. Returns 0, 1 or 3; raises EvalkitError (2).
 
     `margin` is in the metric's unit (0.01: one point of accuracy or BLEU). Files are written whatever the outcome; `summary_file` is
     appended to and defaults to the file that GitHub names.
     """
     ci = CI.from_environment(summary_file)
     try:
-        gate = judge(runs, margin, against, tasks, metric, cluster, allow_small_margin)
+        gate = decide(runs, margin, against, tasks, metric, cluster, allow_small_margin)
     except EvalkitError as error:
         problem = " ".join(str(error).split())
         if junit_file:
@@ -114,7 +114,7 @@ def run(
     return EXIT[gate.word]
 
 
-def judge(
+def decide(
     runs: Sequence[str],
     margin: float,
     against: str | None = None,
@@ -145,24 +145,24 @@ def judge(
             f"it takes about {documents_needed(d, margin):,} documents; run more, give --margin {enough:g}, or pass --allow-small-margin"
         )
     adjusted = holm([case.difference.p_drop for case in cases])
-    return Gate(base, cand, margin, tuple(decide(case, p, margin) for case, p in zip(cases, adjusted, strict=True)), tuple(notes))
+    return Gate(base, cand, margin, tuple(decide_case(case, p, margin) for case, p in zip(cases, adjusted, strict=True)), tuple(notes))
 
 
-def decide(case: Case, p_drop: float, margin: float) -> Outcome:
+def decide_case(case: Case, p_drop: float, margin: float) -> GateOutcome:
     """One task's outcome; `p_drop` is already adjusted for the number of tasks."""
     d = case.difference
     if case.identical:
-        return Outcome(case.task, "pass", f"all {d.n:,} answers are the same", d, p_drop)
+        return GateOutcome(case.task, "pass", f"all {d.n:,} answers are the same", d, p_drop)
     if p_drop < ALPHA and d.value <= -margin:
-        return Outcome(case.task, "fail", "a real drop, at least the margin", d, p_drop)
+        return GateOutcome(case.task, "fail", "a real drop, at least the margin", d, p_drop)
     if d.lower > -margin:
-        return Outcome(case.task, "pass", "a drop of the margin is excluded", d, p_drop)
+        return GateOutcome(case.task, "pass", "a drop of the margin is excluded", d, p_drop)
     needed = documents_needed(d, margin)
     if p_drop < ALPHA:
         reason = "a real drop, which may be smaller or larger than the margin"
     else:
         reason = "neither a drop nor its absence is shown"
-    return Outcome(case.task, "inconclusive", f"{reason}; about {needed:,} documents would tell", d, p_drop, needed)
+    return GateOutcome(case.task, "inconclusive", f"{reason}; about {needed:,} documents would tell", d, p_drop, needed)
 
 
 def documents_needed(d: Difference, margin: float) -> int:
@@ -180,7 +180,7 @@ def documents_needed(d: Difference, margin: float) -> int:
 def _published(
     runs: Sequence[str], against: str, tasks: Sequence[str], metric: str | None, notes: list[str]
 ) -> tuple[str, str, list[Case]]:
-    """A run's tasks against the ledger: unpaired, the published figure taken as that of as many other documents."""
+    """A run's tasks against published figures: unpaired, the published figure taken as that of as many other documents."""
     if against != "published":
         raise unknown("value of --against", against, ["published"])
     if len(runs) != 1 or metric is not None:
@@ -208,7 +208,7 @@ def _published(
     return "published", f"{record['model']['spec']} ({runs[0]})", cases
 
 
-def text(outcome: Outcome, margin: float) -> str:
+def text(outcome: GateOutcome, margin: float) -> str:
     """One outcome in one line."""
     d = outcome.difference
     by, digits = scale(d)

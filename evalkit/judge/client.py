@@ -13,7 +13,7 @@ from typing import Any
 from evalkit.errors import EvalkitError, RunIncomplete
 from evalkit.hashing import sha256_json
 from evalkit.judge.config import KEY_VARIABLES, JudgeConfig
-from evalkit.judge.judgments import Judgment, Ledger, Spent
+from evalkit.judge.judgments import Judgment, JudgmentStore, Spent
 from evalkit.judge.prompts import Ask
 from evalkit.lm.http import JsonClient, RequestFailed, RetryPolicy
 
@@ -32,8 +32,8 @@ class ServerDown(RunIncomplete):
 class Judge:
     """Safe to use from many threads. Raises EvalkitError at once for an address or key that can't be used."""
 
-    def __init__(self, config: JudgeConfig, ledger: Ledger):
-        self.config, self._ledger = config, ledger
+    def __init__(self, config: JudgeConfig, store: JudgmentStore):
+        self.config, self._store = config, store
         self._name = sha256_json(config.identity)
         self._mutex, self._reserved = threading.Lock(), 0.0
         secret = next((value for name in KEY_VARIABLES if (value := os.environ.get(name))), None)
@@ -52,7 +52,7 @@ class Judge:
 
     def spent(self) -> Spent:
         """Over all sessions of this judge on this run."""
-        return self._ledger.spent(self._name)
+        return self._store.spent(self._name)
 
     def ask(self, ask: Ask) -> Judgment:
         """One judgment, failed ones included. Raises BudgetSpent, or RequestFailed where the server refuses this judge altogether."""
@@ -89,7 +89,7 @@ class Judge:
             limit = self.config.max_requests
             if limit is not None and self.spent().requests >= limit:
                 raise BudgetSpent(f"--max-requests {limit} is reached")
-            self._ledger.charge(self._name, Spent(requests=1))
+            self._store.charge(self._name, Spent(requests=1))
 
     def _reserve(self, prompt_bytes: int) -> float:
         """What the request may cost at most, set aside; nothing where there is no limit."""
@@ -110,7 +110,7 @@ class Judge:
         usage = answer.get("usage") or {}
         used = Spent(0, int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0))
         if used != Spent():
-            self._ledger.charge(self._name, used)
+            self._store.charge(self._name, used)
         if not is_judge(answer["model"], self.config):
             raise ValueError(f"model {answer['model']!r} answered, {self.config.snapshot or self.config.model!r} was asked")
         text = answer["choices"][0]["message"]["content"]

@@ -1,8 +1,8 @@
-"""The ledger of judgments: one SQLite row a judgment, on the disk as it arrives, and what was spent on them.
+"""The judge's database: one SQLite row per judgment, on the disk as it arrives, and what the judgments have cost.
 
-A row's key is a hash over the judge's identity, the messages and the repeat; nothing is judged twice, unless a failed judgment is
-asked for again, which then stands beside the old one. Requests are counted before they are sent, tokens when they are billed, so
-that a budget holds over any number of sessions and kills.
+A row's key is a hash over the judge's identity, the messages and the repeat. Nothing is judged twice, except that a failed judgment may be
+asked for again: the new one is stored beside the old one and replaces it. Requests are counted before they are sent and tokens when they
+are billed, so that a budget holds over any number of sessions and kills.
 """
 
 import hashlib
@@ -57,7 +57,7 @@ def judgment_key(identity: Mapping[str, Any], ask: Ask) -> str:
     return sha256_json([dict(identity), ask.messages, ask.repeat])
 
 
-class Ledger:
+class JudgmentStore:
     """Open for one process at a time, used by any number of its threads. Raises EvalkitError or RunIncomplete, in one line."""
 
     def __init__(self, path: Path):
@@ -93,7 +93,7 @@ class Ledger:
         return Judgment(**json.loads(text))
 
     def put(self, key: str, judgment: Judgment) -> None:
-        """Record a judgment; an earlier one under the same key is kept, and counts no more."""
+        """Record a judgment; an earlier one under the same key is kept, but no longer read."""
         text = json.dumps(asdict(judgment))
         with self._errors(), transaction(self._db):
             (attempt,) = self._db.execute("SELECT count(*) FROM judgments WHERE key = ?", (key,)).fetchone()
@@ -126,7 +126,7 @@ class Ledger:
                 f"cannot write {self.path}: {error}; is the disk full or the folder read-only? No judgment made so far is lost"
             ) from None
         except sqlite3.DatabaseError as error:
-            raise EvalkitError(f"{self.path} is not a readable ledger of judgments ({error}); move it away to judge anew") from None
+            raise EvalkitError(f"{self.path} is not a readable database of judgments ({error}); move it away to judge anew") from None
 
     def close(self) -> None:
         """Fold the write-ahead log into the file and let go of the lock."""

@@ -1,4 +1,4 @@
-"""The judge runner: a run -> asks -> judgments, at most so many at a time, each in the ledger as it arrives."""
+"""The judge runner: a run -> asks -> judgments, at most so many at a time, each stored as it arrives."""
 
 import threading
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from evalkit.errors import EvalkitError, RunIncomplete
 from evalkit.judge.answered import Answered, Conversation, read_answered
 from evalkit.judge.client import BudgetSpent, Judge, ServerDown, stopped
 from evalkit.judge.config import JudgeConfig
-from evalkit.judge.judgments import Judgment, Ledger, Spent, judgment_key
+from evalkit.judge.judgments import Judgment, JudgmentStore, Spent, judgment_key
 from evalkit.judge.prompts import Ask, pairwise, read_prompts, single
 from evalkit.judge.rating import READERS, VERDICTS
 from evalkit.lm.http import RequestFailed, concurrently
@@ -18,7 +18,7 @@ from evalkit.progress import Reporter
 from evalkit.runner.run import interruptible
 from evalkit.tasks.registry import task_classes
 
-LEDGER = "judgments.sqlite"
+DATABASE = "judgments.sqlite"
 GIVE_UP = 20  # failures in a row: the server is down, not the question at fault
 
 
@@ -39,24 +39,24 @@ def judge(config: JudgeConfig, reporter: Reporter) -> Judged:
     answered = read_answered(config.run)
     against = read_answered(config.against) if config.against else None
     asks, prompts_sha256 = _asks(config, answered, against)
-    ledger = Ledger(answered.folder / LEDGER)
+    store = JudgmentStore(answered.folder / DATABASE)
     try:
-        judge = Judge(config, ledger)
+        judge = Judge(config, store)
         keys = [judgment_key(config.identity, ask) for ask in asks]
-        known = {i: judgment for i, key in enumerate(keys) if (judgment := ledger.get(key)) is not None}
+        known = {i: judgment for i, key in enumerate(keys) if (judgment := store.get(key)) is not None}
         again = {i for i in known if config.retry_failed and not is_read(known[i], asks[i], config.rating)}
         todo = [i for i in range(len(asks)) if i not in known or i in again]
         if kept := len(asks) - len(todo):
-            reporter.say(f"{kept} of {len(asks)} judgments were in the ledger")
+            reporter.say(f"{kept} of {len(asks)} judgments were stored already")
         try:
-            _work(judge, ledger, asks, keys, todo, known, config.concurrency, reporter)
+            _work(judge, store, asks, keys, todo, known, config.concurrency, reporter)
         finally:
             judge.close()
         if judge.retries:
             reporter.say(f"{judge.retries} requests were tried again")
         return Judged(answered, against, prompts_sha256, asks, [known[i] for i in range(len(asks))], judge.spent())
     finally:
-        ledger.close()
+        store.close()
 
 
 def is_read(judgment: Judgment, ask: Ask, rating: str) -> bool:
@@ -86,7 +86,7 @@ def _questions(conversations: Mapping[str, Conversation]) -> dict[str, tuple[str
 
 def _work(
     judge: Judge,
-    ledger: Ledger,
+    store: JudgmentStore,
     asks: Sequence[Ask],
     keys: Sequence[str],
     todo: Sequence[int],
@@ -105,7 +105,7 @@ def _work(
             return None
         try:
             judgment = judge.ask(asks[i])
-            ledger.put(keys[i], judgment)
+            store.put(keys[i], judgment)
         except (BudgetSpent, RequestFailed) as error:
             end.append(error)
             return None

@@ -16,7 +16,7 @@ class Pair:
     sure: bool = True
 
 
-Cell = str | Pair | Verdict
+GridCell = str | Pair | Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Grid:
     title: str
     align: str
     head: Sequence[str]
-    rows: Sequence[Sequence[Cell]]
+    rows: Sequence[Sequence[GridCell]]
     folded: bool = False
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""The ledger of published figures: results/published/*.toml, every figure with its source."""
+"""Published figures: results/published/*.toml, every figure with its source."""
 
 import tomllib
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ FOLDER = next((p for p in (_PACKAGE / "published", _PACKAGE.parent / "results" /
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class PublishedFigure:
     """One published figure, in the table's own unit. `protocol` is "" where it can't be run as it was made.
 
     `inconsistent` is why it can't be right as printed; `decimals` as printed, where they are not the column's; `judges` are the
@@ -49,11 +49,11 @@ class Column:
         """What a row's cells go by: the task, with its category where the column is one."""
         return f"{self.task}:{self.group}" if self.group else self.task
 
-    def printed(self, cell: Cell) -> str:
+    def printed(self, cell: PublishedFigure) -> str:
         """A published figure as it was printed."""
         return f"{cell.value:.{self.decimals if cell.decimals is None else cell.decimals}f}"
 
-    def rounding(self, cell: Cell) -> float:
+    def rounding(self, cell: PublishedFigure) -> float:
         """Half a unit of a figure's last printed digit."""
         return 0.5 * 10.0 ** -(self.decimals if cell.decimals is None else cell.decimals)
 
@@ -128,7 +128,7 @@ class Row:
     model: str
     base: tuple[str, ...]
     chat: tuple[str, ...]
-    cells: Mapping[str, Cell]
+    cells: Mapping[str, PublishedFigure]
     parameters: Mapping[str, Parameters]
     throughput: Throughput | None = None
 
@@ -193,20 +193,20 @@ def read_table(name: str) -> PublishedTable:
 def _row(raw: Mapping[str, Any], tasks: set[str]) -> Row:
     if extra := set(raw["cell"]) - tasks:
         raise ValueError(f"{raw['model']}: cells of no column: {extra}")
-    cells = {task: Cell(**cell | {"judges": tuple(cell.get("judges", ()))}) for task, cell in raw["cell"].items()}
+    cells = {task: PublishedFigure(**cell | {"judges": tuple(cell.get("judges", ()))}) for task, cell in raw["cell"].items()}
     parameters = {figure: Parameters(**printed) for figure, printed in raw.get("parameters", {}).items()}
     speed = Throughput(**raw["throughput"]) if "throughput" in raw else None
     return Row(raw["model"], tuple(raw.get("base", ())), tuple(raw.get("chat", ())), cells, parameters, speed)
 
 
 def column_for(task: str) -> Column | None:
-    """How any table of the ledger prints this task: its unit, scale and decimals."""
+    """How any published table prints this task: its unit, scale and decimals."""
     columns = (read_table(name).column(task) for name in table_names())
     return next((column for column in columns if column), None)
 
 
-def published_for(spec: str, task: str) -> tuple[Cell, Column] | None:
-    """The figure that any table of the ledger holds for this model and task (or task:category)."""
+def published_for(spec: str, task: str) -> tuple[PublishedFigure, Column] | None:
+    """The figure that any published table holds for this model and task (or task:category)."""
     for name in table_names():
         table = read_table(name)
         for row in table.rows:

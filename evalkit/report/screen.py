@@ -19,7 +19,7 @@ WORDS = {  # for those who see a verdict for the first time
     "cannot tell": "another protocol or judge than the published figure's, or too few documents",
     "published figure inconsistent": "the published figure can't be right as printed",
     "not comparable": "not the whole benchmark, or not as it should be: no figure to compare",
-    "nothing published": "no figure of this model for this task is in the ledger",
+    "nothing published": "no figure of this model for this task is in the published tables",
     "not measured": "there is no figure yet",
 }
 COUNTS = {

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from evalkit.report.published import Cell, Column
+from evalkit.report.published import Column, PublishedFigure
 from evalkit.tasks.registry import task_classes
 
 WIDEST = 0.08  # of the scale: a 95% interval with a wider half says too little to call a figure reproduced
@@ -52,7 +52,7 @@ def measured_figure(entry: Mapping[str, Any] | None, column: Column | None = Non
     return Measured(scale * figure["value"], scale * low, scale * high, figure.get("n", entry["n"]))
 
 
-def verdict(cell: Cell | None, column: Column | None, task: str, entry: Mapping[str, Any] | None) -> Verdict:
+def verdict(cell: PublishedFigure | None, column: Column | None, task: str, entry: Mapping[str, Any] | None) -> Verdict:
     """Compare a published cell with one task's entry of a run.json. The interval is unpaired: the published answers are not at hand."""
     figure = measured_figure(entry, column)
     if entry is None or figure is None:

@@ -68,7 +68,7 @@ def run(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
             record["model"] |= {"fingerprint": lm.fingerprint, "engine": config.engine, **lm.describe()}
             for name, each in plans.items():
                 requests, responses = converse(each, lm, journal, reporter)
-                samples[name] = judge(each.task, each.docs, requests, responses, folder, config.allow_unsafe_code, reporter)
+                samples[name] = score_docs(each.task, each.docs, requests, responses, folder, config.allow_unsafe_code, reporter)
                 seconds, computed, shared = journal.spent(str(each.task.protocol))
                 record["tasks"][name] = task_entry(each.task, samples[name], each.n_total) | {
                     "data": each.data,
@@ -164,7 +164,7 @@ def answer(
     return known
 
 
-def judge(
+def score_docs(
     task: Task,
     docs: Sequence[Doc],
     requests: Sequence[Sequence[Request]],

@@ -13,7 +13,7 @@ from evalkit.exchange import lm_eval_write
 from evalkit.progress import Reporter
 from evalkit.record.write import begin, task_entry, write_run
 from evalkit.runner import programs
-from evalkit.runner.run import judge
+from evalkit.runner.run import score_docs
 from evalkit.tasks import Generate, Generated, Request, Response, Sampling
 from evalkit.tasks.registry import resolve, task_classes
 
@@ -55,7 +55,7 @@ def score(config: ScoreConfig, reporter: Reporter) -> tuple[dict[str, Any], Path
     folder = config.out / (config.name or f"{config.file.name.split('.')[0]}--{config.task}".lower().replace(":", "-"))
     model = {"spec": str(config.file), "fingerprint": f"sha256:{hashlib.sha256(raw).hexdigest()}", "engine": "file"}
     record = begin(folder.name, model, None, Sampling().seed, sandbox)
-    samples = judge(task, chosen, requests, responses, folder, config.allow_unsafe_code, reporter)
+    samples = score_docs(task, chosen, requests, responses, folder, config.allow_unsafe_code, reporter)
     spent = {"seconds": 0.0, "tokens": {"computed": 0, "shared": 0}}
     record["tasks"][task.protocol.task] = task_entry(task, samples, len(docs)) | {"data": source.describe()} | spent
     record |= {"status": "complete", "seconds": round(time.monotonic() - clock, 3)}

@@ -66,7 +66,7 @@ class LaidOut(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class LayoutOutcome:
     """One layout beside the first: what it took, and how far its answers are from the first layout's."""
 
     layout: Layout
@@ -80,7 +80,7 @@ class Outcome:
 class Report:
     """All layouts' outcomes, the first one's first."""
 
-    outcomes: Sequence[Outcome]
+    outcomes: Sequence[LayoutOutcome]
     num_docs: int
     model: dict[str, Any]  # as the engine describes itself
     laid_out: bool  # could the engine be told how to batch?
@@ -99,7 +99,7 @@ def verify(config: RunConfig, reporter: Reporter, open_lm: Callable[[RunConfig],
     plans = {name: plan(task, open_source(config.data_spec), config.limit) for name, task in tasks.items()}
     requests = list(dict.fromkeys(request for each in plans.values() for asked in each.requests for request in asked))
     lm = (open_lm or back_ends.open_lm)(config)
-    outcomes: list[Outcome] = []
+    outcomes: list[LayoutOutcome] = []
     first: Answers = {}
     laid_out = isinstance(lm, LaidOut)
     for layout in LAYOUTS if laid_out else [each for each in LAYOUTS if _any_engine(each)]:
@@ -110,7 +110,7 @@ def verify(config: RunConfig, reporter: Reporter, open_lm: Callable[[RunConfig],
             found = answers(lm, requests, layout, advance)
         seconds, computed = time.monotonic() - started, lm.tokens().computed - before
         first = first or found
-        outcomes.append(Outcome(layout, seconds, computed, *_compare(plans, first, found)))
+        outcomes.append(LayoutOutcome(layout, seconds, computed, *_compare(plans, first, found)))
     return Report(outcomes, sum(len(each.docs) for each in plans.values()), lm.describe(), laid_out)
 
 

@@ -6,7 +6,7 @@
 
 Walls: namespaces.py, tree.py, seccomp.py, landlock.py, limits.py; jail.py puts them up. Processes, each a child of the one before:
 
-    pool.py (yours) -> server.py, supervisor.py -> checker.py, which judges -> jail.py's init -> program.py
+    pool.py (yours) -> server.py, supervisor.py -> checker.py -> jail.py's init -> program.py
 
 What this machine gives: probe().
 """

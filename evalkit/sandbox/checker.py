@@ -1,4 +1,4 @@
-"""The judge: runs a problem's test in an interpreter of its own, the program's function at the end of two pipes.
+"""The checker: runs a problem's test in an interpreter of its own, the program's function at the end of two pipes.
 
 The test compares values that it owns: arguments go out as plain data, answers come back as plain data (wire.py). So a value
 whose __eq__ is always true, patched builtins, an exit handler or a forged marker stay in the jail and change nothing here.
@@ -70,7 +70,7 @@ def _exception(name: str, message: str) -> Exception:
     return CandidateError(message)
 
 
-def judge(job: dict[str, Any], texts: dict[str, str], candidate: Candidate) -> dict[str, Any]:
+def check(job: dict[str, Any], texts: dict[str, str], candidate: Candidate) -> dict[str, Any]:
     """A Result's verdict, error and detail, and the test's line (from 1, 0 for none) in place of its text, which must not leave here.
 
     {} where the program is gone, and how it ended must tell. With a function, runs `test`, which defines check(candidate), as

@@ -22,5 +22,5 @@ class Job:
     limits: Limits = field(default_factory=Limits)
 
     def frames(self) -> list[dict[str, Any]]:
-        """What the judge reads: the jail is started from the first, before anybody in there has read the second."""
+        """What the checker reads: the jail is started from the first, before anybody in there has read the second."""
         return [{"program": self.program, "function": self.entry_point}, {"prompt": self.prompt, "test": self.test}]

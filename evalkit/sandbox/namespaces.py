@@ -1,9 +1,9 @@
 """Namespaces: a worker's, put up once, and inside it new ones for each program.
 
-    worker   tree.py's file system, this worker's processes only, no network: server, judge
+    worker   tree.py's file system, this worker's processes only, no network: server, checker
       jail   for one program: its users, processes, /tmp and network: init -> program
 
-A program sees its init and what it starts itself, nothing of server and judge.
+A program sees its init and what it starts itself, nothing of server and checker.
 """
 
 import os

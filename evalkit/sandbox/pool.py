@@ -192,7 +192,7 @@ def _busy() -> bool:
 def run_python(program: str, limits: Limits | None = None, allow_unsafe: bool = False) -> Result:
     """Run a program; it passes when it reaches its end without an exception. stdin is empty.
 
-    A program is its own judge here: one that knows this file can report a success that is none. A verdict that the program
+    A program checks itself here: one that knows this file can report a success that is none. A verdict that the program
     can't reach takes a test: check_function.
     """
     with Pool(1, allow_unsafe) as pool:

@@ -1,8 +1,8 @@
-"""A worker: a clean, warm interpreter in namespaces of its own that forks a judge for each job.
+"""A worker: a clean, warm interpreter in namespaces of its own that forks a checker for each job.
 
-    host -> keeper -> server (first process of the worker's namespaces) -> judge -> jail (supervisor.py)
+    host -> keeper -> server (first process of the worker's namespaces) -> checker -> jail (supervisor.py)
 
-The keeper puts the namespaces up. A job comes as limits and an open file: the server reads the limits, the judge the file.
+The keeper puts the namespaces up. A job comes as limits and an open file: the server reads the limits, the checker the file.
 """
 
 import gc

@@ -1,6 +1,6 @@
 """One job, seen from outside: what it may use, what it prints, when it is over, and the verdict.
 
-    supervisor (the server) -> judge: reads the job, starts the jail, becomes the checker
+    supervisor (the server) -> checker: reads the job, starts the jail, runs the test
                                  -> jail's init -> program
 
 The supervisor reads limits and verdicts only: no test's text is ever in the memory that the next program's process is a copy of.
@@ -21,7 +21,7 @@ from evalkit.sandbox.limits import Limits
 from evalkit.sandbox.result import Verdict
 
 _LOOK_EVERY = 0.05  # seconds between looks at what the program has used
-_JUDGE_LIMITS = Limits(cpu_seconds=30, memory_bytes=4 << 30, processes=1)
+_CHECKER_LIMITS = Limits(cpu_seconds=30, memory_bytes=4 << 30, processes=1)
 _PIPE_BYTES = 1 << 20
 
 
@@ -35,12 +35,12 @@ def supervise(job: int, limits: Limits, level: Level, host: int) -> dict[str, An
         pipes = [os.pipe() for _ in range(3)]
         for read, _ in pipes:
             files.callback(os.close, read)
-        judge = os.fork()
-        if judge == 0:
-            _judge(job, limits, level, scratch, *(write for _, write in pipes))
+        checker_pid = os.fork()
+        if checker_pid == 0:
+            _check(job, limits, level, scratch, *(write for _, write in pipes))
         for _, write in pipes:
             os.close(write)
-        run = _Run(judge, limits, *(read for read, _ in pipes))
+        run = _Run(checker_pid, limits, *(read for read, _ in pipes))
         try:
             run.watch(host)
         finally:
@@ -60,8 +60,8 @@ def _scratch(level: Level) -> Iterator[str]:
         yield folder
 
 
-def _judge(job: int, limits: Limits, level: Level, scratch: str, verdicts: int, status: int, output: int) -> NoReturn:
-    """Start the program, and judge it. What the program's process is a copy of has not read the test yet."""
+def _check(job: int, limits: Limits, level: Level, scratch: str, verdicts: int, status: int, output: int) -> NoReturn:
+    """Start the program and check it. The process that the program is forked from has not read the test yet."""
     try:
         for target in (1, 2):
             os.dup2(0, target)  # /dev/null: nothing in here speaks to the host's terminal
@@ -70,9 +70,9 @@ def _judge(job: int, limits: Limits, level: Level, scratch: str, verdicts: int, 
         jail.start(program, limits, level, scratch, jail.Ends(status, output, requests_r, answers_w))
         texts = wire.receive(job)
         jail.keep(verdicts, requests, answers)
-        _JUDGE_LIMITS.apply()
+        _CHECKER_LIMITS.apply()
         jail.lock(level)
-        wire.send(verdicts, checker.judge(program, texts, checker.Candidate(requests, answers)))
+        wire.send(verdicts, checker.check(program, texts, checker.Candidate(requests, answers)))
         while True:
             signal.pause()  # the jail ends with this process, and has still to be looked at
     except BaseException as error:
@@ -82,10 +82,10 @@ def _judge(job: int, limits: Limits, level: Level, scratch: str, verdicts: int, 
 
 
 class _Run:
-    def __init__(self, judge: int, limits: Limits, verdicts: int, status: int, output: int):
-        self._judge, self._limits, self._verdicts, self._status = judge, limits, verdicts, status
+    def __init__(self, checker_pid: int, limits: Limits, verdicts: int, status: int, output: int):
+        self._checker_pid, self._limits, self._verdicts, self._status = checker_pid, limits, verdicts, status
         self._output = _Output(output, limits.output_bytes)
-        self._frames: dict[int, dict[str, Any]] = {}  # what the judge and init have said, {} where they ended without a word
+        self._frames: dict[int, dict[str, Any]] = {}  # what the checker and init have sent, {} where they ended without sending anything
         self._over: dict[str, Any] = {}
         self._started = time.monotonic()
         self._cpu, self._memory, self._wall = 0.0, 0, 0.0
@@ -122,7 +122,7 @@ class _Run:
 
     def _look(self) -> int:
         """Count the CPU time used so far; returns the memory held now, in bytes."""
-        below = [process for process in usage.descendants(os.getpid()) if process.pid != self._judge]
+        below = [process for process in usage.descendants(os.getpid()) if process.pid != self._checker_pid]
         self._cpu = max(self._cpu, sum(process.cpu_seconds for process in below))
         memory = sum(process.memory_bytes for process in below)
         self._memory = max(self._memory, memory)
@@ -169,7 +169,7 @@ class _Run:
 
 
 def _frame(fd: int) -> dict[str, Any]:
-    """What the judge or init has said; neither stalls in the middle of a frame. {} at its end."""
+    """What the checker or init has sent; neither stalls in the middle of a frame. {} at its end."""
     try:
         frame: dict[str, Any] = wire.receive(fd)
         return frame

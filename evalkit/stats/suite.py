@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from evalkit.errors import EvalkitError
 from evalkit.stats import bleu
 from evalkit.stats.estimate import Estimate, wilson
-from evalkit.tasks import Cell
+from evalkit.tasks import SuiteCell
 
 if TYPE_CHECKING:
     from evalkit.record.write import Sample
@@ -38,7 +38,7 @@ class Scores:
 class CellScores:
     """One cell with data, its metrics by name."""
 
-    cell: Cell
+    cell: SuiteCell
     metrics: Mapping[str, Scores]
 
     @property
@@ -56,13 +56,13 @@ def mean_of_categories(scores: Mapping[str, float], categories: Sequence[str]) -
     return math.fsum(scores[category] for category in categories) / len(categories)
 
 
-def require(cells: Iterable[Cell]) -> None:
+def require(cells: Iterable[SuiteCell]) -> None:
     """Raises EvalkitError where what scoring these cells takes is not installed. Asked before anything is generated."""
     for tokenize in sorted({cell.tokenize for cell in cells if cell.metric == "bleu"}):
         bleu.require(tokenize)
 
 
-def figures(cells: Sequence[Cell], incomplete: Mapping[str, str], samples: Sequence["Sample"]) -> dict[str, Any]:
+def figures(cells: Sequence[SuiteCell], incomplete: Mapping[str, str], samples: Sequence["Sample"]) -> dict[str, Any]:
     """What run.json's entry of a suite has of its own: headline, metrics, groups (categories), subjects (cells), coverage, signatures.
 
     Where a cell has no data, or not all of it, every mean is called partial. Raises EvalkitError where a category has none at all.
@@ -95,9 +95,9 @@ def figures(cells: Sequence[Cell], incomplete: Mapping[str, str], samples: Seque
 
 
 def _coverage(
-    cells: Sequence[Cell], incomplete: Mapping[str, str], found: Sequence[CellScores], signatures: Mapping[str, str]
+    cells: Sequence[SuiteCell], incomplete: Mapping[str, str], found: Sequence[CellScores], signatures: Mapping[str, str]
 ) -> dict[str, Any]:
-    listed = [{field: getattr(cell, field) for field in Cell.__dataclass_fields__} for cell in cells]
+    listed = [{field: getattr(cell, field) for field in SuiteCell.__dataclass_fields__} for cell in cells]
     coverage = {"cells": len(cells), "measured": len(found), "complete": len(cells) - len(incomplete), "incomplete": dict(incomplete)}
     return {"cells": listed, "coverage": coverage} | ({"signatures": dict(signatures)} if signatures else {})
 
@@ -143,7 +143,7 @@ def _estimate(terms: Terms) -> Estimate:
     return Estimate(value, stderr, (max(0.0, value - half), min(1.0, value + half)), n)
 
 
-def _score(cell: Cell, samples: Sequence["Sample"]) -> CellScores:
+def _score(cell: SuiteCell, samples: Sequence["Sample"]) -> CellScores:
     clusters = [sample.doc.cluster or sample.doc.id for sample in samples]
     if cell.metric != "bleu":
         names = samples[0].scored.metrics

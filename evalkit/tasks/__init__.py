@@ -5,10 +5,9 @@ from evalkit.hashing import canonical_json, sha256_json
 from evalkit.tasks.programs import FunctionCheck, Ran
 from evalkit.tasks.requests import Generate, Generated, Loglikelihood, Loglikelihoods, Request, Response
 from evalkit.tasks.tables import DataSource, HubTable, PackageTable, Table, TextFile
-from evalkit.tasks.task import Cell, Doc, Protocol, Sampling, Scored, Task
+from evalkit.tasks.task import Doc, Protocol, Sampling, Scored, SuiteCell, Task
 
 __all__ = [
-    "Cell",
     "DataError",
     "DataSource",
     "Doc",
@@ -26,6 +25,7 @@ __all__ = [
     "Response",
     "Sampling",
     "Scored",
+    "SuiteCell",
     "Table",
     "Task",
     "TextFile",

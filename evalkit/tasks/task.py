@@ -66,7 +66,7 @@ class Protocol:
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class SuiteCell:
     """One cell of a suite: the documents whose group is `name`. `metric` is "acc" or the like, or "bleu" with sacrebleu's `tokenize`."""
 
     name: str
@@ -139,7 +139,7 @@ class Task(ABC):
         """What a reader of this protocol's figures should know, in one line."""
         return None
 
-    def cells(self) -> Sequence[Cell]:
+    def cells(self) -> Sequence[SuiteCell]:
         """The cells of a suite, in order: its figure is the mean of its categories, and theirs of their cells. () for all other tasks."""
         return ()
 

@@ -12,7 +12,7 @@ from evalkit.record.read import read_run
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ViewedSample:
     """One document's sample. `score`: the headline metric's, None where the document has none.
 
     `graded`: right and wrong are not what the score tells (a judge's rating; BLEU, which only a corpus has).
@@ -35,17 +35,17 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class ViewedRun:
-    """One run: `about` is the page's header (JSON), `outcomes` by task and document; `source`: evalkit or lm-eval."""
+    """One run: `about` is the page's header (JSON), `samples` by task and document; `source`: evalkit or lm-eval."""
 
     source: str
     folder: Path
     name: str
     about: Mapping[str, Any]
-    outcomes: Mapping[str, Mapping[str, Outcome]]
+    samples: Mapping[str, Mapping[str, ViewedSample]]
 
     @property
     def n(self) -> int:
-        return sum(map(len, self.outcomes.values()))
+        return sum(map(len, self.samples.values()))
 
 
 def read(path: str) -> ViewedRun:
@@ -74,11 +74,11 @@ def _read_ours(place: Path) -> ViewedRun:
         readings = {task: _reading(entry) for task, entry in record["tasks"].items()}
     except (KeyError, TypeError, AttributeError) as error:
         raise EvalkitError(f"{place} can't be read ({error!r}); run it again") from None
-    outcomes = {}
+    samples = {}
     for task, reading in readings.items():
         file = folder / "samples" / f"{task}.jsonl"
-        outcomes[task] = numbered((str(row.get("doc_id")), _outcome(row, reading, file)) for row in read_rows(file))
-    return ViewedRun("evalkit", folder, name, about, outcomes)
+        samples[task] = numbered((str(row.get("doc_id")), _sample(row, reading, file)) for row in read_rows(file))
+    return ViewedRun("evalkit", folder, name, about, samples)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,11 +118,11 @@ def _about(record: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _outcome(row: Mapping[str, Any], reading: _Reading, file: Path) -> Outcome:
+def _sample(row: Mapping[str, Any], reading: _Reading, file: Path) -> ViewedSample:
     try:
         metric = reading.cells.get(row["group"], reading.headline)
         score, corpus = read_score(row["metrics"].get(metric), metric)
-        return Outcome(
+        return ViewedSample(
             str(row["group"]),
             str(row["doc_hash"]),
             str(row["prompt_hash"]),
@@ -149,11 +149,11 @@ def read_score(value: Any, metric: str) -> tuple[float | None, bool]:
     return (score, False) if isinstance(score, float) else (None, True)
 
 
-def numbered(outcomes: Iterable[tuple[str, Outcome]]) -> dict[str, Outcome]:
+def numbered(samples: Iterable[tuple[str, ViewedSample]]) -> dict[str, ViewedSample]:
     """By document; a document that was answered several times keeps every answer, as "ID (2)" and so on."""
-    found: dict[str, Outcome] = {}
+    found: dict[str, ViewedSample] = {}
     times: dict[str, int] = {}
-    for doc_id, outcome in outcomes:
+    for doc_id, sample in samples:
         times[doc_id] = times.get(doc_id, 0) + 1
-        found[doc_id if times[doc_id] == 1 else f"{doc_id} ({times[doc_id]})"] = outcome
+        found[doc_id if times[doc_id] == 1 else f"{doc_id} ({times[doc_id]})"] = sample
     return found

@@ -13,7 +13,7 @@ from evalkit.exchange.lm_eval_read import read_results
 from evalkit.hashing import sha256_json
 from evalkit.record.pairs import TaskAnswers, read_rows
 from evalkit.stats.estimate import mean, normal
-from evalkit.view.data import Outcome, ViewedRun
+from evalkit.view.data import ViewedRun, ViewedSample
 
 FAILED = "[invalid]"  # what lm-eval's regex filter leaves where nothing matched
 
@@ -23,18 +23,18 @@ def read_lm_eval(file: Path) -> ViewedRun:
     answers = read_results(file, str(file.parent))
     results = json.loads(file.read_text("utf-8"))
     task_of = {doc: name for name, task in answers.tasks.items() for doc in task.answers}
-    outcomes: dict[str, dict[str, Outcome]] = {name: {} for name in answers.tasks}
+    samples: dict[str, dict[str, ViewedSample]] = {name: {} for name in answers.tasks}
     time = file.stem.removeprefix("results_")
-    for samples in sorted(file.parent.glob(f"samples_*_{time}.jsonl")):
-        leaf = samples.stem.removeprefix("samples_").rpartition("_")[0]
-        for row in read_rows(samples):
+    for samples_file in sorted(file.parent.glob(f"samples_*_{time}.jsonl")):
+        leaf = samples_file.stem.removeprefix("samples_").rpartition("_")[0]
+        for row in read_rows(samples_file):
             key = f"{leaf}/{row.get('doc_id')}"
             try:
                 task = task_of[key]
-                outcomes[task][key] = _outcome(row, leaf, answers.tasks[task], key, outcomes[task].get(key))
+                samples[task][key] = _sample(row, leaf, answers.tasks[task], key, samples[task].get(key))
             except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
                 raise EvalkitError(
-                    f"{samples}: document {row.get('doc_id')} can't be read ({error!r}); was it made by lm-eval 0.4?"
+                    f"{samples_file}: document {row.get('doc_id')} can't be read ({error!r}); was it made by lm-eval 0.4?"
                 ) from None
     about = {
         "name": file.parent.name,
@@ -43,15 +43,15 @@ def read_lm_eval(file: Path) -> ViewedRun:
         "started": _iso(results.get("date")),
         "model": {"spec": answers.model, "fingerprint": None, "engine": f"lm-eval {results.get('lm_eval_version') or ''}".strip()},
         "git": results.get("git_hash"),
-        "tasks": {name: _figures(task, outcomes[name], results) for name, task in answers.tasks.items()},
+        "tasks": {name: _figures(task, samples[name], results) for name, task in answers.tasks.items()},
     }
-    return ViewedRun("lm-eval", file.parent, file.parent.name, about, outcomes)
+    return ViewedRun("lm-eval", file.parent, file.parent.name, about, samples)
 
 
-def _figures(task: TaskAnswers, outcomes: Mapping[str, Outcome], results: Mapping[str, Any]) -> dict[str, Any]:
-    value, ci95 = _figure(task, outcomes, results)
+def _figures(task: TaskAnswers, samples: Mapping[str, ViewedSample], results: Mapping[str, Any]) -> dict[str, Any]:
+    value, ci95 = _figure(task, samples, results)
     sizes = results.get("n-samples", {})
-    leaves = {key.rpartition("/")[0] for key in outcomes}
+    leaves = {key.rpartition("/")[0] for key in samples}
     totals = [sizes.get(leaf, {}).get("original") for leaf in leaves]
     hashes = [results.get("task_hashes", {}).get(leaf) for leaf in sorted(leaves)]
     return {
@@ -59,9 +59,9 @@ def _figures(task: TaskAnswers, outcomes: Mapping[str, Outcome], results: Mappin
         "metric": task.metric,
         "value": value,
         "ci95": ci95,
-        "n": len(outcomes),
+        "n": len(samples),
         "n_total": sum(totals) if all(isinstance(n, int) for n in totals) else None,
-        "counts": {"extraction_failed": failed} if (failed := sum(o.extraction_failed for o in outcomes.values())) else {},
+        "counts": {"extraction_failed": failed} if (failed := sum(o.extraction_failed for o in samples.values())) else {},
         "data": {"source": "lm-eval", "revision": None, "sha256": _digest(hashes)},
     }
 
@@ -78,11 +78,11 @@ def _iso(date: Any) -> Any:
     return datetime.fromtimestamp(date, UTC).isoformat(timespec="seconds") if isinstance(date, float) else date
 
 
-def _figure(task: TaskAnswers, outcomes: Mapping[str, Outcome], results: Mapping[str, Any]) -> tuple[Any, list[float] | None]:
+def _figure(task: TaskAnswers, samples: Mapping[str, ViewedSample], results: Mapping[str, Any]) -> tuple[Any, list[float] | None]:
     """lm-eval's own value; its interval from the documents where they say the same, else from lm-eval's standard error."""
     entry = results.get("results", {}).get(task.name, {})
-    scores = [outcome.score for outcome in outcomes.values() if outcome.score is not None]
-    estimate = mean(scores) if scores and len(scores) == len(outcomes) else None
+    scores = [sample.score for sample in samples.values() if sample.score is not None]
+    estimate = mean(scores) if scores and len(scores) == len(samples) else None
     value = entry.get(task.metric, estimate.value if estimate else None)
     if estimate and math.isclose(estimate.value, value, abs_tol=1e-9):
         return value, list(estimate.ci95)
@@ -91,7 +91,7 @@ def _figure(task: TaskAnswers, outcomes: Mapping[str, Outcome], results: Mapping
     return value, list(normal(value, stderr)) if isinstance(stderr, float) and isinstance(value, float) else None
 
 
-def _outcome(row: Mapping[str, Any], leaf: str, task: TaskAnswers, key: str, known: Outcome | None) -> Outcome:
+def _sample(row: Mapping[str, Any], leaf: str, task: TaskAnswers, key: str, known: ViewedSample | None) -> ViewedSample:
     """lm-eval writes a row a document and filter: the headline's filter gives the answer, every filter its metrics."""
     metrics = {f"{name},{row['filter']}": row[name] for name in row["metrics"]}
     if known is not None and task.metric not in metrics:
@@ -99,7 +99,7 @@ def _outcome(row: Mapping[str, Any], leaf: str, task: TaskAnswers, key: str, kno
     score = task.answers[key].score
     requests, responses = _exchanges(row)
     filtered = [str(part) for part in row["filtered_resps"]]
-    return Outcome(
+    return ViewedSample(
         leaf,
         task.answers[key].doc_hash,
         task.answers[key].prompt_hash,

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from evalkit.errors import EvalkitError
-from evalkit.view.data import Outcome, ViewedRun
+from evalkit.view.data import ViewedRun, ViewedSample
 
 SHARED_ENOUGH = 80  # characters; a shorter common beginning is not worth folding away
 DECIMALS = 4
@@ -22,62 +22,62 @@ def pack(runs: Sequence[ViewedRun]) -> Packed:
     if len({run.source for run in runs}) > 1:
         ours, other = sorted(runs, key=lambda run: run.source)
         raise EvalkitError(f"{ours.folder} is evalkit's and {other.folder} lm-eval's; give {ours.folder}/lm_eval instead")
-    tasks = list(dict.fromkeys(task for run in runs for task in run.outcomes))
-    if len(runs) == 2 and not runs[0].outcomes.keys() & runs[1].outcomes.keys():
-        names = "; ".join(f"{run.folder} has {', '.join(run.outcomes)}" for run in runs)
+    tasks = list(dict.fromkeys(task for run in runs for task in run.samples))
+    if len(runs) == 2 and not runs[0].samples.keys() & runs[1].samples.keys():
+        names = "; ".join(f"{run.folder} has {', '.join(run.samples)}" for run in runs)
         raise EvalkitError(f"the runs have no task in common: {names}")
     prefixes: dict[str, int] = {}
-    samples: list[Packed] = []
+    packed: list[Packed] = []
     for task in tasks:
-        sides = [run.outcomes.get(task, {}) for run in runs]
+        sides = [run.samples.get(task, {}) for run in runs]
         right_or_wrong = all(o.score is None or 0 <= o.score <= 1 for side in sides for o in side.values())
         shared = [_shared_prefixes(side.values()) for side in sides]
         for doc_id in dict.fromkeys(doc for side in sides for doc in side):
-            outcomes = [side.get(doc_id) for side in sides]
-            first = next(o for o in outcomes if o is not None)
-            if any(o is not None and o.doc_hash != first.doc_hash for o in outcomes):
+            shown = [side.get(doc_id) for side in sides]
+            first = next(o for o in shown if o is not None)
+            if any(o is not None and o.doc_hash != first.doc_hash for o in shown):
                 raise EvalkitError(f"{task}: document {doc_id} is not the same in both runs; give runs over the same data")
             requests = [
                 None if o is None else _pack_requests(o.requests, starts.get(o.group, ""), prefixes)
-                for o, starts in zip(outcomes, shared, strict=True)
+                for o, starts in zip(shown, shared, strict=True)
             ]
-            samples.append(
+            packed.append(
                 {
                     "task": task,
                     "group": first.group,
                     "id": doc_id,
                     "doc": first.doc,
                     "target": first.target,
-                    "runs": [None if o is None else _pack_outcome(o, right_or_wrong) for o in outcomes],
+                    "runs": [None if o is None else _pack_sample(o, right_or_wrong) for o in shown],
                     # one list where both runs were asked the same
                     "requests": requests[:1] if len(requests) == 2 and requests[0] == requests[1] else requests,
                 }
             )
-    return finite({"prefixes": list(prefixes), "samples": samples})
+    return finite({"prefixes": list(prefixes), "samples": packed})
 
 
-def _pack_outcome(outcome: Outcome, right_or_wrong: bool) -> Packed:
+def _pack_sample(sample: ViewedSample, right_or_wrong: bool) -> Packed:
     return {
-        "verdict": _verdict(outcome, right_or_wrong),
-        "score": outcome.score,
-        "extracted": outcome.extracted,
-        "failed": outcome.extraction_failed,
-        "metrics": outcome.metrics,
+        "verdict": _verdict(sample, right_or_wrong),
+        "score": sample.score,
+        "extracted": sample.extracted,
+        "failed": sample.extraction_failed,
+        "metrics": sample.metrics,
         "responses": [
-            {**r, "logprobs": [round(float(p), DECIMALS) for p in r["logprobs"]]} if "logprobs" in r else r for r in outcome.responses
+            {**r, "logprobs": [round(float(p), DECIMALS) for p in r["logprobs"]]} if "logprobs" in r else r for r in sample.responses
         ],
-        **({"judgments": outcome.judgments} if outcome.judgments else {}),
+        **({"judgments": sample.judgments} if sample.judgments else {}),
     }
 
 
-def _verdict(outcome: Outcome, right_or_wrong: bool) -> str:
+def _verdict(sample: ViewedSample, right_or_wrong: bool) -> str:
     """`graded`: a score that is neither right nor wrong (a rating, a mean of repeats, BLEU's sentence)."""
-    if outcome.graded:
+    if sample.graded:
         return "graded"
-    if outcome.score is None:
+    if sample.score is None:
         return "unscored"
-    if right_or_wrong and outcome.score in (0.0, 1.0):
-        return "right" if outcome.score else "wrong"
+    if right_or_wrong and sample.score in (0.0, 1.0):
+        return "right" if sample.score else "wrong"
     return "graded"
 
 
@@ -98,11 +98,11 @@ def _pack_requests(requests: Sequence[Mapping[str, Any]], start: str, prefixes: 
     return packed
 
 
-def _shared_prefixes(outcomes: Iterable[Outcome]) -> dict[str, str]:
+def _shared_prefixes(samples: Iterable[ViewedSample]) -> dict[str, str]:
     """By group: whole lines that every prompt of the group begins with."""
     contexts: dict[str, set[str]] = {}
-    for outcome in outcomes:
-        contexts.setdefault(outcome.group, set()).update(c for r in outcome.requests if (c := str(r.get("context", ""))))
+    for sample in samples:
+        contexts.setdefault(sample.group, set()).update(c for r in sample.requests if (c := str(r.get("context", ""))))
     found = {}
     for group, prompts in contexts.items():
         if len(prompts) > 1:

@@ -138,7 +138,7 @@ def test_a_misbehaving_judge_and_three_kills(tmp_path: Path) -> None:
         said += done.stdout + done.stderr
         assert done.returncode == 0, done.stderr
         assert kept(run) == set(prompt_of)
-        # what stood in the ledger at a kill was never asked for again; what was in flight may have been, once a kill
+        # what was stored at a kill was never asked for again; what was in flight may have been, once a kill
         assert {prompt: server.prompts[prompt] for prompt in frozen} == frozen
         assert sum(server.delivered.values()) - 160 <= KILLS * CONCURRENCY
         assert set(server.delivered) == set(prompt_of.values())

@@ -13,7 +13,7 @@ from evalkit.errors import DataError
 from evalkit.tasks import Generate, Generated, Loglikelihood, Loglikelihoods, Request
 from evalkit.tasks.registry import resolve
 from evalkit_tasks.multilingual.adapter import LmEvalAdapter
-from evalkit_tasks.multilingual.cells import BY_NAME, CELLS, SuiteCell
+from evalkit_tasks.multilingual.cells import BY_NAME, CELLS, MultilingualCell
 from evalkit_tasks.multilingual.suite import ADAPTERS
 
 lm_eval_tasks = pytest.importorskip("lm_eval.tasks", reason="lm-eval is not installed")
@@ -33,7 +33,7 @@ class Chosen:
         return self.rows
 
 
-def theirs(cell: SuiteCell, tested: list[dict[str, Any]], shots: list[dict[str, Any]]) -> Any:
+def theirs(cell: MultilingualCell, tested: list[dict[str, Any]], shots: list[dict[str, Any]]) -> Any:
     """lm-eval's task as its own YAML has it, splits included, run by its own build_all_requests."""
     import datasets
     from lm_eval.api.task import ConfigurableTask
@@ -86,7 +86,7 @@ def story(i: int) -> dict[str, str]:
     }
 
 
-def source_for(cell: SuiteCell, data_dir: Path, tmp_path: Path) -> FolderSource:
+def source_for(cell: MultilingualCell, data_dir: Path, tmp_path: Path) -> FolderSource:
     if cell.set != "xstorycloze":
         return FolderSource(data_dir)
     (table,) = ADAPTERS["xstorycloze"].tables(cell, FolderSource(tmp_path))
@@ -132,7 +132,7 @@ def test_prompts_are_lm_evals(name: str, data_dir: Path, tmp_path: Path, monkeyp
         assert flat(requests) == wanted, doc.id
 
 
-def _mark(cell: SuiteCell, row: dict[str, Any]) -> str:
+def _mark(cell: MultilingualCell, row: dict[str, Any]) -> str:
     """A text of a shot that no other shot holds."""
     if cell.set == "belebele":
         return str(row["question"]).strip()

@@ -85,7 +85,7 @@ def test_a_margin_below_the_detectable_effect(tmp_path: Path) -> None:
     assert gate.run(runs, 0.01, allow_small_margin=True) == 3
     # with that many, and as many flips a document, the margin is no longer refused
     rate = needed // 50
-    assert gate.judge(two_runs(tmp_path / "more", 50 * rate + 50, 5 * rate // 2, 5 * rate // 2), 0.01).word == "pass"
+    assert gate.decide(two_runs(tmp_path / "more", 50 * rate + 50, 5 * rate // 2, 5 * rate // 2), 0.01).word == "pass"
 
 
 def test_no_flip_in_few_documents_is_no_pass(tmp_path: Path) -> None:
@@ -97,22 +97,22 @@ def test_no_flip_in_few_documents_is_no_pass(tmp_path: Path) -> None:
 def test_one_failing_task_fails_the_gate(tmp_path: Path) -> None:
     good, bad = flips(2_000, 20, 20), flips(2_000, 5, 60)
     runs = [str(fake_run(tmp_path / name, name, mmlu=good[i], gsm8k=bad[i])) for i, name in enumerate("ab")]
-    found = gate.judge(runs, 0.01)
+    found = gate.decide(runs, 0.01)
     assert {o.task: o.word for o in found.outcomes} == {"mmlu@qwen": "pass", "gsm8k@qwen": "fail"}
     assert found.word == "fail"
-    assert gate.judge(runs, 0.01, tasks=["mmlu"]).word == "pass"
+    assert gate.decide(runs, 0.01, tasks=["mmlu"]).word == "pass"
 
 
 def test_holm_over_tasks(tmp_path: Path) -> None:
     """One task's p of 0.03 is a failure alone, and chance among four."""
     scores, same = flips(200, 3, 11), flips(200, 1, 1)
     alone = [str(fake_run(tmp_path / "alone" / name, name, mmlu=scores[i])) for i, name in enumerate("ab")]
-    assert gate.judge(alone, 0.03, allow_small_margin=True).word == "fail"
+    assert gate.decide(alone, 0.03, allow_small_margin=True).word == "fail"
     four = [
         str(fake_run(tmp_path / "four" / name, name, mmlu=scores[i], gsm8k=same[i], mgsm=same[i], arc=same[i]))
         for i, name in enumerate("ab")
     ]
-    assert gate.judge(four, 0.03, allow_small_margin=True).word == "inconclusive"
+    assert gate.decide(four, 0.03, allow_small_margin=True).word == "inconclusive"
 
 
 def test_wrong_use(tmp_path: Path) -> None:
@@ -124,11 +124,11 @@ def test_wrong_use(tmp_path: Path) -> None:
     assert "cannot write" in refusal([runs[0], runs[0]], json_file="/dev/null/gate.json")
 
 
-# --- the ledger ------------------------------------------------------------------------------------------------------
+# --- published figures ------------------------------------------------------------------------------------------------------
 
 
 def published_run(folder: Path, mmlu: float) -> list[str]:
-    """A full MMLU run of Qwen1.5-MoE-A2.7B, of which the ledger holds 62.5."""
+    """A full MMLU run of Qwen1.5-MoE-A2.7B, published as 62.5."""
     right = round(mmlu * 14_042)
     run = fake_run(folder, "Qwen/Qwen1.5-MoE-A2.7B", mmlu=[1.0] * right + [0.0] * (14_042 - right))
     return [str(run)]
@@ -144,7 +144,7 @@ def test_against_published(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert gate.run(published_run(tmp_path / "near", 0.615), 0.015, against="published") == 3
 
 
-def test_what_can_not_be_gated_on_the_ledger(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_can_not_be_gated_on_a_published_figure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = published_run(tmp_path, 0.625)
     edit_run(tmp_path, "mmlu", protocol="cloze")
     assert "mmlu: not gated: cannot tell (published under mmlu@qwen, measured under mmlu@cloze)" in refusal(run, 0.02, against="published")
@@ -279,5 +279,5 @@ def test_the_workflow_in_the_docs(tiny_model: Path, tmp_path: Path) -> None:
 
 def test_a_run_against_itself_needs_no_documents(tmp_path: Path) -> None:
     run = str(fake_run(tmp_path / "a", "m", mmlu=[1.0, 0.0, 1.0]))
-    assert gate.judge([run, run], 0.01).outcomes[0].reason == "all 3 answers are the same"
-    assert mean([1.0, 0.0, 1.0]).value == gate.judge([run, run], 0.01).outcomes[0].difference.base
+    assert gate.decide([run, run], 0.01).outcomes[0].reason == "all 3 answers are the same"
+    assert mean([1.0, 0.0, 1.0]).value == gate.decide([run, run], 0.01).outcomes[0].difference.base

@@ -15,7 +15,7 @@ from evalkit.errors import EvalkitError
 from evalkit.judge import screen
 from evalkit.judge.client import is_judge
 from evalkit.judge.config import JudgeConfig
-from evalkit.judge.judgments import Judgment, Ledger, Spent
+from evalkit.judge.judgments import Judgment, JudgmentStore, Spent
 
 N = 8  # questions, one a category; two turns each
 
@@ -264,7 +264,7 @@ def test_pairwise_needs_the_same_questions(run: Path, tmp_path: Path, capsys: py
     assert "different questions" in capsys.readouterr().err
 
 
-def test_another_judge_is_another_ledger_row(run: Path) -> None:
+def test_another_judge_is_another_row(run: Path) -> None:
     with judge_server() as (server, url):
         assert judge(run, url) == 0
         before = entry(run)["protocol_sha256"]
@@ -329,17 +329,17 @@ def test_which_names_are_the_judge(name: str, fits: bool) -> None:
     assert not is_judge("gpt-4", JudgeConfig(Path(), "gpt-4", snapshot="gpt-4-0613"))
 
 
-def test_the_ledger_keeps_and_refuses(tmp_path: Path) -> None:
+def test_the_store_keeps_and_refuses(tmp_path: Path) -> None:
     path = tmp_path / "judgments.sqlite"
-    ledger = Ledger(path)
-    ledger.put("k", Judgment(None, error="no"))
-    ledger.put("k", Judgment("yes ", model="m"))
-    ledger.charge("j", Spent(1, 2, 3))
-    ledger.charge("j", Spent(1, 0, 0))
+    store = JudgmentStore(path)
+    store.put("k", Judgment(None, error="no"))
+    store.put("k", Judgment("yes ", model="m"))
+    store.charge("j", Spent(1, 2, 3))
+    store.charge("j", Spent(1, 0, 0))
     with pytest.raises(EvalkitError, match=r"another evalkit process .*is judging"):
-        Ledger(path)
-    ledger.close()
-    again = Ledger(path)
+        JudgmentStore(path)
+    store.close()
+    again = JudgmentStore(path)
     assert again.get("k") == Judgment("yes ", model="m")
     assert again.get("other") is None
     assert again.spent("j") == Spent(2, 2, 3)
@@ -347,13 +347,13 @@ def test_the_ledger_keeps_and_refuses(tmp_path: Path) -> None:
     with sqlite3.connect(path) as db:
         db.execute("UPDATE judgments SET judgment = replace(judgment, 'yes', 'yed')")
     db.close()
-    damaged = Ledger(path)
+    damaged = JudgmentStore(path)
     with pytest.raises(EvalkitError, match="not as it was written"):
         damaged.get("k")
     damaged.close()
     path.write_bytes(b"no database at all" * 100)
-    with pytest.raises(EvalkitError, match="not a readable ledger"):
-        Ledger(path)
+    with pytest.raises(EvalkitError, match="not a readable database"):
+        JudgmentStore(path)
 
 
 def test_an_answer_without_usage_is_an_answer(run: Path) -> None:

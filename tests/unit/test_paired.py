@@ -8,7 +8,7 @@ import pytest
 import scipy.optimize
 import scipy.stats
 
-from evalkit.comparison.gate import Case, decide
+from evalkit.comparison.gate import Case, decide_case
 from evalkit.stats.bleu import corpus_bleu, sentence_counts
 from evalkit.stats.paired import ALPHA, Difference, bootstrap, holm, mcnemar, mean_of, paired, tango, unpaired
 
@@ -196,7 +196,7 @@ def of_flips(n: int, gained: int, lost: int) -> Difference:
 def test_without_a_difference_the_gate_fails_at_most_at_its_level(n: int, discordant: float) -> None:
     rng = np.random.default_rng(3)
     # the smallest margin there is: nothing but the test stands between chance and a failure
-    words = [decide(Case("t", d), d.p_drop, 1e-9).word for d in (simulate(rng, n, discordant, 0.0) for _ in range(SIMULATIONS))]
+    words = [decide_case(Case("t", d), d.p_drop, 1e-9).word for d in (simulate(rng, n, discordant, 0.0) for _ in range(SIMULATIONS))]
     assert words.count("fail") / SIMULATIONS <= ALPHA + 1.96 * math.sqrt(ALPHA * (1 - ALPHA) / SIMULATIONS)
 
 
@@ -206,15 +206,20 @@ def test_holm_keeps_the_level_over_many_tasks() -> None:
     for _ in range(SIMULATIONS // 4):
         several = [simulate(rng, 500, 0.06, 0.0) for _ in range(4)]
         adjusted = holm([d.p_drop for d in several])
-        failed += any(decide(Case("t", d), p, 1e-9).word == "fail" for d, p in zip(several, adjusted, strict=True))
+        failed += any(decide_case(Case("t", d), p, 1e-9).word == "fail" for d, p in zip(several, adjusted, strict=True))
     assert failed / (SIMULATIONS // 4) <= ALPHA + 1.96 * math.sqrt(ALPHA * (1 - ALPHA) / (SIMULATIONS // 4))
+
+
+def word(d: Difference, margin: float) -> str:
+    """The gate's word on one task."""
+    return decide_case(Case("t", d), d.p_drop, margin).word
 
 
 def test_a_drop_of_twice_the_detectable_effect_fails() -> None:
     rng = np.random.default_rng(5)
     n, discordant = 1_319, 0.05
     margin = (Z(0.95) + Z(0.8)) * math.sqrt(discordant / n)
-    words = [decide(Case("t", d), d.p_drop, margin).word for d in (simulate(rng, n, discordant, 2 * margin) for _ in range(SIMULATIONS))]
+    words = [word(d, margin) for d in (simulate(rng, n, discordant, 2 * margin) for _ in range(SIMULATIONS))]
     assert words.count("fail") / SIMULATIONS >= 0.95
 
 
@@ -222,9 +227,9 @@ def test_a_drop_of_the_margin_seldom_passes() -> None:
     rng = np.random.default_rng(6)
     n, discordant = 1_319, 0.05
     margin = (Z(0.95) + Z(0.8)) * math.sqrt(discordant / n)
-    at_margin = [decide(Case("t", d), d.p_drop, margin).word for d in (simulate(rng, n, discordant, margin) for _ in range(SIMULATIONS))]
+    at_margin = [word(d, margin) for d in (simulate(rng, n, discordant, margin) for _ in range(SIMULATIONS))]
     assert at_margin.count("pass") / SIMULATIONS <= ALPHA + 0.012
-    none = [decide(Case("t", d), d.p_drop, margin).word for d in (simulate(rng, n, discordant, 0.0) for _ in range(SIMULATIONS))]
+    none = [word(d, margin) for d in (simulate(rng, n, discordant, 0.0) for _ in range(SIMULATIONS))]
     assert none.count("pass") / SIMULATIONS == pytest.approx(0.8, abs=0.04)  # the detectable effect's own definition
 
 

@@ -37,7 +37,7 @@ def verdicts(*specs: str) -> dict[str, str]:
     return {c.model: str(c.overall(PRINTED)) for c in count_models(specs, TABLE)}
 
 
-def test_the_ledger_holds_the_blogs_second_table() -> None:
+def test_the_blogs_second_table_is_held() -> None:
     assert {row.model: [row.parameters[figure].value for figure in FIGURES] for row in TABLE.rows} == {
         "Mistral-7B": [7.2, 7.2, 7.0],
         "Qwen1.5-7B": [7.7, 7.7, 6.4],
@@ -59,7 +59,7 @@ def test_verdicts() -> None:
     }
 
 
-def test_a_verdict_comes_from_the_count_not_from_the_ledgers_note() -> None:
+def test_a_verdict_comes_from_the_count_not_from_the_tables_note() -> None:
     (gemma,) = count_models(["gemma-7b"], TABLE)
     as_printed = Counted(gemma.model, {**gemma.counts, "activated": 7_800_000_000}, gemma.row)
     assert str(as_printed.verdict("activated", PRINTED)) == "reproduced"

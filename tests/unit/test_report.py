@@ -1,4 +1,4 @@
-"""The report: verdicts, the ledger, the tables, and that a sample or limited run never passes for a full one."""
+"""The report: verdicts, published figures, the tables, and that a sample or limited run never passes for a full one."""
 
 import csv
 import io
@@ -61,7 +61,7 @@ def test_no_partial_run_passes_for_a_full_one(changes: dict, reason: str) -> Non
     assert reason in found
 
 
-def test_the_ledger_holds_the_blogs_table() -> None:
+def test_the_blogs_table_is_held() -> None:
     assert [[row.cells[c.task].value if c.task in row.cells else None for c in TABLE.columns] for row in TABLE.rows] == [
         [64.1, 47.5, 27.4, 40.0, 7.60],
         [64.6, 50.9, 32.3, None, None],

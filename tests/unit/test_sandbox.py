@@ -242,7 +242,7 @@ def test_nothing_outlives_a_killed_host() -> None:
     process = subprocess.Popen([sys.executable, "-c", host])
     deadline = time.monotonic() + 20
     below = descendants(process.pid)
-    while len(below) < 6 and time.monotonic() < deadline:  # keeper, server, judge, init, the program and its child
+    while len(below) < 6 and time.monotonic() < deadline:  # keeper, server, checker, init, the program and its child
         time.sleep(0.02)
         below = descendants(process.pid)
     process.kill()

@@ -11,18 +11,18 @@ from evalkit.record.write import Sample
 from evalkit.report.published import read_table
 from evalkit.stats import bleu, suite
 from evalkit.stats.estimate import mean
-from evalkit.tasks import Cell, Doc, Scored
+from evalkit.tasks import Doc, Scored, SuiteCell
 
 CATEGORIES = ("exams", "understanding", "math", "translation")
 SIX = ("Mistral-7B", "Qwen1.5-7B", "Qwen1.5-MoE-A2.7B", "Mixtral-8x7B", "Qwen1.5-72B", "Qwen1.5-32B")
 
 
-def cell(name: str, category: str = "exams", metric: str = "acc", tokenize: str = "") -> Cell:
+def cell(name: str, category: str = "exams", metric: str = "acc", tokenize: str = "") -> SuiteCell:
     set_, _, language = name.partition(":")
-    return Cell(name, set_, language, category, metric, tokenize)
+    return SuiteCell(name, set_, language, category, metric, tokenize)
 
 
-def samples(of: Cell, values: list, clusters: list[str] | None = None) -> list[Sample]:
+def samples(of: SuiteCell, values: list, clusters: list[str] | None = None) -> list[Sample]:
     names = clusters or [f"{of.name}/{i}" for i in range(len(values))]
     return [
         Sample(Doc(f"{of.name}/{i}", of.name, {}, "", cluster), [], [], Scored({of.metric: value}, "", ""))

@@ -1,4 +1,4 @@
-"""The wheel: three top-level packages, with the sample, the ledger and the known configurations, and it runs outside the checkout."""
+"""The wheel: three top-level packages with the sample, the published tables and the known configurations; it runs outside the checkout."""
 
 import subprocess
 import sys

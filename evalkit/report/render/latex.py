@@ -1,6 +1,6 @@
 """The report's tables and notes as LaTeX, to be \\input into a paper. Needs booktabs, longtable and the T1 font encoding."""
 
-from evalkit.report.document import Block, Cell, Document, Grid, Notes, Pair
+from evalkit.report.document import Block, Document, Grid, GridCell, Notes, Pair
 from evalkit.report.plots.plot import Plot
 
 HEADER = r"""% Made by evalkit report. In the preamble:
@@ -74,7 +74,7 @@ def _table(grid: Grid, label: str) -> str:
     return f"\\begin{{table}}[htbp]\n\\centering\\footnotesize\\setlength{{\\tabcolsep}}{{3pt}}\n{name}\n{fitted}\n\\end{{table}}\n"
 
 
-def _cell(cell: Cell) -> str:
+def _cell(cell: GridCell) -> str:
     if isinstance(cell, Pair):
         if not cell.measured:
             return tex(cell.published)

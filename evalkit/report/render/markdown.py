@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from evalkit.report.document import Block, Cell, Document, Grid, Notes, Pair
+from evalkit.report.document import Block, Document, Grid, GridCell, Notes, Pair
 from evalkit.report.plots.plot import Plot
 
 
@@ -40,7 +40,7 @@ def _block(block: Block) -> str:
     return f"{md(block)}\n"
 
 
-def _cell(cell: Cell) -> str:
+def _cell(cell: GridCell) -> str:
     if isinstance(cell, Pair):
         if not cell.measured:
             return md(cell.published)

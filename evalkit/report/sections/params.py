@@ -1,6 +1,6 @@
 """`evalkit params`: parameters counted from configurations alone, beside the published ones.
 
-What counts as total, activated and non-embedding is defined in `moe_lm.count`; what was printed stands in the ledger.
+What counts as total, activated and non-embedding is defined in `moe_lm.count`; what was printed is in the published table.
 """
 
 import csv
@@ -39,7 +39,7 @@ class Counted:
     row: Row | None
 
     def verdict(self, figure: str, table: ParameterTable) -> Verdict:
-        """Does the printed figure round from the count? What the ledger notes on the figure is the reason where it does not."""
+        """Does the printed figure round from the count? What the table notes on the figure is the reason where it does not."""
         published, rounded = self.published(figure, table), self.rounded(figure, table)
         if self.row is None or published is None:
             return Verdict("nothing published")
@@ -47,7 +47,7 @@ class Counted:
             return Verdict("reproduced")
         note = self.row.parameters[figure].note
         reason = f"{FIGURES[figure]} is printed {published}, the count rounds to {rounded}"
-        # a count is exact: where the ledger knows why the print is off, the print is at fault
+        # a count is exact: where the table says why the print is off, the print is at fault
         return Verdict("published figure inconsistent", f"{reason}; {note}") if note else Verdict("differs", reason)
 
     def overall(self, table: ParameterTable) -> Verdict:

@@ -10,7 +10,7 @@ from evalkit.report.document import ORDER, Block, Grid, Notes, Pair, Section
 from evalkit.report.inputs import Inputs
 from evalkit.report.plots.scores import score_plot
 from evalkit.report.plots.subjects import subject_plot
-from evalkit.report.published import Cell, Column, PublishedTable, Row
+from evalkit.report.published import Column, PublishedFigure, PublishedTable, Row
 from evalkit.report.verdict import Measured, Verdict, measured_figure, verdict
 from evalkit.tasks.registry import resolve, task_classes
 
@@ -27,7 +27,7 @@ class Line:
 
     model: str
     task: str
-    cell: Cell | None
+    cell: PublishedFigure | None
     column: Column | None
     run: Mapping[str, Any] | None
     entry: Mapping[str, Any] | None

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from evalkit.tasks import DataError, DataSource, Doc, Generate, Request, Response, Scored, Table, TextFile, sha256_json
-from evalkit_tasks.multilingual.cells import SuiteCell
+from evalkit_tasks.multilingual.cells import MultilingualCell
 from evalkit_tasks.multilingual.lm_eval_definition import INVALID, Definition, definition
 
 Row = Mapping[str, Any]
@@ -18,19 +18,19 @@ class Adapter(ABC):
     text_files: Sequence[TextFile] = ()
 
     @abstractmethod
-    def tables(self, cell: SuiteCell, source: DataSource) -> list[Table]:
+    def tables(self, cell: MultilingualCell, source: DataSource) -> list[Table]:
         """Every table of the cell."""
 
     @abstractmethod
-    def load(self, cell: SuiteCell, source: DataSource, shots: int, seed: int) -> list[Doc]:
+    def load(self, cell: MultilingualCell, source: DataSource, shots: int, seed: int) -> list[Doc]:
         """The cell's documents, in the benchmark's order. Raises MissingData where the folder has no such file, else DataError."""
 
     @abstractmethod
-    def requests(self, cell: SuiteCell, doc: Doc) -> Sequence[Request]:
+    def requests(self, cell: MultilingualCell, doc: Doc) -> Sequence[Request]:
         """The requests that the document takes."""
 
     @abstractmethod
-    def score(self, cell: SuiteCell, doc: Doc, responses: Sequence[Response]) -> Scored:
+    def score(self, cell: MultilingualCell, doc: Doc, responses: Sequence[Response]) -> Scored:
         """Score the responses to `requests`."""
 
 
@@ -40,7 +40,7 @@ class LmEvalAdapter(Adapter):
     max_new_tokens = 0
 
     @abstractmethod
-    def rows(self, cell: SuiteCell, source: DataSource, split: str) -> list[dict[str, Any]]:
+    def rows(self, cell: MultilingualCell, source: DataSource, split: str) -> list[dict[str, Any]]:
         """The rows of `cell.split` or `cell.shots_from`, as the hub dataset of lm-eval's definition has them."""
 
     @abstractmethod
@@ -51,7 +51,7 @@ class LmEvalAdapter(Adapter):
         """What a row shares with others of its set: the same item in another language has the same name."""
         return self.key(row, number)
 
-    def load(self, cell: SuiteCell, source: DataSource, shots: int, seed: int) -> list[Doc]:
+    def load(self, cell: MultilingualCell, source: DataSource, shots: int, seed: int) -> list[Doc]:
         rows = self.rows(cell, source, cell.split)
         known = definition(cell.lm_eval, rows[0])
         keys = [self.key(row, number) for number, row in enumerate(rows)]
@@ -71,17 +71,17 @@ class LmEvalAdapter(Adapter):
             for i, row in zip(tested, processed, strict=True)
         ]
 
-    def requests(self, cell: SuiteCell, doc: Doc) -> Sequence[Request]:
+    def requests(self, cell: MultilingualCell, doc: Doc) -> Sequence[Request]:
         asked = definition(cell.lm_eval, doc.fields).requests(doc.fields, doc.prefix)
         return [replace(r, max_new_tokens=r.max_new_tokens or self.max_new_tokens) if isinstance(r, Generate) else r for r in asked]
 
-    def score(self, cell: SuiteCell, doc: Doc, responses: Sequence[Response]) -> Scored:
+    def score(self, cell: MultilingualCell, doc: Doc, responses: Sequence[Response]) -> Scored:
         known = definition(cell.lm_eval, doc.fields)
         metrics, extracted = known.scores(doc.fields, responses)
         return Scored(metrics, extracted, known.target(doc.fields), extracted == INVALID)
 
 
-def first(rows: Sequence[Any], count: int, cell: SuiteCell) -> list[Any]:
+def first(rows: Sequence[Any], count: int, cell: MultilingualCell) -> list[Any]:
     """The first rows of a dev split, in its order: the same for all documents, so that their prompts share them. Raises DataError."""
     if len(rows) < count:
         raise DataError(f"{cell.name}: {len(rows)} {cell.shots_from} rows, its {count} shots need more")
@@ -95,7 +95,7 @@ def draw(keys: Sequence[str], count: int, *seed: Any) -> list[int]:
     return sorted(range(len(keys)), key=lambda i: sha256_json([*seed, keys[i]]))[:count]
 
 
-def _processed(known: Definition, rows: Sequence[Row], cell: SuiteCell) -> list[dict[str, Any]]:
+def _processed(known: Definition, rows: Sequence[Row], cell: MultilingualCell) -> list[dict[str, Any]]:
     processed = known.processed(rows)
     if len(processed) != len(rows):
         raise DataError(f"{cell.name}: lm-eval's definition drops {len(rows) - len(processed)} rows that its adapter keeps")

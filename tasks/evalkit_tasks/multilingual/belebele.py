@@ -4,7 +4,7 @@ from typing import Any
 
 from evalkit.tasks import DataSource, HubTable, Table
 from evalkit_tasks.multilingual.adapter import LmEvalAdapter, Row
-from evalkit_tasks.multilingual.cells import SuiteCell
+from evalkit_tasks.multilingual.cells import MultilingualCell
 
 HUB = ("facebook/belebele", "75b399394a9803252cfec289d103de462763db7c")
 COLUMNS = (
@@ -16,11 +16,11 @@ COLUMNS = (
 class Belebele(LmEvalAdapter):
     """A passage is named by its link: each has one of its own."""
 
-    def tables(self, cell: SuiteCell, source: DataSource) -> list[Table]:
+    def tables(self, cell: MultilingualCell, source: DataSource) -> list[Table]:
         code = cell.data.rpartition("/")[2]
         return [Table(cell.data, COLUMNS, HubTable(*HUB, f"data/{code}", dict))]
 
-    def rows(self, cell: SuiteCell, source: DataSource, split: str) -> list[dict[str, Any]]:
+    def rows(self, cell: MultilingualCell, source: DataSource, split: str) -> list[dict[str, Any]]:
         # numbers are texts in some copies
         return [{**row, "correct_answer_num": str(row["correct_answer_num"])} for row in source.rows(self.tables(cell, source)[0])]
 

@@ -6,7 +6,7 @@ split, the benchmark's worked examples, or "test": drawn from the test split, an
 
 from dataclasses import dataclass
 
-from evalkit.tasks import Cell
+from evalkit.tasks import SuiteCell
 
 LANGUAGES = ("ar", "es", "fr", "pt", "de", "it", "ru", "ja", "ko", "vi", "th", "id")
 CATEGORIES = ("exams", "understanding", "math", "translation")
@@ -14,7 +14,7 @@ PIVOTS = ("en", "zh")  # FLORES: from and into these
 
 
 @dataclass(frozen=True, slots=True)
-class SuiteCell(Cell):
+class MultilingualCell(SuiteCell):
     """One row of the table. `lm_eval`: the definition that prompts and scores it, below lm_eval/tasks; "" where it is ours.
 
     `data`: where its files are, in a folder ("": one file for all); `documents`: how many there are, shots taken out, 0 where unknown.
@@ -82,9 +82,9 @@ FLORES_CODES = {
 TOKENIZE = {"zh": "zh", "ja": "ja-mecab", "ko": "ko-mecab", "th": "char"}
 
 
-def _expand(row: _Set) -> list[SuiteCell]:
+def _expand(row: _Set) -> list[MultilingualCell]:
     return [
-        SuiteCell(
+        MultilingualCell(
             name=f"{row.name}:{language}",
             set=row.name,
             language=language,
@@ -101,11 +101,11 @@ def _expand(row: _Set) -> list[SuiteCell]:
     ]
 
 
-def _flores() -> list[SuiteCell]:
+def _flores() -> list[MultilingualCell]:
     """48 directions: from and into English and Chinese."""
     pairs = [pair for pivot in PIVOTS for language in LANGUAGES for pair in ((pivot, language), (language, pivot))]
     return [
-        SuiteCell(
+        MultilingualCell(
             name=f"flores:{source}-{target}",
             set="flores",
             language=f"{source}-{target}",
@@ -122,6 +122,6 @@ def _flores() -> list[SuiteCell]:
     ]
 
 
-CELLS: tuple[SuiteCell, ...] = (*(cell for row in _SETS for cell in _expand(row)), *_flores())
+CELLS: tuple[MultilingualCell, ...] = (*(cell for row in _SETS for cell in _expand(row)), *_flores())
 BY_NAME = {cell.name: cell for cell in CELLS}
 SETS = tuple(dict.fromkeys(cell.set for cell in CELLS))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from evalkit.tasks import DataError, DataSource, Doc, Generate, Generated, Request, Response, Scored, Table, TextFile
 from evalkit_tasks.multilingual.adapter import Adapter, first
-from evalkit_tasks.multilingual.cells import FLORES_CODES, SuiteCell
+from evalkit_tasks.multilingual.cells import FLORES_CODES, MultilingualCell
 
 NAMES = {
     **{"ar": "Arabic", "es": "Spanish", "fr": "French", "pt": "Portuguese", "de": "German", "it": "Italian", "ru": "Russian"},
@@ -55,10 +55,10 @@ SHA256 = {
 
 
 class Flores(Adapter):
-    def tables(self, cell: SuiteCell, source: DataSource) -> list[Table]:
+    def tables(self, cell: MultilingualCell, source: DataSource) -> list[Table]:
         return [table(language, split) for split in ("dev", "devtest") for language in cell.language.split("-")]
 
-    def load(self, cell: SuiteCell, source: DataSource, shots: int, seed: int) -> list[Doc]:
+    def load(self, cell: MultilingualCell, source: DataSource, shots: int, seed: int) -> list[Doc]:
         worked = first(self._pairs(cell, source, cell.shots_from), shots, cell)
         prefix = "".join(f"{_question(cell, given)} {wanted}\n\n" for given, wanted in worked)
         return [
@@ -66,17 +66,17 @@ class Flores(Adapter):
             for i, (given, wanted) in enumerate(self._pairs(cell, source, cell.split))
         ]
 
-    def _pairs(self, cell: SuiteCell, source: DataSource, split: str) -> list[tuple[str, str]]:
+    def _pairs(self, cell: MultilingualCell, source: DataSource, split: str) -> list[tuple[str, str]]:
         languages = cell.language.split("-")
         given, wanted = ([row["sentence"].strip() for row in source.rows(table(language, split))] for language in languages)
         if len(given) != len(wanted):
             raise DataError(f"{cell.name} {split}: {len(given)} sentences and {len(wanted)} translations")
         return list(zip(given, wanted, strict=True))
 
-    def requests(self, cell: SuiteCell, doc: Doc) -> Sequence[Request]:
+    def requests(self, cell: MultilingualCell, doc: Doc) -> Sequence[Request]:
         return [Generate(doc.prefix + _question(cell, doc.fields["source"]), ("\n",), MAX_NEW_TOKENS)]
 
-    def score(self, cell: SuiteCell, doc: Doc, responses: Sequence[Response]) -> Scored:
+    def score(self, cell: MultilingualCell, doc: Doc, responses: Sequence[Response]) -> Scored:
         (response,) = responses
         assert isinstance(response, Generated)
         hypothesis = response.text.strip()
@@ -93,6 +93,6 @@ def table(language: str, split: str) -> Table:
     return Table(path, ("sentence",), TextFile(path, url, SHA256[split][language]), "lines")
 
 
-def _question(cell: SuiteCell, sentence: str) -> str:
+def _question(cell: MultilingualCell, sentence: str) -> str:
     source, target = cell.language.split("-")
     return f"{NAMES[source]} sentence: {sentence}\n{NAMES[target]} sentence:"

@@ -4,16 +4,16 @@ from collections.abc import Sequence
 
 from evalkit.tasks import Doc, Loglikelihood, Loglikelihoods, Request, Response, Scored
 from evalkit_tasks.multilingual.adapter import Adapter
-from evalkit_tasks.multilingual.cells import SuiteCell
+from evalkit_tasks.multilingual.cells import MultilingualCell
 
 
 class LetterAdapter(Adapter):
     """A document's fields have `letters` (as they stand before its options), `answer` (one of them) and `prompt`."""
 
-    def requests(self, cell: SuiteCell, doc: Doc) -> Sequence[Request]:
+    def requests(self, cell: MultilingualCell, doc: Doc) -> Sequence[Request]:
         return [Loglikelihood(doc.prefix + doc.fields["prompt"], tuple(f" {letter}" for letter in doc.fields["letters"]))]
 
-    def score(self, cell: SuiteCell, doc: Doc, responses: Sequence[Response]) -> Scored:
+    def score(self, cell: MultilingualCell, doc: Doc, responses: Sequence[Response]) -> Scored:
         (response,) = responses
         assert isinstance(response, Loglikelihoods)
         # ties go to the earlier letter, as numpy's argmax does

@@ -9,7 +9,7 @@ from typing import Any
 
 from evalkit.tasks import DataError, DataSource, Doc, HubTable, Table, TextFile
 from evalkit_tasks.multilingual.adapter import first
-from evalkit_tasks.multilingual.cells import SuiteCell
+from evalkit_tasks.multilingual.cells import MultilingualCell
 from evalkit_tasks.multilingual.letters import LetterAdapter
 
 COLUMNS = ("question_text", "answer_text", "options")
@@ -30,10 +30,10 @@ def _from_hub(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class M3exam(LetterAdapter):
-    def tables(self, cell: SuiteCell, source: DataSource) -> list[Table]:
+    def tables(self, cell: MultilingualCell, source: DataSource) -> list[Table]:
         return [self._table(cell, split) for split in ("dev", "test")]
 
-    def _table(self, cell: SuiteCell, split: str) -> Table:
+    def _table(self, cell: MultilingualCell, split: str) -> Table:
         language = cell.data.rpartition("/")[2]
         file = f"{language}-questions-{split}.json"
         path = f"m3exam/text-question/{file}"
@@ -41,14 +41,14 @@ class M3exam(LetterAdapter):
             return Table(path, COLUMNS, TextFile(path, ADDRESS + file, FILES[file]), "json")
         return Table(path, COLUMNS, HubTable(*HUB, f"{language}/{split}-00000-of-00001.parquet", _from_hub), "json")
 
-    def load(self, cell: SuiteCell, source: DataSource, shots: int, seed: int) -> list[Doc]:
+    def load(self, cell: MultilingualCell, source: DataSource, shots: int, seed: int) -> list[Doc]:
         worked = [_fields(row, cell, f"dev/{i}") for i, row in enumerate(first(source.rows(self._table(cell, "dev")), shots, cell))]
         prefix = "".join(f"{shot['prompt']} {shot['answer']}\n\n" for shot in worked)
         items = source.rows(self._table(cell, "test"))
         return [Doc(f"{cell.name}/{i}", cell.name, _fields(row, cell, f"test/{i}"), prefix) for i, row in enumerate(items)]
 
 
-def _fields(row: Mapping[str, Any], cell: SuiteCell, where: str) -> dict[str, Any]:
+def _fields(row: Mapping[str, Any], cell: MultilingualCell, where: str) -> dict[str, Any]:
     """An option's letter is its place in the script of the first one: about 1% of the options upstream bear a wrong letter, or none."""
     options, answer = row["options"], str(row["answer_text"]).strip()
     label = options[0].strip()[:1] if options else ""

@@ -11,7 +11,7 @@ from typing import Any
 
 from evalkit.tasks import DataError, DataSource, Table, TextFile
 from evalkit_tasks.multilingual.adapter import LmEvalAdapter, Row
-from evalkit_tasks.multilingual.cells import SuiteCell
+from evalkit_tasks.multilingual.cells import MultilingualCell
 
 ADDRESS = "https://raw.githubusercontent.com/google-research/url-nlp/452a21ad3dae5668c06ceeac21ff073e1e40f9be/mgsm/"
 FILES = {
@@ -52,11 +52,11 @@ class Mgsm(LmEvalAdapter):
     max_new_tokens = 512  # lm-eval leaves it to the model class (256), too short for a solution in Thai of some tokenizers
     text_files = (EXEMPLARS,)
 
-    def tables(self, cell: SuiteCell, source: DataSource) -> list[Table]:
+    def tables(self, cell: MultilingualCell, source: DataSource) -> list[Table]:
         file = TextFile(cell.data, f"{ADDRESS}{cell.data.rpartition('/')[2]}", FILES[cell.language])
         return [Table(cell.data, ("question", "answer_number"), file, "tsv")]
 
-    def rows(self, cell: SuiteCell, source: DataSource, split: str) -> list[dict[str, Any]]:
+    def rows(self, cell: MultilingualCell, source: DataSource, split: str) -> list[dict[str, Any]]:
         if split == "exemplars":
             return self._exemplars(cell, source)
         (table,) = self.tables(cell, source)
@@ -69,7 +69,7 @@ class Mgsm(LmEvalAdapter):
             rows.append({"number": number, "question": row["question"], "answer": None, "answer_number": answer})
         return rows
 
-    def _exemplars(self, cell: SuiteCell, source: DataSource) -> list[dict[str, Any]]:
+    def _exemplars(self, cell: MultilingualCell, source: DataSource) -> list[dict[str, Any]]:
         try:
             literals = json.loads(source.text(EXEMPLARS))
             examples = literals["MGSM_EXEMPLARS"][cell.language].values()

@@ -10,7 +10,7 @@ from typing import Any
 from evalkit.tasks import DataError, DataSource, Doc, HubTable, MissingData, Table
 from evalkit_tasks.mmlu import SUBJECTS
 from evalkit_tasks.multilingual.adapter import draw, first
-from evalkit_tasks.multilingual.cells import SuiteCell
+from evalkit_tasks.multilingual.cells import MultilingualCell
 from evalkit_tasks.multilingual.letters import LetterAdapter
 
 LETTERS = "ABCD"
@@ -40,7 +40,7 @@ def _from_hub(row: Mapping[str, Any]) -> dict[str, str]:
 class Mmmlu(LetterAdapter):
     """A cell's layout: the hub's one table a split; JMMLU's files (ja); Global-MMLU-Lite's (id); a file a subject and split (all else)."""
 
-    def tables(self, cell: SuiteCell, source: DataSource) -> list[Table]:
+    def tables(self, cell: MultilingualCell, source: DataSource) -> list[Table]:
         if source.kind == "hub":
             return [self._hub(cell, split) for split in ("dev", "test")]
         if cell.language == "ja":
@@ -49,20 +49,20 @@ class Mmmlu(LetterAdapter):
             return [self._lite(cell, split) for split in ("dev", "test")]
         return [self._csv(cell, subject, split) for subject in SUBJECTS for split in ("dev", "test")]
 
-    def _hub(self, cell: SuiteCell, split: str) -> Table:
+    def _hub(self, cell: MultilingualCell, split: str) -> Table:
         hub = HubTable(*HUB, f"{cell.language}/{split}-00000-of-00001.parquet", _from_hub)
         return Table(f"{cell.data}/{split}", ("subject", *COLUMNS), hub)
 
     def _jmmlu(self, subject: str) -> Table:
         return Table(f"mmmlu/ja/JMMLU/{subject}.csv", COLUMNS, NO_TABLE)
 
-    def _lite(self, cell: SuiteCell, split: str) -> Table:
+    def _lite(self, cell: MultilingualCell, split: str) -> Table:
         return Table(f"{cell.data}/global_mmlu_lite_{cell.language}_{split}.jsonl", ("metadata", "prompts", "label"), NO_TABLE)
 
-    def _csv(self, cell: SuiteCell, subject: str, split: str) -> Table:
+    def _csv(self, cell: MultilingualCell, subject: str, split: str) -> Table:
         return Table(f"{cell.data}/{split}/{subject}_{split}.csv", COLUMNS, NO_TABLE)
 
-    def load(self, cell: SuiteCell, source: DataSource, shots: int, seed: int) -> list[Doc]:
+    def load(self, cell: MultilingualCell, source: DataSource, shots: int, seed: int) -> list[Doc]:
         dev, test = self._rows(cell, source)
         docs = []
         for subject, items in test.items():
@@ -77,7 +77,7 @@ class Mmmlu(LetterAdapter):
             ]
         return docs
 
-    def _rows(self, cell: SuiteCell, source: DataSource) -> tuple[Rows, Rows]:
+    def _rows(self, cell: MultilingualCell, source: DataSource) -> tuple[Rows, Rows]:
         """Dev (empty where there is none) and test rows by subject; ids are subject/number, MMLU's own where the order is."""
         if source.kind == "hub":
             dev, test = (_by_subject(source.rows(self._hub(cell, split))) for split in ("dev", "test"))

@@ -5,7 +5,7 @@ from typing import Any
 
 from evalkit.tasks import DataError, DataSource, HubTable, Table
 from evalkit_tasks.multilingual.adapter import LmEvalAdapter, Row
-from evalkit_tasks.multilingual.cells import SuiteCell
+from evalkit_tasks.multilingual.cells import MultilingualCell
 
 HUB = ("google-research-datasets/paws-x", "4cd8187c404bda33cb1f62b49b001115862acf37")
 COLUMNS = ("id", "sentence1", "sentence2", "label")
@@ -17,15 +17,15 @@ def _from_hub(row: Mapping[str, Any]) -> dict[str, str]:
 
 
 class Pawsx(LmEvalAdapter):
-    def tables(self, cell: SuiteCell, source: DataSource) -> list[Table]:
+    def tables(self, cell: MultilingualCell, source: DataSource) -> list[Table]:
         return [self._table(cell, split) for split in SPLITS]
 
-    def _table(self, cell: SuiteCell, split: str) -> Table:
+    def _table(self, cell: MultilingualCell, split: str) -> Table:
         file, name = SPLITS[split]
         hub = HubTable(*HUB, f"{cell.language}/{name}-00000-of-00001.parquet", _from_hub)
         return Table(f"{cell.data}/{file}", COLUMNS, hub, "tsv-header")
 
-    def rows(self, cell: SuiteCell, source: DataSource, split: str) -> list[dict[str, Any]]:
+    def rows(self, cell: MultilingualCell, source: DataSource, split: str) -> list[dict[str, Any]]:
         """Without the pairs that were never translated ("NS": upstream asks to drop them) and those of unknown label."""
         table = self._table(cell, split)
         kept = [r for r in source.rows(table) if r["label"] and not {r["sentence1"].strip(), r["sentence2"].strip()} & {"", "NS"}]

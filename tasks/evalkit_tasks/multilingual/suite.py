@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 from evalkit.tasks import (
-    Cell,
     DataError,
     DataSource,
     Doc,
@@ -18,13 +17,14 @@ from evalkit.tasks import (
     Response,
     Sampling,
     Scored,
+    SuiteCell,
     Table,
     Task,
     sha256_json,
 )
 from evalkit_tasks.multilingual.adapter import Adapter
 from evalkit_tasks.multilingual.belebele import Belebele
-from evalkit_tasks.multilingual.cells import BY_NAME, CATEGORIES, CELLS, SETS, SuiteCell
+from evalkit_tasks.multilingual.cells import BY_NAME, CATEGORIES, CELLS, SETS, MultilingualCell
 from evalkit_tasks.multilingual.flores import Flores
 from evalkit_tasks.multilingual.m3exam import M3exam
 from evalkit_tasks.multilingual.mgsm import Mgsm
@@ -57,7 +57,7 @@ def _official() -> dict[str, str]:
 OFFICIAL = _official()
 
 
-def _tables(cell: SuiteCell, source: DataSource) -> list[list[dict[str, Any]]]:
+def _tables(cell: MultilingualCell, source: DataSource) -> list[list[dict[str, Any]]]:
     """The rows of the cell's tables, of those that are there."""
     found = []
     for table in ADAPTERS[cell.set].tables(cell, source):
@@ -77,13 +77,13 @@ class CellTask(Task):
     default_protocol = "qwen"
     limit_each_group = True
     official_sha256 = ""
-    whole: ClassVar[tuple[SuiteCell, ...]]
+    whole: ClassVar[tuple[MultilingualCell, ...]]
 
     def __init__(self, protocol: Protocol, sampling: Sampling | None = None, part: str = ""):
         super().__init__(protocol, sampling, part)
         self._cells = tuple(cell for cell in self.whole if not part or part in (cell.category, cell.language))
 
-    def cells(self) -> Sequence[Cell]:
+    def cells(self) -> Sequence[SuiteCell]:
         return self._cells
 
     @classmethod
@@ -134,7 +134,7 @@ class CellTask(Task):
         state = "sample" if source.kind == "sample" else "official"
         return state, f"{sha256_json(digests)}: {held}" + ("" if len(digests) == len(cls.whole) else ", no data for the rest"), documents
 
-    def _shots(self, cell: SuiteCell) -> int:
+    def _shots(self, cell: MultilingualCell) -> int:
         return cell.shots if self.protocol.settings["shots"] == "as_published" else 0
 
     def requests(self, doc: Doc) -> Sequence[Request]:
@@ -169,7 +169,7 @@ SETTINGS = {"shots": str}
 SUITE = read_protocols("multilingual", SETTINGS)
 
 
-def _with_cells(protocol: Protocol, name: str, cells: Sequence[SuiteCell]) -> Protocol:
+def _with_cells(protocol: Protocol, name: str, cells: Sequence[MultilingualCell]) -> Protocol:
     """The protocol of a task of these cells: its digest covers what each of them asks."""
     table = {c.name: [c.shots, c.shots_from, c.split, c.metric, c.tokenize, c.lm_eval] for c in cells}
     return replace(protocol, task=name, settings={**protocol.settings, "cells": table})

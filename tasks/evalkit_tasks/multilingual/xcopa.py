@@ -4,7 +4,7 @@ from typing import Any
 
 from evalkit.tasks import DataSource, HubTable, Table
 from evalkit_tasks.multilingual.adapter import LmEvalAdapter, Row
-from evalkit_tasks.multilingual.cells import SuiteCell
+from evalkit_tasks.multilingual.cells import MultilingualCell
 
 HUB = ("cambridgeltl/xcopa", "042f78955ba48e6404616762fa6e05e839c3907a")
 COLUMNS = ("premise", "choice1", "choice2", "question", "label", "idx")
@@ -12,15 +12,15 @@ SPLITS = {"dev": ("val", "validation"), "test": ("test", "test")}  # upstream's 
 
 
 class Xcopa(LmEvalAdapter):
-    def tables(self, cell: SuiteCell, source: DataSource) -> list[Table]:
+    def tables(self, cell: MultilingualCell, source: DataSource) -> list[Table]:
         return [self._table(cell, split) for split in SPLITS]
 
-    def _table(self, cell: SuiteCell, split: str) -> Table:
+    def _table(self, cell: MultilingualCell, split: str) -> Table:
         upstream, hub = SPLITS[split]
         file = HubTable(*HUB, f"{cell.language}/{hub}-00000-of-00001.parquet", dict)
         return Table(f"{cell.data}/{upstream}.{cell.language}.jsonl", COLUMNS, file)
 
-    def rows(self, cell: SuiteCell, source: DataSource, split: str) -> list[dict[str, Any]]:
+    def rows(self, cell: MultilingualCell, source: DataSource, split: str) -> list[dict[str, Any]]:
         return source.rows(self._table(cell, split))
 
     def key(self, row: Row, number: int) -> str:

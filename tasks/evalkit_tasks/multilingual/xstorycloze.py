@@ -4,7 +4,7 @@ from typing import Any
 
 from evalkit.tasks import DataError, DataSource, HubTable, Table
 from evalkit_tasks.multilingual.adapter import LmEvalAdapter, Row
-from evalkit_tasks.multilingual.cells import SuiteCell
+from evalkit_tasks.multilingual.cells import MultilingualCell
 
 HUB = ("juletxara/xstory_cloze", "c4c2d88a1ec8b37fe22166d2a610f272726724b6")
 COLUMNS = (
@@ -16,11 +16,11 @@ COLUMNS = (
 class Xstorycloze(LmEvalAdapter):
     """The same file in a folder and on the hub."""
 
-    def tables(self, cell: SuiteCell, source: DataSource) -> list[Table]:
+    def tables(self, cell: MultilingualCell, source: DataSource) -> list[Table]:
         file = f"spring2016.val.{cell.language}.tsv.split_20_80_{cell.split}.tsv"
         return [Table(f"xstorycloze/{file}", COLUMNS, HubTable(*HUB, file, dict), "tsv-quoted")]
 
-    def rows(self, cell: SuiteCell, source: DataSource, split: str) -> list[dict[str, Any]]:
+    def rows(self, cell: MultilingualCell, source: DataSource, split: str) -> list[dict[str, Any]]:
         (table,) = self.tables(cell, source)
         rows = source.rows(table)
         if odd := [row for row in rows if row["answer_right_ending"] not in ("1", "2")]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from evalkit.tasks import DataError, DataSource, Table, TextFile
 from evalkit_tasks.multilingual.adapter import LmEvalAdapter, Row
-from evalkit_tasks.multilingual.cells import SuiteCell
+from evalkit_tasks.multilingual.cells import MultilingualCell
 
 COLUMNS = ("language", "source", "english", "sentence", "tokens", "pronoun", "candidates")
 FILE = TextFile(
@@ -21,10 +21,10 @@ TABLE = Table(FILE.path, COLUMNS, FILE, "tsv")
 
 
 class Xwinograd(LmEvalAdapter):
-    def tables(self, cell: SuiteCell, source: DataSource) -> list[Table]:
+    def tables(self, cell: MultilingualCell, source: DataSource) -> list[Table]:
         return [TABLE]
 
-    def rows(self, cell: SuiteCell, source: DataSource, split: str) -> list[dict[str, Any]]:
+    def rows(self, cell: MultilingualCell, source: DataSource, split: str) -> list[dict[str, Any]]:
         code = cell.lm_eval.removesuffix(".yaml").rpartition("_")[2]
         found = [row for row in source.rows(TABLE) if row["language"] == code]
         return [{"number": str(i), "source": row["source"], "english": row["english"], **_question(row, i)} for i, row in enumerate(found)]
