@@ -1,4 +1,4 @@
-"""reports/: the tracked files equal what `evalkit report` makes of the tracked runs and published tables, today and in any order of them."""
+"""reports/: the tracked files equal what `evalkit report` makes of the tracked runs and published tables, in any order of them."""
 
 from importlib.metadata import version
 from pathlib import Path
