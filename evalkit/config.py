@@ -1,4 +1,4 @@
-"""RunConfig: everything that decides what a run computes. The command line and run.toml read their defaults from it."""
+"""ModelSpec: a model and how it is computed. RunConfig: everything that decides what a run computes."""
 
 import re
 import tomllib
@@ -12,6 +12,33 @@ DEMO_MODEL = "demo"
 DEVICES = ("auto", "cpu", "cuda")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 KERNELS = ("auto", "reference", "torch", "cpu", "triton")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """A model, the engine that runs it, and how it is computed. `spec` is None where no model was named: the demo model."""
+
+    spec: str | None = None
+    engine: str = "native"
+    device: str = "auto"
+    dtype: str = "auto"
+    kernel: str = "auto"
+
+    def __post_init__(self) -> None:
+        choices = (("device", self.device, DEVICES), ("dtype", self.dtype, DTYPES), ("kernel", self.kernel, KERNELS))
+        for name, value, known in choices:
+            if value not in known:
+                raise unknown(name, value, known)
+        if self.kernel != "auto" and self.engine != "native":
+            raise EvalkitError(f"kernel is {self.kernel!r}, and the engine {self.engine}; only the native engine has a choice of kernels")
+
+    @property
+    def name(self) -> str:
+        """What the model is found by: the SPEC that was given, or the demo model's name."""
+        return self.spec or DEMO_MODEL
+
+
+DEMO = ModelSpec()
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +63,8 @@ class RunConfig:
     quiet: bool = False
 
     def __post_init__(self) -> None:
+        if not self.tasks:
+            raise EvalkitError("no task given; try evalkit run --tasks mmlu,gsm8k")
         if isinstance(self.tasks, str) or not all(isinstance(task, str) for task in self.tasks):
             raise EvalkitError(f"tasks is {self.tasks!r}; give a list of names, as in tasks = ['mmlu', 'gsm8k']")
         if self.limit is not None and self.limit < 1:
@@ -44,18 +73,14 @@ class RunConfig:
             raise EvalkitError(f"temperature is {self.temperature}; give 0 (greedy) or more")
         if self.repeats < 1 or (self.repeats > 1 and not self.temperature):
             raise EvalkitError(f"repeats is {self.repeats} at temperature {self.temperature or 0}; repeats need a temperature above 0")
-        choices = (("device", self.device, DEVICES), ("dtype", self.dtype, DTYPES), ("kernel", self.kernel, KERNELS))
-        for name, value, known in choices:
-            if value not in known:
-                raise unknown(name, value, known)
-        if self.kernel != "auto" and self.engine != "native":
-            raise EvalkitError(f"kernel is {self.kernel!r}, and the engine {self.engine}; only the native engine has a choice of kernels")
+        _ = self.model_spec  # refuses an unknown device, dtype or kernel
         if self.name is not None and not re.fullmatch(r"[\w.@+-]+", self.name):
             raise EvalkitError(f"name is {self.name!r}; use letters, digits and . _ - + @ only, it becomes a folder")
 
     @property
-    def model_spec(self) -> str:
-        return self.model or DEMO_MODEL
+    def model_spec(self) -> ModelSpec:
+        """The model and how it is computed, apart from what it is asked."""
+        return ModelSpec(self.model, self.engine, self.device, self.dtype, self.kernel)
 
     @property
     def is_demo(self) -> bool:
@@ -72,7 +97,7 @@ class RunConfig:
         """The run's folder: given, or made of model, engine, tasks, data and limit, so that the same command finds its run again."""
         if self.name:
             return self.name
-        model = Path(self.model_spec).name.removesuffix(".gguf") or "model"
+        model = Path(self.model_spec.name).name.removesuffix(".gguf") or "model"
         parts = [model, "+".join(self.tasks), Path(self.data_spec).name]
         parts += [self.engine] if self.engine != "native" else []
         parts += [f"limit{self.limit}"] if self.limit else []

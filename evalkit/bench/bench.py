@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from evalkit.bench import roofline
 from evalkit.bench.engines import Work, open_engine
 from evalkit.bench.roofline import Device
-from evalkit.config import RunConfig
+from evalkit.config import ModelSpec
 from evalkit.errors import EvalkitError
 from evalkit.files import write_atomically
 from evalkit.record.read import SCHEMA
@@ -52,10 +52,12 @@ class BenchConfig:
                 raise EvalkitError(f"--{name.replace('_', '-')} is {getattr(self, name)}; give at least 1")
         if len(set(self.models)) < len(self.models):
             raise EvalkitError(f"a model is given twice: {', '.join(self.models)}")
+        for model in self.models:
+            self.model_spec(model)  # refuses an unknown device, dtype or kernel
 
-    def run_config(self, model: str) -> RunConfig:
-        """The model as a run would load it."""
-        return RunConfig((), model=model, engine=self.engine, device=self.device, dtype=self.dtype, kernel=self.kernel)
+    def model_spec(self, model: str) -> ModelSpec:
+        """One of the models as it is loaded."""
+        return ModelSpec(model, self.engine, self.device, self.dtype, self.kernel)
 
     def folder(self, model: str) -> Path:
         """Where the record goes: made of what was measured, so that the same command replaces its record."""
@@ -69,8 +71,6 @@ def bench(config: BenchConfig, reporter: Reporter) -> list[dict[str, Any]]:
 
     Raises EvalkitError before anything is loaded where a model is unknown, or the device can't hold it.
     """
-    for model in config.models:
-        config.run_config(model)  # checks device, dtype and kernel
     local = not config.engine.startswith("openai:")
     device, dtype = _resolved(config)
     floor = None
@@ -112,7 +112,7 @@ def _check_memory(model: str, device: str, dtype: str, tokens: int) -> None:
 def _time(config: BenchConfig, model: str, device: Device | None, reporter: Reporter) -> dict[str, Any]:
     work = Work(config.prompt_tokens, config.output_tokens, config.num_requests, config.seed)
     with reporter.bar(f"loading {model}", 100, counted=False):
-        engine = open_engine(config.run_config(model), work.num_requests)
+        engine = open_engine(config.model_spec(model), work.num_requests)
     engine.prepare(work)
     least = None
     if device and engine.shape:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from evalkit.bench.roofline import Shape
-from evalkit.config import RunConfig
+from evalkit.config import ModelSpec
 from evalkit.errors import EvalkitError, RunIncomplete, first_line, unknown
 from evalkit.lm import ENGINES
 from evalkit.lm.base import LM
@@ -53,24 +53,24 @@ class Timed(ABC):
         """Answer every request."""
 
 
-def open_engine(config: RunConfig, num_requests: int) -> Timed:
-    """Load `config.model_spec` behind `config.engine`. Raises EvalkitError."""
-    name, _, argument = config.engine.partition(":")
-    if config.engine == "native":
-        return _Native(config)
+def open_engine(model: ModelSpec, num_requests: int) -> Timed:
+    """Load `model.name` behind `model.engine`. Raises EvalkitError."""
+    name, _, argument = model.engine.partition(":")
+    if model.engine == "native":
+        return _Native(model)
     if name == "openai" and argument:
-        return _OpenAI(config, argument, num_requests)
+        return _OpenAI(model, argument, num_requests)
     if name == "lm_eval" and argument:
-        return _LmEval(config, argument)
-    raise unknown("engine", config.engine, [engine for engine in ENGINES if not engine.startswith("replay")])
+        return _LmEval(model, argument)
+    raise unknown("engine", model.engine, [engine for engine in ENGINES if not engine.startswith("replay")])
 
 
 class _Native(Timed):
-    def __init__(self, config: RunConfig):
+    def __init__(self, model: ModelSpec):
         from evalkit.lm.native import NativeLM
         from evalkit.lm.native_tokens import TokenModel, shape_of
 
-        self.lm = NativeLM.load(config)
+        self.lm = NativeLM.load(model)
         self.model = TokenModel(self.lm)
         self.shape = shape_of(self.lm.model.config, self.lm.model.embed.weight.element_size())
 
@@ -98,13 +98,13 @@ class _Native(Timed):
 
 
 class _OpenAI(Timed):
-    def __init__(self, config: RunConfig, url: str, num_requests: int):
+    def __init__(self, model: ModelSpec, url: str, num_requests: int):
         from evalkit.lm.openai import OpenAILM
 
-        if config.model is None:
+        if model.spec is None:
             raise EvalkitError(f"--engine openai:{url} needs a model, as the server names it")
         # one try: a request asked again would be timed twice; the last in the queue may wait long
-        self.lm = self.remote = OpenAILM(url, config.model, RetryPolicy(attempts=1, timeout=DAY, deadline=DAY), num_requests)
+        self.lm = self.remote = OpenAILM(url, model.spec, RetryPolicy(attempts=1, timeout=DAY, deadline=DAY), num_requests)
 
     def prepare(self, work: Work) -> None:
         draw, vocab = random.Random(work.seed), self.remote.entry.get("vocab_size")
@@ -131,13 +131,13 @@ class _OpenAI(Timed):
 class _LmEval(Timed):
     """Prompts are texts here, of as many tokens as they can be made to have; tokens out are counted as asked for."""
 
-    def __init__(self, config: RunConfig, class_name: str):
+    def __init__(self, model: ModelSpec, class_name: str):
         from evalkit.lm.lm_eval import LmEvalLM
         from evalkit.lm.native_tokens import shape_of_spec
 
-        self.lm = self.peer = LmEvalLM.load(config, class_name)
+        self.lm = self.peer = LmEvalLM.load(model, class_name)
         self.class_name = class_name
-        self.shape = shape_of_spec(config.model_spec, 4 if self.peer.settings["dtype"] == "float32" else 2)
+        self.shape = shape_of_spec(model.name, 4 if self.peer.settings["dtype"] == "float32" else 2)
 
     def prepare(self, work: Work) -> None:
         draw, self.work = random.Random(work.seed), work

@@ -4,7 +4,7 @@ import argparse
 from dataclasses import fields
 from pathlib import Path
 
-from evalkit.cli.options import add_device
+from evalkit.cli.options import add_device, model_of
 from evalkit.config import DEMO_MODEL, DTYPES
 from evalkit.lm.generate import GenerateConfig
 from evalkit.lm.upcycle import RECIPES, Recipe
@@ -55,7 +55,7 @@ def _generate(arguments: argparse.Namespace) -> None:
     from evalkit.lm.generate import generate
     from evalkit.progress import Reporter
 
-    config = GenerateConfig(**{f.name: getattr(arguments, f.name) for f in fields(GenerateConfig)})
+    config = GenerateConfig(**{f.name: getattr(arguments, f.name) for f in fields(GenerateConfig)} | {"model": model_of(arguments)})
     generate(config, Reporter())
 
 

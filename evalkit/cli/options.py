@@ -1,8 +1,8 @@
 """The options of every command that loads a model: where it runs, in which precision, on which kernels."""
 
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
 
-from evalkit.config import DEVICES, DTYPES, KERNELS
+from evalkit.config import DEVICES, DTYPES, KERNELS, ModelSpec
 
 
 def add_device(command: ArgumentParser, default: str | None = "auto") -> None:
@@ -12,3 +12,8 @@ def add_device(command: ArgumentParser, default: str | None = "auto") -> None:
     command.add_argument(
         "--kernel", choices=KERNELS, default=default, help="(default: auto, cpu or without a compiler torch on cpu, triton on cuda)"
     )
+
+
+def model_of(arguments: Namespace) -> ModelSpec:
+    """The model that the arguments name. Raises EvalkitError."""
+    return ModelSpec(arguments.model, device=arguments.device, dtype=arguments.dtype, kernel=arguments.kernel)

@@ -3,7 +3,7 @@
 import argparse
 from dataclasses import fields
 
-from evalkit.cli.options import add_device
+from evalkit.cli.options import add_device, model_of
 from evalkit.config import DEMO_MODEL
 from evalkit.serve import ServeConfig
 
@@ -24,4 +24,4 @@ def _serve(arguments: argparse.Namespace) -> None:
     from evalkit.progress import Reporter
     from evalkit.serve import serve
 
-    serve(ServeConfig(**{f.name: getattr(arguments, f.name) for f in fields(ServeConfig)}), Reporter())
+    serve(ServeConfig(**{f.name: getattr(arguments, f.name) for f in fields(ServeConfig)} | {"model": model_of(arguments)}), Reporter())

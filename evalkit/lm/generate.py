@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from evalkit.config import RunConfig
+from evalkit.config import DEMO, ModelSpec
 from evalkit.errors import EvalkitError
 from evalkit.tasks import Generate, Generated
 
@@ -17,18 +17,15 @@ if TYPE_CHECKING:  # the command line reads GenerateConfig's defaults; rich woul
 
 @dataclass(frozen=True, slots=True)
 class GenerateConfig:
-    """One `evalkit generate`. Prompt "-" is read from standard input; model None is the demo model."""
+    """One `evalkit generate`. Prompt "-" is read from standard input."""
 
     prompt: str
-    model: str | None = None
+    model: ModelSpec = DEMO
     chat: bool = False  # through the model's chat template
     system: str | None = None  # None: what the template puts there
     max_new_tokens: int = 256
     temperature: float = 0.0  # 0: greedy
     seed: int = 0
-    device: str = "auto"
-    dtype: str = "auto"
-    kernel: str = "auto"
 
     def __post_init__(self) -> None:
         if self.system is not None and not self.chat:
@@ -43,10 +40,9 @@ def generate(config: GenerateConfig, reporter: Reporter) -> None:
     """Write the answer to standard output, and what it took to the reporter. Raises EvalkitError for all bad input."""
     from evalkit.lm.native import NativeLM
 
-    settings = RunConfig((), model=config.model, device=config.device, dtype=config.dtype, kernel=config.kernel)
     prompt = _prompt(config.prompt)
     with reporter.bar("loading model", 100, counted=False) as advance:
-        lm = NativeLM.load(settings, lambda done, total: advance(done * 100 // total))
+        lm = NativeLM.load(config.model, lambda done, total: advance(done * 100 // total))
     if config.chat:
         system = [] if config.system is None else [{"role": "system", "content": config.system}]
         prompt = lm.chat_prompt([*system, {"role": "user", "content": prompt}])

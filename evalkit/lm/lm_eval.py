@@ -14,7 +14,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from evalkit.config import RunConfig
+from evalkit.config import ModelSpec
 from evalkit.data.sources import CACHE
 from evalkit.errors import EvalkitError, first_line, unknown
 from evalkit.hashing import sha256_json
@@ -34,8 +34,8 @@ class LmEvalLM(LM):
         self.fingerprint = "sha256:" + sha256_json([engine, weights_sha256, settings, version("lm_eval"), version("torch")])
 
     @classmethod
-    def load(cls, config: RunConfig, class_name: str) -> LmEvalLM:
-        """Build lm-eval's model class for `config.model_spec`. Raises EvalkitError where lm-eval is missing or refuses."""
+    def load(cls, model: ModelSpec, class_name: str) -> LmEvalLM:
+        """Build lm-eval's model class for `model.name`. Raises EvalkitError where lm-eval is missing or refuses."""
         try:
             from lm_eval.api.registry import MODEL_REGISTRY, get_model
         except ImportError:
@@ -46,16 +46,16 @@ class LmEvalLM(LM):
             model_class = get_model(class_name)
         except (KeyError, ValueError):
             raise unknown("lm_eval model class", class_name, MODEL_REGISTRY) from None
-        folder = exported_folder(find(config.model_spec))
-        settings: dict[str, Any] = {"batch_size": 8, "dtype": config.dtype if config.dtype != "auto" else "float32"}
-        if config.device != "auto":
-            settings["device"] = config.device
+        folder = exported_folder(find(model.name))
+        settings: dict[str, Any] = {"batch_size": 8, "dtype": model.dtype if model.dtype != "auto" else "float32"}
+        if model.device != "auto":
+            settings["device"] = model.device
         elif class_name == "hf":
             settings["device"] = _torch_device()
         try:
             lm = model_class(pretrained=str(folder), **settings)
         except Exception as error:  # the classes raise whatever their engine does
-            raise EvalkitError(f"lm_eval:{class_name} cannot load {config.model_spec}: {first_line(error)}") from error
+            raise EvalkitError(f"lm_eval:{class_name} cannot load {model.name}: {first_line(error)}") from error
         return cls(lm, f"lm_eval:{class_name}", sha256_of(sorted(p for p in folder.iterdir() if p.is_file())), settings)
 
     def loglikelihood(self, requests: Sequence[Loglikelihood]) -> Iterator[tuple[int, Loglikelihoods]]:

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evalkit.config import RunConfig
+from evalkit.config import ModelSpec
 from evalkit.errors import EvalkitError
 from evalkit.hashing import sha256_json
 from evalkit.lm import conversation
@@ -109,32 +109,32 @@ class NativeLM(LM):
         self.fingerprint = "sha256:" + sha256_json([checkpoint.sha256, repr(recipe), self.tokenizer.sha256(), numerics, *template])
 
     @classmethod
-    def load(cls, config: RunConfig, on_load: OnLoad | None = None) -> NativeLM:
+    def load(cls, model: ModelSpec, on_load: OnLoad | None = None) -> NativeLM:
         """`open`, and the weights read at once. Raises EvalkitError in one line."""
-        lm = cls.open(config)
+        lm = cls.open(model)
         lm.prepare(on_load)
         return lm
 
     @classmethod
-    def open(cls, config: RunConfig) -> NativeLM:
-        """Find and check the model that `config.model_spec` names. Raises EvalkitError in one line."""
+    def open(cls, model: ModelSpec) -> NativeLM:
+        """Find and check the model that `model.name` names. Raises EvalkitError in one line."""
         import torch
 
         from moe_lm.checkpoint.random_weights import random_checkpoint
         from moe_lm.checkpoint.read import open_checkpoint
         from moe_lm.upcycle.preserve import Upcycle
 
-        device = config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+        device = model.device if model.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
         if device == "cuda" and not torch.cuda.is_available():
             raise EvalkitError("--device cuda: no CUDA device is visible to torch; use --device cpu")
-        dtype = getattr(torch, config.dtype if config.dtype != "auto" else "float32" if device == "cpu" else "bfloat16")
-        if config.model_spec.startswith("random:"):
+        dtype = getattr(torch, model.dtype if model.dtype != "auto" else "float32" if device == "cpu" else "bfloat16")
+        if model.name.startswith("random:"):
             with one_line():
-                checkpoint = random_checkpoint(random_configuration(config.model_spec))
-                return cls(checkpoint, config.model_spec, None, dtype, device, config.kernel)
-        found = find(config.model_spec)
+                checkpoint = random_checkpoint(random_configuration(model.name))
+                return cls(checkpoint, model.name, None, dtype, device, model.kernel)
+        found = find(model.name)
         with one_line():
-            return cls(open_checkpoint(found.path), config.model_spec, Upcycle() if found.upcycle else None, dtype, device, config.kernel)
+            return cls(open_checkpoint(found.path), model.name, Upcycle() if found.upcycle else None, dtype, device, model.kernel)
 
     @property
     def ready(self) -> bool:

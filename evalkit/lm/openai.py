@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from evalkit.config import RunConfig
+from evalkit.config import ModelSpec
 from evalkit.errors import EvalkitError, RunIncomplete
 from evalkit.hashing import sha256_json
 from evalkit.lm.base import LM, Tokens
@@ -41,11 +41,11 @@ class OpenAILM(LM):
         self._computed = 0
 
     @classmethod
-    def load(cls, config: RunConfig, url: str) -> "OpenAILM":
+    def load(cls, model: ModelSpec, url: str) -> "OpenAILM":
         """The server's model that `--model` names, as the server names it. Raises EvalkitError."""
-        if config.model is None:
+        if model.spec is None:
             raise EvalkitError(f"--engine openai:{url} needs --model, the name that the server gives its model (see {url}/models)")
-        return cls(url, config.model)
+        return cls(url, model.spec)
 
     def _entry(self) -> dict[str, Any]:
         """What /models says of the model; {} for a server without that route."""

@@ -56,14 +56,14 @@ def run(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
     journal = Journal(folder / "journal.sqlite", fresh=config.fresh)
     if config.fresh:
         (folder / "run.json").unlink(missing_ok=True)
-    record = begin(config.run_name, {"spec": config.model_spec}, config.limit, config.seed, sandbox)
+    record = begin(config.run_name, {"spec": config.model_spec.name}, config.limit, config.seed, sandbox)
     if sandbox:
         reporter.say(f"sandbox: {sandbox}")
     samples: dict[str, Sequence[Sample]] = {}
     try:
         with interruptible():
             with reporter.bar("opening model", 1, counted=False) as advance:
-                lm = open_lm(config)
+                lm = open_lm(config.model_spec)
                 advance(1)
             record["model"] |= {"fingerprint": lm.fingerprint, "engine": config.engine, **lm.describe()}
             for name, each in plans.items():

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from evalkit.config import RunConfig
+from evalkit.config import ModelSpec, RunConfig
 from evalkit.data.sources import open_source
 from evalkit.lm.base import LM
 from evalkit.runner.run import Plan, plan
@@ -90,7 +90,7 @@ class Report:
         return not any(outcome.differing for outcome in self.outcomes)
 
 
-def verify(config: RunConfig, reporter: Reporter, open_lm: Callable[[RunConfig], LM] | None = None) -> Report:
+def verify(config: RunConfig, reporter: Reporter, open_lm: Callable[[ModelSpec], LM] | None = None) -> Report:
     """Run every layout that the engine can be laid out in. Raises EvalkitError for bad input. `open_lm`: another way to an engine."""
     from evalkit import lm as back_ends
 
@@ -98,7 +98,7 @@ def verify(config: RunConfig, reporter: Reporter, open_lm: Callable[[RunConfig],
     tasks = resolve_all(config.tasks, sampling)
     plans = {name: plan(task, open_source(config.data_spec), config.limit) for name, task in tasks.items()}
     requests = list(dict.fromkeys(request for each in plans.values() for asked in each.requests for request in asked))
-    lm = (open_lm or back_ends.open_lm)(config)
+    lm = (open_lm or back_ends.open_lm)(config.model_spec)
     outcomes: list[LayoutOutcome] = []
     first: Answers = {}
     laid_out = isinstance(lm, LaidOut)
@@ -169,7 +169,7 @@ def show(config: RunConfig, report: Report) -> None:
     from evalkit.progress import console
 
     screen, first = console(), report.outcomes[0]
-    title = f"{config.model_spec}, {', '.join(config.tasks)}: {report.num_docs:,} documents in {len(report.outcomes)} layouts"
+    title = f"{config.model_spec.name}, {', '.join(config.tasks)}: {report.num_docs:,} documents in {len(report.outcomes)} layouts"
     table = Table(title=title, title_justify="left")
     table.add_column("layout", no_wrap=True)
     for name in (

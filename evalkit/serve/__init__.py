@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evalkit.config import RunConfig
+from evalkit.config import DEMO, ModelSpec
 from evalkit.errors import EvalkitError
 
 if TYPE_CHECKING:
@@ -25,13 +25,10 @@ if TYPE_CHECKING:
 class ServeConfig:
     """One `evalkit serve`; port 0 takes any free one. `name`: what clients call the model (None: made of its SPEC)."""
 
-    model: str | None = None
+    model: ModelSpec = DEMO
     host: str = "127.0.0.1"
     port: int = 8000
     name: str | None = None
-    device: str = "auto"
-    dtype: str = "auto"
-    kernel: str = "auto"
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
@@ -40,7 +37,7 @@ class ServeConfig:
     @property
     def served_name(self) -> str:
         """A hub id or a name as it stands; of a path its last part."""
-        spec = self.name or RunConfig((), model=self.model).model_spec
+        spec = self.name or self.model.name
         is_path = not self.name and (spec.endswith(".gguf") or spec.startswith((".", "/", "~")))
         return re.sub(r"\.gguf$", "", Path(spec).expanduser().resolve().name) if is_path else spec
 
@@ -60,9 +57,8 @@ def serve(config: ServeConfig, reporter: Reporter) -> None:
     except OSError as error:
         raise EvalkitError(f"cannot listen on {config.host} port {config.port}: {error.strerror or error}; pass another --port") from None
     with listening:
-        settings = RunConfig((), model=config.model, device=config.device, dtype=config.dtype, kernel=config.kernel)
         with reporter.bar("loading model", 100, counted=False) as advance:
-            lm = NativeLM.load(settings, lambda done, total: advance(done * 100 // total))
+            lm = NativeLM.load(config.model, lambda done, total: advance(done * 100 // total))
         host = f"[{config.host}]" if ":" in config.host else config.host
         reporter.say(f"serving {config.served_name} at http://{host}:{listening.getsockname()[1]}/v1 (Ctrl-C ends it)")
         server = uvicorn.Server(uvicorn.Config(make_app(lm, config.served_name), log_level="warning", timeout_graceful_shutdown=3))

@@ -15,11 +15,11 @@ Ask = Callable[[list[dict[str, Any]]], list[dict[str, Any]]]
 
 
 def native(job: dict[str, Any]) -> Ask:
-    from evalkit.config import RunConfig
+    from evalkit.config import ModelSpec
     from evalkit.lm.native import NativeLM
     from evalkit.tasks import Generate, Loglikelihood
 
-    lm = NativeLM.load(RunConfig((), model=job["folder"], dtype=job["dtype"], device="cpu"))
+    lm = NativeLM.load(ModelSpec(job["folder"], dtype=job["dtype"], device="cpu"))
 
     def ask(requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if "continuations" in requests[0]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from evalkit.config import RunConfig
+from evalkit.config import ModelSpec
 from evalkit.data.sources import FolderSource
 from evalkit.lm import open_lm
 from evalkit.lm.models import MODELS, local_path
@@ -25,8 +25,8 @@ UNTIMED = {"world_religions": 76, "miscellaneous": 76}
 
 def test_same_choices_and_logprobs_and_at_least_five_times_faster(data_dir: Path) -> None:
     pytest.importorskip("lm_eval", reason="lm-eval is not installed")
-    ours = open_lm(RunConfig(("mmlu",), model="smollm2-135m"))
-    theirs = open_lm(RunConfig(("mmlu",), model="smollm2-135m", engine="lm_eval:hf"))
+    ours = open_lm(ModelSpec("smollm2-135m"))
+    theirs = open_lm(ModelSpec("smollm2-135m", engine="lm_eval:hf"))
     ours.prepare()  # its weights are no part of the time of its answers
     task = resolve("mmlu@lm-eval")
     docs = task.load(FolderSource(data_dir))

@@ -12,7 +12,7 @@ from evalkit.bench import engines, roofline
 from evalkit.bench.bench import BenchConfig, bench, ratio
 from evalkit.bench.roofline import Device, Shape, floor_seconds
 from evalkit.cli.bench import add
-from evalkit.config import RunConfig
+from evalkit.config import ModelSpec
 from evalkit.errors import EvalkitError
 from evalkit.lm.native import NativeLM
 from evalkit.lm.native_tokens import TokenModel, shape_of, shape_of_spec
@@ -117,7 +117,7 @@ def test_a_window_bounds_what_a_token_reads() -> None:
 
 def test_shapes_count_every_weight(specs: Sequence[str]) -> None:
     for spec in specs:
-        model = NativeLM.load(RunConfig((), model=spec, kernel="reference")).model  # which leaves the weights as they were read
+        model = NativeLM.load(ModelSpec(spec, kernel="reference")).model  # which leaves the weights as they were read
         shape = shape_of(model.config, 4)
         assert shape.weights == sum(p.numel() for p in model.parameters())
 
@@ -128,9 +128,9 @@ def test_shapes_count_every_weight(specs: Sequence[str]) -> None:
 def test_random_weights_are_the_same_each_time_and_of_unit_size(specs: Sequence[str]) -> None:
     import torch
 
-    one, two = (NativeLM.load(RunConfig((), model=specs[0])) for _ in range(2))
+    one, two = (NativeLM.load(ModelSpec(specs[0])) for _ in range(2))
     assert one.fingerprint == two.fingerprint
-    assert one.fingerprint != NativeLM.load(RunConfig((), model=specs[1])).fingerprint
+    assert one.fingerprint != NativeLM.load(ModelSpec(specs[1])).fingerprint
     for a, b in zip(one.model.parameters(), two.model.parameters(), strict=True):
         assert torch.equal(a, b)
     weight = one.model.embed.weight
@@ -151,7 +151,7 @@ def test_random_weights_are_the_same_each_time_and_of_unit_size(specs: Sequence[
 )
 def test_unknown_configurations(spec: str, message: str) -> None:
     with pytest.raises(EvalkitError, match=message):
-        NativeLM.load(RunConfig((), model=spec))
+        NativeLM.load(ModelSpec(spec))
 
 
 # --- the bench -------------------------------------------------------------------------------------------------------------
@@ -196,7 +196,7 @@ def test_every_prompt_is_random_and_all_tokens_are_made(specs: Sequence[str], mo
             yield i, answer
 
     monkeypatch.setattr(TokenModel, "generate", recording)
-    engine = engines.open_engine(RunConfig((), model=specs[0]), 4)
+    engine = engines.open_engine(ModelSpec(specs[0]), 4)
     assert isinstance(engine.lm, NativeLM)
     engine.lm.generator.stop_ids = frozenset(range(300))  # the model can say nothing but the end
     engine.prepare(engines.Work(30, 5, 4, seed=1))
@@ -212,7 +212,7 @@ def test_a_server_is_timed_too(specs: Sequence[str], tmp_path: Path) -> None:
 
     from evalkit.serve.app import make_app
 
-    lm = NativeLM.load(RunConfig((), model=specs[0]))
+    lm = NativeLM.load(ModelSpec(specs[0]))
     with listening(make_app(lm, "tiny")) as url:
         (record,) = bench(tiny(["tiny"], tmp_path, engine=f"openai:{url}"), Reporter(quiet=True))
     assert record["total_tokens_per_second"] == pytest.approx(5 * 46 / record["seconds"])
@@ -251,7 +251,7 @@ def test_the_table_stands_beside_the_published_figures(
     # tiny models under the names of the blog's two
     configs = dict(zip(("random:qwen1.5-moe-a2.7b", "random:qwen1.5-7b"), specs, strict=True))
     whole = NativeLM.load
-    monkeypatch.setattr(NativeLM, "load", lambda config, on_load=None: whole(RunConfig((), model=configs[config.model_spec])))
+    monkeypatch.setattr(NativeLM, "load", lambda model, on_load=None: whole(ModelSpec(configs[model.name])))
     monkeypatch.setattr("evalkit.bench.bench._check_memory", lambda *_: None)
     command(*sizes)
     out = capsys.readouterr().out

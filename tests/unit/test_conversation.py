@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from evalkit.config import RunConfig
+from evalkit.config import ModelSpec
 from evalkit.errors import EvalkitError
 from evalkit.lm.conversation import REQUIREMENT, TEMPLATES, template_for, write
 from evalkit.lm.native import NativeLM
@@ -63,7 +63,7 @@ def test_what_is_written(fschat: None) -> None:
 
 def load(tiny_model: Path, tmp_path: Path, name: str) -> NativeLM:
     (tmp_path / name).symlink_to(tiny_model)
-    return NativeLM.load(RunConfig((), model=str(tmp_path / name)))
+    return NativeLM.load(ModelSpec(str(tmp_path / name)))
 
 
 def test_a_model_without_a_template_answers_in_fastchats(fschat: None, tiny_model: Path, tmp_path: Path) -> None:

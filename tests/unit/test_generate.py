@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from evalkit.config import ModelSpec
 from evalkit.errors import EvalkitError
 from evalkit.lm.generate import GenerateConfig, generate
 from evalkit.lm.models import MODELS, local_path
@@ -16,9 +17,9 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 Captured = pytest.CaptureFixture[str]
 
 
-def answer(capsys: Captured, prompt: str, **changes: Any) -> tuple[str, str]:
+def answer(capsys: Captured, prompt: str, model: str | None = None, device: str = "auto", **changes: Any) -> tuple[str, str]:
     """(standard output, standard error) of one `generate`."""
-    generate(GenerateConfig(prompt, **{"max_new_tokens": 5} | changes), Reporter())
+    generate(GenerateConfig(prompt, ModelSpec(model, device=device), **{"max_new_tokens": 5} | changes), Reporter())
     return tuple(capsys.readouterr())
 
 

@@ -374,14 +374,14 @@ def test_a_judge_behind_our_own_server(
 
     from served import listening
 
-    from evalkit.config import RunConfig
+    from evalkit.config import ModelSpec
     from evalkit.lm.native import NativeLM
     from evalkit.serve.app import make_app
 
     folder = tmp_path / MODEL
     shutil.copytree(tiny_model, folder)
     (folder / "chat_template.jinja").write_text("{% for m in messages %}{{ m.content }}{% endfor %}")
-    app = make_app(NativeLM.load(RunConfig((), model=str(folder))), MODEL)
+    app = make_app(NativeLM.load(ModelSpec(str(folder))), MODEL)
     with listening(app) as address:
         assert judge(run, f"{address}/v1", "--max-tokens", "8") == 4
     assert "16 of 16 judgments failed or hold no rating" in capsys.readouterr().err

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from evalkit.cli import _parser, main
-from evalkit.config import KERNELS, RunConfig
+from evalkit.config import KERNELS, ModelSpec, RunConfig
 from evalkit.errors import EvalkitError
 from evalkit.lm.native import NativeLM
 from moe_lm.backends import experts
@@ -64,7 +64,7 @@ def test_every_command_that_loads_a_model_has_it(command: str) -> None:
 def test_it_is_part_of_who_answers(sparse: str, tiny_model: Path) -> None:
     for model in (sparse, str(tiny_model)):
         kernels = ("auto", "cpu", "torch", "reference")
-        lms = [NativeLM.open(RunConfig(("mmlu",), model=model, device="cpu", kernel=kernel)) for kernel in kernels]
+        lms = [NativeLM.open(ModelSpec(model, device="cpu", kernel=kernel)) for kernel in kernels]
         assert [lm.describe()["kernel"] for lm in lms] == ["cpu", "cpu", "torch", "reference"]
         assert lms[0].fingerprint == lms[1].fingerprint
         assert len({lm.fingerprint for lm in lms}) == 3

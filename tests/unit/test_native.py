@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from evalkit.config import RunConfig
+from evalkit.config import ModelSpec
 from evalkit.errors import EvalkitError
 from evalkit.lm import open_lm
 from evalkit.lm.native import NativeLM
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture
 def lm(tiny_model: Path) -> NativeLM:
-    lm = open_lm(RunConfig(("mmlu",), model=str(tiny_model)))
+    lm = open_lm(ModelSpec(str(tiny_model)))
     assert isinstance(lm, NativeLM)
     return lm
 

@@ -15,7 +15,7 @@ pytest.importorskip("fastapi", reason="pip install 'evalkit[serve]'")
 pytest.importorskip("uvicorn", reason="pip install 'evalkit[serve]'")
 
 from evalkit import cli
-from evalkit.config import RunConfig
+from evalkit.config import ModelSpec
 from evalkit.errors import EvalkitError, RunIncomplete
 from evalkit.lm import open_lm
 from evalkit.lm.http import JsonClient, RetryPolicy
@@ -31,7 +31,7 @@ TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{%
 @pytest.fixture(scope="module")
 def native(tiny_model: Path) -> NativeLM:
     torch.set_num_threads(1)
-    lm = NativeLM.load(RunConfig((), model=str(tiny_model)))
+    lm = NativeLM.load(ModelSpec(str(tiny_model)))
     lm.tokenizer.chat_template = TEMPLATE
     return lm
 
@@ -44,7 +44,7 @@ def address(native: NativeLM) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def remote(address: str) -> OpenAILM:
-    lm = open_lm(RunConfig((), model="org/tiny", engine=f"openai:{address}/v1"))
+    lm = open_lm(ModelSpec("org/tiny", engine=f"openai:{address}/v1"))
     assert isinstance(lm, OpenAILM)
     return lm
 
@@ -82,7 +82,7 @@ def test_generated_answers_equal_the_native_ones(remote: OpenAILM, native: Nativ
 
 
 def test_prompts_are_cut_as_the_native_engine_cuts_them(tiny_model: Path) -> None:
-    native = NativeLM.load(RunConfig((), model=str(tiny_model)))
+    native = NativeLM.load(ModelSpec(str(tiny_model)))
     native.config = native.model.config = replace(native.config, max_seq_len=400)
     words = " ".join(map(str, range(200)))
     with listening(make_app(native, "tiny")) as url:
@@ -121,7 +121,7 @@ def test_the_fingerprint_is_over_what_the_server_says(address: str, native: Nati
     assert fingerprint != native.fingerprint
     with listening(make_app(native, "org/tiny")) as elsewhere:
         assert OpenAILM(elsewhere, "org/tiny").fingerprint == fingerprint  # the same weights, by their own fingerprint
-    other = NativeLM.load(RunConfig((), model=str(tiny_model), dtype="bfloat16"))
+    other = NativeLM.load(ModelSpec(str(tiny_model), dtype="bfloat16"))
     with listening(make_app(other, "org/tiny")) as elsewhere:
         assert OpenAILM(elsewhere, "org/tiny").fingerprint != fingerprint
 
@@ -259,7 +259,7 @@ def test_rolling(remote: OpenAILM, opened: Any) -> None:
 def test_the_demo_model_through_a_server() -> None:
     if local_path(MODELS["demo"]) is None:
         pytest.skip("the demo model is not installed")
-    native = NativeLM.load(RunConfig((), model="demo"))
+    native = NativeLM.load(ModelSpec("demo"))
     shared = "The following are questions with answers.\n\nQuestion: What is the capital of France?\nAnswer: Paris\n\n"
     with listening(make_app(native, "demo")) as url:
         remote = OpenAILM(url, "demo")

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from evalkit import cli
-from evalkit.config import RunConfig
+from evalkit.config import ModelSpec, RunConfig
 from evalkit.errors import EvalkitError
 from evalkit.lm import open_lm
 from evalkit.lm.native import NativeLM
@@ -76,7 +76,7 @@ def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("no_weights")
 def test_the_guard_sees_weights_being_read(tiny_model: Path) -> None:
     with pytest.raises(AssertionError, match="the weights were read"):
-        NativeLM.load(config(tiny_model, Path()))
+        NativeLM.load(ModelSpec(str(tiny_model)))
 
 
 def test_the_same_command_reads_no_weights(tiny_model: Path, finished: Path, request: pytest.FixtureRequest) -> None:
@@ -122,7 +122,7 @@ def test_one_missing_answer_reads_the_weights_once_and_says_so(tiny_model: Path,
 def test_what_a_model_is_takes_no_weights(kind: str, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("moe_lm.checkpoint.random_weights._fill", lambda *_: pytest.fail("weights were drawn"))
     spec = str(tiny_model) if kind == "folder" else f"random:{tiny_model}"
-    lm = open_lm(RunConfig(("mmlu",), model=spec))
+    lm = open_lm(ModelSpec(spec))
     assert isinstance(lm, NativeLM)
     assert not lm.ready
     assert lm.fingerprint.startswith("sha256:")
@@ -133,7 +133,7 @@ def test_what_a_model_is_takes_no_weights(kind: str, tiny_model: Path, monkeypat
 
 def test_a_model_that_changes_after_it_was_opened_is_refused(tiny_model: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny_model, tmp_path / "m")
-    lm = open_lm(config(tmp_path / "m", tmp_path))
+    lm = open_lm(ModelSpec(str(tmp_path / "m")))
     (tmp_path / "m" / "config.json").write_text((tiny_model / "config.json").read_text("utf-8") + "\n", "utf-8")
     with pytest.raises(EvalkitError, match="changed after it was opened"):
         lm.prepare()

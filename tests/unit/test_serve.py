@@ -17,7 +17,7 @@ pytest.importorskip("fastapi", reason="pip install 'evalkit[serve]'")
 pytest.importorskip("uvicorn", reason="pip install 'evalkit[serve]'")
 
 from evalkit.cli.serve import add
-from evalkit.config import RunConfig
+from evalkit.config import ModelSpec
 from evalkit.errors import EvalkitError
 from evalkit.lm.native import NativeLM
 from evalkit.progress import Reporter
@@ -36,7 +36,7 @@ def lm(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> NativeLM:
     folder = tmp_path_factory.mktemp("served") / "chatty"
     shutil.copytree(tiny_model, folder)
     (folder / "chat_template.jinja").write_text(TEMPLATE)
-    return NativeLM.load(RunConfig((), model=str(folder)))
+    return NativeLM.load(ModelSpec(str(folder)))
 
 
 @pytest.fixture(scope="module")
@@ -296,7 +296,7 @@ def test_a_taken_port_and_other_refusals() -> None:
     with pytest.raises(EvalkitError, match="--port is 70000"):
         ServeConfig(port=70000)
     with pytest.raises(EvalkitError, match="no such file"):
-        serve(ServeConfig(model="./gone.gguf", port=0), Reporter(quiet=True))
-    assert ServeConfig(model="./models/tiny.Q4_1.gguf").served_name == "tiny.Q4_1"
-    assert ServeConfig(model="Qwen/Qwen1.5-MoE-A2.7B").served_name == "Qwen/Qwen1.5-MoE-A2.7B"
+        serve(ServeConfig(ModelSpec("./gone.gguf"), port=0), Reporter(quiet=True))
+    assert ServeConfig(ModelSpec("./models/tiny.Q4_1.gguf")).served_name == "tiny.Q4_1"
+    assert ServeConfig(ModelSpec("Qwen/Qwen1.5-MoE-A2.7B")).served_name == "Qwen/Qwen1.5-MoE-A2.7B"
     assert threading.active_count() < 50

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from evalkit.config import RunConfig
+from evalkit.config import ModelSpec
 from evalkit.errors import EvalkitError
 from evalkit.lm.models import Found
 from evalkit.lm.native import NativeLM
@@ -31,7 +31,7 @@ def test_writes_a_folder_that_runs(tiny_model: Path, tmp_path: Path, recipe: Rec
     summary = upcycle(str(tiny_model), dest, recipe)
     assert f"recipe {recipe.name}, seed {recipe.seed}" in summary
     assert experts in summary
-    lm = NativeLM.load(RunConfig(("mmlu",), model=str(dest)))
+    lm = NativeLM.load(ModelSpec(str(dest)))
     parameters = lm.describe()["parameters"]
     assert f"{parameters['total']:,} parameters, {parameters['activated']:,} activated" in summary
     assert json.loads((dest / "config.json").read_text())["architectures"] == ["Qwen2MoeForCausalLM"]

@@ -67,7 +67,7 @@ class ByOrder(LM):
 
 
 def opening(engine: type[NativeLM], tiny_model: Path) -> Any:
-    return lambda config: engine.load(replace(config, model=str(tiny_model)))
+    return lambda model: engine.load(replace(model, spec=str(tiny_model)))
 
 
 def test_the_native_engine_is_invariant(tiny_model: Path) -> None:
