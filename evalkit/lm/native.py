@@ -16,6 +16,7 @@ from evalkit.hashing import sha256_json
 from evalkit.lm import conversation
 from evalkit.lm.base import LM, OnLoad, Tokens
 from evalkit.lm.models import find
+from evalkit.lm.prompt_cut import context_cut, prompt_cut
 from evalkit.tasks import Generate, Generated, Loglikelihood, Loglikelihoods
 
 if TYPE_CHECKING:
@@ -198,10 +199,8 @@ class NativeLM(LM):
             if not (continuation := whole[len(context) :]):
                 raise EvalkitError(f"continuation {text!r} has no token of its own after its context")
             continuations.append(continuation)
-        limit = self.config.max_seq_len - max(len(c) for c in continuations) + 1
-        if request.truncate_above is not None and request.truncate_to is not None and len(context) > request.truncate_above:
-            limit = min(limit, request.truncate_to)
-        truncated = max(0, len(context) - limit)
+        # the last token is scored but not run
+        truncated = context_cut(request, len(context), [len(c) for c in continuations], self.config.max_seq_len + 1)
         return context[truncated:], continuations, truncated, merged
 
     def _prefix_id(self) -> int:
@@ -249,14 +248,9 @@ class NativeLM(LM):
             messages = [{"role": role, "content": content} for role, content in request.messages]
             prompt = self._conversation(messages) if messages else conversation.Prompt(request.context, ())
             ids = self.tokenizer.encode(prompt.text)
-            room = self.config.max_seq_len - request.max_new_tokens
-            if room < 1:
-                raise EvalkitError(
-                    f"max_new_tokens {request.max_new_tokens} leaves no room for a prompt: max_seq_len is {self.config.max_seq_len}"
-                )
-            cut.append(max(0, len(ids) - room))
+            cut.append(prompt_cut(len(ids), request.max_new_tokens, self.config.max_seq_len))
             until = (*request.until, *prompt.until)
-            encoded.append(GenerateRequest(ids[-room:], until, request.max_new_tokens, request.temperature, request.seed))
+            encoded.append(GenerateRequest(ids[cut[-1] :], until, request.max_new_tokens, request.temperature, request.seed))
         with one_line():
             for i, generation in self.generator.generate(encoded):
                 yield i, Generated(generation.text, generation.finish_reason, len(generation.tokens), cut[i]), generation.tokens

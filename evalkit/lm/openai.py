@@ -16,6 +16,7 @@ from evalkit.errors import EvalkitError, RunIncomplete
 from evalkit.hashing import sha256_json
 from evalkit.lm.base import LM, Tokens
 from evalkit.lm.http import JsonClient, RequestFailed, RetryPolicy, concurrently
+from evalkit.lm.prompt_cut import context_cut, prompt_cut
 from evalkit.tasks import Generate, Generated, Loglikelihood, Loglikelihoods
 
 CONCURRENCY = 16  # requests in flight
@@ -115,17 +116,14 @@ class OpenAILM(LM):
 
     def _cut(self, request: Loglikelihood, texts: Sequence[str]) -> tuple[list[list[int]] | None, int]:
         """Token ids without the context's first tokens, and how many those are; (None, 0) where no text is too long."""
-        above, to, limit = request.truncate_above, request.truncate_to, self.max_seq_len
-        room = min([size for size in (above, limit - 1 if isinstance(limit, int) else None) if size is not None], default=None)
+        # a server runs the last token too, and leaves room for one to come
+        capacity = self.max_seq_len - 1 if isinstance(self.max_seq_len, int) else None
+        room = min([size for size in (request.truncate_above, capacity) if size is not None], default=None)
         if room is None or max(len(text.encode()) for text in texts) <= room:  # a token is a byte at least
             return None, 0
         ids = [self._tokenize(text, f"a prompt may exceed {room} tokens") for text in texts]
         context = len(ids[0])
-        # two fewer than the native engine: a server runs the last token too, and leaves room for one to come
-        keep = limit - 1 - max(len(whole) - context for whole in ids[1:]) if isinstance(limit, int) else context
-        if above is not None and to is not None and context > above:
-            keep = min(keep, to)
-        truncated = max(0, context - keep)
+        truncated = context_cut(request, context, [len(whole) - context for whole in ids[1:]], capacity)
         return ([whole[truncated:] for whole in ids], truncated) if truncated else (None, 0)
 
     def _echo(self, prompts: Sequence[str | list[int]]) -> list[dict[str, Any]]:
@@ -196,11 +194,10 @@ class OpenAILM(LM):
         limit = self.max_seq_len
         if not isinstance(limit, int) or len(request.context.encode()) + request.max_new_tokens <= limit:
             return request.context, 0
-        room = limit - request.max_new_tokens
-        if room < 1:
-            raise EvalkitError(f"max_new_tokens {request.max_new_tokens} leaves no room for a prompt: the server's limit is {limit}")
+        prompt_cut(0, request.max_new_tokens, limit)  # refuses an answer that leaves no room before the server is asked
         ids = self._tokenize(request.context, f"a prompt may exceed the server's {limit} tokens")
-        return (request.context, 0) if len(ids) <= room else (ids[-room:], len(ids) - room)
+        cut = prompt_cut(len(ids), request.max_new_tokens, limit)
+        return (ids[cut:], cut) if cut else (request.context, 0)
 
     def describe(self) -> dict[str, Any]:
         about = self.entry.get("about")
