@@ -1,12 +1,12 @@
 """ModelSpec: a model and how it is computed. RunConfig: everything that decides what a run computes."""
 
 import re
-import tomllib
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from evalkit.errors import EvalkitError, unknown
+from evalkit.fields import load_toml, parse
 
 DEMO_MODEL = "demo"
 DEVICES = ("auto", "cpu", "cuda")
@@ -114,19 +114,5 @@ DEFAULTS = {f.name: f.default for f in fields(RunConfig)}
 
 
 def read_toml(path: str) -> dict[str, Any]:
-    """The settings of a run.toml: RunConfig's fields by name. Unknown keys and wrong types raise EvalkitError."""
-    try:
-        with open(path, "rb") as f:
-            settings = tomllib.load(f)
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise EvalkitError(f"cannot read {path}: {error}") from None
-    known = {f.name: f for f in fields(RunConfig)}
-    for key, value in settings.items():
-        if key not in known:
-            raise unknown(f"key in {path}:", key, known)
-        wanted = {"tasks": list, "limit": int, "seed": int, "fresh": bool, "quiet": bool}.get(key, str)
-        if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
-            raise EvalkitError(f"{path}: {key} = {value!r} must be a {wanted.__name__}")
-    if "tasks" in settings:
-        settings["tasks"] = tuple(settings["tasks"])
-    return settings
+    """The settings of a run.toml: RunConfig's fields by name. Raises EvalkitError for unknown keys and values of another type."""
+    return parse(RunConfig, load_toml(Path(path)), path)

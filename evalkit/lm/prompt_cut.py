@@ -16,16 +16,14 @@ def context_cut(request: Loglikelihood, context: int, continuations: Sequence[in
     if capacity is not None:
         keep = capacity - max(continuations)
         if keep < 1:
-            raise EvalkitError(
-                f"a continuation of {max(continuations)} tokens leaves no room for its context: the engine scores {capacity}"
-            )
+            raise EvalkitError(f"a continuation of {max(continuations)} tokens leaves no room for a context: the engine scores {capacity}")
     if request.truncate_above is not None and request.truncate_to is not None and context > request.truncate_above:
         keep = min(keep, request.truncate_to)
     return max(0, context - keep)
 
 
 def prompt_cut(prompt: int, max_new_tokens: int, max_seq_len: int) -> int:
-    """Tokens to drop from the front of a prompt of `prompt` tokens so that the answer fits behind it. Raises EvalkitError where none can."""
+    """Tokens to drop from the front of a prompt of `prompt` tokens so that the answer fits behind it. Raises EvalkitError."""
     if max_new_tokens >= max_seq_len:
         raise EvalkitError(f"max_new_tokens {max_new_tokens} leaves no room for a prompt: max_seq_len is {max_seq_len}")
     return max(0, prompt - (max_seq_len - max_new_tokens))

@@ -1,11 +1,14 @@
 """RunConfig, run.toml and the registry: names are checked, nothing is defaulted in silence."""
 
+from dataclasses import Field, fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from evalkit.config import RunConfig, read_toml
 from evalkit.errors import EvalkitError
+from evalkit.fields import annotations, without_none
 from evalkit.tasks.registry import resolve, resolve_all
 
 
@@ -31,27 +34,63 @@ def test_bad_settings_name_the_value_and_the_fix(changes: dict, message: str) ->
         RunConfig(**{"tasks": ("mmlu",)} | changes)
 
 
-def test_toml(tmp_path: Path) -> None:
+def in_toml(tmp_path: Path, text: str) -> dict[str, Any]:
     file = tmp_path / "run.toml"
-    file.write_text('tasks = ["mmlu", "gsm8k"]\nlimit = 20\nfresh = true\n')
-    assert read_toml(str(file)) == {"tasks": ("mmlu", "gsm8k"), "limit": 20, "fresh": True}
+    file.write_text(text)
+    return read_toml(str(file))
+
+
+# a value of each type as TOML writes it, what is read, and a value of another type that reads much like it
+TOML = {
+    str: ('"cpu"', "cpu", "1"),
+    int: ("20", 20, "true"),
+    float: ("0.8", 0.8, '"0.8"'),
+    bool: ("true", True, "1"),
+    tuple[str, ...]: ('["mmlu", "gsm8k"]', ("mmlu", "gsm8k"), '"mmlu"'),
+}
+
+
+@pytest.mark.parametrize("field", fields(RunConfig), ids=lambda field: field.name)
+def test_every_setting_can_stand_in_toml(tmp_path: Path, field: Field[Any]) -> None:
+    written, value, wrong = TOML[without_none(annotations(RunConfig)[field.name])]
+    assert in_toml(tmp_path, f"{field.name} = {written}") == {field.name: value}
+    with pytest.raises(EvalkitError, match=rf"run\.toml: {field.name} = .* must be "):
+        in_toml(tmp_path, f"{field.name} = {wrong}")
+
+
+def test_toml_makes_a_configuration(tmp_path: Path) -> None:
+    text = 'tasks = ["gsm8k"]\ntemperature = 0.8\nrepeats = 3\nallow_unsafe_code = true\nkernel = "cpu"\n'
+    config = RunConfig(**in_toml(tmp_path, text))
+    assert config == RunConfig(("gsm8k",), temperature=0.8, repeats=3, allow_unsafe_code=True, kernel="cpu")
+
+
+def test_an_integer_is_a_number_too(tmp_path: Path) -> None:
+    (temperature,) = in_toml(tmp_path, "temperature = 1").values()
+    assert (temperature, type(temperature)) == (1.0, float)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("taks = ['mmlu']", "did you mean 'tasks'"),
-        ("limit = '20'", "limit = '20' must be a int"),
-        ("limit = true", "must be a int"),
-        ("tasks = 'mmlu'", "must be a list"),
-        ("tasks = [", "cannot read"),
+        ("limit = '20'", "limit = '20' must be an integer"),
+        ("limit = 20.0", "limit = 20.0 must be an integer"),
+        ("temperature = true", "temperature = True must be a number"),
+        ("tasks = ['mmlu', 5]", "must be a list of texts"),
+        ("tasks = [", "run.toml: not valid TOML"),
     ],
 )
 def test_toml_is_checked(tmp_path: Path, text: str, message: str) -> None:
-    file = tmp_path / "run.toml"
-    file.write_text(text)
     with pytest.raises(EvalkitError, match=message):
-        read_toml(str(file))
+        in_toml(tmp_path, text)
+
+
+def test_a_file_that_is_missing_or_not_utf_8(tmp_path: Path) -> None:
+    with pytest.raises(EvalkitError, match=r"cannot read .*gone\.toml: No such file"):
+        read_toml(str(tmp_path / "gone.toml"))
+    (tmp_path / "run.toml").write_bytes(b'name = "\xff"')
+    with pytest.raises(EvalkitError, match=r"cannot read .*run\.toml: not valid TOML"):
+        read_toml(str(tmp_path / "run.toml"))
 
 
 def test_tasks_resolve_by_name_and_protocol() -> None:
