@@ -16,8 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from moe_lm.backends import experts_torch
-from moe_lm.backends.cpu import compiled
-from moe_lm.backends.cpu.compiled import Packed
+from moe_lm.backends.cpu import launch
+from moe_lm.backends.cpu.moe import routed_experts
+from moe_lm.backends.cpu.pack import PackedMatrix
 from moe_lm.backends.experts import ExpertKernel, reference, route
 from moe_lm.backends.tiles import MAX_ROWS, columns, is_prefill, linear, pad_rows, row_tiles, sigmoid
 from moe_lm.config import ModelConfig, MoEConfig
@@ -26,17 +27,17 @@ Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]  # (layer, q_THd, k_TJd
 
 
 class Linear(nn.Linear):
-    packed: Packed | None = None
+    packed: PackedMatrix | None = None
 
     def forward(self, x_TD: Tensor, onto: Tensor | None = None, factors_T: Tensor | None = None) -> Tensor:
         """With `onto`, added to it in place, each row times its factor where there are any."""
         if self.packed and onto is not None and onto.dtype == torch.float32:
-            return self.packed(x_TD, into=onto, add=True, factors_M=factors_T)
-        out = self.packed(x_TD) if self.packed else linear(x_TD, self.weight, self.bias)
+            return launch.gemm(x_TD, self.packed, out=onto, accumulate=True, row_scales_M=factors_T)
+        out = launch.gemm(x_TD, self.packed) if self.packed else linear(x_TD, self.weight, self.bias)
         return out if onto is None else add(onto, out, factors_T)
 
     def pack(self) -> None:
-        self.packed = Packed.of(self.weight[None], self.bias)
+        self.packed = PackedMatrix.of(self.weight[None], self.bias)
         free(self)
 
     def reset_parameters(self) -> None:
@@ -55,7 +56,7 @@ def free(module: nn.Module) -> None:
 
 
 class Embedding(nn.Embedding):
-    packed: Packed | None = None  # the output head's, where they are the same weights
+    packed: PackedMatrix | None = None  # the output head's, where they are the same weights
 
     def forward(self, ids_T: Tensor) -> Tensor:
         return self.packed.rows(ids_T) if self.packed else super().forward(ids_T)
@@ -74,7 +75,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.packed and x.dtype == torch.float32:
-            return compiled.normalise(x, self.weight, self.eps, self.offset)
+            return launch.rms_norm(x, self.weight, self.eps, self.offset)
         x32 = x.float()
         x32 = x32 * torch.rsqrt(x32.square().mean(-1, keepdim=True) + self.eps)
         if self.offset:  # Gemma, which multiplies before it rounds
@@ -90,7 +91,7 @@ def rope(x_THd: Tensor, cos_Tr: Tensor, sin_Tr: Tensor) -> Tensor:
 
 
 class Attention(nn.Module):
-    packed: Packed | None = None
+    packed: PackedMatrix | None = None
 
     def __init__(self, config: ModelConfig, layer: int):
         super().__init__()
@@ -105,12 +106,12 @@ class Attention(nn.Module):
     def forward(self, x_TD: Tensor, cos_Tr: Tensor, sin_Tr: Tensor, attend: Attend, wanted_P: Tensor | None, onto: Tensor) -> Tensor:
         """Added to `onto` in place."""
         if self.packed:
-            qkv = self.packed(x_TD)
+            qkv = launch.gemm(x_TD, self.packed)
             q, k, v = (x.unflatten(-1, (-1, self.head_dim)) for x in qkv.split(self.sizes, dim=-1))
         else:
             q, k, v = (project(x_TD).unflatten(-1, (-1, self.head_dim)) for project in (self.q_proj, self.k_proj, self.v_proj))
         if self.packed and x_TD.dtype == torch.float32:  # in place: q and k are views
-            compiled.rotate(qkv, cos_Tr, sin_Tr, (self.sizes[0] + self.sizes[1]) // self.head_dim)
+            launch.rope_(qkv, cos_Tr, sin_Tr, (self.sizes[0] + self.sizes[1]) // self.head_dim)
         else:
             q, k = rope(q, cos_Tr, sin_Tr), rope(k, cos_Tr, sin_Tr)
         out_THd = attend(self.layer, q, k, v)
@@ -120,7 +121,7 @@ class Attention(nn.Module):
         """Queries, keys and values become one product."""
         three = (self.q_proj, self.k_proj, self.v_proj)
         bias = torch.cat([one.bias for one in three]) if self.q_proj.bias is not None else None
-        self.packed = Packed.of(torch.cat([one.weight for one in three])[None], bias)
+        self.packed = PackedMatrix.of(torch.cat([one.weight for one in three])[None], bias)
         for one in three:
             free(one)
         self.o_proj.pack()
@@ -135,7 +136,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 class FFN(nn.Module):
     """SwiGLU or GeGLU: down(act(gate(x)) * up(x)). The dense layer, and the shared expert."""
 
-    packed: Packed | None = None  # gate and up
+    packed: PackedMatrix | None = None  # gate and up
 
     def __init__(self, hidden_size: int, intermediate_size: int, activation: str = "silu"):
         super().__init__()
@@ -145,7 +146,7 @@ class FFN(nn.Module):
         self.down_proj = Linear(intermediate_size, hidden_size, bias=False)
 
     def pack(self) -> None:
-        self.packed = Packed.gated(self.gate_proj.weight[None], self.up_proj.weight[None], self.activation)
+        self.packed = PackedMatrix.gated(self.gate_proj.weight[None], self.up_proj.weight[None], self.activation)
         free(self.gate_proj)
         free(self.up_proj)
         self.down_proj.pack()
@@ -158,7 +159,7 @@ class FFN(nn.Module):
             return add(onto, torch.cat([self._tile(x) for x in row_tiles(x_TD)]), factors_T)
         for begin in range(0, len(x_TD), 512):
             rows = slice(begin, begin + 512)
-            self.down_proj(self.packed(x_TD[rows]), onto[rows], None if factors_T is None else factors_T[rows])
+            self.down_proj(launch.gemm(x_TD[rows], self.packed), onto[rows], None if factors_T is None else factors_T[rows])
         return onto
 
     def _tile(self, x: Tensor) -> Tensor:
@@ -184,7 +185,7 @@ class MoE(nn.Module):
         super().__init__()
         self.moe = moe
         self.kernel: ExpertKernel = experts_torch.routed_experts
-        self.packed: tuple[Packed, Packed] | None = None  # gate and up, down
+        self.packed: tuple[PackedMatrix, PackedMatrix] | None = None  # gate and up, down
         self.whole: Callable[[Tensor], Tensor] | None = None  # a tenant that takes all of the layer but the router's product
         self.router = Linear(hidden_size, moe.num_experts, bias=False)
         self.experts = Experts(hidden_size, moe)
@@ -203,7 +204,7 @@ class MoE(nn.Module):
     def pack(self) -> None:
         experts = self.experts
         gate_EFD, up_EFD = experts.gate_up_EGD.chunk(2, dim=1)
-        self.packed = Packed.gated(gate_EFD, up_EFD, "silu"), Packed.of(experts.down_EDF)
+        self.packed = PackedMatrix.gated(gate_EFD, up_EFD, "silu"), PackedMatrix.of(experts.down_EDF)
         free(experts)
         for module in (self.router, self.shared_expert, self.shared_expert_gate):
             if module is not None:
@@ -221,7 +222,7 @@ class MoE(nn.Module):
             return self.whole(x_TD)
         weights_TK, ids_TK = route(self.router(x_TD), self.moe.num_experts_per_tok, self.moe.norm_topk_prob)
         if self.packed:
-            routed_TD = compiled.routed_experts(x_TD, weights_TK, ids_TK, *self.packed)
+            routed_TD = routed_experts(x_TD, weights_TK, ids_TK, *self.packed)
         else:
             routed_TD = self.kernel(x_TD, weights_TK, ids_TK, self.experts.gate_up_EGD, self.experts.down_EDF)
         if self.shared_expert is None:
@@ -293,7 +294,7 @@ class Decoder(nn.Module):
 
     @torch.no_grad()
     def pack(self) -> None:
-        """For `moe_lm.backends.cpu.compiled`: layer by layer, so that not much of the model is there twice."""
+        """For `moe_lm.backends.cpu`: layer by layer, so that not much of the model is there twice."""
         for layer in self.layers:
             cast(Layer, layer).pack()
         for module in self.modules():

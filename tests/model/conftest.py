@@ -1,11 +1,10 @@
-"""Real models for the tests of moe_lm (a test that asks for one is skipped where its file is absent), and numbers of threads."""
+"""Real models for the tests of moe_lm (a test that asks for one is skipped where its file is absent)."""
 
 import importlib.util
 import os
 from pathlib import Path
 
 import pytest
-import torch
 
 from moe_lm.checkpoint.read import load
 
@@ -23,15 +22,6 @@ def _find(name):
         if (folder / name).exists():
             return folder / name
     return pytest.skip(f"{name} is in none of: {', '.join(map(str, folders))}")
-
-
-@pytest.fixture(params=[1, 2])
-def threads(request):
-    """How many threads torch takes, for products that must not depend on it."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -25,7 +25,7 @@ from evalkit.serve import ServeConfig, serve
 from evalkit.serve.app import make_app
 from evalkit.serve.stream import settled
 from evalkit.tasks import Generate
-from moe_lm.backends.cpu.compiled import PANEL, Packed
+from moe_lm.backends.cpu.pack import PANEL, PackedMatrix
 
 TEMPLATE = "{% for m in messages %}{{ m.role[0] }}:{{ m.content }}\n{% endfor %}{% if add_generation_prompt %}a:{% endif %}"
 
@@ -97,7 +97,7 @@ def test_sampling_goes_by_its_seed(http: httpx2.Client, lm: NativeLM) -> None:
 
 def test_eos_ends_an_answer_unless_it_is_to_be_ignored(http: httpx2.Client, lm: NativeLM) -> None:
     packed = lm.model.lm_head.packed
-    assert isinstance(packed, Packed)
+    assert isinstance(packed, PackedMatrix)
     head = packed.weights[0, 256 // PANEL, :, 256 % PANEL]
     row = head.clone()
     try:

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from moe_lm.backends.cpu import compiled
+from moe_lm.backends.cpu import library
 from moe_lm.errors import ModelError
 
 ExpertKernel = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -26,7 +26,7 @@ def choose(kernel: str, device: str, dtype: torch.dtype = torch.float32) -> str:
     """The tenant for a device, "cpu" or "cuda": `kernel` itself, or the device's own for "auto". ModelError where it can't run there."""
     fits_cpu = dtype in (torch.float32, torch.bfloat16)
     if kernel == "auto":
-        kernel = "triton" if device != "cpu" else "cpu" if fits_cpu and compiled.available() else "torch"
+        kernel = "triton" if device != "cpu" else "cpu" if fits_cpu and library.available() else "torch"
     if kernel not in KERNELS:
         raise ModelError(f"unknown expert kernel {kernel!r}; there are auto, {', '.join(KERNELS)}")
     if kernel == "cpu" and device != "cpu":
@@ -34,7 +34,7 @@ def choose(kernel: str, device: str, dtype: torch.dtype = torch.float32) -> str:
     if kernel == "cpu" and not fits_cpu:
         raise ModelError(f"--kernel cpu takes float32 and bfloat16, and the dtype is {dtype}; use --kernel torch")
     if kernel == "cpu":
-        compiled.library()
+        library.load()
     if kernel == "triton":
         if device == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
             raise ModelError("--kernel triton needs a GPU, and the device is cpu; use --kernel cpu, or set TRITON_INTERPRET=1 (slow)")

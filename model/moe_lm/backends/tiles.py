@@ -1,6 +1,6 @@
 """torch's own matrix products, made so that no row depends on how many others came with it: for a CPU without a C++ compiler.
 
-(With one, `moe_lm.backends.cpu.compiled` takes the products.)
+(With one, `moe_lm.backends.cpu` takes the products.)
 
 A BLAS picks its kernel, and with it the order of its sums, by the shape of the product: the same token scored alone and in a
 batch of 300 would differ in the last bits, and an answer letter or a greedy token with it. So every product has one of two forms;

@@ -4,7 +4,7 @@ T tokens of all sequences laid end to end (no padding), H query heads, J key/val
 
 Attention runs sequence by sequence, so that a result can't depend on its neighbours, and in blocks of `BLOCK` queries that begin
 at multiples of `BLOCK`: however a sequence is cut into a cached prefix and new tokens, each block meets the same shapes, and so
-the same bits. That is with torch's own products; a packed model, on `moe_lm.backends.cpu.compiled`, needs none of it.
+the same bits. That is with torch's own products; a packed model, on `moe_lm.backends.cpu`, needs none of it.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from moe_lm.backends.cpu import compiled
+from moe_lm.backends.cpu import launch
 from moe_lm.backends.tiles import BLOCK, PREFILL_ROWS, pad_rows, whole_blocks
 from moe_lm.engine.pages import PagedCache
 from moe_lm.model import Decoder
@@ -58,12 +58,12 @@ def _forward_packed(model: Decoder, new: Sequence[tuple[Sequence[int], PagedCach
     positions_T = torch.cat([torch.arange(start, end) for start, end in zip(starts, ends, strict=True)])
     sequences = torch.arange(len(new), dtype=torch.int32).repeat_interleave(torch.tensor([len(tokens) for tokens, _ in new]))
     table = torch.tensor([past.pages + [0] * (most - len(past.pages)) for _, past in new], dtype=torch.int32)
-    places = compiled.Places(positions_T.int(), sequences, table)
+    places = launch.TokenPlaces(positions_T.int(), sequences, table)
 
     def attend(layer: int, q_THd: Tensor, k_TJd: Tensor, v_TJd: Tensor) -> Tensor:
         k_pages, v_pages = pool.k[layer], pool.v[layer]
-        compiled.append(k_TJd, v_TJd, places, k_pages, v_pages)
-        return compiled.attend(q_THd, places, k_pages, v_pages, model.config.sliding_window)
+        launch.append_kv(k_TJd, v_TJd, places, k_pages, v_pages)
+        return launch.paged_attention(q_THd, places, k_pages, v_pages, model.config.sliding_window)
 
     tokens_T = torch.tensor([t for tokens, _ in new for t in tokens])
     hidden_PD = model(tokens_T, positions_T, attend, torch.tensor(wanted, dtype=torch.int64))

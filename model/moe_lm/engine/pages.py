@@ -22,14 +22,14 @@ from math import prod
 import torch
 from torch import Tensor
 
-from moe_lm.backends.cpu import compiled
+from moe_lm.backends.cpu import launch
 from moe_lm.backends.tiles import whole_blocks
 from moe_lm.engine.memory import free_memory
 from moe_lm.engine.prefix_tree import num_shared
 from moe_lm.errors import ModelError
 from moe_lm.model import Decoder
 
-PAGE = compiled.PAGE
+PAGE = launch.PAGE
 START = b""  # the key of what comes before the first page
 
 
@@ -44,7 +44,7 @@ class Known:
 
 
 class PagePool:
-    """`num_pages` pages of keys and values, [P, J, PAGE, d] a layer; a packed model's as `backends.cpu.compiled` has them, in float32.
+    """`num_pages` pages of keys and values, [P, J, PAGE, d] a layer; a packed model's as `backends.cpu` has them, in float32.
 
     Those of ended sequences are kept until their room is needed.
     """
@@ -238,5 +238,5 @@ def page_bytes(model: Decoder) -> int:
 def _shape(model: Decoder, which: str, num_pages: int) -> tuple[int, ...]:
     config = model.config
     d = config.head_dim
-    page = compiled.page_shape(which, d) if model.packed else (PAGE, d)
+    page = launch.page_shape(which, d) if model.packed else (PAGE, d)
     return (config.num_hidden_layers, num_pages, config.num_key_value_heads, *page)

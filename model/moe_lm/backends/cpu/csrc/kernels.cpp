@@ -1,4 +1,4 @@
-// The CPU's kernels: matrix products over packed weights, and attention over pages. `compiled.py` builds and calls them.
+// The CPU's kernels: matrix products over packed weights, and attention over pages. `launch.py` calls them.
 //
 // Every number is summed in an order of its own, whatever else is computed beside it: in products vector lanes hold different outputs,
 // each a chain of fused multiply-adds; a norm's and a softmax's sums lie on LANES lanes on every processor, added up in one order.
@@ -256,12 +256,14 @@ struct Block {
 
 }  // namespace
 
+#define API __attribute__((visibility("default")))
+
 extern "C" {
 
 // Products of the rows offsets[e]..offsets[e+1] of x with matrix e, for each of `matrices`: out = x @ w.T + bias, or with an activation
 // act(x @ gate.T) * (x @ up.T). x [.., K] and out [M, outputs] float32; row m is x[order[m]] where there is an `order`;
-// weights [matrices, panels, K, PANEL], see `Packed` in compiled.py. With `add`, added to out, times the row's factor where there are such.
-void products(Start start, int threads, const float* x, const int64_t* order, const int64_t* offsets, int matrices, const void* weights, int bfloat16, int K,
+// weights [matrices, panels, K, PANEL], see `PackedMatrix` in pack.py. With `add`, added to out, times the row's factor where there are such.
+API void gemm(Start start, int threads, const float* x, const int64_t* order, const int64_t* offsets, int matrices, const void* weights, int bfloat16, int K,
               int outputs, int activation, const float* bias, int add, const float* factors, float* out) {
     const int wide = activation ? HALF : PANEL;  // outputs of one panel
     const int panels = ceil_div(outputs, wide), size = bfloat16 ? 2 : 4;
@@ -325,7 +327,7 @@ void products(Start start, int threads, const float* x, const int64_t* order, co
 }
 
 // RMS norm of T rows of D: x / sqrt(mean(x^2) + eps) * (offset + weight)
-void normalise(Start start, int threads, const float* x, const float* weight, int T, int D, float eps, float offset, float* out) {
+API void rms_norm(Start start, int threads, const float* x, const float* weight, int T, int D, float eps, float offset, float* out) {
     const int some = 16, whole = D / LANES * LANES;
     share(start, threads, ceil_div(T, some), [&](int i) {
         for (int t = i * some; t < std::min(T, (i + 1) * some); t++) {
@@ -334,7 +336,7 @@ void normalise(Start start, int threads, const float* x, const float* weight, in
             vec squares = zeros();
             for (int c = 0; c < whole; c += LANES) squares += load(from + c) * load(from + c);
             float sum = sum_of(squares);
-            for (int c = whole; c < D; c++) sum += from[c] * from[c];
+            for (int c = whole; c < D; c++) sum = __builtin_fmaf(from[c], from[c], sum);
             const float factor = 1.0f / std::sqrt(sum / D + eps);
             for (int c = 0; c < D; c++) to[c] = from[c] * factor * (offset + weight[c]);
         }
@@ -342,7 +344,7 @@ void normalise(Start start, int threads, const float* x, const float* weight, in
 }
 
 // Rotary embedding in place, half-split layout: the first `heads` heads of d in each of T rows of `width`; cos and sin [T, d / 2].
-void rotate(Start start, int threads, float* x, const float* cos, const float* sin, int T, int heads, int d, int width) {
+API void rope(Start start, int threads, float* x, const float* cos, const float* sin, int T, int heads, int d, int width) {
     const int some = 16, half = d / 2;
     share(start, threads, ceil_div(T, some), [&](int i) {
         for (int t = i * some; t < std::min(T, (i + 1) * some); t++)
@@ -361,7 +363,7 @@ void rotate(Start start, int threads, float* x, const float* cos, const float* s
 // Put keys and values [T, J, d], a token's heads side by side and tokens k_row and v_row apart, at their tokens' places: token t at row
 // positions[t] % PAGE of page table[sequence[t]][positions[t] / PAGE].
 // Pages: k [pages, J, PAGE / SPAN, d, SPAN], v [pages, J, wide / SPAN, PAGE, SPAN], wide = d rounded up to whole SPANs.
-void append(Start start, int threads, const float* k, int k_row, const float* v, int v_row, int T, int J, int d, const int32_t* positions, const int32_t* sequence,
+API void append_kv(Start start, int threads, const float* k, int k_row, const float* v, int v_row, int T, int J, int d, const int32_t* positions, const int32_t* sequence,
             const int32_t* table, int places, float* k_pages, float* v_pages) {
     const int wide = ceil_div(d, SPAN) * SPAN, some = 64;
     share(start, threads, ceil_div(T, some), [&](int i) {
@@ -381,7 +383,7 @@ void append(Start start, int threads, const float* k, int k_row, const float* v,
 // Attention of T tokens, q [T, H, d] with tokens q_row apart, each to the tokens of its own sequence up to itself, or to the last `window`
 // of them (0: to all).
 // A page's keys are one step of an online softmax. Neighbouring tokens that lie on the same page read it together.
-void attend(Start start, int threads, const float* q, int q_row, int T, int H, int J, int d, float scale, const int32_t* positions,
+API void paged_attention(Start start, int threads, const float* q, int q_row, int T, int H, int J, int d, float scale, const int32_t* positions,
             const int32_t* sequence, const int32_t* table, int places, int window, const float* k_pages, const float* v_pages, float* out) {
     const int G = H / J, wide = ceil_div(d, SPAN) * SPAN;
     const int some = std::max(1, QUERIES / G), chunks = ceil_div(T, some);
@@ -473,7 +475,7 @@ void attend(Start start, int threads, const float* q, int q_row, int T, int H, i
 
 // Adds to each token's sum over its K experts, in the order given, those of the rows begin..end, y [end - begin, D]:
 // out[t] += weights[t][n] * y[rows[t][n] - begin]. The sums begin at 0 with row 0.
-void combine(Start start, int threads, const float* y, const int64_t* rows, const float* weights, int T, int K, int D, int begin, int end, float* out) {
+API void combine(Start start, int threads, const float* y, const int64_t* rows, const float* weights, int T, int K, int D, int begin, int end, float* out) {
     const int some = 16;
     share(start, threads, ceil_div(T, some), [&](int i) {
         for (int t = i * some; t < std::min(T, (i + 1) * some); t++) {

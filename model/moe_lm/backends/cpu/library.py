@@ -1,0 +1,161 @@
+"""Finds, verifies and loads the library of CPU kernels that this processor can run.
+
+Loaded code can do anything, so a library is loaded only if its manifest describes it to the byte and nobody but root and the current
+user can have written either. Above the package's own folder nothing is checked: whoever can write there can replace this module too.
+"""
+
+import ctypes
+import hashlib
+import os
+import platform
+import stat
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from moe_lm.backends.cpu.build import LIB, MANIFEST, SOURCE, VARIANTS, Built, library_name, read_manifest, source_sha256
+from moe_lm.errors import ModelError
+
+PACKAGE = Path(__file__).parents[2]
+VARIANT_VARIABLE = "EVALKIT_CPU_VARIANT"
+# of /proc/cpuinfo: what -march=x86-64-v3 and -v4 let the compiler use
+AVX2 = frozenset("avx avx2 bmi1 bmi2 f16c fma abm movbe".split())
+FEATURES = {
+    "avx512": AVX2 | frozenset("avx512f avx512bw avx512cd avx512dq avx512vl".split()),
+    "avx2": AVX2,
+    "neon": frozenset({"asimd"}),
+}
+
+POINTER, INT, FLOAT = ctypes.c_void_p, ctypes.c_int, ctypes.c_float
+# the arguments of each function of csrc/ after the first two, which say how to start threads and how many
+SIGNATURES = {
+    # x, order, offsets, matrices, weights, bfloat16, K, outputs, activation, bias, add, factors, out
+    "gemm": (POINTER, POINTER, POINTER, INT, POINTER, INT, INT, INT, INT, POINTER, INT, POINTER, POINTER),
+    # x, weight, T, D, eps, offset, out
+    "rms_norm": (POINTER, POINTER, INT, INT, FLOAT, FLOAT, POINTER),
+    # x, cos, sin, T, heads, d, width
+    "rope": (POINTER, POINTER, POINTER, INT, INT, INT, INT),
+    # k, k_row, v, v_row, T, J, d, positions, sequences, table, pages a sequence, k_pages, v_pages
+    "append_kv": (POINTER, INT, POINTER, INT, INT, INT, INT, POINTER, POINTER, POINTER, INT, POINTER, POINTER),
+    # q, q_row, T, H, J, d, scale, positions, sequences, table, pages a sequence, window, k_pages, v_pages, out
+    "paged_attention": (POINTER, *[INT] * 5, FLOAT, POINTER, POINTER, POINTER, INT, INT, POINTER, POINTER, POINTER),
+    # y, rows, weights, T, K, D, begin, end, out
+    "combine": (POINTER, POINTER, POINTER, *[INT] * 5, POINTER),
+}
+
+
+class Unavailable(ModelError):
+    """This machine has no kernels, or a processor that cannot run them: plain torch computes. (Damaged kernels are another matter.)"""
+
+
+def available() -> bool:
+    """Are there kernels for this machine? Raises ModelError where there are some that must not be loaded."""
+    return reason_missing() is None
+
+
+def reason_missing() -> str | None:
+    """Why there are no kernels for this machine, in one line; None where there are. Raises ModelError as `load` does for damaged ones."""
+    try:
+        load()
+    except Unavailable as error:
+        return str(error)
+    return None
+
+
+@cache
+def load() -> ctypes.CDLL:
+    """The verified library for this processor, its functions declared.
+
+    Raises Unavailable where there is none, ModelError where it is damaged, older than its source, or where others could write it.
+    """
+    path = _verified(LIB, chosen_variant())
+    try:
+        library = ctypes.CDLL(str(path))
+    except OSError as error:
+        raise ModelError(f"the CPU kernels {path} cannot be loaded ({error}); run `make kernels`, or reinstall evalkit") from error
+    for name, signature in SIGNATURES.items():
+        function = getattr(library, name)
+        function.argtypes, function.restype = (POINTER, INT, *signature), None
+    return library
+
+
+def call(name: str, *arguments: Tensor | float | None) -> None:
+    """Call a function of csrc/ on torch's threads; a tensor is passed as its address."""
+    pointers = (value.data_ptr() if isinstance(value, Tensor) else value for value in arguments)
+    getattr(load(), name)(_gomp_parallel(), torch.get_num_threads(), *pointers)
+
+
+@cache
+def _gomp_parallel() -> ctypes.c_void_p:
+    """GOMP_parallel of the OpenMP runtime that torch has loaded: a second pool of threads would fight with torch's for the cores."""
+    return ctypes.cast(ctypes.CDLL("libgomp.so.1").GOMP_parallel, ctypes.c_void_p)
+
+
+def chosen_variant() -> str:
+    """The best variant that this processor can run, or the one that EVALKIT_CPU_VARIANT names. Raises Unavailable, ModelError."""
+    variants = VARIANTS.get(platform.machine(), {}) if platform.system() == "Linux" else {}
+    runnable = [variant for variant in variants if FEATURES[variant] <= processor_features()]
+    wanted = os.environ.get(VARIANT_VARIABLE)
+    if wanted is not None:
+        if wanted not in variants:
+            raise ModelError(f"{VARIANT_VARIABLE} is {wanted!r}; this machine's variants are {', '.join(variants) or 'none'}")
+        if wanted not in runnable:
+            missing = ", ".join(sorted(FEATURES[wanted] - processor_features()))
+            raise ModelError(f"{VARIANT_VARIABLE} is {wanted!r}, and this processor lacks {missing}; unset it")
+        return wanted
+    if not runnable:
+        wants = "Linux and a processor with AVX2 (or an Arm one)"
+        raise Unavailable(f"the CPU kernels need {wants}; this is {platform.system()} on {platform.machine()}")
+    return runnable[0]
+
+
+@cache
+def processor_features() -> frozenset[str]:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return frozenset(next((line for line in lines if line.startswith(("flags", "Features"))), ":").partition(":")[2].split())
+
+
+def _verified(folder: Path, variant: str) -> Path:
+    """The library of a variant, found to be what the manifest in its folder says. Raises as `load`."""
+    manifest, path = folder / MANIFEST, folder / library_name(variant)
+    if not manifest.exists():
+        raise Unavailable("evalkit has no CPU kernels here: it was installed without a C++ compiler; install one and reinstall evalkit")
+    for each in (path, manifest, *_parents(folder)):
+        _check_owner(each)
+    try:
+        built = read_manifest(manifest.read_text("utf-8"))[variant]
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    except (OSError, ValueError, KeyError) as error:
+        raise _damaged(path) from error
+    if sha256 != built.sha256:
+        raise _damaged(path)
+    _check_source(built)
+    return path
+
+
+def _parents(folder: Path) -> list[Path]:
+    """The folder and those above it, up to the package's own."""
+    return [each for each in (folder, *folder.parents) if each.is_relative_to(PACKAGE)]
+
+
+def _check_owner(path: Path) -> None:
+    try:
+        status = path.lstat()
+    except OSError as error:
+        raise _damaged(path) from error
+    fix = "; the CPU kernels beside it are not loaded. Reinstall evalkit as yourself or as root, without group or other write permission"
+    if status.st_uid not in (0, os.geteuid()):
+        raise ModelError(f"{path} belongs to another user (uid {status.st_uid}){fix}")
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise ModelError(f"{path} can be written by others (mode {stat.S_IMODE(status.st_mode):o}){fix}")
+
+
+def _check_source(built: Built) -> None:
+    if SOURCE.is_dir() and built.source_sha256 != source_sha256():
+        raise ModelError("the CPU kernels are not built from the source beside them; run `make kernels`")
+
+
+def _damaged(path: Path) -> ModelError:
+    return ModelError(f"the CPU kernels {path} are damaged; reinstall: pip install --force-reinstall evalkit")

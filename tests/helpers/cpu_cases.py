@@ -1,0 +1,60 @@
+"""What the tests of the CPU kernels share: random tensors, exact results, a switch between the variants of the library."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from moe_lm.backends.cpu import library
+from moe_lm.backends.cpu.launch import PAGE, TokenPlaces
+
+needs_kernels = pytest.mark.skipif(not library.available(), reason="the CPU kernels are not built here")
+both_dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+
+
+def random(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def relative_error(found: Tensor, exact: Tensor) -> float:
+    return float((found.double() - exact).norm() / exact.norm())
+
+
+def random_routing(T: int, E: int, K: int) -> Tensor:
+    return torch.stack([torch.randperm(E, generator=torch.Generator().manual_seed(t))[:K] for t in range(T)])
+
+
+# three sequences on scattered pages; the first and the third share their first page
+LENGTHS = (PAGE + 5, 1, 2 * PAGE + 57)
+TABLE = torch.tensor([[4, 2, 0], [6, 0, 0], [4, 1, 5]], dtype=torch.int32)
+NUM_PAGES = 7
+
+
+def three_sequences() -> TokenPlaces:
+    positions = torch.cat([torch.arange(length) for length in LENGTHS]).int()
+    sequences = torch.arange(3).repeat_interleave(torch.tensor(LENGTHS)).int()
+    return TokenPlaces(positions, sequences, TABLE)
+
+
+def exact_attention(q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
+    """One sequence's attention in float64. [T, H, d] -> [T, H, d]"""
+    T, H, _ = q.shape
+    visible = torch.ones(T, T, dtype=torch.bool).tril()
+    if window:
+        visible = visible.triu(1 - window)
+    q, k, v = (x.double().transpose(0, 1) for x in (q, k, v))
+    k, v = (x.repeat_interleave(H // len(k), dim=0) for x in (k, v))
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=visible).transpose(0, 1)
+
+
+@contextmanager
+def variant(name: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The launchers call this variant of the library."""
+    with monkeypatch.context() as changed:
+        changed.setenv(library.VARIANT_VARIABLE, name)
+        library.load.cache_clear()
+        yield
+    library.load.cache_clear()

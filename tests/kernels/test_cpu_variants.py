@@ -1,0 +1,64 @@
+"""The AVX2 and the AVX-512 library give the same bits, for every launcher."""
+
+import pytest
+import torch
+from cpu_cases import NUM_PAGES, needs_kernels, random, three_sequences, variant
+
+from moe_lm.backends.cpu import library
+from moe_lm.backends.cpu.launch import append_kv, gemm, page_shape, paged_attention, rms_norm, rope_
+from moe_lm.backends.cpu.pack import PackedMatrix
+
+pytestmark = [
+    needs_kernels,
+    pytest.mark.skipif(not library.FEATURES["avx512"] <= library.processor_features(), reason="this processor has no AVX-512"),
+]
+
+
+def products(rows, outputs, inputs, dtype):
+    x, plain = random(rows, inputs), PackedMatrix.of(random(1, outputs, inputs, seed=1, dtype=dtype), random(outputs, seed=2))
+    silu, gelu = (PackedMatrix.gated(*(3 * random(2, 1, outputs, inputs, seed=3)).to(dtype), name) for name in ("silu", "gelu_tanh"))
+    added = random(rows, outputs, seed=4)
+    gemm(x, plain, out=added, accumulate=True, row_scales_M=random(rows, seed=5))
+    return [gemm(x, plain), gemm(x, silu), gemm(x, gelu), added]
+
+
+def attention(H, J, d, window):
+    places = three_sequences()
+    q, k, v = (random(len(places.positions), heads, d, seed=seed) for seed, heads in enumerate((H, J, J)))
+    k_pages, v_pages = (torch.zeros(NUM_PAGES, J, *page_shape(which, d)) for which in "kv")
+    append_kv(k, v, places, k_pages, v_pages)
+    return [k_pages, v_pages, paged_attention(q, places, k_pages, v_pages, window)]
+
+
+def norm_and_rope(rows, width):
+    x = random(rows, width)
+    rope_(x, *(random(rows, width // 4, seed=seed) for seed in (1, 2)), heads=1)
+    return [x, rms_norm(x, random(width, seed=3), 1e-5), rms_norm(x, random(width, seed=4), 1e-6, 1.0)]
+
+
+PRODUCTS = [
+    (1, 70, 300),
+    (2, 48, 128),
+    (5, 31, 7),
+    (8, 96, 129),
+    (13, 1, 1),
+    (50, 70, 600),
+    (96, 290, 64),
+    (101, 24, 1000),
+    (500, 100, 257),
+]
+CASES = (
+    [(products, (*shape, dtype)) for shape in PRODUCTS for dtype in (torch.float32, torch.bfloat16)]
+    + [(attention, shape) for shape in [(9, 3, 64, None), (8, 2, 256, 200), (6, 1, 40, 7), (2, 2, 200, 1), (64, 1, 96, None)]]
+    + [(norm_and_rope, shape) for shape in [(1, 8), (50, 100), (3, 900)]]
+)
+
+
+@pytest.mark.parametrize(("compute", "arguments"), CASES, ids=str)
+def test_both_variants_give_the_same_bits(compute, arguments, monkeypatch):
+    found = {}
+    for name in ("avx2", "avx512"):
+        with variant(name, monkeypatch):
+            found[name] = compute(*arguments)
+    for avx2, avx512 in zip(found["avx2"], found["avx512"], strict=True):
+        assert torch.equal(avx2, avx512)
