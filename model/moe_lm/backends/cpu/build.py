@@ -47,6 +47,10 @@ def library_name(variant: str) -> str:
     return f"kernels-{variant}.so"
 
 
+def file_sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def source_sha256() -> str:
     digest = hashlib.sha256()
     for path in sorted(SOURCE.iterdir()):
@@ -74,31 +78,42 @@ def compiler() -> str:
 
 
 def build() -> dict[str, Built]:
-    """Build every variant for this kind of machine, and write the manifest. Raises BuildError."""
+    """Build every variant for this kind of machine that is not built yet, and write the manifest. Raises BuildError."""
     variants = VARIANTS.get(platform.machine(), {})
     if platform.system() != "Linux" or not variants:
-        raise BuildError(
-            f"the CPU kernels run on Linux on {' or '.join(VARIANTS)}, and this is {platform.system()} on {platform.machine()}"
-        )
+        wanted = " or ".join(VARIANTS)
+        raise BuildError(f"the CPU kernels run on Linux on {wanted}, and this is {platform.system()} on {platform.machine()}")
     cxx = compiler()
-    version, source = _run([cxx, "--version"]).partition("\n")[0], source_sha256()
+    version, source, present = _run([cxx, "--version"]).partition("\n")[0], source_sha256(), _present()
     LIB.mkdir(exist_ok=True)
     LIB.chmod(0o755)
     with tempfile.TemporaryDirectory(dir=LIB) as folder, ThreadPoolExecutor() as pool:
 
         def one(variant: str, own_flags: Sequence[str]) -> Built:
             flags, out = (*FLAGS, *own_flags), Path(folder) / library_name(variant)
+            entry = present.get(variant)
+            if entry and (entry.source_sha256, entry.compiler, entry.flags) == (source, version, flags):
+                return entry
             _run([cxx, *flags, *map(str, sorted(SOURCE.glob("*.cpp"))), "-o", str(out)])
             out.chmod(0o755)
-            return Built(hashlib.sha256(out.read_bytes()).hexdigest(), source, version, flags)
+            return Built(file_sha256(out), source, version, flags)
 
         built = dict(zip(variants, pool.map(one, variants, variants.values()), strict=True))
         manifest = Path(folder) / MANIFEST
         manifest.write_text(json.dumps({variant: asdict(entry) for variant, entry in built.items()}, indent=1) + "\n")
         manifest.chmod(0o644)
-        for file in (*map(library_name, built), MANIFEST):
-            (Path(folder) / file).replace(LIB / file)
+        for path in Path(folder).iterdir():
+            path.replace(LIB / path.name)
     return built
+
+
+def _present() -> dict[str, Built]:
+    """The undamaged libraries in lib/."""
+    try:
+        manifest = read_manifest((LIB / MANIFEST).read_text("utf-8"))
+        return {name: built for name, built in manifest.items() if file_sha256(LIB / library_name(name)) == built.sha256}
+    except (OSError, ValueError):
+        return {}
 
 
 def _run(command: Sequence[str]) -> str:

@@ -5,9 +5,10 @@ user can have written either. Above the package's own folder nothing is checked:
 """
 
 import ctypes
-import hashlib
+import grp
 import os
 import platform
+import pwd
 import stat
 from functools import cache
 from pathlib import Path
@@ -15,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from moe_lm.backends.cpu.build import LIB, MANIFEST, SOURCE, VARIANTS, Built, library_name, read_manifest, source_sha256
+from moe_lm.backends.cpu.build import LIB, MANIFEST, SOURCE, VARIANTS, file_sha256, library_name, read_manifest, source_sha256
 from moe_lm.errors import ModelError
 
 PACKAGE = Path(__file__).parents[2]
@@ -100,7 +101,8 @@ def chosen_variant() -> str:
     wanted = os.environ.get(VARIANT_VARIABLE)
     if wanted is not None:
         if wanted not in variants:
-            raise ModelError(f"{VARIANT_VARIABLE} is {wanted!r}; this machine's variants are {', '.join(variants) or 'none'}")
+            known = ", ".join(variants) or "none"
+            raise ModelError(f"{VARIANT_VARIABLE} is {wanted!r}; the variants for {platform.machine()} are {known}; name one, or unset it")
         if wanted not in runnable:
             missing = ", ".join(sorted(FEATURES[wanted] - processor_features()))
             raise ModelError(f"{VARIANT_VARIABLE} is {wanted!r}, and this processor lacks {missing}; unset it")
@@ -118,43 +120,51 @@ def processor_features() -> frozenset[str]:
 
 
 def _verified(folder: Path, variant: str) -> Path:
-    """The library of a variant, found to be what the manifest in its folder says. Raises as `load`."""
+    """The library of a variant, found to be what the manifest in its folder says. Raises as `load` does."""
     manifest, path = folder / MANIFEST, folder / library_name(variant)
     if not manifest.exists():
-        raise Unavailable("evalkit has no CPU kernels here: it was installed without a C++ compiler; install one and reinstall evalkit")
-    for each in (path, manifest, *_parents(folder)):
+        raise Unavailable(
+            "evalkit was installed without its CPU kernels, for want of a C++ compiler; install one (Debian: apt-get install g++), "
+            "then run python -m moe_lm.backends.cpu.build"
+        )
+    if not path.exists():
+        raise _damaged(path)
+    for each in (path, manifest, *_folders(folder)):
         _check_owner(each)
     try:
-        built = read_manifest(manifest.read_text("utf-8"))[variant]
-        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        built, sha256 = read_manifest(manifest.read_text("utf-8"))[variant], file_sha256(path)
     except (OSError, ValueError, KeyError) as error:
         raise _damaged(path) from error
     if sha256 != built.sha256:
         raise _damaged(path)
-    _check_source(built)
+    if SOURCE.is_dir() and built.source_sha256 != source_sha256():
+        raise ModelError(f"the CPU kernels in {folder} are older than their source; run `make kernels`")
     return path
 
 
-def _parents(folder: Path) -> list[Path]:
+def _folders(folder: Path) -> list[Path]:
     """The folder and those above it, up to the package's own."""
     return [each for each in (folder, *folder.parents) if each.is_relative_to(PACKAGE)]
 
 
 def _check_owner(path: Path) -> None:
-    try:
-        status = path.lstat()
-    except OSError as error:
-        raise _damaged(path) from error
-    fix = "; the CPU kernels beside it are not loaded. Reinstall evalkit as yourself or as root, without group or other write permission"
+    status = path.lstat()
+    fix = "so the CPU kernels are not loaded; reinstall evalkit as yourself or as root, without write permission for others"
+    if stat.S_ISLNK(status.st_mode):
+        raise ModelError(f"{path} is a symbolic link, {fix}")
     if status.st_uid not in (0, os.geteuid()):
-        raise ModelError(f"{path} belongs to another user (uid {status.st_uid}){fix}")
-    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise ModelError(f"{path} can be written by others (mode {stat.S_IMODE(status.st_mode):o}){fix}")
+        raise ModelError(f"{path} belongs to another user (uid {status.st_uid}), {fix}")
+    if status.st_mode & stat.S_IWOTH or (status.st_mode & stat.S_IWGRP and not _is_private(status.st_gid, status.st_uid)):
+        raise ModelError(f"{path} can be written by others (mode {stat.S_IMODE(status.st_mode):o}), {fix}")
 
 
-def _check_source(built: Built) -> None:
-    if SOURCE.is_dir() and built.source_sha256 != source_sha256():
-        raise ModelError("the CPU kernels are not built from the source beside them; run `make kernels`")
+def _is_private(gid: int, uid: int) -> bool:
+    """Is this the group that holds its user alone? With one for each user, as on Debian and Fedora, umask is often 002."""
+    try:
+        group, user = grp.getgrgid(gid), pwd.getpwuid(uid)
+    except KeyError:
+        return False
+    return group.gr_name == user.pw_name and user.pw_gid == gid and set(group.gr_mem) <= {user.pw_name}
 
 
 def _damaged(path: Path) -> ModelError:
