@@ -1,7 +1,7 @@
 """ModelSpec: a model and how it is computed. RunConfig: everything that decides what a run computes."""
 
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ from evalkit.errors import EvalkitError, unknown
 from evalkit.fields import load_toml, parse
 
 DEMO_MODEL = "demo"
+RUNS = "results/runs"  # the folder that runs are kept in
 DEVICES = ("auto", "cpu", "cuda")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 KERNELS = ("auto", "reference", "torch", "cpu", "triton")
@@ -57,7 +58,7 @@ class RunConfig:
     device: str = "auto"
     dtype: str = "auto"
     kernel: str = "auto"
-    out: str = "results/runs"
+    out: str = RUNS
     name: str | None = None
     fresh: bool = False
     quiet: bool = False
@@ -108,9 +109,6 @@ class RunConfig:
     @property
     def folder(self) -> Path:
         return Path(self.out) / self.run_name
-
-
-DEFAULTS = {f.name: f.default for f in fields(RunConfig)}
 
 
 def read_toml(path: str) -> dict[str, Any]:

@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import gc
 import json
-import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evalkit.bench import roofline
+from evalkit.bench.config import BenchConfig
 from evalkit.bench.engines import Work, open_engine
 from evalkit.bench.roofline import Device
-from evalkit.config import ModelSpec
 from evalkit.errors import EvalkitError
 from evalkit.files import write_atomically
 from evalkit.record.read import SCHEMA
@@ -27,43 +24,7 @@ from evalkit.record.write import environment
 if TYPE_CHECKING:
     from evalkit.progress import Reporter
 
-MODELS = ("random:qwen1.5-moe-a2.7b", "random:qwen1.5-7b")  # the blog's two
 PUBLISHED = "qwen1.5-moe"
-
-
-@dataclass(frozen=True, slots=True)
-class BenchConfig:
-    """One `evalkit bench`. The defaults are the blog's protocol; how many requests it sent is unpublished, vLLM's script sends 1000."""
-
-    models: tuple[str, ...] = MODELS
-    engine: str = "native"
-    prompt_tokens: int = 1000
-    output_tokens: int = 1000
-    num_requests: int = 1000
-    device: str = "auto"
-    dtype: str = "auto"
-    kernel: str = "auto"
-    seed: int = 0
-    out: str = "results/runs"
-
-    def __post_init__(self) -> None:
-        for name in ("prompt_tokens", "output_tokens", "num_requests"):
-            if getattr(self, name) < 1:
-                raise EvalkitError(f"--{name.replace('_', '-')} is {getattr(self, name)}; give at least 1")
-        if len(set(self.models)) < len(self.models):
-            raise EvalkitError(f"a model is given twice: {', '.join(self.models)}")
-        for model in self.models:
-            self.model_spec(model)  # refuses an unknown device, dtype or kernel
-
-    def model_spec(self, model: str) -> ModelSpec:
-        """One of the models as it is loaded."""
-        return ModelSpec(model, self.engine, self.device, self.dtype, self.kernel)
-
-    def folder(self, model: str) -> Path:
-        """Where the record goes: made of what was measured, so that the same command replaces its record."""
-        last = Path(model).name.removesuffix(".gguf")
-        parts = ["bench", last, self.engine, f"{self.prompt_tokens}-{self.output_tokens}x{self.num_requests}"]
-        return Path(self.out) / re.sub(r"[^\w.@+-]+", "-", "--".join(parts)).lower()
 
 
 def bench(config: BenchConfig, reporter: Reporter) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from evalkit import __version__
-from evalkit.cli import bench, gate, judge, listing, model, report, run, score, serve, verify, view
+from evalkit.cli import bench, compare, data, gate, generate, judge, ls, params, report, run, score, serve, upcycle, verify, view
 from evalkit.errors import EvalkitError
 
 
@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     arguments = _parser().parse_args(argv)
     try:
-        return int(arguments.run(arguments) or 0)
+        return int(arguments.command(arguments) or 0)
     except EvalkitError as error:
         print(f"evalkit: {' '.join(str(error).split())}", file=sys.stderr)
         return error.exit_code
@@ -42,6 +42,6 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="evalkit", description="Does this model really score what its table says?")
     parser.add_argument("--version", action="version", version=f"evalkit {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
-    for group in (run, score, judge, listing, report, gate, view, verify, bench, model, serve):
-        group.add(commands)
+    for command in (run, score, judge, ls, data, report, params, compare, gate, view, verify, bench, generate, upcycle, serve):
+        command.add(commands)
     return parser

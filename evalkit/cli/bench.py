@@ -2,7 +2,8 @@
 
 import argparse
 
-from evalkit.cli.options import add_device
+from evalkit.bench.config import MODELS, BenchConfig
+from evalkit.cli.options import add_option, add_shared, given, reporter_of
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -16,23 +17,22 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "models",
         nargs="*",
         metavar="MODEL",
-        help="as --model of evalkit run, or random:CONFIG, random weights (default: random:qwen1.5-moe-a2.7b random:qwen1.5-7b)",
+        help=f"as --model of evalkit run, or random:CONFIG, random weights (default: {' '.join(MODELS)})",
     )
-    bench.add_argument("--engine", default="native", help="native, lm_eval:CLASS, openai:URL (default: native)")
-    bench.add_argument("--prompt-tokens", type=int, default=1000, metavar="N", help="(default: %(default)s)")
-    bench.add_argument("--output-tokens", type=int, default=1000, metavar="N", help="(default: %(default)s)")
-    bench.add_argument("--num-requests", type=int, default=1000, metavar="N", help="(default: %(default)s, hours on a CPU)")
-    bench.add_argument("--seed", type=int, default=0, help="of the random prompts (default: %(default)s)")
-    add_device(bench)
-    bench.add_argument("--out", default="results/runs", help="where bench.json is kept, in a folder a model (default: %(default)s)")
-    bench.add_argument("--quiet", action="store_true", help="print the result only")
-    bench.set_defaults(run=_bench)
+    add_option(bench, BenchConfig, "prompt_tokens", "tokens in, of each request", metavar="N")
+    add_option(bench, BenchConfig, "output_tokens", "tokens out, of each request", metavar="N")
+    add_option(bench, BenchConfig, "num_requests", "requests; so many take hours on a CPU", metavar="N")
+    helps = {
+        "engine": "native, lm_eval:CLASS, openai:URL",
+        "seed": "of the random prompts",
+        "out": "where bench.json is kept, in a folder a model",
+    }
+    add_shared(bench, "engine", "seed", "device", "dtype", "kernel", "out", "quiet", **helps)
+    bench.set_defaults(command=_bench)
 
 
 def _bench(arguments: argparse.Namespace) -> None:
-    from evalkit.bench.bench import MODELS, BenchConfig, bench, show
-    from evalkit.progress import Reporter
+    from evalkit.bench.bench import bench, show
 
-    names = ("engine", "prompt_tokens", "output_tokens", "num_requests", "seed", "device", "dtype", "kernel", "out")
-    config = BenchConfig(tuple(arguments.models) or MODELS, **{name: getattr(arguments, name) for name in names})
-    show(config, bench(config, Reporter(arguments.quiet)))
+    config = BenchConfig(**given(arguments, BenchConfig) | {"models": tuple(arguments.models) or MODELS})
+    show(config, bench(config, reporter_of(arguments)))

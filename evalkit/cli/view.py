@@ -13,7 +13,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     view.add_argument("runs", nargs="+", metavar="RUN", help="a run's folder, run.json, or an lm-eval results folder; at most two")
     view.add_argument("--out", metavar="FILE.html", help="(default: view.html in the run's folder; of two, in the second's)")
     view.add_argument("--open", action="store_true", help="open it in the browser")
-    view.set_defaults(run=_view)
+    view.set_defaults(command=_view)
 
 
 def _view(arguments: argparse.Namespace) -> None:

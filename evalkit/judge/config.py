@@ -1,6 +1,6 @@
 """JudgeConfig: everything that decides what a judgment is and what it may cost. The command line reads its defaults from it."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,3 @@ class JudgeConfig:
         if self.price_in is None or self.price_out is None:
             return None
         return (prompt_tokens * self.price_in + completion_tokens * self.price_out) / 1e6
-
-
-DEFAULTS = {f.name: f.default for f in fields(JudgeConfig)}

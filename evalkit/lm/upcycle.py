@@ -24,7 +24,7 @@ RECIPES = ("preserve", "qwen", "drop")
 class Recipe:
     """What `evalkit upcycle` is asked for. None: as the recipe has it; `preserve` has neither `shared` nor `noise`."""
 
-    name: str
+    name: str = "qwen"
     experts: int = 60
     top_k: int = 4
     expert_size: int | None = None

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from evalkit.config import RUNS
 from evalkit.data.sources import decoded, open_source
 from evalkit.errors import EvalkitError, unknown
 from evalkit.exchange import lm_eval_write
@@ -24,8 +25,8 @@ class ScoreConfig:
 
     task: str
     file: Path
-    data: str
-    out: Path
+    data: str = "hub"
+    out: str = RUNS
     name: str | None = None
     allow_unsafe_code: bool = False
 
@@ -52,7 +53,7 @@ def score(config: ScoreConfig, reporter: Reporter) -> tuple[dict[str, Any], Path
     chosen = [doc for doc in docs.values() if doc.id in answers]
     requests = [_numbered(task.requests(doc)[0], len(answers[doc.id])) for doc in chosen]
     responses: list[Sequence[Response]] = [[Generated(text, "given", 0) for text in answers[doc.id]] for doc in chosen]
-    folder = config.out / (config.name or f"{config.file.name.split('.')[0]}--{config.task}".lower().replace(":", "-"))
+    folder = Path(config.out) / (config.name or f"{config.file.name.split('.')[0]}--{config.task}".lower().replace(":", "-"))
     model = {"spec": str(config.file), "fingerprint": f"sha256:{hashlib.sha256(raw).hexdigest()}", "engine": "file"}
     record = begin(folder.name, model, None, Sampling().seed, sandbox)
     samples = score_docs(task, chosen, requests, responses, folder, config.allow_unsafe_code, reporter)

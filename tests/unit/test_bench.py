@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from evalkit.bench import engines, roofline
-from evalkit.bench.bench import BenchConfig, bench, ratio
+from evalkit.bench.bench import bench, ratio
+from evalkit.bench.config import BenchConfig
 from evalkit.bench.roofline import Device, Shape, floor_seconds
 from evalkit.cli.bench import add
 from evalkit.config import ModelSpec
@@ -235,7 +236,7 @@ def command(*arguments: str) -> None:
     parser = argparse.ArgumentParser()
     add(parser.add_subparsers())
     parsed = parser.parse_args(["bench", *arguments])
-    parsed.run(parsed)
+    parsed.command(parsed)
 
 
 def test_the_table_stands_beside_the_published_figures(

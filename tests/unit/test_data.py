@@ -167,6 +167,6 @@ def test_the_hash_is_over_rows_not_files(tmp_path: Path) -> None:
 
 
 def test_the_real_data_is_the_official_one(data_dir: Path) -> None:
-    from evalkit.report.listing import _verify
+    from evalkit.cli.data import verify
 
-    assert _verify(str(data_dir), []) == 0
+    assert verify(str(data_dir), []) == 0

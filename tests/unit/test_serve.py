@@ -282,7 +282,7 @@ def test_the_command_serves_and_says_where(tiny_model: Path, monkeypatch: pytest
     parser = argparse.ArgumentParser()
     add(parser.add_subparsers())
     arguments = parser.parse_args(["serve", "--model", str(tiny_model), "--port", "0"])
-    arguments.run(arguments)
+    arguments.command(arguments)
     assert f"serving tiny at http://127.0.0.1:{asked['port']}/v1" in capsys.readouterr().err
 
 

@@ -35,7 +35,7 @@ def command(*arguments: str) -> None:
     parser = argparse.ArgumentParser()
     view.add(parser.add_subparsers())
     parsed = parser.parse_args(["view", *arguments])
-    parsed.run(parsed)
+    parsed.command(parsed)
 
 
 def refusal(*runs: Path) -> str:

@@ -1,0 +1,122 @@
+"""`evalkit data`: what benchmark data is at hand, and whether its rows are the official ones."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from evalkit.cli.options import add_shared, with_data
+from evalkit.cli.table import print_table
+from evalkit.errors import DataError, EvalkitError, unknown
+
+if TYPE_CHECKING:
+    from evalkit.data.sources import FolderSource, HubSource
+    from evalkit.tasks import Task, TextFile
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Put the command into the parser."""
+    data = commands.add_parser("data", help="what benchmark data is at hand, and is it the real thing?")
+    data.add_argument("action", choices=ACTIONS)
+    data.add_argument("tasks", nargs="*", metavar="TASK", help="(default: all)")
+    add_shared(data, "data", data="hub, sample, or a folder (default: EVALKIT_DATA, else sample)")
+    data.set_defaults(command=_data)
+
+
+def _data(arguments: argparse.Namespace) -> int:
+    return ACTIONS[arguments.action](with_data(vars(arguments)).get("data", "sample"), arguments.tasks)
+
+
+def status(spec: str, names: Sequence[str]) -> int:
+    """How many of each task's tables there are."""
+    from evalkit.data.sources import FolderSource, open_source
+
+    source = open_source(spec)
+    rows = []
+    for cls in _chosen(names):
+        paths = [table.path for table in cls.tables(source)]
+        if isinstance(source, FolderSource):
+            here = sum((source.folder / path).exists() for path in paths)
+            state = f"{here} of {len(paths)} files"
+        else:
+            state = f"{len(paths)} tables at pinned revisions"
+        rows.append((cls.name, source.kind, state))
+    print_table(f"data in {spec}", ("task", "source", "state"), rows)
+    return 0
+
+
+def verify(spec: str, names: Sequence[str]) -> int:
+    """0 where every task's rows are the official ones (or the sample is whole), else 2."""
+    from evalkit.data.sources import open_source
+
+    found = {cls.name: _read(cls, open_source(spec)) for cls in _chosen(names)}
+    good = [name for name, (state, _, _) in found.items() if state in ("official", "sample")]
+    rows = [(name, state, f"{documents:,}", detail) for name, (state, detail, documents) in found.items()]
+    if open_source(spec).kind == "sample":
+        summary = f"the bundled sample is whole for {len(good)} of {len(found)} tasks; no benchmark's figure comes from it"
+    else:
+        summary = f"{len(good)} of {len(found)} tasks have the official rows, to the byte"
+    remarks = [summary]
+    if bad := [name for name in found if name not in good]:
+        remarks.append(f"look into: {', '.join(bad)}; a run on them stops, or its figures do not compare")
+    if good:
+        remarks.append(f"next: evalkit run --tasks {','.join(good)} --data {spec}")
+    print_table(f"data in {spec}", ("task", "state", "documents", "sha256 of the rows, or what is wrong"), rows, *remarks)
+    return 0 if len(good) == len(found) else 2
+
+
+def fetch(spec: str, names: Sequence[str]) -> int:
+    """Tables into the hub's cache (hub), or the protocols' worked examples into a folder."""
+    from evalkit.data.sources import HubSource, open_source
+
+    source = open_source(spec)
+    if source.kind == "sample":
+        raise EvalkitError("the sample is bundled; give --data hub or --data DIR")
+    for cls in _chosen(names):
+        if isinstance(source, HubSource):
+            for table in cls.tables(source):
+                source.rows(table)
+        for file in cls.text_files:
+            _fetch_text(file, source)
+    return 0
+
+
+def _chosen(names: Sequence[str]) -> list[type[Task]]:
+    from evalkit.tasks.registry import task_classes
+
+    classes = task_classes()
+    for name in names:
+        if name not in classes:
+            raise unknown("task", name, classes)
+    return [classes[name] for name in names or (name for name, cls in classes.items() if not cls.part_of)]
+
+
+def _read(cls: type[Task], source: FolderSource | HubSource) -> tuple[str, str, int]:
+    """(state, detail, documents) of one task in a source that nothing was read from yet."""
+    try:
+        if (suite := cls.check_cells(source)) is not None:
+            return suite
+        for table in cls.tables(source):
+            source.rows(table)
+        digest = source.sha256()  # of the tables alone: loading adds a protocol's worked examples
+        documents = len(cls(cls.protocols[cls.default_protocol]).load(source))
+    except DataError as error:
+        return "missing or broken", str(error), 0
+    if source.kind == "sample":
+        return "sample", digest, documents
+    return ("official" if digest == cls.official_sha256 else "differs from the official rows"), digest, documents
+
+
+def _fetch_text(file: TextFile, source: FolderSource | HubSource) -> None:
+    from evalkit.data import sources
+    from evalkit.files import write_atomically
+
+    if isinstance(source, sources.HubSource):
+        source.text(file)
+    elif not (source.folder / file.path).exists():
+        write_atomically(source.folder / file.path, [file.render(sources.fetch(file))])
+        print(f"wrote {source.folder / file.path}")
+
+
+ACTIONS: dict[str, Callable[[str, Sequence[str]], int]] = {"status": status, "verify": verify, "fetch": fetch}

@@ -1,0 +1,23 @@
+"""`evalkit params`."""
+
+import argparse
+from pathlib import Path
+
+from evalkit.cli.options import add_published
+
+
+def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Put the command into the parser."""
+    params = commands.add_parser("params", help="parameters counted from configurations, beside the published ones")
+    params.add_argument(
+        "models", nargs="*", metavar="MODEL", help="a name or hub id, or a folder with config.json (default: the published table's models)"
+    )
+    add_published(params)
+    params.add_argument("--out", metavar="DIR", help="write params.md, parameters.csv and the plot there")
+    params.set_defaults(command=_params)
+
+
+def _params(arguments: argparse.Namespace) -> int:
+    from evalkit.report.sections.params import run
+
+    return run(arguments.models, Path(arguments.out) if arguments.out else None, arguments.published)

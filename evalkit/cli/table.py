@@ -1,0 +1,23 @@
+"""The tables that `evalkit ls` and `evalkit data` print."""
+
+from collections.abc import Sequence
+
+FIGURES = ("documents", "measured", "n")  # columns of figures stand to the right
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *remarks: str) -> None:
+    """A table of plain texts, and what to say below it."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from evalkit.progress import console
+
+    screen = console()
+    table = Table(title=title, title_justify="left")
+    for column in columns:
+        table.add_column(column, overflow="fold", justify="right" if column in FIGURES else "left")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    screen.print(table)
+    for line in remarks:
+        screen.print(line, highlight=False, markup=False, soft_wrap=True)
