@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from evalkit.cli.options import add_shared, with_data
 from evalkit.cli.table import print_table
 from evalkit.errors import DataError, EvalkitError, unknown
+from evalkit.tasks import DataState, SuiteTask
 
 if TYPE_CHECKING:
     from evalkit.data.sources import FolderSource, HubSource
@@ -51,8 +52,8 @@ def verify(spec: str, names: Sequence[str]) -> int:
     from evalkit.data.sources import open_source
 
     found = {cls.name: _read(cls, open_source(spec)) for cls in _chosen(names)}
-    good = [name for name, (state, _, _) in found.items() if state in ("official", "sample")]
-    rows = [(name, state, f"{documents:,}", detail) for name, (state, detail, documents) in found.items()]
+    good = [name for name, data in found.items() if data.state in ("official", "sample")]
+    rows = [(name, data.state, f"{data.documents:,}", data.detail) for name, data in found.items()]
     if open_source(spec).kind == "sample":
         summary = f"the bundled sample is whole for {len(good)} of {len(found)} tasks; no benchmark's figure comes from it"
     else:
@@ -89,23 +90,23 @@ def _chosen(names: Sequence[str]) -> list[type[Task]]:
     for name in names:
         if name not in classes:
             raise unknown("task", name, classes)
-    return [classes[name] for name in names or (name for name, cls in classes.items() if not cls.part_of)]
+    return [classes[name] for name in names or (name for name, cls in classes.items() if not (issubclass(cls, SuiteTask) and cls.part_of))]
 
 
-def _read(cls: type[Task], source: FolderSource | HubSource) -> tuple[str, str, int]:
-    """(state, detail, documents) of one task in a source that nothing was read from yet."""
+def _read(cls: type[Task], source: FolderSource | HubSource) -> DataState:
+    """One task's data in a source that nothing was read from yet."""
+    if issubclass(cls, SuiteTask):
+        return cls.check_data(source)
     try:
-        if (suite := cls.check_cells(source)) is not None:
-            return suite
         for table in cls.tables(source):
             source.rows(table)
         digest = source.sha256()  # of the tables alone: loading adds a protocol's worked examples
         documents = len(cls(cls.protocols[cls.default_protocol]).load(source))
     except DataError as error:
-        return "missing or broken", str(error), 0
+        return DataState("missing or broken", str(error), 0)
     if source.kind == "sample":
-        return "sample", digest, documents
-    return ("official" if digest == cls.official_sha256 else "differs from the official rows"), digest, documents
+        return DataState("sample", digest, documents)
+    return DataState("official" if digest == cls.official_sha256 else "differs from the official rows", digest, documents)
 
 
 def _fetch_text(file: TextFile, source: FolderSource | HubSource) -> None:

@@ -23,10 +23,11 @@ def _score(arguments: argparse.Namespace) -> None:
     from evalkit.progress import console
     from evalkit.report.screen import show
     from evalkit.runner.score_file import ScoreConfig, score
+    from evalkit.tasks import JudgedTask
     from evalkit.tasks.registry import task_classes
 
     config = ScoreConfig(**with_data(given(arguments, ScoreConfig)))
-    if (task := task_classes().get(arguments.task.partition("@")[0])) and task.judge_prompts:
+    if (task := task_classes().get(arguments.task.partition("@")[0])) and issubclass(task, JudgedTask):
         from evalkit.judge import screen
         from evalkit.judge.given import score_judgments
 

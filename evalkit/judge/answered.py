@@ -8,6 +8,7 @@ from typing import Any
 from evalkit.errors import EvalkitError
 from evalkit.record.pairs import read_rows
 from evalkit.record.read import read_run
+from evalkit.tasks import JudgedTask
 from evalkit.tasks.registry import task_classes
 
 
@@ -49,7 +50,7 @@ def read_answered(path: Path) -> Answered:
     if record["status"] != "complete":
         raise EvalkitError(f"{path} is incomplete; run `{record['command']}` again to finish it, then judge it")
     folder = path if path.is_dir() else path.parent
-    judged = [name for name, cls in task_classes().items() if cls.judge_prompts]
+    judged = [name for name, cls in task_classes().items() if issubclass(cls, JudgedTask)]
     tasks = [key for key in record["tasks"] if key.partition("@")[0] in judged]
     if not tasks:
         raise EvalkitError(f"{path} holds nothing to judge; run a task that a judge scores: {', '.join(judged)}")

@@ -16,6 +16,7 @@ from evalkit.judge.rating import READERS, VERDICTS
 from evalkit.lm.http import RequestFailed, concurrently
 from evalkit.progress import Reporter
 from evalkit.runner.run import interruptible
+from evalkit.tasks import JudgedTask
 from evalkit.tasks.registry import task_classes
 
 DATABASE = "judgments.sqlite"
@@ -67,7 +68,7 @@ def is_read(judgment: Judgment, ask: Ask, rating: str) -> bool:
 
 def _asks(config: JudgeConfig, answered: Answered, against: Answered | None) -> tuple[list[Ask], str]:
     task = task_classes()[answered.task.partition("@")[0]]
-    assert task.judge_prompts
+    assert issubclass(task, JudgedTask)
     kind = answered.record["tasks"][answered.task]["data"]["source"]
     if config.data is None and kind == "dir":
         raise EvalkitError(f"the run's questions came from a folder; pass --data DIR, which holds {task.judge_prompts.path} too")

@@ -15,7 +15,7 @@ from evalkit.files import kept, stage, sync
 from evalkit.hashing import sha256_json
 from evalkit.record.read import SCHEMA
 from evalkit.stats.estimate import average
-from evalkit.tasks import Doc, Generated, Loglikelihoods, Request, Response, Scored, Task
+from evalkit.tasks import Doc, Generated, Loglikelihoods, Request, Response, Scored, SuiteTask, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +99,10 @@ def task_entry(task: Task, samples: Sequence[Sample], n_total: int) -> dict[str,
             "unscored": sum(not s.scored.metrics for s in samples),
         },
     }
-    if cells := task.cells():
+    if isinstance(task, SuiteTask):
         from evalkit.stats.suite import figures  # scipy and sacrebleu: seconds, for suites alone
 
-        return entry | figures(cells, task.incomplete, samples)
+        return entry | figures(task.cells(), task.incomplete, samples)
     entry["metrics"] = _metrics(task, by_group)
     entry["groups"] = {name: _metrics(task, members) for name, members in sorted(categories.items())}
     if categories:

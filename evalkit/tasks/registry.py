@@ -1,10 +1,10 @@
-"""Names -> tasks. `mmlu` is `mmlu` under its default protocol, `mmlu@lm-eval` names another; `belebele:th` is a part of a task."""
+"""Names -> tasks. `mmlu` is `mmlu` under its default protocol, `mmlu@lm-eval` names another; `belebele:th` is a part of a suite."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 
 from evalkit.errors import EvalkitError, unknown
-from evalkit.tasks import Sampling, Task
+from evalkit.tasks import CodeTask, Sampling, SuiteTask, Task
 
 
 def task_classes() -> dict[str, type[Task]]:
@@ -16,27 +16,30 @@ def task_classes() -> dict[str, type[Task]]:
 
 def resolve(spec: str, sampling: Sampling | None = None) -> Task:
     """ "mmlu", "mmlu@opencompass", "belebele:th" or "belebele:th@qwen" -> the Task. Raises EvalkitError with the nearest known name."""
-    whole, _, protocol = spec.partition("@")
-    name, _, part = whole.partition(":")
+    whole, _, protocol_name = spec.partition("@")
+    name, colon, part = whole.partition(":")
     classes = task_classes()
     if name not in classes:
         raise unknown("task", name, classes)
     cls = classes[name]
-    protocol = protocol or cls.default_protocol
-    if protocol not in cls.protocols:
-        raise unknown(f"protocol of {name}", protocol, cls.protocols)
+    protocol_name = protocol_name or cls.default_protocol
+    if protocol_name not in cls.protocols:
+        raise unknown(f"protocol of {name}", protocol_name, cls.protocols)
+    protocol = cls.protocols[protocol_name]
     asked = sampling and (sampling.repeats > 1 or sampling.temperature is not None)
-    if asked and not cls.can_sample:
+    if asked and not issubclass(cls, CodeTask):
         raise EvalkitError(f"task {name} is answered once, as its protocol says; leave --repeats and --temperature out")
-    if whole == name:
-        return cls(cls.protocols[protocol], sampling)
+    if not colon:
+        return cls(protocol, sampling)
+    if not issubclass(cls, SuiteTask):
+        raise EvalkitError(f"task {name} has no parts; leave out {colon}{part}")
     if part not in cls.parts():
         raise unknown(f"part of {name}", part, cls.parts())
-    return cls(replace(cls.protocols[protocol], task=whole), sampling, part)
+    return cls(replace(protocol, task=whole), sampling, part)
 
 
 def resolve_all(specs: Sequence[str], sampling: Sampling | None = None) -> dict[str, Task]:
-    """One Task a spec, in order, by the name it bears in run.json: the task's, or task@protocol where one is given twice.
+    """One Task per spec, in order, by its name in run.json: the task's name, or task@protocol where the task is given twice.
 
     Raises EvalkitError where none is given, or the same task under the same protocol twice.
     """

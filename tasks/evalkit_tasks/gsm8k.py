@@ -5,7 +5,7 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from evalkit.tasks import DataError, DataSource, Doc, Generate, Generated, HubTable, Ran, Request, Response, Scored, Table, Task, TextFile
+from evalkit.tasks import DataError, DataSource, Doc, Generate, Generated, HubTable, Request, Response, Scored, Table, Task, TextFile
 from evalkit_tasks.extraction import EXTRACTIONS, gold
 from evalkit_tasks.protocol_files import read_protocols
 
@@ -78,7 +78,7 @@ class GSM8K(Task):
         prompt = doc.prefix + settings["item"].format(question=doc.fields["question"])
         return [Generate(prompt, tuple(settings["until"]), settings["max_new_tokens"])]
 
-    def score(self, doc: Doc, responses: Sequence[Response], ran: Sequence[Ran] = ()) -> Scored:
+    def score(self, doc: Doc, responses: Sequence[Response]) -> Scored:
         (response,) = responses
         assert isinstance(response, Generated)
         extraction = EXTRACTIONS[self.protocol.settings["extraction"]](response.text, doc.fields["answer"])
@@ -102,3 +102,6 @@ def _lm_eval_prefixes(train: list[dict[str, Any]], n: int) -> list[str]:
         raise DataError(f"{table('train').path} holds {len(train)} rows, the protocol needs {LM_EVAL_SHOTS}")
     rng = random.Random(LM_EVAL_SEED)
     return ["".join(f"Question: {s['question']}\nAnswer: {s['answer']}\n\n" for s in rng.sample(train, LM_EVAL_SHOTS)) for _ in range(n)]
+
+
+TASKS = (GSM8K,)

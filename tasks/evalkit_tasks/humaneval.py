@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from evalkit.tasks import (
+    CodeTask,
     DataError,
     DataSource,
     Doc,
@@ -18,11 +19,11 @@ from evalkit.tasks import (
     Generated,
     PackageTable,
     Ran,
+    ReadsAnswers,
     Request,
     Response,
     Scored,
     Table,
-    Task,
     sha256_json,
 )
 from evalkit_tasks.protocol_files import read_protocols
@@ -83,12 +84,10 @@ EXTRACTIONS: dict[str, Callable[[str, Sequence[str]], str]] = {
 }
 
 
-class HumanEval(Task):
+class HumanEval(CodeTask, ReadsAnswers):
     name = "humaneval"
     protocols = read_protocols("humaneval", SETTINGS)
     default_protocol = "qwen"
-    runs_code = True
-    can_sample = True
     given_protocol = "given"
     official_n = 164
     official_sha256 = "c73c472f1c42c46f67395c0f09fb83071a7abfbb31c305b05e4efa873353d047"
@@ -145,7 +144,7 @@ class HumanEval(Task):
         settings = self.protocol.settings
         return EXTRACTIONS[settings["extraction"]](text, settings["until"])
 
-    def score(self, doc: Doc, responses: Sequence[Response], ran: Sequence[Ran] = ()) -> Scored:
+    def score_programs(self, doc: Doc, ran: Sequence[Ran]) -> Scored:
         n, c = len(ran), sum(r.passed for r in ran)
         metrics = {f"pass@{k}": pass_at_k(n, c, k) for k in KS if k <= n}
         extracted = "\n".join(f"{r.verdict}: {r.detail}" if r.detail else r.verdict for r in ran)
@@ -155,3 +154,6 @@ class HumanEval(Task):
 def check(row: Mapping[str, Any], completion: str) -> FunctionCheck:
     """The program that decides about a completion."""
     return FunctionCheck(row["prompt"], completion, row["test"], row["entry_point"])
+
+
+TASKS = (HumanEval,)

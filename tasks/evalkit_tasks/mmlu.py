@@ -7,7 +7,7 @@ Cells are text throughout: pandas, in Qwen's script, reads "None", "NA", "N/A" a
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from evalkit.tasks import DataError, DataSource, Doc, HubTable, Loglikelihood, Loglikelihoods, Ran, Request, Response, Scored, Table, Task
+from evalkit.tasks import DataError, DataSource, Doc, HubTable, Loglikelihood, Loglikelihoods, Request, Response, Scored, Table, Task
 from evalkit_tasks.protocol_files import read_protocols
 
 LETTERS = "ABCD"
@@ -106,7 +106,7 @@ class MMLU(Task):
             )
         ]
 
-    def score(self, doc: Doc, responses: Sequence[Response], ran: Sequence[Ran] = ()) -> Scored:
+    def score(self, doc: Doc, responses: Sequence[Response]) -> Scored:
         (response,) = responses
         assert isinstance(response, Loglikelihoods)
         gold = LETTERS.index(doc.fields["answer"])
@@ -141,3 +141,6 @@ def _subjects(source: DataSource) -> Sequence[str]:
 
 def _argmax(values: Sequence[float]) -> int:
     return max(range(len(values)), key=lambda i: (values[i], -i))
+
+
+TASKS = (MMLU,)

@@ -13,12 +13,10 @@ from evalkit.tasks import (
     Doc,
     Generate,
     Generated,
-    Ran,
+    JudgedTask,
     Request,
     Response,
-    Scored,
     Table,
-    Task,
     TextFile,
     sha256_json,
 )
@@ -49,7 +47,7 @@ JUDGE_PROMPTS = TextFile(
 )
 
 
-class MTBench(Task):
+class MTBench(JudgedTask):
     name = "mt_bench"
     protocols = read_protocols("mt_bench", SETTINGS)
     default_protocol = "fastchat"
@@ -78,9 +76,6 @@ class MTBench(Task):
             docs.append(Doc(str(row["question_id"]), category, {**row, "reference": reference}))
         return docs
 
-    def requests(self, doc: Doc) -> Sequence[Request]:
-        return self.follow_up(doc, ())
-
     def follow_up(self, doc: Doc, responses: Sequence[Response]) -> Sequence[Request]:
         turns = doc.fields["turns"]
         if len(responses) == len(turns):
@@ -96,9 +91,6 @@ class MTBench(Task):
         seed = int(sha256_json([self.name, self.sampling.seed, doc.id, len(responses)])[:8], 16) if temperature else 0
         return [Generate("", (), settings["max_new_tokens"], temperature, seed, tuple(messages))]
 
-    def score(self, doc: Doc, responses: Sequence[Response], ran: Sequence[Ran] = ()) -> Scored:
-        return Scored({}, "", "")
-
 
 def _reference(choices: Any, question_id: Any, n_turns: int) -> list[str]:
     """The reference answer to each turn."""
@@ -111,3 +103,6 @@ def _reference(choices: Any, question_id: Any, n_turns: int) -> list[str]:
             f"{REFERENCES.path}: no reference answer to the {n_turns} turns of question {question_id}, whose category needs one"
         )
     return turns[:n_turns]
+
+
+TASKS = (MTBench,)

@@ -12,7 +12,7 @@ from evalkit.data.sources import FolderSource, HubSource, SampleSource
 from evalkit.errors import DataError, EvalkitError
 from evalkit.progress import Reporter
 from evalkit.runner import programs
-from evalkit.tasks import Generate, Generated, Ran, Sampling
+from evalkit.tasks import Generate, Ran, Sampling
 from evalkit.tasks.registry import resolve
 from evalkit_tasks.humaneval import COLUMNS, check, pass_at_k
 
@@ -93,7 +93,7 @@ def test_metrics() -> None:
     codex = task("codex")
     doc = codex.load(SampleSource())[0]
     ran = [Ran("passed"), Ran("failed", "assert 1 == 2"), *[Ran("timeout")] * 8]
-    scored = codex.score(doc, [Generated("", "eos", 0)] * 10, ran)
+    scored = codex.score_programs(doc, ran)
     assert scored.metrics == {"pass@1": pytest.approx(0.1), "pass@10": 1.0}
     assert "failed: assert 1 == 2" in scored.extracted
     assert not scored.extraction_failed

@@ -17,7 +17,7 @@ from evalkit.tasks import HubTable, TextFile
 from evalkit.tasks.registry import resolve, task_classes
 from evalkit_tasks.multilingual import mgsm, mmmlu
 from evalkit_tasks.multilingual.cells import BY_NAME, CATEGORIES, CELLS, LANGUAGES, SETS
-from evalkit_tasks.multilingual.suite import ADAPTERS, CellTask
+from evalkit_tasks.multilingual.suite import ADAPTERS, MultilingualTask
 
 pytest.importorskip("lm_eval", reason="lm-eval is not installed")
 SAMPLE = SampleSource().folder
@@ -249,8 +249,9 @@ def test_verify_knows_the_real_rows(data_dir: Path, tmp_path: Path, capsys: pyte
     file = tmp_path / "xcopa/data/th/test.th.jsonl"
     file.write_text(file.read_text("utf-8").replace('"label": 1', '"label": 0', 1), "utf-8")
     task = task_classes()["xcopa"]
-    state, detail, _ = task.check_cells(FolderSource(tmp_path)) or ("", "", 0)
-    assert (state, detail) == ("differs from the rows we know", "1 of 3 of 3 cells: xcopa:th")
+    assert issubclass(task, MultilingualTask)
+    found = task.check_data(FolderSource(tmp_path))
+    assert (found.state, found.detail) == ("differs from the rows we know", "1 of 3 of 3 cells: xcopa:th")
 
 
 def test_without_lm_eval_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,5 +264,5 @@ def test_without_lm_eval_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch
 
 def test_the_protocols_digest_covers_what_cells_ask() -> None:
     task = task_classes()["belebele"]
-    assert issubclass(task, CellTask)
+    assert issubclass(task, MultilingualTask)
     assert task.protocols["qwen"].settings["cells"]["belebele:th"] == [5, "test", "test", "acc", "", "belebele/belebele_tha_Thai.yaml"]

@@ -16,7 +16,7 @@ from evalkit.record.write import Sample, task_entry
 from evalkit.report.document import ORDER
 from evalkit.report.screen import WORDS, kept, next_step, show
 from evalkit.runner.running_score import RunningScore
-from evalkit.tasks import Loglikelihoods
+from evalkit.tasks import Generated, Loglikelihoods
 from evalkit.tasks.registry import resolve
 
 UNJUDGED = entry(0.5, protocol="fastchat", headline="score", metrics={}, n=80, n_total=80, counts={"unscored": 80})
@@ -194,5 +194,8 @@ def test_a_document_counts_once_all_its_requests_are_answered() -> None:
 
 def test_tasks_that_run_code_or_wait_for_a_judge_have_no_running_score() -> None:
     for name in ("humaneval", "mt_bench"):
-        running = RunningScore(resolve(name), [], [])
-        assert running.add(None, {}) == ""  # type: ignore[arg-type]
+        task = resolve(name)
+        (doc, *_) = task.load(open_source("sample"))
+        (request,) = task.requests(doc)
+        running = RunningScore(task, [doc], [[request]])
+        assert running.add(request, {request: Generated("an answer", "stop", 3)}) == ""

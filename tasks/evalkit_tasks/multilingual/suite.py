@@ -9,15 +9,16 @@ from typing import Any, ClassVar
 from evalkit.tasks import (
     DataError,
     DataSource,
+    DataState,
     Doc,
     MissingData,
     Protocol,
-    Ran,
+    ReadsAnswers,
     Request,
     Response,
     Sampling,
     Scored,
-    SuiteCell,
+    SuiteTask,
     Table,
     Task,
     sha256_json,
@@ -71,11 +72,10 @@ NO_DATA = "no data"
 SAMPLE = ("m3exam:it", "belebele:es", "pawsx:de", "mgsm:es", "flores:en-de", "flores:de-en")
 
 
-class CellTask(Task):
-    """A task made of cells of the table. A cell that a folder has no data for is left out and named, never skipped in silence."""
+class MultilingualTask(SuiteTask):
+    """Cells of the table. A cell that a folder has no data for is left out and named, never skipped in silence."""
 
     default_protocol = "qwen"
-    limit_each_group = True
     official_sha256 = ""
     whole: ClassVar[tuple[MultilingualCell, ...]]
 
@@ -83,7 +83,7 @@ class CellTask(Task):
         super().__init__(protocol, sampling, part)
         self._cells = tuple(cell for cell in self.whole if not part or part in (cell.category, cell.language))
 
-    def cells(self) -> Sequence[SuiteCell]:
+    def cells(self) -> Sequence[MultilingualCell]:
         return self._cells
 
     @classmethod
@@ -114,8 +114,8 @@ class CellTask(Task):
         return docs
 
     @classmethod
-    def check_cells(cls, source: DataSource) -> tuple[str, str, int] | None:
-        """Cell by cell: a folder need not hold all of them. Details: the digest of the cells' digests, or what is wrong."""
+    def check_data(cls, source: DataSource) -> DataState:
+        """The detail is the digest of the cells' digests, or what is wrong."""
         digests: dict[str, str] = {}
         documents = 0
         for cell in cls.whole:
@@ -125,14 +125,15 @@ class CellTask(Task):
             except MissingData:
                 continue
             except DataError as error:
-                return "missing or broken", str(error), 0
+                return DataState("missing or broken", str(error), 0)
         held = f"{len(digests)} of {len(cls.whole)} cells"
         if source.kind != "sample" and (odd := [name for name, digest in digests.items() if OFFICIAL.get(name) != digest]):
-            return "differs from the rows we know", f"{len(odd)} of {held}: {', '.join(odd[:5])}", documents
+            return DataState("differs from the rows we know", f"{len(odd)} of {held}: {', '.join(odd[:5])}", documents)
         if not digests:
-            return "missing or broken", f"none of {len(cls.whole)} cells has data", 0
+            return DataState("missing or broken", f"none of {len(cls.whole)} cells has data", 0)
         state = "sample" if source.kind == "sample" else "official"
-        return state, f"{sha256_json(digests)}: {held}" + ("" if len(digests) == len(cls.whole) else ", no data for the rest"), documents
+        rest = "" if len(digests) == len(cls.whole) else ", no data for the rest"
+        return DataState(state, f"{sha256_json(digests)}: {held}{rest}", documents)
 
     def _shots(self, cell: MultilingualCell) -> int:
         return cell.shots if self.protocol.settings["shots"] == "as_published" else 0
@@ -141,19 +142,9 @@ class CellTask(Task):
         cell = BY_NAME[doc.group]
         return ADAPTERS[cell.set].requests(cell, doc)
 
-    def score(self, doc: Doc, responses: Sequence[Response], ran: Sequence[Ran] = ()) -> Scored:
+    def score(self, doc: Doc, responses: Sequence[Response]) -> Scored:
         cell = BY_NAME[doc.group]
         return ADAPTERS[cell.set].score(cell, doc, responses)
-
-    def category(self, group: str) -> str | None:
-        return BY_NAME[group].category
-
-    def read_answers(self, text: str, name: str) -> Mapping[str, Sequence[str]]:
-        """One translation a line, in devtest's order."""
-        if len(self._cells) != 1:
-            raise DataError(f"{name} holds one direction's translations; name it, as in flores:en-th")
-        lines = text.removesuffix("\n").split("\n")
-        return {f"{self._cells[0].name}/{i}": [line.removesuffix("\r")] for i, line in enumerate(lines)}
 
     @classmethod
     def parts(cls) -> Sequence[str]:
@@ -163,6 +154,19 @@ class CellTask(Task):
         if self.protocol.name == "given":
             return None
         return "Qwen's prompts, choice of shots and BLEU tokenizers are unpublished: these are lm-eval's and ours"
+
+
+class TranslationTask(MultilingualTask, ReadsAnswers):
+    """FLORES, whose translations may be made elsewhere."""
+
+    given_protocol = "given"
+
+    def read_answers(self, text: str, name: str) -> Mapping[str, Sequence[str]]:
+        """One translation per line, in devtest's order."""
+        if len(self._cells) != 1:
+            raise DataError(f"{name} holds one direction's translations; name it, as in flores:en-th")
+        lines = text.removesuffix("\n").split("\n")
+        return {f"{self._cells[0].name}/{i}": [line.removesuffix("\r")] for i, line in enumerate(lines)}
 
 
 SETTINGS = {"shots": str}
@@ -175,7 +179,7 @@ def _with_cells(protocol: Protocol, name: str, cells: Sequence[MultilingualCell]
     return replace(protocol, task=name, settings={**protocol.settings, "cells": table})
 
 
-class Multilingual(CellTask):
+class Multilingual(MultilingualTask):
     name = "multilingual"
     whole = CELLS
     protocols: ClassVar[Mapping[str, Protocol]] = {key: _with_cells(protocol, "multilingual", CELLS) for key, protocol in SUITE.items()}
@@ -187,21 +191,23 @@ class Multilingual(CellTask):
         return CATEGORIES
 
 
-def _set_task(name: str) -> type[CellTask]:
+def _set_task(name: str, base: type[MultilingualTask], protocols: Mapping[str, Protocol]) -> type[MultilingualTask]:
     """The task of one set."""
     cells = tuple(cell for cell in CELLS if cell.set == name)
-    protocols = read_protocols("flores", SETTINGS) if name == "flores" else SUITE
     body = {
         "__doc__": ADAPTERS[name].__doc__,
         "name": name,
         "part_of": "multilingual",
         "whole": cells,
         "protocols": {key: _with_cells(protocol, name, cells) for key, protocol in protocols.items()},
-        "given_protocol": "given" if name == "flores" else None,
         "official_n": sum(cell.documents for cell in cells),
         "text_files": ADAPTERS[name].text_files,
     }
-    return type(name.title(), (CellTask,), body)
+    return type(name.title(), (base,), body)
 
 
-TASKS: dict[str, type[Task]] = {"multilingual": Multilingual, **{name: _set_task(name) for name in SETS}}
+TASKS: tuple[type[Task], ...] = (
+    Multilingual,
+    *(_set_task(name, MultilingualTask, SUITE) for name in SETS if name != "flores"),
+    _set_task("flores", TranslationTask, read_protocols("flores", SETTINGS)),
+)
