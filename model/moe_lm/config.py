@@ -1,23 +1,25 @@
-"""Model configuration: what a decoder of each supported family needs to know.
+"""The decoder's configuration, read from a Hugging Face config.json and written as one.
 
-One table, `FAMILIES`, maps a Hugging Face `model_type` to what differs; the decoder itself is shared.
-An unknown model_type, or an option that the decoder does not implement, is refused by name.
+What differs from family to family is in `moe_lm.families`. An unknown model_type, or an option that the decoder does not
+implement, is refused by name.
 """
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from moe_lm.errors import ModelError
+from moe_lm.families import family_of
+from moe_lm.families.base import DEFAULTS, OPTIONS, SIZES, WITHOUT_EFFECT, Family, MoEKeys
 
 Raw = Mapping[str, Any]  # a config.json
 
 
 @dataclass(frozen=True, slots=True)
 class MoEConfig:
-    """The sparse layers: `num_experts` routed experts, of which a token visits `num_experts_per_tok`, and what all tokens visit.
+    """The sparse layers: `num_experts` routed experts, of which a token visits `num_experts_per_tok`, and a shared expert for all tokens.
 
     The shared expert may be absent (size 0), and may stand behind a sigmoid gate; the first `first_dense_layers` layers are dense.
     """
@@ -71,180 +73,38 @@ class ModelConfig:
         return self.moe is not None and layer >= self.moe.first_dense_layers
 
 
-def _qwen2_moe(raw: Raw) -> MoEConfig:
-    return MoEConfig(
-        num_experts=raw["num_experts"],
-        num_experts_per_tok=raw["num_experts_per_tok"],
-        moe_intermediate_size=raw["moe_intermediate_size"],
-        shared_expert_intermediate_size=raw["shared_expert_intermediate_size"],
-        norm_topk_prob=raw.get("norm_topk_prob", False),
-    )
-
-
-def _deepseek(raw: Raw) -> MoEConfig:
-    return MoEConfig(
-        num_experts=raw["n_routed_experts"],
-        num_experts_per_tok=raw["num_experts_per_tok"],
-        moe_intermediate_size=raw["moe_intermediate_size"],
-        shared_expert_intermediate_size=(raw.get("n_shared_experts") or 0) * raw["moe_intermediate_size"],
-        norm_topk_prob=raw.get("norm_topk_prob", False),
-        shared_expert_gate=False,
-        first_dense_layers=raw.get("first_k_dense_replace", 0),
-    )
-
-
-def _mixtral(raw: Raw) -> MoEConfig:
-    # softmax over the chosen logits alone is softmax over all of them, normalised
-    return MoEConfig(
-        num_experts=raw["num_local_experts"],
-        num_experts_per_tok=raw["num_experts_per_tok"],
-        moe_intermediate_size=raw["intermediate_size"],
-        shared_expert_intermediate_size=0,
-        norm_topk_prob=True,
-        shared_expert_gate=False,
-    )
-
-
-def _set(value: Any) -> bool:
-    return bool(value)
-
-
-def _other_than(*allowed: Any) -> Callable[[Any], bool]:
-    return lambda value: value not in allowed
-
-
-@dataclass(frozen=True, slots=True)
-class Family:
-    """What one model_type changes in the shared decoder."""
-
-    architecture: str  # Hugging Face's class
-    qkv_bias: bool = False
-    moe: Callable[[Raw], MoEConfig] | None = None
-    activation: str = "silu"
-    norm_offset: float = 0.0
-    scale_embeddings: bool = False
-    sliding_window: bool = False  # does the option of that name mean what it says?
-    tie_word_embeddings: bool = False  # where config.json leaves it out
-    refuse: Mapping[str, Callable[[Any], bool]] = field(default_factory=dict)  # option -> "is this value one we do not implement?"
-
-
-# silu also where the key is missing; Gemma's first config.json says "gelu" and means the tanh form
-_SILU, _GELU = _other_than("silu", None), _other_than("gelu", "gelu_pytorch_tanh", None)
-_EVERYWHERE: dict[str, Callable[[Any], bool]] = {
-    "rope_scaling": lambda v: bool(v) and v.get("rope_type", v.get("type")) != "default",
-    "partial_rotary_factor": _other_than(1, None),
-    "quantization_config": _set,
-    "mlp_bias": _set,
-    "use_sliding_window": _set,
-}
-
-# what from_hf reads, whatever the family
-_READ = set(
-    """model_type vocab_size hidden_size num_hidden_layers num_attention_heads num_key_value_heads head_dim intermediate_size
-    max_position_embeddings rope_theta rms_norm_eps tie_word_embeddings sliding_window bos_token_id eos_token_id num_experts
-    num_experts_per_tok moe_intermediate_size shared_expert_intermediate_size norm_topk_prob n_routed_experts n_shared_experts
-    first_k_dense_replace num_local_experts""".split()
-)
-# what a config.json may say beside, without effect on inference; anything else that is set is refused
-_WITHOUT_EFFECT = set(
-    """_name_or_path architectures attention_dropout auto_map attn_implementation aux_loss_alpha chunk_size_feed_forward dtype
-    experts_implementation hidden_dropout id2label initializer_range is_decoder is_llama_config label2id layer_types max_window_layers
-    output_router_logits pad_token_id pretraining_tp return_dict rope_interleaved router_aux_loss_coef router_jitter_noise
-    seq_aux torch_dtype transformers_version transformers.js_config use_cache ep_size""".split()
-)
-
-FAMILIES: dict[str, Family] = {
-    "llama": Family("LlamaForCausalLM", refuse={"attention_bias": _set, "hidden_act": _SILU}),
-    "mistral": Family("MistralForCausalLM", sliding_window=True, refuse={"hidden_act": _SILU}),
-    "mixtral": Family("MixtralForCausalLM", moe=_mixtral, sliding_window=True, refuse={"hidden_act": _SILU}),
-    "qwen2": Family("Qwen2ForCausalLM", qkv_bias=True, refuse={"hidden_act": _SILU}),
-    "qwen2_moe": Family(
-        "Qwen2MoeForCausalLM",
-        qkv_bias=True,
-        moe=_qwen2_moe,
-        refuse={
-            "hidden_act": _SILU,
-            "mlp_only_layers": _set,
-            "decoder_sparse_step": _other_than(1),
-            "qkv_bias": lambda v: v is False,
-        },
-    ),
-    "gemma": Family(
-        "GemmaForCausalLM",
-        activation="gelu_tanh",
-        norm_offset=1.0,
-        scale_embeddings=True,
-        tie_word_embeddings=True,
-        refuse={"hidden_act": _GELU, "hidden_activation": _GELU, "attention_bias": _set, "use_bidirectional_attention": _set},
-    ),
-    "deepseek": Family(
-        "DeepseekForCausalLM",
-        moe=_deepseek,
-        refuse={
-            "hidden_act": _SILU,
-            "attention_bias": _set,
-            "moe_layer_freq": _other_than(1),
-            "scoring_func": _other_than("softmax"),
-            "routed_scaling_factor": _other_than(1.0, None),
-        },
-    ),
-}
-
-
-def family_of(model_type: Any) -> Family:
-    """The row of `FAMILIES`; raises ModelError with the known names for any other model_type."""
-    if model_type not in FAMILIES:
-        raise ModelError(f"model_type {model_type!r} is not supported; moe_lm runs: {', '.join(FAMILIES)}")
-    return FAMILIES[model_type]
-
-
 def from_hf(raw: Raw) -> ModelConfig:
     """Read a Hugging Face config.json. Raises ModelError for a missing key, an unknown family or an unsupported option."""
     family = family_of(raw.get("model_type"))
-    raw = _rope_parameters(raw)
-    for option, unsupported in {**_EVERYWHERE, **family.refuse}.items():
-        if option in raw and unsupported(raw[option]):
-            raise ModelError(f"config option {option} = {raw[option]!r} is not supported for model_type {raw['model_type']}")
-    for option in sorted(raw.keys() - _READ - _EVERYWHERE.keys() - family.refuse.keys() - _WITHOUT_EFFECT):
-        if raw[option]:
-            raise ModelError(f"config option {option} = {raw[option]!r} is not known to moe_lm (model_type {raw['model_type']})")
+    given = _with_flat_rope(raw)
+    _refuse_unsupported(given, family)
+    values = {**DEFAULTS, **family.defaults, **given}
     try:
-        heads = raw["num_attention_heads"]
+        heads = values["num_attention_heads"]
         return ModelConfig(
-            family=raw["model_type"],
-            vocab_size=raw["vocab_size"],
-            hidden_size=raw["hidden_size"],
-            num_hidden_layers=raw["num_hidden_layers"],
+            family=family.model_type,
+            vocab_size=values["vocab_size"],
+            hidden_size=values["hidden_size"],
+            num_hidden_layers=values["num_hidden_layers"],
             num_attention_heads=heads,
-            num_key_value_heads=raw.get("num_key_value_heads") or heads,
-            head_dim=raw.get("head_dim") or raw["hidden_size"] // heads,
-            intermediate_size=raw["intermediate_size"],
-            max_seq_len=raw["max_position_embeddings"],
-            rope_theta=float(raw.get("rope_theta", 10000.0)),
-            rms_norm_eps=float(raw["rms_norm_eps"]),
-            tie_word_embeddings=raw.get("tie_word_embeddings", family.tie_word_embeddings),
+            num_key_value_heads=values["num_key_value_heads"] or heads,
+            head_dim=values["head_dim"] or values["hidden_size"] // heads,
+            intermediate_size=values["intermediate_size"],
+            max_seq_len=values["max_position_embeddings"],
+            rope_theta=float(values["rope_theta"]),
+            rms_norm_eps=float(values["rms_norm_eps"]),
+            tie_word_embeddings=values["tie_word_embeddings"],
             qkv_bias=family.qkv_bias,
             activation=family.activation,
             norm_offset=family.norm_offset,
             scale_embeddings=family.scale_embeddings,
-            sliding_window=raw.get("sliding_window") if family.sliding_window else None,
-            moe=family.moe(raw) if family.moe else None,
-            bos_token_id=raw.get("bos_token_id"),
-            eos_token_ids=_ids(raw.get("eos_token_id")),
+            sliding_window=values["sliding_window"] if family.sliding_window else None,
+            moe=_moe_from_hf(values, family.moe) if family.moe else None,
+            bos_token_id=values["bos_token_id"],
+            eos_token_ids=_ids(values["eos_token_id"]),
         )
     except KeyError as missing:
-        raise ModelError(f"config.json of model_type {raw['model_type']} has no {missing.args[0]!r}") from None
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file; ModelError where it is missing or is none."""
-    try:
-        value = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"cannot read {path}: {error}") from None
-    if not isinstance(value, dict):
-        raise ModelError(f"{path} does not hold a JSON object")
-    return value
+        raise ModelError(f"config.json of model_type {family.model_type} has no {missing.args[0]!r}") from None
 
 
 def to_hf(config: ModelConfig, dtype: str = "float32") -> dict[str, Any]:
@@ -252,7 +112,7 @@ def to_hf(config: ModelConfig, dtype: str = "float32") -> dict[str, Any]:
     family = family_of(config.family)
     raw: dict[str, Any] = {
         "architectures": [family.architecture],
-        "model_type": config.family,
+        "model_type": family.model_type,
         "vocab_size": config.vocab_size,
         "hidden_size": config.hidden_size,
         "num_hidden_layers": config.num_hidden_layers,
@@ -264,46 +124,71 @@ def to_hf(config: ModelConfig, dtype: str = "float32") -> dict[str, Any]:
         "rope_theta": config.rope_theta,
         "rms_norm_eps": config.rms_norm_eps,
         "tie_word_embeddings": config.tie_word_embeddings,
-        "hidden_act": {"silu": "silu", "gelu_tanh": "gelu_pytorch_tanh"}[config.activation],
         "torch_dtype": dtype,
         "bos_token_id": config.bos_token_id,
         "eos_token_id": list(config.eos_token_ids),
     }
     if family.sliding_window:
         raw["sliding_window"] = config.sliding_window
-    return raw | (_MOE_TO_HF[config.family](config.moe) if config.moe else {})
+    if family.moe and config.moe:
+        raw |= _moe_to_hf(config.moe, family.moe)
+    return raw | {option: values[0] for option, values in family.options.items() if values[0] is not None}
 
 
-_MOE_TO_HF: dict[str, Callable[[MoEConfig], dict[str, Any]]] = {
-    "mixtral": lambda moe: {"num_local_experts": moe.num_experts, "num_experts_per_tok": moe.num_experts_per_tok},
-    "qwen2_moe": lambda moe: {
-        "num_experts": moe.num_experts,
-        "num_experts_per_tok": moe.num_experts_per_tok,
-        "moe_intermediate_size": moe.moe_intermediate_size,
-        "shared_expert_intermediate_size": moe.shared_expert_intermediate_size,
-        "norm_topk_prob": moe.norm_topk_prob,
-        "decoder_sparse_step": 1,
-        "mlp_only_layers": [],
-    },
-    "deepseek": lambda moe: {
-        "n_routed_experts": moe.num_experts,
-        "num_experts_per_tok": moe.num_experts_per_tok,
-        "moe_intermediate_size": moe.moe_intermediate_size,
-        "n_shared_experts": moe.shared_expert_intermediate_size // moe.moe_intermediate_size,
-        "norm_topk_prob": moe.norm_topk_prob,
-        "first_k_dense_replace": moe.first_dense_layers,
-        "moe_layer_freq": 1,
-        "scoring_func": "softmax",
-    },
-}
+def _refuse_unsupported(given: Raw, family: Family) -> None:
+    options = {**OPTIONS, **family.options}
+    for option in options.keys() & given.keys():
+        if given[option] not in options[option]:
+            supported = " or ".join(repr(value) for value in options[option])
+            raise ModelError(
+                f"config option {option} = {given[option]!r} is not supported for model_type {family.model_type}, only {supported}"
+            )
+    scaling = given.get("rope_scaling")
+    if scaling and scaling.get("rope_type", scaling.get("type")) != "default":
+        raise ModelError(f"config option rope_scaling = {scaling!r} is not supported for model_type {family.model_type}")
+    read = {*SIZES, *DEFAULTS, *family.defaults, "max_position_embeddings", "rope_scaling", *(family.moe.present() if family.moe else ())}
+    for option in sorted(given.keys() - read - options.keys() - WITHOUT_EFFECT - family.without_effect):
+        if given[option]:
+            raise ModelError(f"config option {option} = {given[option]!r} is not known to moe_lm (model_type {family.model_type})")
 
 
-def _rope_parameters(raw: Raw) -> dict[str, Any]:
+def _moe_from_hf(values: Raw, keys: MoEKeys) -> MoEConfig:
+    width, shared = values[keys.moe_intermediate_size], 0
+    if keys.shared_expert_intermediate_size:
+        shared = values[keys.shared_expert_intermediate_size]
+    elif keys.num_shared_experts:
+        shared = width * (values[keys.num_shared_experts] or 0)
+    return MoEConfig(
+        num_experts=values[keys.num_experts],
+        num_experts_per_tok=values[keys.num_experts_per_tok],
+        moe_intermediate_size=width,
+        shared_expert_intermediate_size=shared,
+        norm_topk_prob=values[keys.norm_topk_prob] if keys.norm_topk_prob else True,
+        shared_expert_gate=keys.shared_expert_gate,
+        first_dense_layers=values[keys.first_dense_layers] if keys.first_dense_layers else 0,
+    )
+
+
+def _moe_to_hf(moe: MoEConfig, keys: MoEKeys) -> dict[str, Any]:
+    raw = {
+        keys.num_experts: moe.num_experts,
+        keys.num_experts_per_tok: moe.num_experts_per_tok,
+        keys.moe_intermediate_size: moe.moe_intermediate_size,
+        keys.shared_expert_intermediate_size: moe.shared_expert_intermediate_size,
+        keys.num_shared_experts: moe.shared_expert_intermediate_size // moe.moe_intermediate_size,
+        keys.norm_topk_prob: moe.norm_topk_prob,
+        keys.first_dense_layers: moe.first_dense_layers,
+    }
+    return {key: value for key, value in raw.items() if key}
+
+
+def _with_flat_rope(raw: Raw) -> dict[str, Any]:
     # transformers 5 writes rope_parameters = {rope_type, rope_theta, ..}; earlier versions rope_theta and rope_scaling
-    flat = dict(raw)
+    flat = {key: value for key, value in raw.items() if not (key == "rope_theta" and value is None)}
     rope = flat.pop("rope_parameters", None)
     if rope:
-        flat["rope_theta"] = rope.get("rope_theta", flat.get("rope_theta", 10000.0))
+        if "rope_theta" in rope:
+            flat["rope_theta"] = rope["rope_theta"]
         if rope.get("rope_type", "default") != "default":
             flat["rope_scaling"] = rope
         if "partial_rotary_factor" in rope:
@@ -315,3 +200,14 @@ def _ids(value: int | list[int] | None) -> tuple[int, ...]:
     if value is None:
         return ()
     return (value,) if isinstance(value, int) else tuple(value)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file. Raises ModelError where the file is missing, or holds something else."""
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"cannot read {path}: {error}") from None
+    if not isinstance(value, dict):
+        raise ModelError(f"{path} does not hold a JSON object")
+    return value

@@ -7,23 +7,35 @@ import tokenizers
 import torch
 
 from moe_lm.backends.cpu import library
-from moe_lm.config import FAMILIES, ModelConfig, MoEConfig
+from moe_lm.config import ModelConfig, MoEConfig
 from moe_lm.engine.batch import forward
 from moe_lm.engine.pages import PAGE, PagePool
+from moe_lm.families import FAMILIES
+from moe_lm.families.base import MoEKeys
 from moe_lm.model import Decoder
 from moe_lm.tokenizer.tokenizer import Tokenizer
 
 VOCAB = 97
-MOE = {
-    "qwen2_moe": MoEConfig(5, 2, 12, 20, norm_topk_prob=True),
-    "mixtral": MoEConfig(5, 2, 48, 0, norm_topk_prob=True, shared_expert_gate=False),
-    "deepseek": MoEConfig(5, 2, 12, 24, norm_topk_prob=False, shared_expert_gate=False, first_dense_layers=1),
-}
+
+
+def tiny_moe(keys: MoEKeys):
+    """Five experts, two a token, and what else the family can have: a shared expert, a leading dense layer."""
+    return MoEConfig(
+        num_experts=5,
+        num_experts_per_tok=2,
+        moe_intermediate_size=48 if keys.moe_intermediate_size == "intermediate_size" else 12,
+        shared_expert_intermediate_size=20 if keys.shared_expert_intermediate_size else 24 if keys.num_shared_experts else 0,
+        norm_topk_prob=True,
+        shared_expert_gate=keys.shared_expert_gate,
+        first_dense_layers=1 if keys.first_dense_layers else 0,
+    )
 
 
 def tiny_config(family="llama", tied=False, moe=None, **changes):
     """Two layers, four query heads on two key/value heads."""
     row = FAMILIES[family]
+    if row.moe and moe is None:
+        moe = tiny_moe(row.moe)
     fields = {
         "family": family,
         "vocab_size": VOCAB,
@@ -41,7 +53,7 @@ def tiny_config(family="llama", tied=False, moe=None, **changes):
         "activation": row.activation,
         "norm_offset": row.norm_offset,
         "scale_embeddings": row.scale_embeddings,
-        "moe": moe or MOE.get(family),
+        "moe": moe,
     }
     return ModelConfig(**fields | changes)
 

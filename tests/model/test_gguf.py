@@ -12,18 +12,12 @@ import torch
 from tiny_models import logits, relative_diff, tiny_config, tiny_decoder
 
 from moe_lm.checkpoint.gguf_file import GGUFFile
-from moe_lm.checkpoint.names import gguf_pieces
 from moe_lm.checkpoint.read import load, open_checkpoint
 from moe_lm.errors import ModelError
+from moe_lm.families import FAMILIES
+from moe_lm.families.names import pieces
 
-ARCHITECTURES = {
-    "llama": "llama",
-    "qwen2": "qwen2",
-    "qwen2_moe": "qwen2moe",
-    "gemma": "gemma",
-    "deepseek": "deepseek",
-    "mixtral": "llama",
-}
+ARCHITECTURES = {name: family.gguf_architecture for name, family in FAMILIES.items() if family.gguf_architecture}
 TYPES = gguf.GGMLQuantizationType
 
 
@@ -44,8 +38,8 @@ def gguf_tensors(model):
     """{GGUF name: float32 array} of a moe_lm decoder, as llama.cpp's converter writes them."""
     config, found = model.config, {}
     for name, parameter in model.named_parameters():
-        (pieces,) = gguf_pieces(name, config)
-        for piece, part in zip(pieces, np.split(parameter.numpy(), len(pieces), axis=-2 if len(pieces) > 1 else 0), strict=True):
+        (rows,) = pieces(name, FAMILIES[config.family].gguf_names, num_experts=1)
+        for piece, part in zip(rows, np.split(parameter.numpy(), len(rows), axis=-2 if len(rows) > 1 else 0), strict=True):
             if config.family == "gemma" and piece.endswith("norm.weight"):
                 part = part + 1
             if config.family in ("llama", "mixtral", "deepseek") and piece.endswith(("attn_q.weight", "attn_k.weight")):
@@ -296,9 +290,10 @@ def test_a_file_that_changes_while_its_weights_are_read(tmp_path):
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({"arch": "mamba"}, ("mamba", "llama, qwen2, qwen2moe, gemma, deepseek")),
+        ({"arch": "mamba"}, ("'mamba' with 0 experts", "llama, qwen2, qwen2moe, gemma, deepseek")),
         ({"rope_scaling": "yarn"}, ("rope_scaling", "yarn")),
-        ({"context_length": None}, ("max_position_embeddings",)),
+        ({"context_length": None}, ("llama.context_length",)),
+        ({"attention.head_count": None}, ("llama.attention.head_count",)),
         ({"attention.head_count_kv": 3}, ("num_key_value_heads 3",)),
         ({"block_count": 3}, ("lacks", "blk.2.")),
         ({"block_count": 1}, ("unexpected", "blk.1.")),

@@ -9,8 +9,9 @@ from tiny_models import logits, tiny_config, tiny_decoder, word_tokenizer
 
 from moe_lm.checkpoint.read import load, sha256_of
 from moe_lm.checkpoint.write import save
-from moe_lm.config import FAMILIES, from_hf, to_hf
+from moe_lm.config import from_hf, to_hf
 from moe_lm.errors import ModelError
+from moe_lm.families import FAMILIES
 
 WEIGHTS = "model.safetensors"
 

@@ -1,13 +1,13 @@
-"""Reading one GGUF file: metadata, tensor index, dequantised tensors.
+"""Reads one GGUF file: metadata, tensor index, dequantised tensors.
 
-The header is parsed here (struct over a memory map): the `gguf` library's reader makes an object of every vocabulary
-entry and takes 2 to 17 s for the models of this project; the library still defines the types and dequantises the tensors.
+The header is parsed here (struct over a memory map), because the `gguf` library's reader makes an object of every vocabulary
+entry and takes 2 to 17 s for the models of this project. The library still defines the types and dequantises the tensors.
 Format: ggml's docs/gguf.md, versions 2 and 3, little-endian.
 """
 
 import mmap
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,7 @@ CHUNK = 1 << 16  # values dequantised at a time: they stay in the CPU's cache
 
 
 class GGUFFile:
-    """Raises ModelError, naming the file, where it is no GGUF, truncated, or of an unknown version or type."""
+    """Raises ModelError, naming the file, where it is not a GGUF file, is truncated, or has an unknown version or type."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -73,7 +73,7 @@ class GGUFFile:
         return self.tensors[name].shape
 
     def chunks(self, name: str, multiple: int = 1) -> Iterator[np.ndarray]:
-        """The tensor in float32, dequantised by the `gguf` library, some of its first dimension at a time (a multiple of `multiple`)."""
+        """The tensor in float32, in chunks of its first dimension whose lengths are multiples of `multiple` (the last chunk's aside)."""
         info = self.tensors[name]
         length = info.shape[0] if info.shape else 1
         size = max(multiple, CHUNK // int(np.prod(info.shape[1:])) // multiple * multiple)
@@ -86,7 +86,7 @@ class GGUFFile:
 def _dequantised(raw: np.ndarray, shape: tuple[int, ...], kind: GGMLQuantizationType) -> np.ndarray:
     if kind == GGMLQuantizationType.F32:
         return raw.view(np.float32).reshape(shape)
-    # the library takes 16 rows at a time, which are few values to call it for; a chunk that is larger than asked for is left to it
+    # the library works on 16 rows at a time, which is slow for short rows: a chunk goes in as one row, unless it is a large one
     rows = shape[:-1] if np.prod(shape) > CHUNK else (1,)
     return dequantize(raw.reshape(*rows, -1), kind).reshape(shape)
 
@@ -122,7 +122,7 @@ class _Header:
         return self.data[self.at - size : self.at].decode("utf-8")
 
     def _strings(self, size: int) -> list[str]:
-        """As `_string` so many times, for the hundreds of thousands of a vocabulary."""
+        """`size` strings at once: a vocabulary has hundreds of thousands."""
         data, at, read_size, found = self.data, self.at, struct.Struct("<Q").unpack_from, []
         for _ in range(size):
             begin = at + 8
@@ -157,58 +157,3 @@ class _Header:
 def _info(shape: tuple[int, ...], kind: GGMLQuantizationType, offset: int) -> TensorInfo:
     block, block_bytes = GGML_QUANT_SIZES[kind]
     return TensorInfo(shape, kind, offset, int(np.prod(shape, dtype=np.int64)) // block * block_bytes)
-
-
-# mistral's files are llama's, and mixtral's too, with experts
-_ARCHITECTURES = {"llama": "llama", "qwen2": "qwen2", "qwen2moe": "qwen2_moe", "gemma": "gemma", "deepseek": "deepseek"}
-# those whose q and k rows llama.cpp stores with the two halves of each head interleaved
-PERMUTED = ("llama", "mixtral", "deepseek")
-
-
-def hf_config(metadata: Mapping[str, Any], tied: bool) -> dict[str, Any]:
-    """The file's metadata in the words of Hugging Face's config.json. Raises ModelError for an unknown architecture."""
-    arch = metadata.get("general.architecture")
-    model_type = _ARCHITECTURES.get(str(arch))
-    if model_type is None:
-        raise ModelError(f"GGUF architecture {arch!r} is not supported; moe_lm reads: {', '.join(_ARCHITECTURES)}")
-    keys = dict(_config_keys(metadata, f"{arch}."))
-    if arch == "llama" and keys.get("num_experts"):
-        model_type = "mixtral"
-    if (scale := metadata.get(f"{arch}.expert_weights_scale", 1.0)) not in (0.0, 1.0):
-        raise ModelError(f"GGUF option {arch}.expert_weights_scale = {scale} is not supported")
-    if model_type in ("mixtral", "deepseek") and "num_experts" in keys:
-        keys["num_local_experts"] = keys["n_routed_experts"] = keys["num_experts"]
-    scaling = metadata.get(f"{arch}.rope.scaling.type", "none")
-    return {
-        "model_type": model_type,
-        "tie_word_embeddings": tied,
-        "norm_topk_prob": metadata.get(f"{arch}.expert_weights_norm", False),
-        "rope_scaling": None if scaling == "none" else {"rope_type": scaling},
-        "bos_token_id": metadata.get("tokenizer.ggml.bos_token_id"),
-        "eos_token_id": metadata.get("tokenizer.ggml.eos_token_id"),
-        "vocab_size": len(metadata.get("tokenizer.ggml.tokens", ())),
-        **keys,
-    }
-
-
-def _config_keys(metadata: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    names = {
-        "embedding_length": "hidden_size",
-        "block_count": "num_hidden_layers",
-        "feed_forward_length": "intermediate_size",
-        "attention.head_count": "num_attention_heads",
-        "attention.head_count_kv": "num_key_value_heads",
-        "attention.key_length": "head_dim",
-        "attention.layer_norm_rms_epsilon": "rms_norm_eps",
-        "context_length": "max_position_embeddings",
-        "rope.freq_base": "rope_theta",
-        "expert_count": "num_experts",
-        "expert_used_count": "num_experts_per_tok",
-        "expert_feed_forward_length": "moe_intermediate_size",
-        "expert_shared_feed_forward_length": "shared_expert_intermediate_size",
-        "expert_shared_count": "n_shared_experts",
-        "leading_dense_block_count": "first_k_dense_replace",
-    }
-    for theirs, ours in names.items():
-        if prefix + theirs in metadata:
-            yield ours, metadata[prefix + theirs]

@@ -5,9 +5,8 @@ What can be checked without reading the weights is checked when the checkpoint i
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from moe_lm.checkpoint.gguf_file import PERMUTED, GGUFFile, hf_config
-from moe_lm.checkpoint.names import Pieces, gguf_pieces, hf_pieces
+from moe_lm.checkpoint.gguf_config import hf_config
+from moe_lm.checkpoint.gguf_file import GGUFFile
 from moe_lm.config import ModelConfig, from_hf, read_json
 from moe_lm.errors import ModelError
+from moe_lm.families import family_of
+from moe_lm.families.names import GGUF_SEPARATE_EXPERTS, Pieces, pieces
 from moe_lm.model import Decoder
 from moe_lm.tokenizer.tokenizer import Tokenizer
 
@@ -107,12 +108,13 @@ def sha256_of(files: Iterable[Path]) -> str:
 def _parse_gguf(path: Path) -> tuple[Tokenizer, "_Weights"]:
     file = GGUFFile(path)
     config = from_hf(hf_config(file.metadata, tied="output.weight" not in file.tensors))
+    family = family_of(config.family)
 
     def chunks(name: str) -> Iterator[Tensor]:
-        permuted = config.family in PERMUTED and name.endswith(("attn_q.weight", "attn_k.weight"))
-        for array in file.chunks(name, config.head_dim if permuted else 1):
-            if permuted:
-                array = _undo_rope_permutation(array, config.head_dim)
+        interleaved = family.gguf_interleaved_rope and name.endswith(("attn_q.weight", "attn_k.weight"))
+        for array in file.chunks(name, config.head_dim if interleaved else 1):
+            if interleaved:
+                array = _halves_apart(array, config.head_dim)
             if config.norm_offset and name.endswith("norm.weight"):
                 array = array - np.float32(config.norm_offset)  # llama.cpp has it added
             yield from torch.from_numpy(array if array.flags.writeable else array.copy()).split(max(1, SERIAL // max(1, array[0].size)))
@@ -123,12 +125,14 @@ def _parse_gguf(path: Path) -> tuple[Tokenizer, "_Weights"]:
         raise
     except Exception as error:  # a missing list, merges of unknown tokens: the tokenizers library raises bare Exception
         raise ModelError(f"{path}: its tokenizer is not readable ({error!r})") from None
-    merged = not any(name.endswith("ffn_gate.0.weight") for name in file.tensors)
-    pieces = partial(gguf_pieces, config=config, merged=merged)
-    return tokenizer, _Weights(path, config, pieces, set(file.tensors) - {"rope_freqs.weight"}, file.shape, chunks)
+    names = family.gguf_names
+    if any(name.endswith("ffn_gate.0.weight") for name in file.tensors):
+        names = {**names, **GGUF_SEPARATE_EXPERTS}
+    return tokenizer, _Weights(path, config, names, set(file.tensors) - {"rope_freqs.weight"}, file.shape, chunks)
 
 
-def _undo_rope_permutation(array: np.ndarray, head_dim: int) -> np.ndarray:
+def _halves_apart(array: np.ndarray, head_dim: int) -> np.ndarray:
+    """The rows of q or k heads as the decoder's rope wants them: those of the first half of a head, then those of the second."""
     rows, columns = array.shape
     return np.ascontiguousarray(array.reshape(-1, head_dim // 2, 2, columns).swapaxes(1, 2)).reshape(rows, columns)
 
@@ -148,7 +152,7 @@ def _parse_folder(folder: Path) -> tuple[Tokenizer, "_Weights"]:
     return Tokenizer.from_folder(folder), _Weights(
         folder,
         config,
-        partial(hf_pieces, config=config),
+        family_of(config.family).hf_names,
         set(where) - ({"lm_head.weight"} if config.tie_word_embeddings else set()),  # a tied head may be stored too
         lambda name: tuple(where[name].get_slice(name).get_shape()),
         lambda name: iter([where[name].get_tensor(name)]),  # mapped, not read: no chunks needed
@@ -161,16 +165,16 @@ class _Weights:
 
     path: Path
     config: ModelConfig
-    pieces_of: Callable[[str], Pieces]
-    names: set[str]
+    names: Mapping[str, str]  # the format's, of the decoder's modules: see `moe_lm.families.names`
+    tensors: set[str]
     shape: Callable[[str], tuple[int, ...]]
     chunks: Callable[[str], Iterator[Tensor]]
 
     def check(self) -> None:
         """Raises ModelError for a missing, surplus or misshapen tensor."""
         parameters = dict(Decoder(self.config).named_parameters())  # memory that nobody touches is not taken
-        needed = {piece for name in parameters for rows in self.pieces_of(name) for piece in rows}
-        for problem, names in (("lacks", needed - self.names), ("has an unexpected", self.names - needed)):
+        needed = {piece for name in parameters for rows in self._pieces(name) for piece in rows}
+        for problem, names in (("lacks", needed - self.tensors), ("has an unexpected", self.tensors - needed)):
             if names:
                 more = f" and {len(names) - 1} more" if len(names) > 1 else ""
                 raise ModelError(f"{self.path} {problem} tensor {min(names)}{more}; is it a complete {self.config.family} checkpoint?")
@@ -197,10 +201,13 @@ class _Weights:
             model.lm_head.weight = model.embed.weight
         return model.eval()
 
+    def _pieces(self, name: str) -> Pieces:
+        return pieces(name, self.names, self.config.moe.num_experts if self.config.moe else 0)
+
     def _parts(self, name: str, value: Tensor) -> Iterator[tuple[Tensor, str]]:
         """The parts of a parameter's memory, and the tensor that belongs in each."""
-        pieces = self.pieces_of(name)
-        for target, rows in zip(value.unbind() if len(pieces) > 1 else (value,), pieces, strict=True):
+        found = self._pieces(name)
+        for target, rows in zip(value.unbind() if len(found) > 1 else (value,), found, strict=True):
             for part, piece in zip(target.chunk(len(rows), dim=-2 if len(rows) > 1 else 0), rows, strict=True):
                 # a single expert; and GGUF drops dimensions of size one
                 yield part.squeeze(0) if part.ndim > len(self.shape(piece)) and part.shape[0] == 1 else part, piece

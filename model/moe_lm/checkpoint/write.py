@@ -8,8 +8,9 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor
 
-from moe_lm.checkpoint.names import hf_pieces
 from moe_lm.config import to_hf
+from moe_lm.families import family_of
+from moe_lm.families.names import pieces
 from moe_lm.model import Decoder
 from moe_lm.tokenizer.tokenizer import Tokenizer
 
@@ -54,7 +55,9 @@ def _shards(model: Decoder, shard_bytes: int) -> Iterator[dict[str, Tensor]]:
 
 
 def _tensors(model: Decoder) -> Iterator[tuple[str, Tensor]]:
+    config = model.config
+    names, num_experts = family_of(config.family).hf_names, config.moe.num_experts if config.moe else 0
     for name, parameter in model.named_parameters():
-        experts = parameter.data if parameter.ndim == 3 else parameter.data[None]  # [E, ..], be E one or more
-        for expert, rows in zip(experts, hf_pieces(name, model.config), strict=True):
+        experts = parameter.data if parameter.ndim == 3 else parameter.data[None]  # [E, ..] in either case
+        for expert, rows in zip(experts, pieces(name, names, num_experts), strict=True):
             yield from zip(rows, expert.chunk(len(rows)), strict=True)

@@ -1,0 +1,42 @@
+"""The model families that moe_lm runs, a file each: docs/adding-a-model-family.md says how to add one."""
+
+from typing import Any
+
+from moe_lm.errors import ModelError
+from moe_lm.families.base import Family
+from moe_lm.families.deepseek import DEEPSEEK
+from moe_lm.families.gemma import GEMMA
+from moe_lm.families.llama import LLAMA
+from moe_lm.families.mistral import MISTRAL
+from moe_lm.families.mixtral import MIXTRAL
+from moe_lm.families.qwen2 import QWEN2
+from moe_lm.families.qwen2_moe import QWEN2_MOE
+
+FAMILIES: dict[str, Family] = {
+    family.model_type: family
+    for family in (
+        LLAMA,
+        MISTRAL,
+        MIXTRAL,
+        QWEN2,
+        QWEN2_MOE,
+        GEMMA,
+        DEEPSEEK,
+    )
+}
+
+
+def family_of(model_type: Any) -> Family:
+    """The family of a config.json's `model_type`; raises ModelError with the known names for any other."""
+    if model_type not in FAMILIES:
+        raise ModelError(f"model_type {model_type!r} is not supported; moe_lm runs: {', '.join(FAMILIES)}")
+    return FAMILIES[model_type]
+
+
+def family_of_gguf(architecture: Any, num_experts: int) -> Family:
+    """The family of a GGUF file: several share an architecture, and differ in having experts. Raises ModelError where there is none."""
+    for family in FAMILIES.values():
+        if family.gguf_architecture == architecture and bool(num_experts) == (family.moe is not None):
+            return family
+    known = ", ".join(dict.fromkeys(family.gguf_architecture for family in FAMILIES.values() if family.gguf_architecture))
+    raise ModelError(f"GGUF architecture {architecture!r} with {num_experts} experts is not supported; moe_lm reads: {known}")

@@ -1,0 +1,13 @@
+"""Qwen1.5, Qwen2 and Qwen2.5, dense: Llama with biases on queries, keys and values."""
+
+from moe_lm.families.base import OFF, SILU, Family
+
+QWEN2 = Family(
+    "qwen2",
+    "Qwen2ForCausalLM",
+    gguf_architecture="qwen2",
+    qkv_bias=True,
+    defaults={"num_key_value_heads": 32, "max_position_embeddings": 32768},
+    options={"hidden_act": SILU, "use_sliding_window": OFF},
+    without_effect=frozenset({"max_window_layers"}),  # as long as use_sliding_window is off
+)
