@@ -5,14 +5,14 @@ from pathlib import Path
 
 from evalkit.cli.options import add_option, add_shared, given, reporter_of, with_data
 from evalkit.judge.config import KEY_VARIABLES, JudgeConfig
-from evalkit.judge.rating import READERS
+from evalkit.tasks import READERS
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Put the command into the parser."""
     judge = commands.add_parser(
         "judge",
-        help="a language model grades a run's answers (MT-Bench)",
+        help="a language model rates a run's answers",
         description=f"Judge a run, or go on judging it. The key is read from {' or '.join(KEY_VARIABLES)} and kept nowhere.",
     )
     judge.add_argument("run", metavar="RUN", type=Path, help="a run's folder, e.g. of --tasks mt_bench")
@@ -51,10 +51,10 @@ def _judge(arguments: argparse.Namespace) -> None:
     from evalkit.progress import console
 
     judged = judge(config, reporter_of(arguments))
-    answered, folder = judged.answered, result.fastchat_folder(judged.answered)
+    answered, folder = judged.answered, result.judgments_folder(judged.answered)
     if config.against:
         screen.show_pairs(result.write_pairs(config, judged), answered.record["model"]["spec"], folder, console())
         return
     entry = result.write_single(config, judged)["tasks"][answered.task]
-    screen.write_plots({answered.model: entry}, folder)
+    screen.write_plots(type(answered.judged_task), {answered.model: entry}, folder)
     screen.show(entry, answered.record["model"]["spec"], folder, console())

@@ -12,9 +12,9 @@ from evalkit.errors import DataError
 from evalkit.files import write_atomically
 from evalkit.hashing import sha256_json
 from evalkit.judge.answered import Answered
+from evalkit.judge.asks import Ask
 from evalkit.judge.judgments import Judgment
 from evalkit.judge.pair import Game
-from evalkit.judge.prompts import Ask
 
 FAILED = "$ERROR$"  # what FastChat writes where a judge said nothing
 SINGLE = ("question_id", "model", "judge", "user_prompt", "judgment", "score", "turn")

@@ -8,19 +8,8 @@ from typing import Any
 from evalkit.errors import EvalkitError
 from evalkit.record.pairs import read_rows
 from evalkit.record.read import read_run
-from evalkit.tasks import JudgedTask
-from evalkit.tasks.registry import task_classes
-
-
-@dataclass(frozen=True, slots=True)
-class Conversation:
-    """One question's turns, the model's answers to them, and the reference answers where the category has them."""
-
-    question_id: str
-    category: str
-    turns: Sequence[str]
-    answers: Sequence[str]
-    reference: Sequence[str]
+from evalkit.tasks import Conversation, JudgedTask
+from evalkit.tasks.registry import resolve, task_classes
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +19,7 @@ class Answered:
     folder: Path
     record: dict[str, Any]
     task: str  # its name in run.json
+    judged_task: JudgedTask
     rows: Sequence[dict[str, Any]]
     conversations: Mapping[str, Conversation]
 
@@ -54,12 +44,14 @@ def read_answered(path: Path) -> Answered:
     tasks = [key for key in record["tasks"] if key.partition("@")[0] in judged]
     if not tasks:
         raise EvalkitError(f"{path} holds nothing to judge; run a task that a judge scores: {', '.join(judged)}")
+    judged_task = resolve(f"{tasks[0].partition('@')[0]}@{record['tasks'][tasks[0]]['protocol']}")
+    assert isinstance(judged_task, JudgedTask)
     rows = list(read_rows(folder / "samples" / f"{tasks[0]}.jsonl"))
     try:
         found = {row["doc_id"]: _conversation(row) for row in rows}
     except (KeyError, TypeError, IndexError) as error:
         raise EvalkitError(f"{path}: a sample of {tasks[0]} can't be read ({error!r}); run it again") from None
-    return Answered(folder, record, tasks[0], rows, found)
+    return Answered(folder, record, tasks[0], judged_task, rows, found)
 
 
 def _conversation(row: Mapping[str, Any]) -> Conversation:
@@ -67,4 +59,4 @@ def _conversation(row: Mapping[str, Any]) -> Conversation:
     answers = [response["text"].strip() for response in row["responses"]]
     if len(answers) != len(doc["turns"]):
         raise IndexError(f"question {row['doc_id']} has {len(doc['turns'])} turns and {len(answers)} answers")
-    return Conversation(row["doc_id"], row["group"], doc["turns"], answers, doc["reference"])
+    return Conversation(row["doc_id"], row["group"], doc["turns"], answers, doc.get("reference", ()))

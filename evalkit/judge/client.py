@@ -12,9 +12,9 @@ from typing import Any
 
 from evalkit.errors import EvalkitError, RunIncomplete
 from evalkit.hashing import sha256_json
+from evalkit.judge.asks import Ask
 from evalkit.judge.config import KEY_VARIABLES, JudgeConfig
 from evalkit.judge.judgments import Judgment, JudgmentStore, Spent
-from evalkit.judge.prompts import Ask
 from evalkit.lm.http import JsonClient, RequestFailed, RetryPolicy
 
 REFUSED = frozenset({401, 402, 403, 404, 405})  # no judgment will ever come of these: the whole run stops

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.errors import EvalkitError
-from evalkit.judge.rating import READERS
+from evalkit.tasks import READERS
 
 KEY_VARIABLES = ("EVALKIT_JUDGE_KEY", "OPENAI_API_KEY")  # the first that is set is sent; nothing else holds a key
-MAX_FAILED = 0.02  # share of the judgments: with more of them missing, who is left out decides the score
+MAX_FAILED = 0.02  # share of the judgments: with more of them missing, the score depends on which ones are
 
 
 @dataclass(frozen=True, slots=True)

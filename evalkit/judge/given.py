@@ -1,21 +1,19 @@
-"""`evalkit score mt_bench JUDGMENTS.jsonl`: judgments made elsewhere, in FastChat's layout, as runs: one a model in the file."""
+"""`evalkit score mt_bench JUDGMENTS.jsonl`: judgments made elsewhere, in FastChat's layout, as runs: one per model in the file."""
 
 import hashlib
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from evalkit.data.sources import decoded, open_source
 from evalkit.errors import EvalkitError
 from evalkit.exchange.fastchat import Row, read_single
-from evalkit.judge import score
 from evalkit.judge.answered import file_name
-from evalkit.judge.rating import published
 from evalkit.judge.result import judged_entry
-from evalkit.judge.score import Rated
+from evalkit.judge.score import Rated, Ratings, refuse_holes
 from evalkit.record.write import Sample, begin, task_entry, write_run
-from evalkit.tasks import Doc, Generated, Request, Response, Sampling, Scored, Task
+from evalkit.tasks import Doc, Generated, JudgedTask, Request, Response, Sampling, Scored
 from evalkit.tasks.registry import resolve
 
 READER = "published"
@@ -30,9 +28,11 @@ class GivenRun:
 
 
 def score_judgments(task_spec: str, file: Path, data: str, out: Path, name: str | None) -> list[GivenRun]:
-    """A run a model and judge, in the file's order. Raises EvalkitError where a judgment is of no known question, or too many failed."""
+    """A run per model and judge, in the file's order. Raises EvalkitError where a judgment is of no known question, or too many failed."""
     clock = time.monotonic()
     task = resolve(task_spec)
+    if not isinstance(task, JudgedTask) or task.judgment_files != "fastchat":
+        raise EvalkitError(f"{task.name} reads no files of judgments; make them with evalkit judge")
     source = open_source(data)
     docs = {doc.id: doc for doc in task.load(source)}
     try:
@@ -61,40 +61,39 @@ def score_judgments(task_spec: str, file: Path, data: str, out: Path, name: str 
     return runs
 
 
-def _entry(task: Task, docs: dict[str, Doc], model: str, judge: str, given: list[Row]) -> tuple[list[Sample], dict[str, Any]]:
+def _entry(task: JudgedTask, docs: dict[str, Doc], model: str, judge: str, given: list[Row]) -> tuple[list[Sample], dict[str, Any]]:
     seen: dict[tuple[str, int], int] = {}
     rows: list[Rated] = []
     for row in given:
         repeat = seen[row.question_id, row.turn] = seen.get((row.question_id, row.turn), -1) + 1
-        rows.append(score.rated(row.question_id, docs[row.question_id].group, row.turn, repeat, row.text, row.score))
+        strict = task.rating(row.text, "strict")
+        rows.append(Rated(row.question_id, docs[row.question_id].group, row.turn, repeat, row.text, row.score, strict))
     order = {doc_id: at for at, doc_id in enumerate(docs)}
     rows.sort(key=lambda row: order[row.question_id])
-    due = [(doc.id, turn) for doc in docs.values() for turn in range(1, min(2, len(doc.fields["turns"])) + 1)]
+    due = [(doc.id, turn) for doc in docs.values() for turn in task.rated_turns(doc.fields["turns"])]
     have = {(row.question_id, row.turn) for row in rows if row.published is not None}
     holes = [pair for pair in due if pair not in have]
-    score.refuse_holes(holes, len(due), f"of {model}", "judge those again, then score the file", EvalkitError)
+    refuse_holes(holes, len(due), f"of {model}", "judge those again, then score the file", EvalkitError)
+    ratings = Ratings(rows, READER, task.scale)
     last = {(row.question_id, row.turn): row for row in rows if row.published is not None}
-    once = score.pooled(list(last.values()), READER)
-    misread = sum(row.text is not None and published(row.text) != row.published for row in rows)
+    once = replace(ratings, rows=list(last.values())).mean()
+    misread = sum(row.text is not None and task.rating(row.text, READER) != row.published for row in rows)
+    of_file = {"repeated": len(rows) - len(seen), "missing": len(holes), "score_is_not_its_texts": misread}
     about = {
         "model": judge,
         "rating": READER,
-        "counts": score.counts(rows) | {"repeated": len(rows) - len(seen), "missing": len(holes), "score_is_not_its_texts": misread},
-        # repeated rows count as often as they stand there, as upstream; this is the last rating of each turn alone
+        "counts": ratings.counts() | of_file,
+        # repeated rows all count, as upstream; this is the mean of each turn's last rating alone
         "score_without_repeats": once.as_json() if once else None,
     }
-    samples = []
-    for doc in docs.values():
-        mine = [row for row in rows if row.question_id == doc.id]
-        if mine:
-            samples.append(_sample(task, doc, mine))
+    by_question = ratings.by_question()
+    samples = [_sample(task, doc, by_question[doc.id]) for doc in docs.values() if doc.id in by_question]
     entry = task_entry(task, samples, len(docs))
-    return samples, entry | judged_entry(entry["protocol_sha256"], rows, READER, about)
+    return samples, entry | judged_entry(entry["protocol_sha256"], ratings, about)
 
 
-def _sample(task: Task, doc: Doc, rows: list[Rated]) -> Sample:
-    """The answers are not in the file: what the judge said stands for them."""
+def _sample(task: JudgedTask, doc: Doc, ratings: Ratings) -> Sample:
+    """The file does not hold the answers: the judge's texts stand in their place."""
     requests: list[Request] = list(task.requests(doc))
-    responses: list[Response] = [Generated(row.text or "", "judgment", 0) for row in rows]
-    extracted = ", ".join(f"turn {row.turn}: {'-' if row.published is None else f'{row.published:g}'}" for row in rows)
-    return Sample(doc, requests, responses, Scored(score.of_question(rows, READER), extracted, ""))
+    responses: list[Response] = [Generated(row.text or "", "judgment", 0) for row in ratings.rows]
+    return Sample(doc, requests, responses, Scored(ratings.values(), ratings.in_words(), ""))

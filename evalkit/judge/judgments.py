@@ -17,7 +17,7 @@ from typing import Any
 
 from evalkit.errors import EvalkitError, RunIncomplete
 from evalkit.hashing import sha256_json
-from evalkit.judge.prompts import Ask
+from evalkit.judge.asks import Ask
 from evalkit.runner.lock import lock, transaction
 
 SCHEMA = 1

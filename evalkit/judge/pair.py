@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from evalkit.judge.rating import VERDICTS
-from evalkit.judge.score import Rated, pooled
+from evalkit.judge.score import clustered_mean
+from evalkit.tasks import JudgedTask
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +27,9 @@ class Game:
         return self.first if self.first == self.second else "tie"
 
 
-def winner(text: str | None, order: str, reader: str) -> str | None:
+def winner(task: JudgedTask, text: str | None, order: str, reader: str) -> str | None:
     """A text's verdict in terms of the two runs."""
-    verdict = None if text is None else VERDICTS[reader](text)
+    verdict = task.verdict(text, reader)
     names = {"ab": {"A": "ours", "B": "theirs"}, "ba": {"A": "theirs", "B": "ours"}}[order]
     return None if verdict is None else names.get(verdict, verdict)
 
@@ -39,8 +39,7 @@ def outcome(games: Sequence[Game]) -> dict[str, Any]:
     wins, losses, ties = (sum(game.winner == who for game in games) for who in ("ours", "theirs", "tie"))
     played = [game for game in games if game.winner is not None]
     points = {"ours": 1.0, "theirs": 0.0, "tie": 0.5}
-    rows = [Rated(g.question_id, g.category, g.turn, g.repeat, "", points[g.winner or "tie"], None) for g in played]
-    estimate = pooled(rows, "published", (0.0, 1.0))
+    estimate = clustered_mean(((game.question_id, points[game.winner or "tie"]) for game in played), (0.0, 1.0))
     found: dict[str, Any] = {"games": len(games), "win": wins, "loss": losses, "tie": ties, "no_verdict": len(games) - len(played)}
     if estimate:
         found["win_rate_adjusted"] = estimate.as_json()

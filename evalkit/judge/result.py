@@ -1,4 +1,4 @@
-"""Judgments -> figures in run.json, judged samples, FastChat's files."""
+"""Judgments -> figures in run.json, judged samples, and the files of the program that the task names."""
 
 import json
 from collections import Counter
@@ -10,35 +10,36 @@ from evalkit.errors import RunIncomplete
 from evalkit.exchange import fastchat
 from evalkit.files import write_atomically
 from evalkit.hashing import sha256_json
-from evalkit.judge import score
 from evalkit.judge.answered import Answered, file_name
+from evalkit.judge.asks import Ask
 from evalkit.judge.config import JudgeConfig
 from evalkit.judge.pair import Game, outcome, winner
-from evalkit.judge.rating import READERS
 from evalkit.judge.runner import Judged
-from evalkit.judge.score import Rated
+from evalkit.judge.score import Rated, Ratings, refuse_holes
+from evalkit.tasks import READERS, JudgedTask
 
 RETRY = "ask again with --retry-failed, or read the texts with --rating strict"
 
 
-def fastchat_folder(answered: Answered) -> Path:
-    """Where FastChat's files of a run lie: what FastChat itself has in data/mt_bench."""
+def judgments_folder(answered: Answered) -> Path:
+    """Where a judged task's plots and files for other programs are kept. Of MT-Bench, it is what FastChat has in data/mt_bench."""
     return answered.folder / answered.task.partition("@")[0]
 
 
 def write_single(config: JudgeConfig, judged: Judged) -> dict[str, Any]:
     """Write all files; returns run.json's content. Raises RunIncomplete, after FastChat's files, where too many judgments failed."""
-    answered, folder = judged.answered, fastchat_folder(judged.answered)
-    rows = [
-        score.rated(ask.question_id, ask.category, ask.turn, ask.repeat, j.text, None if j.text is None else READERS["published"](j.text))
-        for ask, j in zip(judged.asks, judged.judgments, strict=True)
-    ]
-    ratings = [row.rating(config.rating) for row in rows]
-    fastchat.write_answers(folder, answered)
-    fastchat.write_single(folder, answered.model, file_name(config.model), judged.asks, judged.judgments, ratings)
-    holes = [(row.question_id, row.turn) for row, rating in zip(rows, ratings, strict=True) if rating is None]
-    score.refuse_holes(holes, len(rows), config.rating, RETRY, RunIncomplete, config.max_failed)
+    answered, task = judged.answered, judged.answered.judged_task
+    done = list(zip(judged.asks, judged.judgments, strict=True))
+    rows = [_rated(task, ask, judgment.text) for ask, judgment in done]
+    values = [row.rating(config.rating) for row in rows]
+    if task.judgment_files == "fastchat":
+        folder = judgments_folder(answered)
+        fastchat.write_answers(folder, answered)
+        fastchat.write_single(folder, answered.model, file_name(config.model), judged.asks, judged.judgments, values)
+    holes = [(row.question_id, row.turn) for row, value in zip(rows, values, strict=True) if value is None]
+    refuse_holes(holes, len(rows), config.rating, RETRY, RunIncomplete, config.max_failed)
 
+    ratings = Ratings(rows, config.rating, task.scale)
     entry = answered.record["tasks"][answered.task]
     before = entry.get("judge", {}).get("answers_protocol_sha256", entry["protocol_sha256"])
     about = _about(config, judged) | {
@@ -46,49 +47,51 @@ def write_single(config: JudgeConfig, judged: Judged) -> dict[str, Any]:
         "rating": config.rating,
         "repeats": config.repeats,
         "max_failed": config.max_failed,
-        "spread": score.spread(rows, config.rating),
-        "counts": score.counts(rows),
+        "spread": ratings.spread(),
+        "counts": ratings.counts(),
     }
-    entry |= judged_entry(before, rows, config.rating, about)
-    by_question: dict[str, list[Rated]] = {}
-    for row in rows:
-        by_question.setdefault(row.question_id, []).append(row)
-    entry["counts"] = entry["counts"] | {"unscored": sum(not score.of_question(some, config.rating) for some in by_question.values())}
-    lines = (
-        json.dumps(_sample(sample, by_question[sample["doc_id"]], config.rating), ensure_ascii=False) + "\n" for sample in answered.rows
-    )
+    entry |= judged_entry(before, ratings, about)
+    by_question = ratings.by_question()
+    entry["counts"] = entry["counts"] | {"unscored": sum(not some.values() for some in by_question.values())}
+    lines = (json.dumps(_sample(sample, by_question[sample["doc_id"]]), ensure_ascii=False) + "\n" for sample in answered.rows)
     write_atomically(answered.folder / "samples" / f"{answered.task}.jsonl", lines)
     _write_record(answered)
     return answered.record
 
 
-def judged_entry(protocol_sha256: str, rows: list[Rated], reader: str, about: dict[str, Any]) -> dict[str, Any]:
+def _rated(task: JudgedTask, ask: Ask, text: str | None) -> Rated:
+    published, strict = (task.rating(text, reader) for reader in READERS)
+    return Rated(ask.question_id, ask.category, ask.turn, ask.repeat, text, published, strict)
+
+
+def judged_entry(protocol_sha256: str, ratings: Ratings, about: dict[str, Any]) -> dict[str, Any]:
     """The part of run.json's entry that judgments make. Another judge or prompt is another protocol hash: never compared unawares."""
     part = {key: about.get(key) for key in ("model", "answered_as", "temperature", "max_tokens", "prompts_sha256", "rating")}
     return {
         "protocol_sha256": sha256_json([protocol_sha256, part]),
-        "metrics": score.metrics(rows, reader),
-        "groups": score.by_category(rows, reader),
+        "metrics": ratings.metrics(),
+        "groups": ratings.by_category(),
         "judge": about,
     }
 
 
 def write_pairs(config: JudgeConfig, judged: Judged) -> dict[str, Any]:
     """Write all files of a pairwise comparison; returns it, as it stands in run.json's `pairwise`. Raises RunIncomplete as write_single."""
-    answered, against = judged.answered, judged.against
+    answered, against, task = judged.answered, judged.against, judged.answered.judged_task
     assert against is not None
     done = list(zip(judged.asks, judged.judgments, strict=True))
     games = []
     for (first, said_first), (second, said_second) in zip(done[::2], done[1::2], strict=True):
-        won = [winner(said.text, ask.order, config.rating) for ask, said in ((first, said_first), (second, said_second))]
+        won = [winner(task, said.text, ask.order, config.rating) for ask, said in ((first, said_first), (second, said_second))]
         game = Game(first.question_id, first.category, first.turn, first.repeat, won[0], won[1])
         games.append((game, (first, second), (said_first, said_second)))
-    folder = fastchat_folder(answered)
-    models = (answered.model, against.model if against.model != answered.model else f"{against.model}-2")
-    fastchat.write_answers(folder, answered)
-    fastchat.write_pairs(folder, models, file_name(config.model), games)
+    if task.judgment_files == "fastchat":
+        folder = judgments_folder(answered)
+        models = (answered.model, against.model if against.model != answered.model else f"{against.model}-2")
+        fastchat.write_answers(folder, answered)
+        fastchat.write_pairs(folder, models, file_name(config.model), games)
     holes = [(game.question_id, game.turn) for game, _, _ in games if game.winner is None]
-    score.refuse_holes(holes, len(games), config.rating, RETRY, RunIncomplete, config.max_failed)
+    refuse_holes(holes, len(games), config.rating, RETRY, RunIncomplete, config.max_failed)
     all_games = [game for game, _, _ in games]
     categories = dict.fromkeys(game.category for game in all_games)
     comparison = {
@@ -119,12 +122,12 @@ def _about(config: JudgeConfig, judged: Judged) -> dict[str, Any]:
     }
 
 
-def _sample(sample: dict[str, Any], rows: list[Rated], reader: str) -> dict[str, Any]:
-    ratings = [
-        {"turn": row.turn, "repeat": row.repeat, "published": row.published, "strict": row.strict, "judgment": row.text} for row in rows
+def _sample(sample: dict[str, Any], ratings: Ratings) -> dict[str, Any]:
+    judgments = [
+        {"turn": row.turn, "repeat": row.repeat, "published": row.published, "strict": row.strict, "judgment": row.text}
+        for row in ratings.rows
     ]
-    extracted = ", ".join(f"turn {row.turn}: {'-' if (value := row.rating(reader)) is None else f'{value:g}'}" for row in rows)
-    return sample | {"metrics": score.of_question(rows, reader), "extracted": extracted, "judgments": ratings}
+    return sample | {"metrics": ratings.values(), "extracted": ratings.in_words(), "judgments": judgments}
 
 
 def _write_record(answered: Answered) -> None:

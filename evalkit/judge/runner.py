@@ -3,21 +3,18 @@
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from evalkit.data.sources import open_source
 from evalkit.errors import EvalkitError, RunIncomplete
-from evalkit.judge.answered import Answered, Conversation, read_answered
+from evalkit.judge.answered import Answered, read_answered
+from evalkit.judge.asks import Ask, pairwise, single
 from evalkit.judge.client import BudgetSpent, Judge, ServerDown, stopped
 from evalkit.judge.config import JudgeConfig
 from evalkit.judge.judgments import Judgment, JudgmentStore, Spent, judgment_key
-from evalkit.judge.prompts import Ask, pairwise, read_prompts, single
-from evalkit.judge.rating import READERS, VERDICTS
 from evalkit.lm.http import RequestFailed, concurrently
 from evalkit.progress import Reporter
 from evalkit.runner.run import interruptible
-from evalkit.tasks import JudgedTask
-from evalkit.tasks.registry import task_classes
+from evalkit.tasks import Conversation, JudgedTask
 
 DATABASE = "judgments.sqlite"
 GIVE_UP = 20  # failures in a row: the server is down, not the question at fault
@@ -45,7 +42,7 @@ def judge(config: JudgeConfig, reporter: Reporter) -> Judged:
         judge = Judge(config, store)
         keys = [judgment_key(config.identity, ask) for ask in asks]
         known = {i: judgment for i, key in enumerate(keys) if (judgment := store.get(key)) is not None}
-        again = {i for i in known if config.retry_failed and not is_read(known[i], asks[i], config.rating)}
+        again = {i for i in known if config.retry_failed and not is_read(answered.judged_task, known[i], asks[i], config.rating)}
         todo = [i for i in range(len(asks)) if i not in known or i in again]
         if kept := len(asks) - len(todo):
             reporter.say(f"{kept} of {len(asks)} judgments were stored already")
@@ -60,25 +57,27 @@ def judge(config: JudgeConfig, reporter: Reporter) -> Judged:
         store.close()
 
 
-def is_read(judgment: Judgment, ask: Ask, rating: str) -> bool:
-    """Did the judge say something that this reader makes a rating (or verdict) of?"""
-    reader: Any = (VERDICTS if ask.order else READERS)[rating]
-    return judgment.text is not None and reader(judgment.text) is not None
+def is_read(task: JudgedTask, judgment: Judgment, ask: Ask, reader: str) -> bool:
+    """Does this reader find a rating (or verdict) in what the judge said?"""
+    read = task.verdict if ask.order else task.rating
+    return read(judgment.text, reader) is not None
 
 
 def _asks(config: JudgeConfig, answered: Answered, against: Answered | None) -> tuple[list[Ask], str]:
-    task = task_classes()[answered.task.partition("@")[0]]
-    assert issubclass(task, JudgedTask)
+    task = answered.judged_task
     kind = answered.record["tasks"][answered.task]["data"]["source"]
     if config.data is None and kind == "dir":
         raise EvalkitError(f"the run's questions came from a folder; pass --data DIR, which holds {task.judge_prompts.path} too")
     source = open_source(config.data or kind)
-    prompts = read_prompts(source.text(task.judge_prompts), task.judge_prompts.path)
+    prompts = source.text(task.judge_prompts)
     if against is None:
-        return single(answered.conversations, prompts, config.repeats), source.sha256()
+        return single(task, answered.conversations, prompts, config.repeats), source.sha256()
     if _questions(answered.conversations) != _questions(against.conversations):
         raise EvalkitError(f"{config.run} and {config.against} answer different questions; run both on the same --data and --limit")
-    return pairwise(answered.conversations, against.conversations, prompts, config.repeats), source.sha256()
+    asks = pairwise(task, answered.conversations, against.conversations, prompts, config.repeats)
+    if not asks:
+        raise EvalkitError(f"{task.name} has no pairwise comparison; leave --against out")
+    return asks, source.sha256()
 
 
 def _questions(conversations: Mapping[str, Conversation]) -> dict[str, tuple[str, ...]]:

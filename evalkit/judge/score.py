@@ -1,20 +1,17 @@
-"""Ratings -> MT-Bench's figures: the mean of turn 1, of turn 2, and of all judgments, on the scale of 1 to 10.
+"""Ratings -> a judged benchmark's figures: the mean of each turn and of all judgments, on the benchmark's scale.
 
 As FastChat's show_result: a judgment without a rating is left out, all others are pooled (repeated rows too). Here they are also
-counted, and above MAX_FAILED of them there is no score. Intervals are clustered by question: its two turns are one conversation.
+counted, and above MAX_FAILED of them there is no score. Intervals are clustered by question: its turns are one conversation.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from evalkit.errors import EvalkitError
 from evalkit.judge.config import MAX_FAILED
-from evalkit.judge.rating import strict
 from evalkit.stats.estimate import Estimate
-
-SCALE = (1.0, 10.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,23 +27,84 @@ class Rated:
     strict: float | None
 
     def rating(self, reader: str) -> float | None:
-        """What `reader` ("published" or "strict") makes of it."""
+        """The rating by `reader` ("published" or "strict")."""
         return self.strict if reader == "strict" else self.published
 
 
-def rated(question_id: str, category: str, turn: int, repeat: int, text: str | None, published: float | None) -> Rated:
-    """One judgment, read strictly too."""
-    return Rated(question_id, category, turn, repeat, text, published, None if text is None else strict(text))
+@dataclass(frozen=True, slots=True)
+class Ratings:
+    """Judgments of one model, read by `reader`, on a scale from the worst to the best rating."""
+
+    rows: Sequence[Rated]
+    reader: str
+    scale: tuple[float, float]
+
+    def mean(self, reader: str = "") -> Estimate | None:
+        """The mean of all ratings (by another reader, where one is named); None where there is none."""
+        values = [(row.question_id, value) for row in self.rows if (value := row.rating(reader or self.reader)) is not None]
+        return clustered_mean(values, self.scale)
+
+    def metrics(self) -> dict[str, Any]:
+        """run.json's metrics: score, turn_1 and so on, and the score by the other reader. Those without a rating are left out."""
+        other = "published" if self.reader == "strict" else "strict"
+        found = {"score": self.mean()}
+        found |= {f"turn_{turn}": some.mean() for turn, some in sorted(self._by(lambda row: row.turn).items())}
+        found[f"score_{other}"] = self.mean(other)
+        return {name: estimate.as_json() for name, estimate in found.items() if estimate}
+
+    def by_category(self) -> dict[str, Any]:
+        """The same for each category."""
+        return {category: some.metrics() for category, some in self._by(lambda row: row.category).items()}
+
+    def by_question(self) -> dict[str, "Ratings"]:
+        """The judgments of each question."""
+        return self._by(lambda row: row.question_id)
+
+    def values(self) -> dict[str, float]:
+        """A sample's metrics: the means alone."""
+        return {name: estimate["value"] for name, estimate in self.metrics().items()}
+
+    def in_words(self) -> str:
+        """What a sample shows as extracted: "turn 1: 7, turn 2: -"."""
+        read = ((row.turn, row.rating(self.reader)) for row in self.rows)
+        return ", ".join(f"turn {turn}: {'-' if value is None else f'{value:g}'}" for turn, value in read)
+
+    def spread(self) -> dict[str, Any] | None:
+        """How much the judge differs from itself: the score of each repeat, their standard deviation and range. None for one repeat."""
+        means = [estimate.value for _, some in sorted(self._by(lambda row: row.repeat).items()) if (estimate := some.mean())]
+        if len(means) < 2:
+            return None
+        centre = math.fsum(means) / len(means)
+        deviation = math.sqrt(math.fsum((m - centre) ** 2 for m in means) / (len(means) - 1))
+        return {"scores": means, "stdev": deviation, "range": max(means) - min(means)}
+
+    def counts(self) -> dict[str, int]:
+        """How many judgments there are, failed, have a rating by either reader, and have a published one that is not on the scale."""
+        low, high = self.scale
+        texts = [row for row in self.rows if row.text is not None]
+        return {
+            "judgments": len(self.rows),
+            "failed": len(self.rows) - len(texts),
+            "published": sum(row.published is not None for row in self.rows),
+            "strict": sum(row.strict is not None for row in self.rows),
+            "readers_differ": sum(row.published != row.strict for row in texts),
+            "outside_scale": sum(row.published is not None and not low <= row.published <= high for row in self.rows),
+        }
+
+    def _by(self, key: Callable[[Rated], Any]) -> dict[Any, "Ratings"]:
+        groups: dict[Any, list[Rated]] = {}
+        for row in self.rows:
+            groups.setdefault(key(row), []).append(row)
+        return {name: replace(self, rows=rows) for name, rows in groups.items()}
 
 
-def pooled(rows: Sequence[Rated], reader: str, scale: tuple[float, float] = SCALE) -> Estimate | None:
-    """The mean of all ratings; its standard error over questions (factor C / (C - 1)), the interval with Student's t on C - 1 degrees.
-
-    None where there is no rating. The interval lies within the scale; of a single question it is the whole of it.
+def clustered_mean(values: Iterable[tuple[str, float]], scale: tuple[float, float]) -> Estimate | None:
+    """The mean of (question, value) pairs; its standard error over questions (factor C / (C - 1)), the interval with Student's t on
+    C - 1 degrees of freedom, cut to the scale. None for no pairs; of a single question the interval is the whole scale.
     """
     from scipy.special import stdtrit
 
-    values = [(row.question_id, value) for row in rows if (value := row.rating(reader)) is not None]
+    values = list(values)
     if not values:
         return None
     mean = math.fsum(value for _, value in values) / len(values)
@@ -61,48 +119,6 @@ def pooled(rows: Sequence[Rated], reader: str, scale: tuple[float, float] = SCAL
     return Estimate(mean, stderr, (max(scale[0], mean - half), min(scale[1], mean + half)), len(values))
 
 
-def metrics(rows: Sequence[Rated], reader: str) -> dict[str, Any]:
-    """run.json's metrics: score, turn_1, turn_2, and what the other reader makes of the same texts. Those without a rating are left out."""
-    other = "published" if reader == "strict" else "strict"
-    found = {"score": pooled(rows, reader)}
-    found |= {f"turn_{turn}": pooled(some, reader) for turn, some in _by(rows, lambda row: row.turn).items()}
-    found[f"score_{other}"] = pooled(rows, other)
-    return {name: estimate.as_json() for name, estimate in found.items() if estimate}
-
-
-def by_category(rows: Sequence[Rated], reader: str) -> dict[str, Any]:
-    """The same for each category."""
-    return {category: metrics(some, reader) for category, some in _by(rows, lambda row: row.category).items()}
-
-
-def of_question(rows: Sequence[Rated], reader: str) -> dict[str, float]:
-    """A sample's metrics: the means of one question's ratings, without those that there are not."""
-    return {name: estimate["value"] for name, estimate in metrics(rows, reader).items()}
-
-
-def spread(rows: Sequence[Rated], reader: str) -> dict[str, Any] | None:
-    """How far the judge is from itself: the score of each repeat, their standard deviation and range. None for one repeat."""
-    means = [estimate.value for _, some in sorted(_by(rows, lambda row: row.repeat).items()) if (estimate := pooled(some, reader))]
-    if len(means) < 2:
-        return None
-    centre = math.fsum(means) / len(means)
-    deviation = math.sqrt(math.fsum((m - centre) ** 2 for m in means) / (len(means) - 1))
-    return {"scores": means, "stdev": deviation, "range": max(means) - min(means)}
-
-
-def counts(rows: Sequence[Rated]) -> dict[str, int]:
-    """What became of the judgments, for both readers."""
-    texts = [row for row in rows if row.text is not None]
-    return {
-        "judgments": len(rows),
-        "failed": len(rows) - len(texts),
-        "published": sum(row.published is not None for row in rows),
-        "strict": sum(row.strict is not None for row in rows),
-        "readers_differ": sum(row.published != row.strict for row in texts),
-        "outside_1_to_10": sum(row.published is not None and not 1 <= row.published <= 10 for row in rows),
-    }
-
-
 def refuse_holes(
     holes: Sequence[tuple[str, int]], due: int, reader: str, fix: str, kind: type[EvalkitError], max_failed: float = MAX_FAILED
 ) -> None:
@@ -113,10 +129,3 @@ def refuse_holes(
             f"no score: {len(holes)} of {due} judgments failed or hold no rating ({reader}), more than {max_failed:.0%}"
             f" (first: question {question_id}, turn {turn}); {fix}"
         )
-
-
-def _by(rows: Sequence[Rated], key: Callable[[Rated], Any]) -> Mapping[Any, list[Rated]]:
-    found: dict[Any, list[Rated]] = {}
-    for row in rows:
-        found.setdefault(key(row), []).append(row)
-    return dict(sorted(found.items())) if all(isinstance(k, int) for k in found) else found

@@ -1,4 +1,4 @@
-"""What `evalkit judge` and `evalkit score mt_bench` print and draw."""
+"""What `evalkit judge` and `evalkit score` of judgments print and draw."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,21 +7,22 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from evalkit.report.sections.mt_bench import interval, judge_name, plots, remarks
-
-COLUMNS = (("turn_1", "turn 1"), ("turn_2", "turn 2"), ("score", "both turns"))
+from evalkit.report.sections.judged import interval, judge_name, plots, remarks, turns
+from evalkit.tasks import JudgedTask
 
 
 def show(entry: Mapping[str, Any], model: str, folder: Path, console: Console) -> None:
     """A judged run by category and turn, and all that belongs to its figure."""
     table = Table(title=f"{model} judged by {judge_name(entry['judge'])}", title_justify="left")
     table.add_column("category")
-    for _, title in COLUMNS:
+    columns = turns([entry])
+    columns["score"] = "both turns" if len(columns) == 2 else "all turns" if columns else "score"
+    for title in columns.values():
         table.add_column(title, justify="right")
     table.add_column("95% interval")
     rows = {**entry["groups"], "all": entry["metrics"]}
     for category, metrics in rows.items():
-        cells = [f"{metrics[metric]['value']:.4f}" if metric in metrics else "-" for metric, _ in COLUMNS]
+        cells = [f"{metrics[metric]['value']:.4f}" if metric in metrics else "-" for metric in columns]
         table.add_row(category, *cells, interval(metrics["score"]) if "score" in metrics else "-", end_section=category == [*rows][-2])
     console.print(table)
     for line in remarks(entry):
@@ -54,9 +55,10 @@ def show_pairs(comparison: Mapping[str, Any], model: str, folder: Path, console:
     _say(console, f"kept in {folder}")
 
 
-def write_plots(judged: Mapping[str, Mapping[str, Any]], folder: Path) -> None:
+def write_plots(task: type[JudgedTask], judged: Mapping[str, Mapping[str, Any]], folder: Path) -> None:
     """Radar and bars as PNG and SVG."""
-    for plot in plots(judged):
+    folder.mkdir(exist_ok=True)
+    for plot in plots(task, judged):
         (folder / f"{plot.name}.png").write_bytes(plot.png)
         (folder / f"{plot.name}.svg").write_bytes(plot.svg)
 

@@ -9,7 +9,7 @@ from evalkit.report.render.files import attachments, write_files
 from evalkit.report.render.html import to_html
 from evalkit.report.render.latex import to_latex
 from evalkit.report.render.markdown import to_markdown
-from evalkit.report.sections import mt_bench, multilingual, params, quality, throughput
+from evalkit.report.sections import judged, multilingual, params, quality, throughput
 
 # a section more is a line more: it returns None where the inputs hold nothing for it
 SECTIONS: tuple[Callable[[Inputs], Section | None], ...] = (
@@ -17,14 +17,13 @@ SECTIONS: tuple[Callable[[Inputs], Section | None], ...] = (
     params.section,
     throughput.section,
     multilingual.section,
-    mt_bench.section,
 )
 
 
 def assemble(inputs: Inputs) -> Document:
     """The report on these inputs."""
     lead = [f"What was published beside what was measured, and whether it holds. Measured: {_runs(inputs)}."]
-    found = (section(inputs) for section in SECTIONS)
+    found = [section(inputs) for section in SECTIONS] + judged.sections(inputs)
     return Document(f"{inputs.table.title}: published and measured", lead, [section for section in found if section])
 
 

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from evalkit.report.published import Column, column_for, published_for
 from evalkit.report.sections import multilingual
-from evalkit.report.verdict import PERCENT, Measured, measured_figure, verdict, why_no_figure, why_not_comparable
+from evalkit.report.verdict import Measured, measured_figure, scale_of, verdict, why_no_figure, why_not_comparable
 from evalkit.tasks.registry import resolve
 
 HEAD = ("task", "protocol", "published", "measured", "95% interval", "n", "data", "verdict")
@@ -104,7 +104,7 @@ def _remarks(record: Mapping[str, Any]) -> Iterator[str]:
 
 def _parts(entry: Mapping[str, Any], column: Column | None) -> Iterator[str]:
     """The other metrics, then the headline by category."""
-    scale = column.scale if column else PERCENT
+    scale = scale_of(entry, column)
     headline = entry["headline"]
     for name, figure in entry["metrics"].items():
         if name != headline:

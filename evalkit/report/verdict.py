@@ -47,9 +47,14 @@ def measured_figure(entry: Mapping[str, Any] | None, column: Column | None = Non
     metrics = entry["groups"].get(column.group, {}) if column and column.group else entry["metrics"]
     if (figure := metrics.get(entry["headline"])) is None:
         return None
-    scale = column.scale if column else PERCENT
+    scale = scale_of(entry, column)
     low, high = figure["ci95"]
     return Measured(scale * figure["value"], scale * low, scale * high, figure.get("n", entry["n"]))
+
+
+def scale_of(entry: Mapping[str, Any], column: Column | None) -> float:
+    """What a metric is multiplied by to be printed: as its column says, else a judge's ratings as they are and shares as percent."""
+    return column.scale if column else 1.0 if "judge" in entry else PERCENT
 
 
 def verdict(cell: PublishedFigure | None, column: Column | None, task: str, entry: Mapping[str, Any] | None) -> Verdict:

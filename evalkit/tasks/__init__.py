@@ -3,7 +3,7 @@
 from evalkit.errors import DataError, MissingData
 from evalkit.hashing import canonical_json, sha256_json
 from evalkit.tasks.answers import ReadsAnswers
-from evalkit.tasks.judged import JudgedTask
+from evalkit.tasks.judged import READERS, Conversation, JudgedTask, JudgePrompt
 from evalkit.tasks.programs import CodeTask, FunctionCheck, Ran
 from evalkit.tasks.requests import Generate, Generated, Loglikelihood, Loglikelihoods, Request, Response
 from evalkit.tasks.suite import DataState, SuiteCell, SuiteTask
@@ -11,8 +11,10 @@ from evalkit.tasks.tables import DataSource, HubTable, PackageTable, Table, Text
 from evalkit.tasks.task import UNSCORED, Doc, Protocol, Sampling, Scored, Task
 
 __all__ = [
+    "READERS",
     "UNSCORED",
     "CodeTask",
+    "Conversation",
     "DataError",
     "DataSource",
     "DataState",
@@ -21,6 +23,7 @@ __all__ = [
     "Generate",
     "Generated",
     "HubTable",
+    "JudgePrompt",
     "JudgedTask",
     "Loglikelihood",
     "Loglikelihoods",

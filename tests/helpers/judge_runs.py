@@ -14,7 +14,7 @@ from evalkit.data.sources import SampleSource
 from evalkit.record.write import Sample, begin, task_entry, write_run
 from evalkit.tasks import Generated
 from evalkit.tasks.registry import resolve
-from evalkit_tasks.mt_bench import MTBench
+from evalkit_tasks.mt_bench.task import MTBench
 
 MODEL = "judge-1"
 

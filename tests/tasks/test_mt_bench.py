@@ -12,12 +12,12 @@ import pytest
 from evalkit import cli
 from evalkit.data.sources import CACHE, FolderSource, HubSource, SampleSource
 from evalkit.errors import DataError
-from evalkit.judge.answered import Conversation, read_answered
-from evalkit.judge.prompts import read_prompts, single
+from evalkit.judge.answered import read_answered
+from evalkit.judge.asks import single
 from evalkit.lm.native import NativeLM
-from evalkit.tasks import Generate, Generated, Sampling
+from evalkit.tasks import Conversation, Generate, Generated, Sampling
 from evalkit.tasks.registry import resolve
-from evalkit_tasks.mt_bench import JUDGE_PROMPTS, QUESTIONS, REFERENCES, MTBench
+from evalkit_tasks.mt_bench.task import JUDGE_PROMPTS, QUESTIONS, REFERENCES, MTBench
 
 TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>"
 
@@ -161,7 +161,7 @@ def published(data_dir: Path) -> Path:
 
 def test_judge_prompts_are_fastchats_to_the_byte(data_dir: Path, published: Path) -> None:
     """All 800 prompts of a published set of judgments, rebuilt from its answers."""
-    prompts = read_prompts((data_dir / JUDGE_PROMPTS.path).read_text("utf-8"), JUDGE_PROMPTS.path)
+    prompts = (data_dir / JUDGE_PROMPTS.path).read_text("utf-8")
     docs = {doc.id: doc for doc in task().load(FolderSource(data_dir))}
     built: dict[tuple[str, str, int], tuple[str, str]] = {}
     for file in sorted((published / "don-tpanic" / "model_answer").glob("*.jsonl.gz")):
@@ -170,7 +170,7 @@ def test_judge_prompts_are_fastchats_to_the_byte(data_dir: Path, published: Path
             doc = docs[str(row["question_id"])]
             answers = row["choices"][0]["turns"]
             conversations[doc.id] = Conversation(doc.id, doc.group, doc.fields["turns"], answers, doc.fields["reference"])
-        for ask in single(conversations, prompts, 1):
+        for ask in single(task(), conversations, prompts, 1):
             built[file.name.split(".")[0], ask.question_id, ask.turn] = (ask.prompt, ask.user_prompt)
     theirs = rows_of(published / "don-tpanic" / "model_judgment" / "gpt-4_single.jsonl.gz")
     assert len(theirs) == len(built) == 800

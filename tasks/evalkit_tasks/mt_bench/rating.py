@@ -5,7 +5,8 @@ Rating 6" gives 1. The strict one reads what a person would, the last rating giv
 """
 
 import re
-from collections.abc import Callable
+
+SCALE = (1.0, 10.0)
 
 _NUMBER = r"(\d+(?:\.\d+)?)"
 _OF_TEN = r"(?:\s*(?:/|out of)\s*10(?:\.0+)?)?"
@@ -34,7 +35,7 @@ def strict(text: str) -> float | None:
     for pattern in _STRICT:
         if matches := pattern.findall(text):
             value = float(matches[-1])
-            return value if 1 <= value <= 10 else None
+            return value if SCALE[0] <= value <= SCALE[1] else None
     return None
 
 
@@ -47,7 +48,3 @@ def strict_verdict(text: str) -> str | None:
     """The last verdict given, blanks inside the brackets allowed."""
     verdicts = _VERDICT.findall(text)
     return verdicts[-1].replace("C", "tie") if verdicts else None
-
-
-READERS: dict[str, Callable[[str], float | None]] = {"published": published, "strict": strict}
-VERDICTS: dict[str, Callable[[str], str | None]] = {"published": published_verdict, "strict": strict_verdict}

@@ -1,59 +1,72 @@
-"""MT-Bench by category and turn: a radar of the scores, bars of both turns with their intervals, and the page of the report."""
+"""Judged benchmarks by category and turn: a radar of the scores, bars of the turns with their intervals, and the page of the report."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 from evalkit.judge.config import MAX_FAILED
 from evalkit.report.document import Block, Grid, Notes, Section
 from evalkit.report.inputs import Inputs
 from evalkit.report.plots.plot import BLUE, GREEN, GREY, INK, ORANGE, PAPER, RULE, Plot, bare
+from evalkit.tasks import JudgedTask
+from evalkit.tasks.registry import task_classes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.projections.polar import PolarAxes
 
-TASK = "mt_bench"
-TOP = 10.0  # the best rating
-CATEGORIES = ("writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities")  # the questions' order
 STYLES = ((BLUE, "o", "-"), (ORANGE, "D", "--"), (GREEN, "s", "-."), (INK, "^", ":"))
-TURNS = (("turn_1", "turn 1", BLUE, ""), ("turn_2", "turn 2", ORANGE, "///"))
+TURN_STYLES = ((BLUE, ""), (ORANGE, "///"), (GREEN, "..."), (INK, "xxx"))  # those of later turns repeat them
+
+Judged = Mapping[str, Mapping[str, Any]]  # run name -> its judged entry
 
 
-def section(inputs: Inputs) -> Section | None:
-    """Tables and plots of the judged runs; None where there is none."""
-    judged = judged_entries(inputs.runs)
-    if not judged:
-        return None
-    categories = _categories(judged)
-    head = ("Run", "Judge", "Turn 1", "Turn 2", "Score", "95% interval", *categories)
+def sections(inputs: Inputs) -> list[Section]:
+    """A section per judged benchmark that the runs hold ratings of."""
+    tasks = [cls for cls in task_classes().values() if issubclass(cls, JudgedTask)]
+    return [section(cls, judged) for cls in tasks if (judged := judged_entries(inputs.runs, cls.name))]
+
+
+def section(task: type[JudgedTask], judged: Judged) -> Section:
+    """Tables and plots of the judged runs."""
+    categories, shown = _categories(task, judged), turns(judged.values())
+    low, high = task.scale
+    head = ("Run", "Judge", *(title.capitalize() for title in shown.values()), "Score", "95% interval", *categories)
     rows = [
         (
             name,
             judge_name(entry["judge"]),
-            *(_value(entry["metrics"], metric) for metric in ("turn_1", "turn_2", "score")),
+            *(_value(entry["metrics"], metric) for metric in (*shown, "score")),
             interval(entry["metrics"]["score"]),
             *(_value(entry["groups"].get(category, {}), "score") for category in categories),
         )
         for name, entry in judged.items()
     ]
     blocks: list[Block] = [
-        "Ratings from 1 to 10 by a judge model; judgments without a rating are left out and counted. Intervals are clustered by question."
-        " Figures by different judges do not compare.",
-        Grid("MT-Bench by turn and category", "llrrrl" + "r" * len(categories), head, rows),
+        f"Ratings from {low:g} to {high:g} by a judge model; judgments without a rating are left out and counted. Intervals are clustered"
+        " by question. Figures by different judges do not compare.",
+        Grid(f"{task.title} by turn and category", "ll" + "r" * (len(shown) + 1) + "l" + "r" * len(categories), head, rows),
         Notes("Judges and what was left out", [f"{name}: {line}" for name, entry in judged.items() for line in remarks(entry)]),
-        *plots(judged),
+        *plots(task, judged),
     ]
-    return Section("mt-bench", "MT-Bench", blocks)
+    return Section(_slug(task), task.title, blocks)
 
 
-def judged_entries(runs: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
-    """Run name -> its judged entry."""
+def judged_entries(runs: Sequence[Mapping[str, Any]], task: str) -> Judged:
+    """The judged entries of one task."""
     return {
         run["name"]: entry
         for run in runs
         for key, entry in run["tasks"].items()
-        if key.partition("@")[0] == TASK and "score" in entry["metrics"] and "judge" in entry
+        if key.partition("@")[0] == task and "score" in entry["metrics"] and "judge" in entry
     }
+
+
+def turns(entries: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Metric -> title of each turn that was rated; empty where there is but one, which is the score itself."""
+    metrics = {metric for entry in entries for metric in entry["metrics"] if metric.startswith("turn_")}
+    ordered = sorted(metrics, key=lambda metric: int(metric.removeprefix("turn_")))
+    return {metric: metric.replace("_", " ") for metric in ordered} if len(ordered) > 1 else {}
 
 
 def judge_name(judge: Mapping[str, Any]) -> str:
@@ -82,8 +95,8 @@ def remarks(entry: Mapping[str, Any]) -> list[str]:
         lines.append(f"{left:,} judgments have no rating and are left out")
         if left > MAX_FAILED * counts["judgments"] and "max_failed" in judge:
             lines.append(f"not the benchmark's figure: more than {MAX_FAILED:.0%} left out (--max-failed {judge['max_failed']:g})")
-    if counts["outside_1_to_10"]:
-        lines.append(f"{counts['outside_1_to_10']:,} published ratings lie outside 1 to 10")
+    if counts["outside_scale"]:
+        lines.append(f"{counts['outside_scale']:,} published ratings lie outside the benchmark's scale")
     if counts.get("score_is_not_its_texts"):
         lines.append(f"{counts['score_is_not_its_texts']:,} scores in the file are not what their texts say")
     if counts.get("repeated"):
@@ -107,16 +120,17 @@ def remarks(entry: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def plots(judged: Mapping[str, Mapping[str, Any]]) -> list[Plot]:
+def plots(task: type[JudgedTask], judged: Judged) -> list[Plot]:
     """Radar and bars of the first runs, as many as there are styles to tell them apart; none where no category is judged."""
     shown = dict(list(judged.items())[: len(STYLES)])
-    categories = _categories(shown)
-    return [_radar(shown, categories), _bars(shown, categories)] if categories else []
+    categories = _categories(task, shown)
+    return [_radar(task, shown, categories), _bars(task, shown, categories)] if categories else []
 
 
-def _radar(judged: Mapping[str, Mapping[str, Any]], categories: Sequence[str]) -> Plot:
+def _radar(task: type[JudgedTask], judged: Judged, categories: Sequence[str]) -> Plot:
     from math import pi
 
+    low, high = task.scale
     angles = [2 * pi * i / len(categories) for i in range(len(categories))]
 
     def paint(figure: "Figure") -> None:
@@ -130,56 +144,64 @@ def _radar(judged: Mapping[str, Mapping[str, Any]], categories: Sequence[str]) -
             axes.plot(*zip(*closed, strict=True), color=color, marker=marker, linestyle=line, linewidth=1.8, markersize=5, label=name)
             if len(judged) == 1:
                 axes.fill(*zip(*closed, strict=True), color=color, alpha=0.12)
-        axes.set_ylim(0, TOP)
-        axes.set_yticks([2, 4, 6, 8, 10], ["2", "4", "6", "8", "10"], fontsize=8)
+        axes.set_ylim(min(0, low), high)
+        ticks = [high * fifth / 5 for fifth in range(1, 6)]
+        axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks], fontsize=8)
         axes.set_rlabel_position(180 / len(categories))
         axes.set_xticks(angles, categories)
         axes.tick_params(axis="x", pad=8)
         axes.grid(color=RULE, linewidth=0.7)
         axes.spines["polar"].set_color(RULE)
-        figure.legend(loc="outside lower center")  # a name a line: runs have long ones
+        figure.legend(loc="outside lower center")  # one name per line: runs have long ones
 
     said = "; ".join(
         f"{name}: " + ", ".join(f"{c} {_value(e['groups'].get(c, {}), 'score')}" for c in categories) for name, e in judged.items()
     )
-    return Plot("mt-bench-radar", "MT-Bench by category", f"Scores of 10. {said}.", (5.8, 5.4 + 0.2 * len(judged)), paint)
+    return Plot(f"{_slug(task)}-radar", f"{task.title} by category", f"Scores of {high:g}. {said}.", (5.8, 5.4 + 0.2 * len(judged)), paint)
 
 
-def _bars(judged: Mapping[str, Mapping[str, Any]], categories: Sequence[str]) -> Plot:
+def _bars(task: type[JudgedTask], judged: Judged, categories: Sequence[str]) -> Plot:
+    bottom, high = min(0.0, task.scale[0]), task.scale[1]
+    shown = turns(judged.values()) or {"score": "score"}
+    width = 0.8 / len(shown)
     places = [*categories, "all"]
 
     def paint(figure: "Figure") -> None:
         panels = figure.subplots(len(judged), 1, sharex=True, squeeze=False)[:, 0]
         for axes, (name, entry) in zip(panels, judged.items(), strict=True):
             bare(axes, "y")
-            for k, (metric, label, color, hatch) in enumerate(TURNS):
+            for k, ((metric, label), (color, hatch)) in enumerate(zip(shown.items(), cycle(TURN_STYLES), strict=False)):
                 figures = [(entry["metrics"] if p == "all" else entry["groups"].get(p, {})).get(metric) for p in places]
-                held = [(x + 0.4 * k - 0.2, f["value"], f["ci95"]) for x, f in enumerate(figures) if f]
+                held = [(x + width * (k - (len(shown) - 1) / 2), f["value"], f["ci95"]) for x, f in enumerate(figures) if f]
                 if not held:
                     continue
                 x, values, intervals = zip(*held, strict=True)
-                axes.bar(x, values, 0.38, color=color, hatch=hatch, edgecolor=PAPER, linewidth=0.5, label=label, zorder=2)
-                low = [value - max(0.0, bounds[0]) for value, bounds in zip(values, intervals, strict=True)]
-                high = [min(TOP, bounds[1]) - value for value, bounds in zip(values, intervals, strict=True)]
+                axes.bar(x, values, 0.95 * width, color=color, hatch=hatch, edgecolor=PAPER, linewidth=0.5, label=label, zorder=2)
+                low = [value - max(bottom, bounds[0]) for value, bounds in zip(values, intervals, strict=True)]
+                high = [min(high, bounds[1]) - value for value, bounds in zip(values, intervals, strict=True)]
                 error = [[max(0.0, e) for e in low], [max(0.0, e) for e in high]]
                 axes.errorbar(x, values, error, fmt="none", ecolor=INK, elinewidth=1, capsize=2, zorder=3)
             axes.axvline(len(categories) - 0.5, color=GREY, linewidth=0.8, linestyle=":")
-            axes.set_ylim(0, TOP)
+            axes.set_ylim(bottom, high)
             axes.set_ylabel("rating")
             axes.set_title(name, loc="left", fontsize=9.5, fontweight="bold")
         panels[-1].set_xticks(range(len(places)), places)
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
 
-    title = "MT-Bench by category and turn, 95% intervals clustered by question"
+    title = f"{task.title} by category{' and turn' if len(shown) > 1 else ''}, 95% intervals clustered by question"
     said = "; ".join(
-        f"{name}: turn 1 {_value(e['metrics'], 'turn_1')}, turn 2 {_value(e['metrics'], 'turn_2')}" for name, e in judged.items()
+        f"{name}: " + ", ".join(f"{label} {_value(e['metrics'], metric)}" for metric, label in shown.items()) for name, e in judged.items()
     )
-    return Plot("mt-bench-turns", title, f"Ratings of 10. {said}.", (7.6, 0.9 + 2.4 * len(judged)), paint)
+    return Plot(f"{_slug(task)}-turns", title, f"Ratings of {high:g}. {said}.", (7.6, 0.9 + 2.4 * len(judged)), paint)
 
 
-def _categories(judged: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _slug(task: type[JudgedTask]) -> str:
+    return task.name.replace("_", "-")
+
+
+def _categories(task: type[JudgedTask], judged: Judged) -> list[str]:
     held = {category for entry in judged.values() for category, metrics in entry["groups"].items() if "score" in metrics}
-    return [c for c in CATEGORIES if c in held] + sorted(held - set(CATEGORIES))
+    return [c for c in task.categories if c in held] + sorted(held - set(task.categories))
 
 
 def _number(entry: Mapping[str, Any], category: str) -> float | None:

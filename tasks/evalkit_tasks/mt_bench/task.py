@@ -1,25 +1,11 @@
-"""MT-Bench: 80 questions of two turns in eight categories, answered in conversation (Zheng et al. 2023, arXiv 2306.05685).
-
-The answers are made here; a judge scores them afterwards (`evalkit judge RUN`). FastChat's files, word for word, so that its
-judgments and ours can be compared.
-"""
+"""MT-Bench: 80 questions of two turns in eight categories, answered in conversation (Zheng et al. 2023, arXiv 2306.05685)."""
 
 from collections.abc import Sequence
 from typing import Any
 
-from evalkit.tasks import (
-    DataError,
-    DataSource,
-    Doc,
-    Generate,
-    Generated,
-    JudgedTask,
-    Request,
-    Response,
-    Table,
-    TextFile,
-    sha256_json,
-)
+from evalkit.tasks import Conversation, DataError, DataSource, Doc, JudgedTask, JudgePrompt, Table, TextFile
+from evalkit_tasks.mt_bench import rating
+from evalkit_tasks.mt_bench.prompts import MOST_TURNS, pair_prompts, read_prompts, single_prompts
 from evalkit_tasks.protocol_files import read_protocols
 
 FASTCHAT = "https://raw.githubusercontent.com/lm-sys/FastChat/0e6d3e4beaab66f4d3f93db72541a4abab8af28d/fastchat/llm_judge/data/"
@@ -49,10 +35,14 @@ JUDGE_PROMPTS = TextFile(
 
 class MTBench(JudgedTask):
     name = "mt_bench"
+    title = "MT-Bench"
     protocols = read_protocols("mt_bench", SETTINGS)
     default_protocol = "fastchat"
     text_files = (JUDGE_PROMPTS,)
     judge_prompts = JUDGE_PROMPTS
+    judgment_files = "fastchat"
+    scale = rating.SCALE
+    categories = ("writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities")  # the questions' order
     official_n = 80
     official_sha256 = "6d8d4bc2760d98ea7592e71f3de362914ed20fd2de095f5f637f8f4b6d067601"
 
@@ -76,20 +66,29 @@ class MTBench(JudgedTask):
             docs.append(Doc(str(row["question_id"]), category, {**row, "reference": reference}))
         return docs
 
-    def follow_up(self, doc: Doc, responses: Sequence[Response]) -> Sequence[Request]:
-        turns = doc.fields["turns"]
-        if len(responses) == len(turns):
-            return ()
-        messages: list[tuple[str, str]] = []
-        for turn, response in zip(turns, responses, strict=False):
-            assert isinstance(response, Generated)
-            messages += [("user", turn), ("assistant", response.text.strip())]
-        messages.append(("user", turns[len(responses)]))
-        settings = self.protocol.settings
-        temperature = settings["temperature"][doc.group]
-        # the greedy answer is one; a sampled one has a seed of its own
-        seed = int(sha256_json([self.name, self.sampling.seed, doc.id, len(responses)])[:8], 16) if temperature else 0
-        return [Generate("", (), settings["max_new_tokens"], temperature, seed, tuple(messages))]
+    def temperature(self, doc: Doc) -> float:
+        return float(self.protocol.settings["temperature"][doc.group])
+
+    def rating_prompts(self, conversation: Conversation, prompts: str) -> Sequence[JudgePrompt]:
+        return single_prompts(conversation, read_prompts(prompts, JUDGE_PROMPTS.path))
+
+    def comparison_prompts(self, first: Conversation, second: Conversation, prompts: str) -> Sequence[JudgePrompt]:
+        return pair_prompts(first, second, read_prompts(prompts, JUDGE_PROMPTS.path))
+
+    def rated_turns(self, turns: Sequence[str]) -> range:
+        return range(1, min(MOST_TURNS, len(turns)) + 1)
+
+    def published_rating(self, text: str) -> float | None:
+        return rating.published(text)
+
+    def strict_rating(self, text: str) -> float | None:
+        return rating.strict(text)
+
+    def published_verdict(self, text: str) -> str | None:
+        return rating.published_verdict(text)
+
+    def strict_verdict(self, text: str) -> str | None:
+        return rating.strict_verdict(text)
 
 
 def _reference(choices: Any, question_id: Any, n_turns: int) -> list[str]:

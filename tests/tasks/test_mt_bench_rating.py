@@ -2,7 +2,7 @@
 
 import pytest
 
-from evalkit.judge.rating import published, published_verdict, strict, strict_verdict
+from evalkit_tasks.mt_bench.rating import published, published_verdict, strict, strict_verdict
 
 
 @pytest.mark.parametrize(
