@@ -95,8 +95,8 @@ def remarks(entry: Mapping[str, Any]) -> list[str]:
         lines.append(f"{left:,} judgments have no rating and are left out")
         if left > MAX_FAILED * counts["judgments"] and "max_failed" in judge:
             lines.append(f"not the benchmark's figure: more than {MAX_FAILED:.0%} left out (--max-failed {judge['max_failed']:g})")
-    if counts["outside_scale"]:
-        lines.append(f"{counts['outside_scale']:,} published ratings lie outside the benchmark's scale")
+    if outside := counts.get("outside_scale", counts.get("outside_1_to_10")):  # the second: in older files
+        lines.append(f"{outside:,} published ratings lie outside the benchmark's scale")
     if counts.get("score_is_not_its_texts"):
         lines.append(f"{counts['score_is_not_its_texts']:,} scores in the file are not what their texts say")
     if counts.get("repeated"):
@@ -161,7 +161,7 @@ def _radar(task: type[JudgedTask], judged: Judged, categories: Sequence[str]) ->
 
 
 def _bars(task: type[JudgedTask], judged: Judged, categories: Sequence[str]) -> Plot:
-    bottom, high = min(0.0, task.scale[0]), task.scale[1]
+    bottom, top = min(0.0, task.scale[0]), task.scale[1]
     shown = turns(judged.values()) or {"score": "score"}
     width = 0.8 / len(shown)
     places = [*categories, "all"]
@@ -178,11 +178,11 @@ def _bars(task: type[JudgedTask], judged: Judged, categories: Sequence[str]) -> 
                 x, values, intervals = zip(*held, strict=True)
                 axes.bar(x, values, 0.95 * width, color=color, hatch=hatch, edgecolor=PAPER, linewidth=0.5, label=label, zorder=2)
                 low = [value - max(bottom, bounds[0]) for value, bounds in zip(values, intervals, strict=True)]
-                high = [min(high, bounds[1]) - value for value, bounds in zip(values, intervals, strict=True)]
+                high = [min(top, bounds[1]) - value for value, bounds in zip(values, intervals, strict=True)]
                 error = [[max(0.0, e) for e in low], [max(0.0, e) for e in high]]
                 axes.errorbar(x, values, error, fmt="none", ecolor=INK, elinewidth=1, capsize=2, zorder=3)
             axes.axvline(len(categories) - 0.5, color=GREY, linewidth=0.8, linestyle=":")
-            axes.set_ylim(bottom, high)
+            axes.set_ylim(bottom, top)
             axes.set_ylabel("rating")
             axes.set_title(name, loc="left", fontsize=9.5, fontweight="bold")
         panels[-1].set_xticks(range(len(places)), places)
@@ -192,7 +192,7 @@ def _bars(task: type[JudgedTask], judged: Judged, categories: Sequence[str]) -> 
     said = "; ".join(
         f"{name}: " + ", ".join(f"{label} {_value(e['metrics'], metric)}" for metric, label in shown.items()) for name, e in judged.items()
     )
-    return Plot(f"{_slug(task)}-turns", title, f"Ratings of {high:g}. {said}.", (7.6, 0.9 + 2.4 * len(judged)), paint)
+    return Plot(f"{_slug(task)}-turns", title, f"Ratings of {top:g}. {said}.", (7.6, 0.9 + 2.4 * len(judged)), paint)
 
 
 def _slug(task: type[JudgedTask]) -> str:
