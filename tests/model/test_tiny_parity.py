@@ -223,5 +223,7 @@ def test_round_trip(files, tmp_path):
     if ours.config.family == "deepseek":
         return  # transformers would need remote code
     again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32, attn_implementation="eager").eval()
+    assert all(torch.equal(p, q) for p, q in zip(again.parameters(), theirs.parameters(), strict=True))
     sequence = tokens(50, seed=3)
-    assert torch.equal(their_logits(again, sequence), their_logits(theirs, sequence))
+    # not to the bit: on processors without AVX-512 transformers itself rounds the same weights, loaded again, in another way
+    assert torch.allclose(their_logits(again, sequence), their_logits(theirs, sequence), rtol=1e-5, atol=1e-5)
