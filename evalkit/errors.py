@@ -4,10 +4,19 @@ EvalkitError           2   wrong use, bad input, not comparable
 +-- DataError          2   a data file is missing, malformed, or not what its checksum says
 |   +-- MissingData    2   the folder holds no such file
 +-- RunIncomplete      4   the run stopped early; what is done is kept
++-- InternalError      5   a fault of evalkit's own; the message names the file that holds the traceback
+
+No error ends with 1: that is a gate that failed.
 """
 
 import difflib
-from collections.abc import Iterable
+import os
+import platform
+import tempfile
+import traceback
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 
 class EvalkitError(Exception):
@@ -30,6 +39,12 @@ class RunIncomplete(EvalkitError):
     exit_code = 4
 
 
+class InternalError(EvalkitError):
+    """An exception that nobody expected."""
+
+    exit_code = 5
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> EvalkitError:
     """ "unknown task 'mmul'; did you mean mmlu? (known: ..)" """
     known = sorted(known)
@@ -38,6 +53,49 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> EvalkitError:
     return EvalkitError(f"unknown {kind} {name!r}; {hint}known: {', '.join(known)}")
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """The first line of another library's message, or the kind of error where it says nothing."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+@contextmanager
+def keeping_traceback(folder: Path | None = None) -> Iterator[None]:
+    """An unexpected exception becomes an InternalError, whose message names the file with its traceback."""
+    try:
+        yield
+    except (EvalkitError, KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # a panic of a library in Rust is no Exception
+        raise InternalError(
+            f"internal error: {in_words(error)}; {traceback_kept(error, folder)}, please report it with this file"
+        ) from error
+
+
+def in_words(error: BaseException) -> str:
+    """The kind of an error and the first line of its message."""
+    line = first_line(error)
+    return line if line == type(error).__name__ else f"{type(error).__name__}: {line}"
+
+
+def traceback_kept(error: BaseException, folder: Path | None = None) -> str:
+    """Write an error's traceback into a new file and say where: in `folder`, or else in the temporary directory.
+
+    The file's name can't be guessed, it is created anew (no link is followed), and only this user can read it.
+    """
+    from evalkit import __version__
+
+    head = f"evalkit {__version__}, Python {platform.python_version()}, {platform.platform()}\n\n"
+    text = head + "".join(traceback.format_exception(error))
+    for place in (folder, Path(tempfile.gettempdir())):
+        try:
+            fd, name = tempfile.mkstemp(".txt", "traceback-", place)
+        except OSError:  # there is no such folder yet, or it can't be written
+            continue
+        try:
+            with open(fd, "w", encoding="utf-8", errors="backslashreplace") as file:
+                file.write(text)
+        except OSError:
+            os.unlink(name)
+            continue
+        return f"the traceback is in {name}"
+    return "the traceback could not be written to any folder"

@@ -16,10 +16,22 @@ LINE_EVERY = 30.0  # seconds between lines in a log
 PIPE_WIDTH = 160  # characters; no figure is cut where nobody looks at a terminal
 
 
+class _Output(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave the error to the command line: rich would end the process with 1."""
+        raise
+
+
+class _Errors(Console):
+    def on_broken_pipe(self) -> None:
+        """Nobody reads any more: the work goes on in silence."""
+        self.quiet = True
+
+
 def console() -> Console:
     """Standard output: as wide as the terminal, or wide enough for every table in a pipe."""
-    found = Console()
-    return found if found.is_terminal else Console(width=PIPE_WIDTH)
+    found = _Output()
+    return found if found.is_terminal else _Output(width=PIPE_WIDTH)
 
 
 class Advance(Protocol):
@@ -38,7 +50,7 @@ class Reporter:
 
     def __init__(self, quiet: bool = False):
         self.quiet = quiet
-        self.console = Console(stderr=True, quiet=quiet)
+        self.console = _Errors(stderr=True, quiet=quiet)
 
     def say(self, text: str) -> None:
         """One plain line."""

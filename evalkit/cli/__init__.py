@@ -1,44 +1,86 @@
-"""The command line. Names and exit codes are a contract: 0 fine, 1 a gate failed, 2 wrong use, bad input or not comparable,
-3 an inconclusive gate, 4 the run ended incomplete.
+"""The command line. Names and exit codes are a contract.
 
-A file here holds related commands: `add` puts them into the parser, a function each runs one. Heavy imports happen inside
-those functions: `evalkit --help` answers at once.
+0  fine
+1  a gate failed, and nothing else: no exception ends with 1
+2  wrong use, bad input or not comparable
+3  an inconclusive gate
+4  the run ended incomplete; what is done is kept
+5  a fault of evalkit's own; one line names the file that holds the traceback
+
+A file here is a command: `add` puts it into the parser, a function runs it. Heavy imports happen inside that function:
+`evalkit --help` answers at once.
 """
 
 import argparse
+import os
+import select
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from contextlib import suppress
+from typing import NoReturn, TextIO
 
 from evalkit import __version__
-from evalkit.cli import bench, compare, data, gate, generate, judge, ls, params, report, run, score, serve, upcycle, verify, view
-from evalkit.errors import EvalkitError
+from evalkit.errors import EvalkitError, keeping_traceback
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """One line, as for all other bad input."""
-        print(f"evalkit: {message}; see {self.prog} --help", file=sys.stderr)
+        _say(f"{message}; see {self.prog} --help")
         raise SystemExit(2)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
-    arguments = _parser().parse_args(argv)
     try:
-        return int(arguments.command(arguments) or 0)
+        with keeping_traceback():
+            return _run(_parser().parse_args(argv))
     except EvalkitError as error:
-        print(f"evalkit: {' '.join(str(error).split())}", file=sys.stderr)
+        _say(str(error))
         return error.exit_code
     except KeyboardInterrupt:
-        print("evalkit: interrupted before the run began; nothing was lost", file=sys.stderr)
+        _say("interrupted before the run began; nothing was lost")
         return 4
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            _release(stream)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    try:
+        return int(arguments.command(arguments) or 0)
     except BrokenPipeError:  # `evalkit ls tasks | head`
-        sys.stderr.close()
+        if _is_read(sys.stdout):  # another pipe broke
+            raise
         return 0
+    except SystemExit as error:  # argparse has come to its end: a library wants to end the process, with a code of its own
+        raise RuntimeError(f"a library called sys.exit({error.code!r})") from error
+
+
+def _say(message: str) -> None:
+    with suppress(OSError):  # nobody reads standard error
+        print(f"evalkit: {' '.join(message.split())}", file=sys.stderr)
+
+
+def _is_read(stream: TextIO) -> bool:
+    """Is somebody at the other end of the pipe?"""
+    poll = select.poll()
+    poll.register(stream, 0)  # errors are always told
+    return not any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+
+
+def _release(stream: TextIO) -> None:
+    """Flush the stream. Where that fails, what it holds goes nowhere: the interpreter would try again and end with a code of its own."""
+    try:
+        stream.flush()
+    except OSError:
+        with open(os.devnull, "w") as null:
+            os.dup2(null.fileno(), stream.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:
+    from evalkit.cli import bench, compare, data, gate, generate, judge, ls, params, report, run, score, serve, upcycle, verify, view
+
     parser = _Parser(prog="evalkit", description="Does this model really score what its table says?")
     parser.add_argument("--version", action="version", version=f"evalkit {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from evalkit.cli.options import add_option, add_shared, given, reporter_of, with_data
+from evalkit.errors import keeping_traceback
 from evalkit.judge.config import KEY_VARIABLES, JudgeConfig
 from evalkit.tasks import READERS
 
@@ -50,7 +51,8 @@ def _judge(arguments: argparse.Namespace) -> None:
     from evalkit.judge.runner import judge
     from evalkit.progress import console
 
-    judged = judge(config, reporter_of(arguments))
+    with keeping_traceback(config.run):
+        judged = judge(config, reporter_of(arguments))
     answered, folder = judged.answered, result.judgments_folder(judged.answered)
     if config.against:
         screen.show_pairs(result.write_pairs(config, judged), answered.record["model"]["spec"], folder, console())

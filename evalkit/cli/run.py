@@ -4,6 +4,7 @@ import argparse
 
 from evalkit.cli.options import SHARED, add_shared, given, with_data
 from evalkit.config import RunConfig, read_toml
+from evalkit.errors import keeping_traceback
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -26,6 +27,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if config.is_demo:
         what = "the bundled sample" if config.data_spec == "sample" else config.data_spec
         reporter.say(f"demo: SmolLM2-135M upcycled to a mixture of experts, on {what}; its figures compare with nothing published")
-    record = run(config, reporter)
+    with keeping_traceback(config.folder):
+        record = run(config, reporter)
     show(record, config.folder, console())
     return 0

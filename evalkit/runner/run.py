@@ -13,7 +13,7 @@ from typing import Any
 
 from evalkit.config import RunConfig
 from evalkit.data.sources import FolderSource, HubSource, open_source
-from evalkit.errors import EvalkitError, RunIncomplete
+from evalkit.errors import EvalkitError, RunIncomplete, in_words, traceback_kept
 from evalkit.exchange import lm_eval_write
 from evalkit.lm import open_lm
 from evalkit.lm.base import LM
@@ -62,7 +62,8 @@ def run(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
     try:
         with interruptible():
             with reporter.bar("opening model", 1, counted=False) as advance:
-                lm = open_lm(config.model_spec)
+                with engine_errors(journal):
+                    lm = open_lm(config.model_spec)
                 advance(1)
             record["model"] |= {"fingerprint": lm.fingerprint, "engine": config.engine, **lm.describe()}
             for name, each in plans.items():
@@ -153,11 +154,11 @@ def answer(
             score.add(request, known)
     missing = [request for request in keys if request not in known]
     if missing and not lm.ready:
-        with reporter.bar("loading model", 100, counted=False) as advance:
+        with reporter.bar("loading model", 100, counted=False) as advance, engine_errors(journal):
             lm.prepare(lambda done, total: advance(done * 100 // total))
     with reporter.bar(name, len(keys), done=len(known)) as advance:
         last, spent = time.monotonic(), lm.tokens()
-        for request, response in _ask(lm, missing):
+        for request, response in _answers(lm, missing, journal):
             now, tokens = time.monotonic(), lm.tokens()
             journal.put(keys[request], response, task, now - last, tokens.computed - spent.computed, tokens.shared - spent.shared)
             last, spent = now, tokens
@@ -182,6 +183,26 @@ def score_docs(
     else:
         scores = [task.score(doc, given) for doc, given in zip(docs, responses, strict=True)]
     return [Sample(*each) for each in zip(docs, requests, responses, scores, strict=True)]
+
+
+def _answers(lm: LM, requests: Sequence[Request], journal: Journal) -> Iterator[tuple[Request, Response]]:
+    with engine_errors(journal):
+        yield from _ask(lm, requests)
+
+
+@contextmanager
+def engine_errors(journal: Journal) -> Iterator[None]:
+    """Whatever an engine raises (out of memory, a CUDA error, a file that went away) ends the run early; what is answered is kept."""
+    try:
+        yield
+    except (EvalkitError, KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:  # a panic of a library in Rust is no Exception
+        folder = journal.path.parent
+        raise RunIncomplete(
+            f"the engine failed ({in_words(error)}); {len(journal)} answers are kept in {folder}, run the same command again to go on; "
+            f"{traceback_kept(error, folder)}"
+        ) from error
 
 
 def _ask(lm: LM, requests: Sequence[Request]) -> Iterator[tuple[Request, Response]]:

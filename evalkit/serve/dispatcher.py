@@ -77,7 +77,7 @@ class Dispatcher:
                     job.future.set_result(tokens)
             for i, generation in self.model.generate([job.request for job in generates]):
                 generates[i].future.set_result(generation)
-        except Exception as error:
+        except BaseException as error:  # a panic of a library in Rust is no Exception, and would end this thread
             for failed in batch:
                 if not failed.future.done():
                     failed.future.set_exception(error)
