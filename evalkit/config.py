@@ -12,7 +12,7 @@ DEMO_MODEL = "demo"
 RUNS = "results/runs"  # the folder that runs are kept in
 DEVICES = ("auto", "cpu", "cuda")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-KERNELS = ("auto", "reference", "torch", "cpu", "triton")
+KERNELS = ("auto", "reference", "cpu", "triton")
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,7 +72,7 @@ class _Native(Timed):
 
         self.lm = NativeLM.load(model)
         self.model = TokenModel(self.lm)
-        self.shape = shape_of(self.lm.model.config, self.lm.model.embed.weight.element_size())
+        self.shape = shape_of(self.lm.backend.config, self.lm.backend.dtype.itemsize)
 
     def prepare(self, work: Work) -> None:
         from evalkit.lm.native_tokens import GenerateRequest

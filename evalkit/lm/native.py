@@ -22,11 +22,11 @@ from evalkit.tasks import Generate, Generated, Loglikelihood, Loglikelihoods
 if TYPE_CHECKING:
     import torch
 
+    from moe_lm.backends.base import Backend
     from moe_lm.checkpoint.read import Checkpoint
     from moe_lm.config import ModelConfig
     from moe_lm.engine.generator import Generator
     from moe_lm.engine.scorer import Scorer
-    from moe_lm.model import Decoder
     from moe_lm.upcycle.preserve import Upcycle
 
 NUMERICS = 8  # raise it when moe_lm's arithmetic, or how it reads a checkpoint, changes: old answers then no longer count as this model's
@@ -94,15 +94,14 @@ class NativeLM(LM):
     def __init__(self, checkpoint: Checkpoint, spec: str, recipe: Upcycle | None, dtype: torch.dtype, device: str, kernel: str):
         import torch
 
-        from moe_lm.backends.experts import choose
+        from moe_lm.backends import choose
         from moe_lm.upcycle.preserve import preserved
 
         self.spec, self.checkpoint, self.recipe, self.tokenizer = spec, checkpoint, recipe, checkpoint.tokenizer
         self.config = preserved(checkpoint.config, recipe) if recipe else checkpoint.config
         place = torch.empty(0, dtype=dtype, device=device)  # a device that does not work says so here
         self.device, self.dtype = str(place.device), str(dtype).removeprefix("torch.")
-        # on a GPU a dense model has nothing for the kernels to do
-        self.kernel = choose(kernel, place.device.type, dtype) if self.config.moe or place.device.type == "cpu" else "none"
+        self.kernel = choose(kernel, place.device.type, dtype)
         numerics = [NUMERICS, self.dtype, place.device.type, self.kernel, torch.__version__]
         # FastChat's template stands in for one that the model lacks, and is then part of who answers
         self.stand_in = None if self.tokenizer.chat_template else conversation.template_for(spec)
@@ -139,40 +138,39 @@ class NativeLM(LM):
 
     @property
     def ready(self) -> bool:
-        return "model" in vars(self)
+        return "backend" in vars(self)
 
     def prepare(self, on_load: OnLoad | None = None) -> None:
         if not self.ready:
-            self.model = self._read(on_load)
+            self.backend = self._read(on_load)
 
     @cached_property
-    def model(self) -> Decoder:
+    def backend(self) -> Backend:
         return self._read(None)
 
     @cached_property
     def scorer(self) -> Scorer:
         from moe_lm.engine.scorer import Scorer
 
-        return Scorer(self.model)
+        return Scorer(self.backend)
 
     @cached_property
     def generator(self) -> Generator:
         from moe_lm.engine.generator import Generator
 
-        return Generator(self.model, self.tokenizer.decode, self.tokenizer.stop_ids)
+        return Generator(self.backend, self.tokenizer.decode, self.tokenizer.stop_ids)
 
-    def _read(self, on_load: OnLoad | None) -> Decoder:
+    def _read(self, on_load: OnLoad | None) -> Backend:
         import torch
 
+        from moe_lm.backends import build
         from moe_lm.upcycle.preserve import preserve
 
         with one_line():
             model = self.checkpoint.read(getattr(torch, self.dtype), self.device, on_load)
             if self.recipe:
                 model = preserve(model, self.recipe)
-            if self.kernel != "none":
-                model.use(self.kernel)
-            return model
+            return build(model, self.kernel)
 
     def loglikelihood(self, requests: Sequence[Loglikelihood]) -> Iterator[tuple[int, Loglikelihoods]]:
         from moe_lm.engine.scorer import ScoreRequest
@@ -279,11 +277,14 @@ class NativeLM(LM):
         from moe_lm.engine.generator import Generator
         from moe_lm.engine.scorer import Scorer
 
-        self.scorer = Scorer(self.model, token_budget)
+        self.scorer = Scorer(self.backend, token_budget)
         tokenizer = self.tokenizer
-        self.generator = Generator(self.model, tokenizer.decode, tokenizer.stop_ids, max_running, token_budget, keep_prefixes=keep_prefixes)
+        self.generator = Generator(
+            self.backend, tokenizer.decode, tokenizer.stop_ids, max_running, token_budget, keep_prefixes=keep_prefixes
+        )
 
     def describe(self) -> dict[str, Any]:
+        from moe_lm.backends import backend_class
         from moe_lm.count import count
 
         parameters = count(self.config)
@@ -293,6 +294,7 @@ class NativeLM(LM):
             "dtype": self.dtype,
             "device": self.device,
             "kernel": self.kernel,
+            "layout_invariant": backend_class(self.kernel).invariant,
             "max_seq_len": self.config.max_seq_len,
             **({"chat_template": f"{conversation.REQUIREMENT} {self.stand_in}"} if self.stand_in else {}),
         }

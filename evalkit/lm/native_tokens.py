@@ -50,7 +50,7 @@ class TokenModel:
     def scores(self, prompts: Sequence[Sequence[int]], num_top: int) -> list[list[TokenScore | None]]:
         """Each prompt's tokens with their log-probabilities; None for the first. Raises EvalkitError for prompts too long."""
         with one_line():
-            return prompt_scores(self.lm.model, prompts, num_top, self.lm.scorer.token_budget)
+            return prompt_scores(self.lm.backend, prompts, num_top, self.lm.scorer.token_budget)
 
 
 def shape_of(config: ModelConfig, width: int) -> Shape:

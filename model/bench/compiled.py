@@ -1,4 +1,4 @@
-"""Benchmark of the whole sparse layer on a CPU, router to sum, shared expert included: the `cpu` tenant and transformers' grouped_mm.
+"""Benchmark of the whole sparse layer on a CPU, router to sum, shared expert included: the `cpu` back-end and transformers' grouped_mm.
 
 `python model/bench/compiled.py [--threads 2]`; `--tiny` runs it at tiny sizes, as a check of the script.
 
@@ -13,7 +13,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before torch is imported: a CPU is measured
@@ -26,10 +26,10 @@ from measure import Shape
 from torch import Tensor
 from transformers.models.qwen2_moe.modeling_qwen2_moe import Qwen2MoeSparseMoeBlock
 
-from moe_lm.backends import reference
-from moe_lm.backends.experts import route
+from moe_lm.backends import formulas
+from moe_lm.backends.cpu.backend import PackedMoE
 from moe_lm.config import MoEConfig
-from moe_lm.model import MoE
+from moe_lm.model import MoE, route
 
 CHECKED = 16  # tokens whose error is taken
 
@@ -56,7 +56,7 @@ def peer(shape: Shape, dtype: torch.dtype) -> Qwen2MoeSparseMoeBlock:
     return block
 
 
-def ours(block: Qwen2MoeSparseMoeBlock, shape: Shape) -> MoE:
+def ours(block: Qwen2MoeSparseMoeBlock, shape: Shape) -> Callable[[Tensor], Tensor]:
     """Our layer on the peer's weights."""
     with torch.device("meta"):
         moe = MoE(shape.D, MoEConfig(shape.E, shape.K, shape.F, shape.S, norm_topk_prob=False))
@@ -65,8 +65,14 @@ def ours(block: Qwen2MoeSparseMoeBlock, shape: Shape) -> MoE:
     for name, weight in {**shared, "router": block.gate.weight, "shared_expert_gate": block.shared_expert_gate.weight}.items():
         moe.get_submodule(name).weight = weight
     moe.experts.gate_up_EGD, moe.experts.down_EDF = block.experts.gate_up_proj, block.experts.down_proj
-    moe.pack()
-    return moe
+    packed = PackedMoE.of(moe)
+
+    def layer(x_TD: Tensor) -> Tensor:
+        out_TD = torch.zeros_like(x_TD)
+        packed.add_to(out_TD, x_TD)
+        return out_TD
+
+    return layer
 
 
 def exact(block: Qwen2MoeSparseMoeBlock, x_TD: Tensor, num_experts_per_tok: int) -> Tensor:
@@ -77,7 +83,7 @@ def exact(block: Qwen2MoeSparseMoeBlock, x_TD: Tensor, num_experts_per_tok: int)
     ids_TK = torch.searchsorted(visited, ids_TK.contiguous())
     routed = (block.experts.gate_up_proj[visited].double(), block.experts.down_proj[visited].double())
     shared = tuple(getattr(block.shared_expert, f"{name}_proj").weight.double() for name in ("gate", "up", "down"))
-    return reference.moe_layer(x, weights_TK.double(), ids_TK, *routed, shared, gate)
+    return formulas.moe_layer(x, weights_TK.double(), ids_TK, *routed, shared, gate)
 
 
 def limits(dtype: torch.dtype) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Benchmark of the whole sparse layer, router to sum, shared expert included: the triton tenant, transformers' grouped_mm, plain torch.
+"""Benchmark of the whole sparse layer, router to sum, shared expert included: the `triton` back-end, transformers' grouped_mm, plain torch.
 
 Errors are ||out - ref|| / ||ref|| against float64, each candidate's own in the same run (up to 512 tokens: the reference is slow).
 """
@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from transformers.models.qwen2_moe.modeling_qwen2_moe import Qwen2MoeSparseMoeBlock
 
-from moe_lm.backends import reference
+from moe_lm.backends import formulas
 from moe_lm.backends.cuda.experts_triton import moe_layer, pack
 from moe_lm.backends.cuda.tuning import tuning
-from moe_lm.backends.experts import route
+from moe_lm.model import route
 
 
 def peer(options) -> Qwen2MoeSparseMoeBlock:
@@ -42,7 +42,7 @@ def main() -> None:
         weights, ids = route(F.linear(x, block.gate.weight), shape.K, False)
         gate = F.linear(x.to(dtype), block.shared_expert_gate.weight.to(dtype))[:, 0]
         weights = weights.to(dtype)
-        return reference.moe_layer(x.to(dtype), weights, ids, *(w.to(dtype) for w in routed), tuple(w.to(dtype) for w in shared), gate)
+        return formulas.moe_layer(x.to(dtype), weights, ids, *(w.to(dtype) for w in routed), tuple(w.to(dtype) for w in shared), gate)
 
     for T in (1, 20) if measure.TINY else (1, 8, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192):
         x = measure.random(T, shape.D, options=options)

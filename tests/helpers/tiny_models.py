@@ -6,10 +6,12 @@ import pytest
 import tokenizers
 import torch
 
-from moe_lm.backends.cpu import library
+from moe_lm.backends import build, why_not_cpu
+from moe_lm.backends.base import PAGE
+from moe_lm.backends.reference import ReferenceBackend
 from moe_lm.config import ModelConfig, MoEConfig
 from moe_lm.engine.batch import forward
-from moe_lm.engine.pages import PAGE, PagePool
+from moe_lm.engine.pages import PagePool
 from moe_lm.families import FAMILIES
 from moe_lm.families.base import MoEKeys
 from moe_lm.model import Decoder
@@ -87,19 +89,17 @@ def admit(pool, prompt, capacity):
     return pool.admit(pool.find(prompt[:-1]), capacity)
 
 
-def blank_caches(model, *sequences):
+def blank_caches(backend, *sequences):
     """An empty cache for each sequence, in a pool of their own."""
-    pool = PagePool(model, sum(-(-len(sequence) // PAGE) for sequence in sequences))
+    pool = PagePool(backend, sum(-(-len(sequence) // PAGE) for sequence in sequences))
     return [pool.fork(None, len(sequence)) for sequence in sequences]
 
 
-def packed(model):
-    """A copy on the compiled kernels; the test is skipped where there is no compiler."""
-    if not library.available():
-        pytest.skip("the CPU kernels are not built here")
-    model = copy.deepcopy(model)
-    model.use("cpu")
-    return model
+def on(kernel, model):
+    """A copy of the model on a back-end; the test is skipped where the compiled kernels are missing."""
+    if kernel == "cpu" and (reason := why_not_cpu(torch.float32)):
+        pytest.skip(reason)
+    return build(copy.deepcopy(model), kernel)
 
 
 def word_tokenizer(size=VOCAB):
@@ -109,17 +109,18 @@ def word_tokenizer(size=VOCAB):
     return Tokenizer(fast, None, (), None)
 
 
-def run_all(model, new):
+def run_all(backend, new):
     """`forward`, with the hidden states of every new token: one [T_i, D] a sequence."""
     lengths = [len(tokens) for tokens, _ in new]
-    return forward(model, new, range(sum(lengths))).split(lengths)
+    return forward(backend, new, range(sum(lengths))).split(lengths)
 
 
-def logits(model, *sequences):
-    """moe_lm's logits [T, V] at every position of each sequence, all of them in one batch."""
-    hidden = run_all(model, list(zip(sequences, blank_caches(model, *sequences), strict=True)))
-    with torch.inference_mode():
-        found = [model.logits(h) for h in hidden]
+def logits(backend, *sequences):
+    """moe_lm's logits [T, V] at every position of each sequence, all of them in one batch; of a bare decoder, in plain torch."""
+    if isinstance(backend, Decoder):
+        backend = ReferenceBackend(backend)
+    hidden = run_all(backend, list(zip(sequences, blank_caches(backend, *sequences), strict=True)))
+    found = [backend.logits(h) for h in hidden]
     return found if len(found) > 1 else found[0]
 
 

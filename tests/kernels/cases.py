@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from moe_lm.backends import reference
+from moe_lm.backends import formulas
 from moe_lm.backends.cuda.tuning import Level, Tiles, Tuning
-from moe_lm.backends.experts import route
+from moe_lm.model import route
 
 # tiles small enough that tiny shapes have several, and two levels, so that different numbers of tokens take different tiles
 TINY = Tuning(
@@ -55,7 +55,7 @@ class Layer:
         weights_TK, ids_TK = route(self.router_logits, self.K, self.norm_topk_prob)
         if self.x.dtype == torch.float64:
             weights_TK = weights_TK.double()
-        return reference.moe_layer(self.x, weights_TK, ids_TK, self.gate_up, self.down, self.shared, self.shared_gate)
+        return formulas.moe_layer(self.x, weights_TK, ids_TK, self.gate_up, self.down, self.shared, self.shared_gate)
 
 
 def layer(device, T=20, E=7, K=2, D=40, F=24, S=48, gated=True, norm_topk_prob=False, dtype=torch.float32, seed=0) -> Layer:

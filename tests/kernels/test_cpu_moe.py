@@ -7,7 +7,8 @@ from cpu_cases import both_dtypes, needs_kernels, random, random_routing, relati
 from moe_lm.backends.cpu import moe
 from moe_lm.backends.cpu.moe import routed_experts
 from moe_lm.backends.cpu.pack import PackedMatrix
-from moe_lm.backends.experts import reference, route
+from moe_lm.model import route
+from moe_lm.model import routed_experts as reference
 
 pytestmark = needs_kernels
 

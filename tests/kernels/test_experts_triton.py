@@ -10,10 +10,9 @@ import cases
 from cases import TINY
 from tiny_models import tiny_config, tiny_decoder
 
-from moe_lm.backends import reference
+from moe_lm.backends import formulas
 from moe_lm.backends.cuda import experts_triton
-from moe_lm.backends.experts import route
-from moe_lm.model import MoE
+from moe_lm.model import MoE, route
 
 BFLOAT16, FLOAT32 = torch.bfloat16, torch.float32
 
@@ -87,7 +86,7 @@ def test_the_shared_expert_is_one_whether_sliced_or_not(device, dtype, monkeypat
     assert torch.equal(run(layer), sliced)
 
 
-def test_the_seats_call(device):
+def test_routed_experts_alone(device):
     layer = cases.layer(device, 5, S=0, dtype=BFLOAT16)
     weights, ids = route(layer.router_logits, layer.K, False)
     found = experts_triton.routed_experts(layer.x, weights, ids, layer.gate_up, layer.down)
@@ -102,8 +101,8 @@ def test_packed_weights_hold_the_routed_experts_first(device):
     assert torch.equal(packed.down[:7], layer.down)
     x, total = layer.x, 0
     for expert in (7, 8):
-        total = total + reference.ffn(x, *packed.gate_up[expert].chunk(2), packed.down[expert])
-    assert torch.allclose(total, reference.ffn(x, *layer.shared), atol=1e-5)
+        total = total + formulas.ffn(x, *packed.gate_up[expert].chunk(2), packed.down[expert])
+    assert torch.allclose(total, formulas.ffn(x, *layer.shared), atol=1e-5)
 
 
 @pytest.mark.parametrize("family", ["qwen2_moe", "mixtral", "deepseek"])
@@ -116,8 +115,8 @@ def test_bound_to_a_model(device, family):
     weights, ids = route(F.linear(x, moe.router.weight), moe.moe.num_experts_per_tok, moe.moe.norm_topk_prob)
     gate = None if moe.shared_expert_gate is None else F.linear(x, moe.shared_expert_gate.weight)[:, 0]
     slices = None if shared is None else (shared.gate_proj.weight, shared.up_proj.weight, shared.down_proj.weight)
-    expected = reference.moe_layer(x, weights, ids, gate_up, down, slices, gate)
-    forward = experts_triton.bind(moe)
+    expected = formulas.moe_layer(x, weights, ids, gate_up, down, slices, gate)
+    forward = experts_triton.TritonMoE(moe)
     with torch.inference_mode():
         assert torch.allclose(forward(x), expected, atol=1e-5)
     assert torch.equal(moe.experts.gate_up_EGD, gate_up)

@@ -13,7 +13,7 @@ from cases import LARGE, SMALL, TINY
 
 from moe_lm.backends.cuda import grouped_gemm, routing
 from moe_lm.backends.cuda.tuning import DEFAULT
-from moe_lm.backends.experts import route
+from moe_lm.model import route
 
 BOUND = {torch.float32: 1e-6, torch.bfloat16: 4e-3}  # of a product rounded once
 

@@ -7,7 +7,7 @@ pytest.importorskip("triton", reason="the kernels need triton (pip install 'eval
 
 import cases
 
-from moe_lm.backends import reference
+from moe_lm.backends import formulas
 from moe_lm.backends.cuda.paged_attention import append, paged_attention
 
 N = 16  # tokens a page
@@ -31,8 +31,8 @@ def pool(device, lengths, H=4, J=2, d=8, dtype=torch.float32, seed=0, shared_tok
 def check(inputs, window=None, **options):
     found = paged_attention(*inputs, window, **options)
     q, k, v, table, lengths = inputs
-    expected = reference.paged_attention(q.double(), k.double(), v.double(), table, lengths, window)
-    own = cases.error(reference.paged_attention(*inputs, window), expected)
+    expected = formulas.paged_attention(q.double(), k.double(), v.double(), table, lengths, window)
+    own = cases.error(formulas.paged_attention(*inputs, window), expected)
     assert found.dtype == q.dtype
     # one rounding of probabilities or output may be luckier in torch's
     assert cases.error(found, expected) <= 1.5 * own

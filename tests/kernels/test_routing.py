@@ -1,4 +1,4 @@
-"""Routing in Triton: the ids and weights of `moe_lm.backends.experts.route`, and a plan that holds every row once."""
+"""Routing in Triton: the ids and weights of `moe_lm.model.route`, and a plan that holds every row once."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ import torch
 pytest.importorskip("triton", reason="the kernels need triton (pip install 'evalkit[gpu]')")
 
 from moe_lm.backends.cuda import routing
-from moe_lm.backends.experts import route
+from moe_lm.model import route
 
 
 def check_plan(plan, ids_TK, E, always_on):

@@ -1,7 +1,7 @@
 """Guessing: what came before is found again, and the guesses save steps without changing a token."""
 
 import pytest
-from tiny_models import packed, tiny_config, tiny_decoder, tokens
+from tiny_models import on, tiny_config, tiny_decoder, tokens
 
 import moe_lm.engine.batch
 import moe_lm.engine.generator
@@ -45,7 +45,7 @@ def test_short_prompts(prompt):
 
 @pytest.mark.parametrize("temperature", [0.0, 0.5])
 def test_guesses_change_nothing_and_save_steps(monkeypatch, temperature):
-    model = packed(tiny_decoder(tiny_config("qwen2_moe")))
+    model = on("cpu", tiny_decoder(tiny_config("qwen2_moe")))
     passes = []
     monkeypatch.setattr(moe_lm.engine.generator, "forward", lambda *args: passes.append(1) or moe_lm.engine.batch.forward(*args))
 

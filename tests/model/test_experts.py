@@ -1,13 +1,13 @@
-"""The router, and the kernels that need no GPU, against plain loops in float64; which tenant takes the seat."""
+"""The router and the plain experts against loops in float64; which back-end runs where."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from moe_lm.backends import experts_torch
-from moe_lm.backends.experts import choose, reference, route
+from moe_lm.backends import choose, why_not_cpu
 from moe_lm.config import MoEConfig
 from moe_lm.errors import ModelError
+from moe_lm.model import route, routed_experts
 
 D, HIDDEN = 24, 10  # the hidden size; an expert's
 
@@ -33,40 +33,46 @@ def random_case(num_tokens, num_experts, k, seed=0):
 
 def assert_right(case):
     expected = loop(*case)
-    for kernel in (reference, experts_torch.routed_experts):
-        found = kernel(*case)
-        assert found.shape == case[0].shape
-        assert found.dtype == case[0].dtype
-        assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+    found = routed_experts(*case)
+    assert found.shape == case[0].shape
+    assert found.dtype == case[0].dtype
+    assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
-def test_each_device_has_its_tenant(monkeypatch):
-    monkeypatch.setattr("moe_lm.backends.experts.find_spec", lambda _: object())
-    assert (choose("auto", "cpu"), choose("auto", "cuda")) == ("cpu", "triton")
+def test_each_device_has_its_back_end(monkeypatch):
+    monkeypatch.setattr("moe_lm.backends.find_spec", lambda _: object())
+    assert choose("auto", "cuda") == "triton"
+    assert choose("auto", "cpu") == ("reference" if why_not_cpu(torch.float32) else "cpu")
+    assert choose("auto", "cpu", torch.float16) == "reference"
     assert (choose("reference", "cpu"), choose("reference", "cuda")) == ("reference", "reference")
 
 
 @pytest.mark.parametrize(
     ("kernel", "device", "message"),
     [
-        ("cuda", "cuda", "unknown expert kernel 'cuda'; there are auto, reference, torch, cpu, triton"),
+        ("cuda", "cuda", "unknown kernel 'cuda'; there are auto, reference, cpu, triton"),
         ("cpu", "cuda", "the device is cuda; use --kernel triton or reference"),
         ("triton", "cpu", "needs a GPU, and the device is cpu; use --kernel cpu"),
         ("auto", "cuda", "pip install 'evalkit.gpu.'`, or use --kernel reference"),
     ],
 )
-def test_a_tenant_that_cannot_run_is_refused(monkeypatch, kernel, device, message):
-    monkeypatch.setattr("moe_lm.backends.experts.find_spec", lambda _: None)
+def test_a_back_end_that_cannot_run_is_refused(monkeypatch, kernel, device, message):
+    monkeypatch.setattr("moe_lm.backends.find_spec", lambda _: None)
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     with pytest.raises(ModelError, match=message):
         choose(kernel, device)
 
 
 def test_triton_runs_on_a_cpu_under_its_interpreter_alone(monkeypatch):
-    monkeypatch.setattr("moe_lm.backends.experts.find_spec", lambda _: object())
+    monkeypatch.setattr("moe_lm.backends.find_spec", lambda _: object())
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     assert choose("triton", "cpu") == "triton"
-    assert choose("auto", "cpu") == "cpu"
+    assert choose("auto", "cpu") != "triton"
+
+
+def test_the_compiled_kernels_take_two_precisions():
+    with pytest.raises(ModelError, match="take float32 and bfloat16, and the dtype is float16; or use --kernel reference"):
+        choose("cpu", "cpu", torch.float16)
 
 
 @pytest.mark.parametrize("num_tokens", [1, 2, 16, 37, 256, 300])
@@ -82,8 +88,7 @@ def test_empty_experts():
     assert_right((x, weights, ids, gate_up, down))
     damaged = gate_up.clone()
     damaged[[0, 2, 3, 4, 6]] = torch.nan  # an expert without tokens is not even read
-    for kernel in (reference, experts_torch.routed_experts):
-        assert torch.equal(kernel(x, weights, ids, damaged, down), kernel(x, weights, ids, gate_up, down))
+    assert torch.equal(routed_experts(x, weights, ids, damaged, down), routed_experts(x, weights, ids, gate_up, down))
 
 
 @pytest.mark.parametrize("num_tokens", [1, 48, 256])
@@ -99,8 +104,7 @@ def test_more_tokens_on_an_expert_than_a_tile():
 
 def test_zero_weights_give_zero():
     x, weights, ids, gate_up, down = random_case(9, 5, 2)
-    for kernel in (reference, experts_torch.routed_experts):
-        assert not kernel(x, torch.zeros_like(weights), ids, gate_up, down).any()
+    assert not routed_experts(x, torch.zeros_like(weights), ids, gate_up, down).any()
 
 
 @pytest.mark.parametrize("norm_topk_prob", [False, True])

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny_models import VOCAB, logits, packed, tiny_config, tiny_decoder, tokens
+from tiny_models import VOCAB, logits, on, tiny_config, tiny_decoder, tokens
 
 from moe_lm.engine.generator import GenerateRequest, Generator
 from moe_lm.engine.scorer import Scorer, ScoreRequest
@@ -11,14 +11,12 @@ from moe_lm.errors import ModelError
 MODELS = ("llama", "mistral", "qwen2_moe", "smollm2")
 
 
-@pytest.fixture(scope="module", params=[(name, kernel) for kernel in ("torch", "cpu") for name in MODELS], ids="-".join)
+@pytest.fixture(scope="module", params=MODELS)
 def model(request):
-    name, kernel = request.param
-    if name == "smollm2":
-        found = request.getfixturevalue("smollm2").model
-    else:
-        found = tiny_decoder(tiny_config(name, sliding_window=40 if name == "mistral" else None))
-    return packed(found) if kernel == "cpu" else found
+    """On the CPU's kernels: plain torch promises no invariance."""
+    if request.param == "smollm2":
+        return on("cpu", request.getfixturevalue("smollm2").model)
+    return on("cpu", tiny_decoder(tiny_config(request.param, sliding_window=40 if request.param == "mistral" else None)))
 
 
 def score_requests(model):
@@ -121,15 +119,9 @@ def test_generation_with_any_number_running(model):
     assert expected[3] == expected[0]
 
 
-@pytest.fixture(params=["torch", "cpu"])
-def on_kernel(request):
-    """Puts a model on a tenant of the kernels' seat."""
-    return packed if request.param == "cpu" else lambda model: model
-
-
 @pytest.mark.parametrize("family", ["llama", "qwen2_moe"])
-def test_sampling_with_any_number_running(family, on_kernel):
-    tiny = on_kernel(tiny_decoder(tiny_config(family)))
+def test_sampling_with_any_number_running(family):
+    tiny = on("cpu", tiny_decoder(tiny_config(family)))
     prompts = prompts_for(tiny)
     expected = generate(tiny, prompts, 16, count=20, temperature=1.0)
     assert generate(tiny, prompts, 3, count=20, temperature=1.0) == expected
@@ -142,9 +134,9 @@ def test_generation_without_a_shared_prefix(model):
     assert [generate(model, [p], 16)[0] for p in prompts[1:3]] == generate(model, prompts, 16)[1:3]
 
 
-def test_generated_logits_are_identical(on_kernel):
+def test_generated_logits_are_identical():
     """Tokens hide differences of the last bits; the logits behind them do not."""
-    model = on_kernel(tiny_decoder(tiny_config("qwen2_moe")))
+    model = on("cpu", tiny_decoder(tiny_config("qwen2_moe")))
     seen = []
 
     class Recording(Generator):
@@ -168,7 +160,7 @@ def test_generated_logits_are_identical(on_kernel):
 
 
 def test_usage_counts_shared_prefixes_once():
-    model = tiny_decoder(tiny_config())
+    model = on("reference", tiny_decoder(tiny_config()))  # which tries no guesses
     shared = tokens(64, 1)
     requests = [ScoreRequest(shared + tokens(10, seed), [[1], [2], [3, 4]]) for seed in (2, 3, 4)]
     scorer = Scorer(model)
@@ -188,4 +180,4 @@ def test_usage_counts_shared_prefixes_once():
 @pytest.mark.parametrize("request_", [ScoreRequest([], [[1]]), ScoreRequest([1], [[1], []]), ScoreRequest([1] * 513, [[1]])])
 def test_refused_score_requests(request_):
     with pytest.raises(ModelError):
-        list(Scorer(tiny_decoder(tiny_config())).score([request_]))
+        list(Scorer(on("reference", tiny_decoder(tiny_config()))).score([request_]))

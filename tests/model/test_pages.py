@@ -4,25 +4,24 @@ import random
 
 import pytest
 import torch
-from tiny_models import VOCAB, admit, packed, tiny_config, tiny_decoder, tokens
+from tiny_models import VOCAB, admit, on, tiny_config, tiny_decoder, tokens
 
+from moe_lm.backends.base import PAGE
 from moe_lm.engine.generator import FREE_ROWS, GenerateRequest, Generator
-from moe_lm.engine.pages import PAGE, PagePool, page_bytes
+from moe_lm.engine.pages import PagePool
 from moe_lm.engine.prefix_tree import MIN_SHARED
 from moe_lm.errors import ModelError
 
 
-@pytest.fixture(scope="module", params=["torch", "cpu"])
-def model(request):
-    """On both of a CPU's tenants."""
-    tiny = tiny_decoder(tiny_config("qwen2_moe"))
-    return packed(tiny) if request.param == "cpu" else tiny
+@pytest.fixture(scope="module")
+def model():
+    return on("cpu", tiny_decoder(tiny_config("qwen2_moe")))
 
 
 def generator(model, pages, max_running=16, **options):
     letters = [chr(ord("a") + i % 26) for i in range(VOCAB)]
     return Generator(
-        model, lambda ids: "".join(letters[i] for i in ids), frozenset({7}), max_running, cache_bytes=pages * page_bytes(model), **options
+        model, lambda ids: "".join(letters[i] for i in ids), frozenset({7}), max_running, cache_bytes=pages * model.page_bytes, **options
     )
 
 
@@ -107,7 +106,7 @@ def test_a_long_prompt_in_chunks(model):
     requests = [GenerateRequest(prompt, max_new_tokens=8), GenerateRequest([*prompt[:390], 1], max_new_tokens=8)]
     assert answers(chunks, requests) == answers(whole, requests)
     # guesses are computed too
-    least, most = (400 + 7 + 1 + 7, 16 * FREE_ROWS if model.packed else 0)  # the second shares 390
+    least, most = (400 + 7 + 1 + 7, 16 * FREE_ROWS)  # the second shares 390
     assert least <= whole.usage.computed <= least + most
     # it doesn't wait for the last few tokens of what it shares
     assert least <= chunks.usage.computed < least + most + MIN_SHARED
@@ -152,6 +151,6 @@ def test_pages_of_equal_tokens_after_others_are_not_shared(model):
 def test_what_lies_on_a_page_unseen_does_no_harm(model):
     request = GenerateRequest(tokens(30, seed=6), max_new_tokens=20)
     poisoned = generator(model, 2)
-    for pages in poisoned.pool.all:
+    for pages in poisoned.pool.memory.all:
         pages.fill_(torch.nan)  # as fresh memory may hold
     assert answers(poisoned, [request]) == answers(generator(model, 64), [request])

@@ -7,7 +7,7 @@ neither our dequantisation calls nor our un-permutation. `-s` shows the measured
 import pytest
 import torch
 import transformers
-from tiny_models import blank_caches, run_all
+from tiny_models import logits, on
 
 from moe_lm.checkpoint.read import load
 from moe_lm.checkpoint.write import save
@@ -41,12 +41,11 @@ def smollm2_export(smollm2, tmp_path_factory):
 
 def check_logits(ours, theirs, prompts, limit=MAX_LOGIT_DIFF):
     sequences = [ours.tokenizer.encode(prompt) for prompt in prompts]
-    hidden = run_all(ours.model, list(zip(sequences, blank_caches(ours.model, *sequences), strict=True)))
     diffs, largest = [], 0.0
     with torch.inference_mode():
-        for sequence, h in zip(sequences, hidden, strict=True):
+        for sequence, found in zip(sequences, logits(on("cpu", ours.model), *sequences), strict=True):
             expected = theirs(torch.tensor([sequence])).logits[0]
-            diffs.append(float((ours.model.logits(h) - expected).abs().max()))
+            diffs.append(float((found - expected).abs().max()))
             largest = max(largest, float(expected.abs().max()))
     print(f"max |logit diff| {max(diffs):.3g} (largest |logit| {largest:.3g})")
     assert max(diffs) <= limit
@@ -56,7 +55,7 @@ def check_greedy(ours, theirs, prompts, count):
     """Greedy tokens after each prompt, through ends of text, so that all `count` are compared."""
     sequences = [ours.tokenizer.encode(prompt) for prompt in prompts]
     theirs.generation_config = transformers.GenerationConfig()  # of the config's: the end tokens, which would stop it
-    generator = Generator(ours.model, ours.tokenizer.decode, stop_ids=frozenset())
+    generator = Generator(on("cpu", ours.model), ours.tokenizer.decode, stop_ids=frozenset())
     found = dict(generator.generate([GenerateRequest(s, max_new_tokens=count) for s in sequences]))
     options = {"max_new_tokens": count, "do_sample": False, "pad_token_id": 0}
     for i, sequence in enumerate(sequences):
@@ -106,7 +105,7 @@ def test_qwen_large(qwen_large_path, tmp_path):
     theirs = from_export(ours, tmp_path)
     check_logits(ours, theirs, PROMPTS, 5e-4)  # sums of 1,536 and 8,960 terms round more than those of the small models
     sequences = [ours.tokenizer.encode(prompt) for prompt in PROMPTS]
-    generator = Generator(ours.model, ours.tokenizer.decode, stop_ids=frozenset())
+    generator = Generator(on("cpu", ours.model), ours.tokenizer.decode, stop_ids=frozenset())
     found = dict(generator.generate([GenerateRequest(s, max_new_tokens=200) for s in sequences]))
     for i, sequence in enumerate(sequences):
         with torch.inference_mode():

@@ -2,7 +2,7 @@
 
 import pytest
 import tokenizers
-from tiny_models import tiny_config, tiny_decoder
+from tiny_models import on, tiny_config, tiny_decoder
 
 from moe_lm.engine.generator import SLACK, GenerateRequest, Generator, _Sequence
 
@@ -32,7 +32,7 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_as_in_the_whole_text(name):
     pieces, until = CASES[name]
-    generator = Generator(tiny_decoder(tiny_config()), lambda ids: SPELLING.decode([pieces[i] for i in ids]), frozenset())
+    generator = Generator(on("reference", tiny_decoder(tiny_config())), lambda ids: SPELLING.decode([pieces[i] for i in ids]), frozenset())
     sequence = _Sequence(0, GenerateRequest([1], until, max_new_tokens=1000), None, None, None)
     for i in range(len(pieces)):
         whole = SPELLING.decode(pieces[: i + 1])

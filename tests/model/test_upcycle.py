@@ -3,7 +3,7 @@
 import pytest
 import torch
 import transformers
-from tiny_models import logits, relative_diff, tiny_config, tiny_decoder, tokens, word_tokenizer
+from tiny_models import logits, on, relative_diff, tiny_config, tiny_decoder, tokens, word_tokenizer
 
 from moe_lm.checkpoint.read import load
 from moe_lm.checkpoint.write import save
@@ -11,6 +11,7 @@ from moe_lm.config import MoEConfig
 from moe_lm.count import count
 from moe_lm.engine.generator import GenerateRequest, Generator
 from moe_lm.errors import ModelError
+from moe_lm.model import route
 from moe_lm.upcycle.preserve import Upcycle, preserve
 
 TINY = Upcycle(num_experts=5, num_experts_per_tok=2, moe_intermediate_size=20)
@@ -20,14 +21,16 @@ PROMPTS = ("The capital of France is", "def add(a, b):\n    return", "Water boil
 def visited(model, run):
     """Which experts each layer's tokens go to while `run` runs."""
     seen = [set() for _ in model.layers]
+    hooks = []
     for layer, experts in zip(model.layers, seen, strict=True):
 
-        def record(x, weights, ids, *rest, kernel=layer.ffn.kernel, experts=experts):
-            experts.update(ids.flatten().tolist())
-            return kernel(x, weights, ids, *rest)
+        def record(router, inputs, logits, moe=layer.ffn.moe, experts=experts):
+            experts.update(route(logits, moe.num_experts_per_tok, moe.norm_topk_prob)[1].flatten().tolist())
 
-        layer.ffn.kernel = record
+        hooks.append(layer.ffn.router.register_forward_hook(record))
     run()
+    for hook in hooks:
+        hook.remove()
     return seen
 
 
@@ -132,7 +135,7 @@ def check_twin(checkpoint, recipe, count):
     assert min(map(len, seen)) > recipe.num_experts_per_tok
 
     def greedy(model):
-        generator = Generator(model, checkpoint.tokenizer.decode, stop_ids=frozenset())
+        generator = Generator(on("cpu", model), checkpoint.tokenizer.decode, stop_ids=frozenset())
         answers = dict(generator.generate([GenerateRequest(prompt, max_new_tokens=count) for prompt in prompts[:2]]))
         return [answers[i].tokens for i in range(2)]
 

@@ -18,6 +18,8 @@ from evalkit.errors import EvalkitError
 from evalkit.lm.native import NativeLM
 from evalkit.lm.native_tokens import TokenModel, shape_of, shape_of_spec
 from evalkit.progress import Reporter
+from moe_lm.backends.reference import ReferenceBackend
+from moe_lm.model import Decoder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -116,9 +118,15 @@ def test_a_window_bounds_what_a_token_reads() -> None:
     assert (shape.seen(2), shape.seen(100)) == (2, 3)
 
 
+def decoder(lm: NativeLM) -> Decoder:
+    """The weights as they were read, which plain torch leaves as they are."""
+    assert isinstance(lm.backend, ReferenceBackend)
+    return lm.backend.model
+
+
 def test_shapes_count_every_weight(specs: Sequence[str]) -> None:
     for spec in specs:
-        model = NativeLM.load(ModelSpec(spec, kernel="reference")).model  # which leaves the weights as they were read
+        model = decoder(NativeLM.load(ModelSpec(spec, kernel="reference")))
         shape = shape_of(model.config, 4)
         assert shape.weights == sum(p.numel() for p in model.parameters())
 
@@ -129,12 +137,12 @@ def test_shapes_count_every_weight(specs: Sequence[str]) -> None:
 def test_random_weights_are_the_same_each_time_and_of_unit_size(specs: Sequence[str]) -> None:
     import torch
 
-    one, two = (NativeLM.load(ModelSpec(specs[0])) for _ in range(2))
+    one, two = (NativeLM.load(ModelSpec(specs[0], kernel="reference")) for _ in range(2))
     assert one.fingerprint == two.fingerprint
-    assert one.fingerprint != NativeLM.load(ModelSpec(specs[1])).fingerprint
-    for a, b in zip(one.model.parameters(), two.model.parameters(), strict=True):
+    assert one.fingerprint != NativeLM.load(ModelSpec(specs[1], kernel="reference")).fingerprint
+    for a, b in zip(decoder(one).parameters(), decoder(two).parameters(), strict=True):
         assert torch.equal(a, b)
-    weight = one.model.embed.weight
+    weight = decoder(one).embed.weight
     assert isinstance(weight, torch.Tensor)
     assert weight.std().item() == pytest.approx(32**-0.5, rel=0.1)
     assert one.describe()["family"] == "qwen2_moe"

@@ -1,4 +1,4 @@
-"""--kernel: who runs the experts is chosen by device, can be said, is recorded, and is part of who answers."""
+"""--kernel: the back-end is chosen by device, can be named, is recorded, and is part of the fingerprint."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from evalkit.cli import _parser, main
 from evalkit.config import KERNELS, ModelSpec, RunConfig
 from evalkit.errors import EvalkitError
 from evalkit.lm.native import NativeLM
-from moe_lm.backends import experts
+from moe_lm import backends
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -49,8 +49,8 @@ def _compiled_triton(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
 
 
-def test_the_names_are_the_seats() -> None:
-    assert ("auto", *experts.KERNELS) == KERNELS
+def test_the_names_are_the_back_ends() -> None:
+    assert ("auto", *backends.KERNELS) == KERNELS
 
 
 @pytest.mark.parametrize(
@@ -63,17 +63,17 @@ def test_every_command_that_loads_a_model_has_it(command: str) -> None:
 
 def test_it_is_part_of_who_answers(sparse: str, tiny_model: Path) -> None:
     for model in (sparse, str(tiny_model)):
-        kernels = ("auto", "cpu", "torch", "reference")
+        kernels = ("auto", "cpu", "reference")
         lms = [NativeLM.open(ModelSpec(model, device="cpu", kernel=kernel)) for kernel in kernels]
-        assert [lm.describe()["kernel"] for lm in lms] == ["cpu", "cpu", "torch", "reference"]
-        assert lms[0].fingerprint == lms[1].fingerprint
-        assert len({lm.fingerprint for lm in lms}) == 3
+        assert [lm.describe()["kernel"] for lm in lms] == ["cpu", "cpu", "reference"]
+        assert [lm.describe()["layout_invariant"] for lm in lms] == [True, True, False]
+        assert lms[0].fingerprint == lms[1].fingerprint != lms[2].fingerprint
 
 
 @pytest.mark.parametrize(("given", "recorded"), [([], "cpu"), (["--kernel", "reference"], "reference")])
 def test_a_run_computes_with_it_and_records_it(sparse: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given, recorded) -> None:
-    used = []
-    monkeypatch.setattr("moe_lm.model.Decoder.use", lambda _, kernel: used.append(kernel))
+    used, build = [], backends.build
+    monkeypatch.setattr("moe_lm.backends.build", lambda model, kernel: used.append(kernel) or build(model, kernel))
     common = ["run", "--tasks", "mmlu", "--model", sparse, "--data", "sample", "--limit", "1", "--device", "cpu", "--quiet"]
     assert main([*common, "--out", str(tmp_path), "--name", "tiny", *given]) == 0
     assert used == [recorded]

@@ -28,7 +28,7 @@ def test_rolling_scores_every_token_once(lm: NativeLM, monkeypatch: pytest.Monke
     """By definition: windows of max_seq_len new tokens, each after as many of those before it as still fit."""
     size = 16
     monkeypatch.setattr(lm, "config", replace(lm.config, max_seq_len=size))
-    monkeypatch.setattr(lm.model, "config", lm.config)
+    monkeypatch.setattr(lm.backend, "config", lm.config)
     texts = ["A text of more than two windows of tokens.", "", "short", "sixteen letters!"]
     found = dict(lm.loglikelihood_rolling(texts))
     assert found.keys() == {0, 1, 2, 3}
@@ -40,8 +40,8 @@ def test_rolling_scores_every_token_once(lm: NativeLM, monkeypatch: pytest.Monke
             end = min(start + size, len(ids))
             begin = max(0, end - size - 1)
             with torch.inference_mode():
-                hidden = forward(lm.model, [(ids[begin : end - 1], pool_for(lm.model).fork(None, end - begin))], range(end - 1 - begin))
-                logits = lm.model.logits(hidden)
+                hidden = forward(lm.backend, [(ids[begin : end - 1], pool_for(lm.backend).fork(None, end - begin))], range(end - 1 - begin))
+                logits = lm.backend.logits(hidden)
             logprobs = logits.log_softmax(-1)
             expected += sum(float(logprobs[position - begin - 1, ids[position]]) for position in range(start, end))
         assert found[i] == pytest.approx(expected, abs=1e-4)

@@ -25,7 +25,8 @@ from evalkit.serve import ServeConfig, serve
 from evalkit.serve.app import make_app
 from evalkit.serve.stream import settled
 from evalkit.tasks import Generate
-from moe_lm.backends.cpu.pack import PANEL, PackedMatrix
+from moe_lm.backends.cpu.backend import CpuBackend
+from moe_lm.backends.cpu.pack import PANEL
 
 TEMPLATE = "{% for m in messages %}{{ m.role[0] }}:{{ m.content }}\n{% endfor %}{% if add_generation_prompt %}a:{% endif %}"
 
@@ -96,8 +97,8 @@ def test_sampling_goes_by_its_seed(http: httpx2.Client, lm: NativeLM) -> None:
 
 
 def test_eos_ends_an_answer_unless_it_is_to_be_ignored(http: httpx2.Client, lm: NativeLM) -> None:
-    packed = lm.model.lm_head.packed
-    assert isinstance(packed, PackedMatrix)
+    assert isinstance(lm.backend, CpuBackend)
+    packed = lm.backend.head
     head = packed.weights[0, 256 // PANEL, :, 256 % PANEL]
     row = head.clone()
     try:
@@ -125,7 +126,7 @@ def test_logprobs_of_a_prompt(http: httpx2.Client, lm: NativeLM) -> None:
 
     ids = lm.tokenizer.encode(prompt)
     with torch.inference_mode():
-        logits = lm.model.logits(forward(lm.model, [(ids, pool_for(lm.model).fork(None, len(ids)))], range(len(ids)))).log_softmax(-1)
+        logits = lm.backend.logits(forward(lm.backend, [(ids, pool_for(lm.backend).fork(None, len(ids)))], range(len(ids)))).log_softmax(-1)
     for at, (logprob, top) in enumerate(zip(found["token_logprobs"][1:], found["top_logprobs"][1:], strict=True)):
         assert logprob == pytest.approx(float(logits[at, ids[at + 1]]), abs=1e-5)
         assert top[prompt[at + 1]] >= logprob

@@ -1,49 +1,65 @@
-"""What the kernels are held to: plain loops in any dtype, no tiles and no tricks. Tests run them in float64.
+"""The decoder as it stands, in plain torch, on any device and in any precision: the reference for all other back-ends.
 
-T tokens, D hidden, F expert hidden, E experts, K experts a token; S the shared expert's hidden size;
-B sequences, H query heads, J key/value heads, d head_dim, N tokens a page.
+It serves precisions that the kernels don't take, and machines without them. A BLAS chooses its kernel, and with it the order of its
+sums, by the shape of the product: no layout invariance is promised.
 """
+
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from moe_lm.backends import experts
+from moe_lm.backends.base import PAGE, Backend, Batch
+from moe_lm.model import Attend, Decoder
 
 
-def moe_layer(
-    x_TD: Tensor,
-    topk_weights_TK: Tensor,
-    topk_ids_TK: Tensor,
-    gate_up_EGD: Tensor,
-    down_EDF: Tensor,
-    shared: tuple[Tensor, Tensor, Tensor] | None = None,
-    shared_gate_T: Tensor | None = None,
-) -> Tensor:
-    """The weighted sum of each token's experts, and the shared expert (gate_SD, up_SD, down_DS) behind the sigmoid of its gate. [T, D]"""
-    out_TD = experts.reference(x_TD, topk_weights_TK, topk_ids_TK, gate_up_EGD, down_EDF)
-    if shared is not None:
-        shared_TD = ffn(x_TD, *shared)
-        out_TD += shared_TD if shared_gate_T is None else torch.sigmoid(shared_gate_T)[:, None] * shared_TD
-    return out_TD
+class ReferenceBackend(Backend):
+    name = "reference"
+    invariant = False
 
+    def __init__(self, model: Decoder):
+        weight = model.embed.weight
+        super().__init__(model.config, weight.device, weight.dtype)
+        self.model = model
 
-def ffn(x_TD: Tensor, gate_FD: Tensor, up_FD: Tensor, down_DF: Tensor) -> Tensor:
-    """SwiGLU. [T, D] -> [T, D]"""
-    return (F.silu(x_TD @ gate_FD.t()) * (x_TD @ up_FD.t())) @ down_DF.t()
+    @torch.inference_mode()
+    def forward(self, batch: Batch, wanted: Sequence[int]) -> Tensor:
+        tokens_T, positions_T, wanted_P = (
+            torch.tensor(x, dtype=torch.int64, device=self.device) for x in (batch.flat, batch.positions, wanted)
+        )
+        return self.model(tokens_T, positions_T, self._attend(batch, positions_T), wanted_P)
 
+    @torch.inference_mode()
+    def logits(self, hidden_PD: Tensor) -> Tensor:
+        return self.model.logits(hidden_PD)
 
-def paged_attention(
-    q_BHd: Tensor, k_pages_PJNd: Tensor, v_pages_PJNd: Tensor, page_table: Tensor, lengths_B: Tensor, window: int | None = None
-) -> Tensor:
-    """One query a sequence over its `length` keys (the last `window` of them), found page by page. [B, H, d]"""
-    N = k_pages_PJNd.shape[2]
-    out = []
-    for q_Hd, pages, length in zip(q_BHd, page_table.tolist(), lengths_B.tolist(), strict=True):
-        if not length:
-            out.append(torch.zeros_like(q_Hd))
-            continue
-        mine, first = pages[: -(-length // N)], max(0, length - window) if window else 0
-        k_JSd, v_JSd = (x[mine].transpose(0, 1).flatten(1, 2)[:, first:length] for x in (k_pages_PJNd, v_pages_PJNd))
-        out.append(F.scaled_dot_product_attention(q_Hd[None, :, None], k_JSd[None], v_JSd[None], enable_gqa=True)[0, :, 0])
-    return torch.stack(out)
+    def _attend(self, batch: Batch, positions_T: Tensor) -> Attend:
+        """Sequence by sequence, over the keys and values gathered from its pages."""
+        lengths = [len(tokens) for tokens in batch.tokens]
+        rows = zip(batch.pages, batch.starts, lengths, strict=True)
+        places = [pages[position // PAGE] for pages, start, n in rows for position in range(start, start + n)]
+        page_T, slot_T = torch.tensor(places, device=self.device), positions_T % PAGE
+        ends = [0, *accumulate(lengths)]
+
+        def attend(layer: int, q_THd: Tensor, k_TJd: Tensor, v_TJd: Tensor) -> Tensor:
+            k_pages, v_pages = batch.memory.k[layer], batch.memory.v[layer]
+            k_pages[page_T, :, slot_T], v_pages[page_T, :, slot_T] = k_TJd, v_TJd
+            out = []
+            for (begin, end), start, pages in zip(pairwise(ends), batch.starts, batch.pages, strict=True):
+                length = start + end - begin
+                k_JSd, v_JSd = (x[pages].transpose(0, 1).flatten(1, 2)[:, :length] for x in (k_pages, v_pages))
+                out.append(self._causal(q_THd[begin:end].transpose(0, 1), k_JSd, v_JSd, start).transpose(0, 1))
+            return torch.cat(out)
+
+        return attend
+
+    def _causal(self, q_HTd: Tensor, k_JSd: Tensor, v_JSd: Tensor, start: int) -> Tensor:
+        """Attention of positions start..start+T-1 to themselves and those before, as far as the sliding window reaches. [H, T, d]"""
+        query_T1 = torch.arange(start, k_JSd.shape[1], device=self.device)[:, None]
+        key_S = torch.arange(k_JSd.shape[1], device=self.device)
+        visible_TS = key_S <= query_T1
+        if window := self.config.sliding_window:
+            visible_TS &= key_S > query_T1 - window
+        return F.scaled_dot_product_attention(q_HTd[None], k_JSd[None], v_JSd[None], attn_mask=visible_TS, enable_gqa=True)[0]

@@ -1,28 +1,26 @@
 """Greedy and sampled generation: shared prefixes computed once, finished sequences replaced by waiting ones at every step.
 
 A step is a prefill pass of at most `token_budget` tokens, long prompts in chunks, and a decode step of all that are through theirs.
-On the compiled kernels a decode step also tries guesses at the tokens to come (see `moe_lm.engine.drafts`).
+Where the back-end computes them at no cost, a decode step also tries guesses at the tokens to come (see `moe_lm.engine.drafts`).
 """
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
 import torch
 from torch import Tensor
 
-from moe_lm.backends.page_attention import decode_step
+from moe_lm.backends.base import PAGE, Backend
 from moe_lm.engine.batch import forward
 from moe_lm.engine.drafts import Drafter
-from moe_lm.engine.pages import PAGE, PagedCache, pool_for
+from moe_lm.engine.pages import PagedCache, pool_for
 from moe_lm.engine.prefix_tree import MIN_SHARED, num_shared
 from moe_lm.engine.usage import Usage
 from moe_lm.errors import ModelError
-from moe_lm.model import Decoder
 
-FREE_ROWS = 24  # of a decode step: so many take hardly longer than one, for it is the weights' way from memory that takes the time
-SLACK = 16  # tokens more than a stop string has bytes: some say nothing
+FREE_ROWS = 24  # of a decode step: so many take hardly longer than one, since reading the weights takes the time
+SLACK = 16  # tokens more than a stop string has bytes: some tokens add no text
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +74,7 @@ class Generator:
 
     def __init__(
         self,
-        model: Decoder,
+        backend: Backend,
         decode: Callable[[list[int]], str],
         stop_ids: frozenset[int],
         max_running: int = 64,
@@ -88,15 +86,10 @@ class Generator:
 
         A prefill pass takes at most `token_budget` tokens. Without `keep_prefixes` every prompt is computed whole.
         """
-        self.model, self.decode, self.stop_ids = model, decode, stop_ids
+        self.backend, self.decode, self.stop_ids = backend, decode, stop_ids
         self.max_running, self.token_budget, self.keep_prefixes = max_running, token_budget, keep_prefixes
-        self.pool = pool_for(model, cache_bytes)
+        self.pool = pool_for(backend, cache_bytes)
         self.usage = Usage()
-        self.step: Callable[[Sequence[tuple[int, PagedCache]]], Tensor] = partial(decode_step, model)
-        if self.pool.all[0].device.type == "cuda":
-            from moe_lm.backends.cuda.decode import GpuDecode  # needs Triton
-
-            self.step = GpuDecode(model, self.pool)
 
     def generate(self, requests: Sequence[GenerateRequest]) -> Iterator[tuple[int, Generation]]:
         """Yield (index of the request, its Generation) as each ends, in any order.
@@ -112,7 +105,7 @@ class Generator:
         try:
             while waiting or prefilling or running:
                 room = self.max_running - len(prefilling) - len(running)
-                # in groups: a prefill is padded to a whole tile, which one short question would waste
+                # in groups: a prefill reads all weights, for one short question too
                 if room >= self.max_running // 4 or not running:
                     prefilling += self._admit(requests, waiting, prefilling, room)
                 stepped = self._prefill(prefilling)
@@ -133,21 +126,22 @@ class Generator:
         longest = len(request.prompt) + request.max_new_tokens
         if not request.prompt or request.max_new_tokens < 1:
             raise ModelError("a generation request needs a prompt of at least one token and max_new_tokens >= 1")
-        if longest > self.model.config.max_seq_len:
+        if longest > self.backend.config.max_seq_len:
             raise ModelError(
                 f"prompt of {len(request.prompt)} tokens + max_new_tokens {request.max_new_tokens} "
-                f"exceeds the model's max_seq_len of {self.model.config.max_seq_len}"
+                f"exceeds the model's max_seq_len of {self.backend.config.max_seq_len}"
             )
         if longest > self.pool.num_pages * PAGE:
+            room, gigabytes = self.pool.num_pages * PAGE, self.pool.memory.num_bytes / 1e9
             raise ModelError(
                 f"prompt of {len(request.prompt)} tokens + max_new_tokens {request.max_new_tokens} exceeds the "
-                f"{self.pool.num_pages * PAGE} tokens whose keys and values fit into {self.pool.num_bytes / 1e9:.2f} GB; ask for less"
+                f"{room} tokens whose keys and values fit into {gigabytes:.2f} GB; ask for less"
             )
 
     def _admit(
         self, requests: Sequence[GenerateRequest], waiting: deque[int], prefilling: Sequence[_Sequence], room: int
     ) -> list[_Sequence]:
-        """Take from `waiting` what has room, up to one whose prefix is being computed: it had better wait for it."""
+        """Take from `waiting` what has room, up to a request whose prefix is being computed: it waits for it."""
         admitted: list[_Sequence] = []
         while waiting and len(admitted) < room:
             request = requests[waiting[0]]
@@ -161,8 +155,8 @@ class Generator:
             if cache is None:
                 break
             self.usage.requested += len(request.prompt)
-            # where speed is measured, on random tokens, a loop would be guessed right for ever
-            drafter = Drafter(request.prompt) if self.model.packed and not request.ignore_eos else None
+            # where speed is measured, on random tokens, the model repeats itself, and every guess would be right
+            drafter = Drafter(request.prompt) if self.backend.drafts and not request.ignore_eos else None
             rng = torch.Generator().manual_seed(request.seed)
             admitted.append(_Sequence(waiting.popleft(), request, cache, rng, drafter))
         return admitted
@@ -184,7 +178,7 @@ class Generator:
         if not new:
             return []
         self.usage.computed += self.token_budget - budget
-        hidden_PD = forward(self.model, new, wanted)
+        hidden_PD = forward(self.backend, new, wanted)
         if self.keep_prefixes:
             for sequence in prefilling[: len(new)]:
                 sequence.cache.remember(sequence.request.prompt)
@@ -201,15 +195,11 @@ class Generator:
         rows = [len(tokens) for tokens, _ in new]
         self.usage.requested += len(running)
         self.usage.computed += sum(rows)
-        if self.model.packed:
-            hidden_PD = forward(self.model, new, range(sum(rows)))
-        else:
-            hidden_PD = self.step([(tokens[0], cache) for tokens, cache in new])
-        return self._steps(hidden_PD, running, guesses)
+        return self._steps(forward(self.backend, new, range(sum(rows))), running, guesses)
 
     @torch.inference_mode()
     def _steps(self, hidden_PD: Tensor, sequences: Sequence[_Sequence], guesses: Sequence[Sequence[int]]) -> list[_Step]:
-        logits_PV = self.model.logits(hidden_PD)
+        logits_PV = self.backend.logits(hidden_PD)
         rows = [1 + len(guess) for guess in guesses]
         likeliest = logits_PV.argmax(-1).cpu().split(rows)  # of all at once: a GPU is waited for once a step
         parts = zip(sequences, guesses, logits_PV.split(rows), likeliest, strict=True)

@@ -1,11 +1,9 @@
 """Keys and values: a pool of pages, and the sequences that lie on them.
 
-J key/value heads, d head_dim, P pages of PAGE tokens each, N sequences, T new tokens of one, S all of its tokens.
-
 A page is found again by a hash chain: the key of what comes before it, and its own tokens. A prompt takes every whole page that
 it shares with an earlier one as it is, and copies what it shares of one page more; so a shared prefix is computed once, to the token.
-Only a prompt's pages are found again: with torch's products a decode step rounds otherwise than a prefill, and an answer must not
-depend on what was cached.
+Only a prompt's pages are found again: where a back-end promises no invariance, a decode step rounds otherwise than a prefill, and an
+answer must not depend on what was cached.
 
 A sequence is let in when the pool can hold all that it may come to need, and takes pages as it grows. So no sequence ever waits for
 a page while it holds others: there is nothing to deadlock on, and nothing to throw out and compute again.
@@ -17,19 +15,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from math import prod
 
-import torch
-from torch import Tensor
-
-from moe_lm.backends.cpu import launch
-from moe_lm.backends.tiles import whole_blocks
+from moe_lm.backends.base import PAGE, Backend
 from moe_lm.engine.memory import free_memory
 from moe_lm.engine.prefix_tree import num_shared
 from moe_lm.errors import ModelError
-from moe_lm.model import Decoder
 
-PAGE = launch.PAGE
 START = b""  # the key of what comes before the first page
 
 
@@ -44,18 +35,10 @@ class Known:
 
 
 class PagePool:
-    """`num_pages` pages of keys and values, [P, J, PAGE, d] a layer; a packed model's as `backends.cpu` has them, in float32.
+    """Which pages of a memory are whose. Those of ended sequences are kept until their room is needed."""
 
-    Those of ended sequences are kept until their room is needed.
-    """
-
-    def __init__(self, model: Decoder, num_pages: int):
-        weight = model.embed.weight
-        dtype = torch.float32 if model.packed else weight.dtype
-        # not filled: memory that no page uses is never touched. One page more is nobody's: see `moe_lm.backends.cuda.decode`
-        self.all = [torch.empty(_shape(model, which, num_pages + 1), dtype=dtype, device=weight.device) for which in ("k", "v")]
-        self.k, self.v = (pages.unbind() for pages in self.all)
-        self.num_pages = self.spare = num_pages
+    def __init__(self, backend: Backend, num_pages: int):
+        self.memory, self.num_pages = backend.new_pages(num_pages), num_pages
         self._free = list(range(num_pages))  # a heap: pages in use lie close together
         self._idle: dict[int, None] = {}  # nobody's, but found again; the longest idle first
         self._promised = 0
@@ -63,10 +46,6 @@ class PagePool:
         self._blank = set(range(num_pages))
         self._content: dict[int, tuple[bytes, tuple[int, ...]]] = {}  # page -> (key of what comes before, tokens)
         self._followers: defaultdict[bytes, list[int]] = defaultdict(list)
-
-    @property
-    def num_bytes(self) -> int:
-        return sum(pages.nbytes for pages in self.all)
 
     @property
     def in_use(self) -> int:
@@ -106,7 +85,7 @@ class PagePool:
             idle = known.partial in self._idle
             self._idle.pop(known.partial, None)  # not to be taken for its own copy
             cache.grow(known.length)
-            self._copy(known.partial, cache.pages[-1])
+            self.memory.copy(known.partial, cache.pages[-1])
             if idle:
                 self._idle[known.partial] = None
             cache.length = known.length
@@ -131,7 +110,6 @@ class PagePool:
             self._followers[before].append(page)
         self._content[page] = before, tokens
 
-    @torch.inference_mode()
     def take(self) -> int:
         """A promised page."""
         self._promised -= 1
@@ -144,10 +122,9 @@ class PagePool:
             self._followers[before].remove(page)
             if not self._followers[before]:
                 del self._followers[before]
-        if page in self._blank:  # attention multiplies what is masked by zero, and a NaN would be one still
+        if page in self._blank:
             self._blank.remove(page)
-            for pages in self.all:
-                pages[:, page] = 0
+            self.memory.clear(page)
         self._users[page] = 1
         return page
 
@@ -161,11 +138,6 @@ class PagePool:
                 self._idle[page] = None
             else:
                 heapq.heappush(self._free, page)
-
-    @torch.inference_mode()
-    def _copy(self, source: int, target: int) -> None:
-        for pages in self.all:
-            pages[:, target] = pages[:, source]
 
 
 class PagedCache:
@@ -182,29 +154,6 @@ class PagedCache:
         while len(self.pages) * PAGE < length:
             self.pages.append(self.pool.take())
             self.promised -= 1
-
-    def extend(self, layer: int, k_JTd: Tensor, v_JTd: Tensor) -> tuple[Tensor, Tensor]:
-        """Put a prefill's keys and values of one layer on their pages. Returns all of them, then zeros up to a whole block, [J, S, d] each.
-
-        (A packed model's attention reads the pages themselves.)
-        """
-        start, end = self.length, self.length + k_JTd.shape[1]
-        self.grow(end)
-        if layer == len(self.pool.k) - 1:
-            self.length = end
-        return self._extend(self.pool.k[layer], start, k_JTd), self._extend(self.pool.v[layer], start, v_JTd)
-
-    def _extend(self, pages_PJNd: Tensor, start: int, new_JTd: Tensor) -> Tensor:
-        end = start + new_JTd.shape[1]
-        out_JSd = new_JTd.new_empty(new_JTd.shape[0], whole_blocks(end), new_JTd.shape[2])
-        out_JSd[:, start:end] = new_JTd
-        out_JSd[:, end:] = 0
-        for at, page in zip(range(0, end, PAGE), self.pages, strict=False):
-            past, last = max(at, min(start, at + PAGE)), min(end, at + PAGE)
-            out_JSd[:, at:past] = pages_PJNd[page, :, : past - at]
-            if past < last:
-                pages_PJNd[page, :, past - at : last - at] = out_JSd[:, past:last]
-        return out_JSd
 
     def remember(self, prompt: Sequence[int]) -> None:
         """What has been computed of the prompt can be found from now on."""
@@ -224,19 +173,7 @@ def _key(before: bytes, tokens: Sequence[int]) -> bytes:
     return sha256(before + array("q", tokens).tobytes()).digest()
 
 
-def pool_for(model: Decoder, cache_bytes: int | None = None) -> PagePool:
+def pool_for(backend: Backend, cache_bytes: int | None = None) -> PagePool:
     """As many pages as `cache_bytes` hold, by default half of the free memory."""
-    room = free_memory(str(model.embed.weight.device)) // 2 if cache_bytes is None else cache_bytes
-    return PagePool(model, max(1, room // page_bytes(model)))
-
-
-def page_bytes(model: Decoder) -> int:
-    itemsize = 4 if model.packed else model.embed.weight.element_size()
-    return sum(prod(_shape(model, which, 1)) for which in ("k", "v")) * itemsize
-
-
-def _shape(model: Decoder, which: str, num_pages: int) -> tuple[int, ...]:
-    config = model.config
-    d = config.head_dim
-    page = launch.page_shape(which, d) if model.packed else (PAGE, d)
-    return (config.num_hidden_layers, num_pages, config.num_key_value_heads, *page)
+    room = free_memory(str(backend.device)) // 2 if cache_bytes is None else cache_bytes
+    return PagePool(backend, max(1, room // backend.page_bytes))

@@ -10,13 +10,12 @@ from dataclasses import dataclass
 
 import torch
 
-from moe_lm.backends.tiles import MAX_ROWS
+from moe_lm.backends.base import Backend
 from moe_lm.engine import prefix_tree
-from moe_lm.engine.batch import forward
+from moe_lm.engine.batch import HEAD_ROWS, forward
 from moe_lm.engine.pages import pool_for
 from moe_lm.engine.prefix_walk import Piece, walk
 from moe_lm.errors import ModelError
-from moe_lm.model import Decoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +27,10 @@ class TokenScore:
 
 
 def prompt_scores(
-    model: Decoder, prompts: Sequence[Sequence[int]], num_top: int = 1, token_budget: int = 2048
+    backend: Backend, prompts: Sequence[Sequence[int]], num_top: int = 1, token_budget: int = 2048
 ) -> list[list[TokenScore | None]]:
     """One entry a token of each prompt; None for the first, which nothing comes before. Raises ModelError for prompts too long."""
-    limit = model.config.max_seq_len
+    limit = backend.config.max_seq_len
     for prompt in prompts:
         if not 1 <= len(prompt) <= limit:
             raise ModelError(f"a prompt of {len(prompt)} tokens: the model takes 1 to {limit} (its max_seq_len)")
@@ -40,23 +39,25 @@ def prompt_scores(
     for i, prompt in enumerate(prompts):
         owners[tuple(prompt)].append(i)
     sequences = list(owners)
-    for pieces in walk(pool_for(model), prefix_tree.build(sequences), token_budget):
-        for member, position, score in _run(model, pieces, sequences, num_top):
+    for pieces in walk(pool_for(backend), prefix_tree.build(sequences), token_budget):
+        for member, position, score in _run(backend, pieces, sequences, num_top):
             for i in owners[sequences[member]]:
                 found[i][position] = score
     return found
 
 
 @torch.inference_mode()
-def _run(model: Decoder, pieces: list[Piece], sequences: Sequence[tuple[int, ...]], num_top: int) -> Iterator[tuple[int, int, TokenScore]]:
+def _run(
+    backend: Backend, pieces: list[Piece], sequences: Sequence[tuple[int, ...]], num_top: int
+) -> Iterator[tuple[int, int, TokenScore]]:
     """(sequence, position, its token's score) for all tokens that come after those of one pass."""
     rows: list[tuple[Piece, int]] = []  # (piece, position of the token that the row predicts)
     for piece in pieces:
         rows += [(piece, piece.node.start + at + 1) for at in range(piece.begin, piece.end)]
-    hidden_TD = forward(model, [(piece.tokens, piece.past) for piece in pieces], range(len(rows)))
+    hidden_TD = forward(backend, [(piece.tokens, piece.past) for piece in pieces], range(len(rows)))
     following = iter(rows)
-    for some_TD in hidden_TD.split(MAX_ROWS):
-        logits_TV = model.logits(some_TD)
+    for some_TD in hidden_TD.split(HEAD_ROWS):
+        logits_TV = backend.logits(some_TD)
         logsumexp_T1 = logits_TV.logsumexp(-1, keepdim=True)
         top = logits_TV.topk(min(num_top, logits_TV.shape[-1]), dim=-1)
         # argmax breaks ties towards the lower id, topk does not say; the best one is greedy decoding's

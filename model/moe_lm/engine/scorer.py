@@ -10,14 +10,13 @@ from dataclasses import dataclass, field
 
 import torch
 
-from moe_lm.backends.tiles import MAX_ROWS
+from moe_lm.backends.base import Backend
 from moe_lm.engine import prefix_tree
-from moe_lm.engine.batch import forward
+from moe_lm.engine.batch import HEAD_ROWS, forward
 from moe_lm.engine.pages import pool_for
 from moe_lm.engine.prefix_walk import Piece, walk
 from moe_lm.engine.usage import Usage
 from moe_lm.errors import ModelError
-from moe_lm.model import Decoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +59,9 @@ class _Want:
 
 
 class Scorer:
-    def __init__(self, model: Decoder, token_budget: int = 2048):
-        self.model, self.token_budget = model, token_budget
-        self.pool = pool_for(model)
+    def __init__(self, backend: Backend, token_budget: int = 2048):
+        self.backend, self.token_budget = backend, token_budget
+        self.pool = pool_for(backend)
         self.usage = Usage()
 
     def score(self, requests: Sequence[ScoreRequest]) -> Iterator[tuple[int, list[Score]]]:
@@ -78,7 +77,7 @@ class Scorer:
 
     def _plan(self, requests: Sequence[ScoreRequest]) -> tuple[list[_Pending], list[tuple[int, ...]], list[list[_Want]]]:
         """Distinct sequences and, for each, what is wanted of it. Equal sequences (one-token continuations) become one."""
-        limit = self.model.config.max_seq_len
+        limit = self.backend.config.max_seq_len
         wants: defaultdict[tuple[int, ...], list[_Want]] = defaultdict(list)
         for i, request in enumerate(requests):
             if not request.context or not all(request.continuations):
@@ -104,10 +103,10 @@ class Scorer:
                 at[first + want.position - start].append(want)
             first += end - start
         self.usage.computed += first
-        hidden_PD = forward(self.model, [(piece.tokens, piece.past) for piece in pieces], list(at))
+        hidden_PD = forward(self.backend, [(piece.tokens, piece.past) for piece in pieces], list(at))
         groups = iter(at.values())
-        for some_PD in hidden_PD.split(MAX_ROWS):
-            logits_PV = self.model.logits(some_PD)
+        for some_PD in hidden_PD.split(HEAD_ROWS):
+            logits_PV = self.backend.logits(some_PD)
             for logits_V, logsumexp, argmax in zip(logits_PV, logits_PV.logsumexp(-1), logits_PV.argmax(-1).tolist(), strict=True):
                 group = next(groups)
                 logprobs = (logits_V[[w.token for w in group]] - logsumexp).tolist()

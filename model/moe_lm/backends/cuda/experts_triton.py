@@ -1,4 +1,4 @@
-"""The `triton` tenant of the experts' seat: routing, both products and the sum, strung together without a word from the host.
+"""The sparse layer in Triton: routing, both products and the sum, launched back to back, without a host synchronisation.
 
 T tokens, D hidden, F expert hidden, E routed experts, K experts a token; S the shared expert's hidden size, A = S / F slices of it.
 
@@ -9,21 +9,17 @@ bits: a token's result depends on nothing but the token, whatever T is.
 Floors a layer: see `grouped_gemm` (weights and products), `combine` (the slots' way through memory), `routing` (launches).
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from moe_lm.backends.cuda import grouped_gemm, routing
 from moe_lm.backends.cuda.combine import combine
 from moe_lm.backends.cuda.routing import Plan
 from moe_lm.backends.cuda.tuning import Tuning, tuning
-
-if TYPE_CHECKING:
-    from moe_lm.model import MoE
+from moe_lm.model import MoE
 
 SLICED_TOKENS = 512
 
@@ -76,7 +72,7 @@ def moe_layer(
 
 
 def routed_experts(x_TD: Tensor, topk_weights_TK: Tensor, topk_ids_TK: Tensor, gate_up_EGD: Tensor, down_EDF: Tensor) -> Tensor:
-    """The seat's call (`moe_lm.backends.experts.ExpertKernel`): routing done, no shared expert. [T, D] -> [T, D]"""
+    """As `moe_lm.model.routed_experts`: routing done, no shared expert. [T, D] -> [T, D]"""
     experts = PackedExperts(gate_up_EGD, down_EDF, len(down_EDF))
     (T, K), E = topk_ids_TK.shape, experts.num_experts
     tuned = _tuning(x_TD, experts, K)
@@ -84,21 +80,25 @@ def routed_experts(x_TD: Tensor, topk_weights_TK: Tensor, topk_ids_TK: Tensor, g
     return _run(x_TD, topk_weights_TK, plan, experts, tuned, None)
 
 
-def bind(moe: "MoE") -> Callable[[Tensor], Tensor]:
-    """The forward pass of a model's sparse layer on these kernels, [T, D] -> [T, D], the router's and the gate's products its own.
+class TritonMoE(nn.Module):
+    """A decoder's sparse layer on these kernels, [T, D] -> [T, D]; the products of the router and of the gate stay torch's.
 
-    Packs the weights as they are now; the routed experts' parameters become views of the packed ones.
+    It packs the weights of `moe` as they are now, whose routed experts become views of the packed ones.
     """
-    shared, gate, settings = moe.shared_expert, moe.shared_expert_gate, moe.moe
-    slices = None if shared is None else (shared.gate_proj.weight.data, shared.up_proj.weight.data, shared.down_proj.weight.data)
-    packed = pack(moe.experts.gate_up_EGD.data, moe.experts.down_EDF.data, slices)
-    moe.experts.gate_up_EGD.data, moe.experts.down_EDF.data = (w[: packed.num_experts] for w in (packed.gate_up, packed.down))
 
-    def forward(x_TD: Tensor) -> Tensor:
-        shared_gate_T = None if gate is None else gate(x_TD)[:, 0].contiguous()
-        return moe_layer(x_TD, moe.router(x_TD), packed, settings.num_experts_per_tok, settings.norm_topk_prob, shared_gate_T)
+    def __init__(self, moe: MoE):
+        super().__init__()
+        shared, self.moe, self.router, self.gate = moe.shared_expert, moe.moe, moe.router, moe.shared_expert_gate
+        slices = None if shared is None else (shared.gate_proj.weight.data, shared.up_proj.weight.data, shared.down_proj.weight.data)
+        self.packed = pack(moe.experts.gate_up_EGD.data, moe.experts.down_EDF.data, slices)
+        routed, E = moe.experts, moe.moe.num_experts
+        routed.gate_up_EGD.data, routed.down_EDF.data = self.packed.gate_up[:E], self.packed.down[:E]
 
-    return forward
+    def forward(self, x_TD: Tensor) -> Tensor:
+        if not len(x_TD):  # the last layer of a prompt's chunk, after which nothing is wanted
+            return x_TD
+        shared_gate_T = None if self.gate is None else self.gate(x_TD)[:, 0].contiguous()
+        return moe_layer(x_TD, self.router(x_TD), self.packed, self.moe.num_experts_per_tok, self.moe.norm_topk_prob, shared_gate_T)
 
 
 def _run(x_TD: Tensor, weights_TK: Tensor, plan: Plan, experts: PackedExperts, tuned: Tuning, shared_gate_T: Tensor | None) -> Tensor:

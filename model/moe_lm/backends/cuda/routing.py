@@ -229,7 +229,7 @@ def _route_kernel(
 def route(
     router_logits_TE: Tensor, num_experts_per_tok: int, norm_topk_prob: bool, block_n: int, always_on: int = 0
 ) -> tuple[Tensor, Tensor, Plan]:
-    """Weights float32 and ids int32, [T, K] both, as `experts.route` gives them, and the plan for tiles of `block_n` rows."""
+    """Weights float32 and ids int32, [T, K] both, as `moe_lm.model.route` gives them, and the plan for tiles of `block_n` rows."""
     T, E = router_logits_TE.shape
     weights_TK = torch.empty(T, num_experts_per_tok, dtype=torch.float32, device=router_logits_TE.device)
     ids_TK = torch.empty(T, num_experts_per_tok, dtype=torch.int32, device=router_logits_TE.device)

@@ -1,0 +1,112 @@
+"""What a back-end is: a decoder on one device, with its weights and its keys and values laid out as its kernels want them.
+
+The engine (`moe_lm.engine`) knows no more of a model than this.
+
+N sequences, T new tokens of all of them laid end to end, P the tokens whose hidden states are wanted; D hidden, V vocabulary,
+J key/value heads, d head_dim.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from moe_lm.config import ModelConfig
+
+PAGE = 128  # tokens a page
+
+
+class KVPages:
+    """Keys and values of `num_pages` pages in every layer, [pages, *shape], and of one spare page, which absorbs padded writes."""
+
+    def __init__(self, backend: "Backend", num_pages: int):
+        layers, dtype, device = backend.config.num_hidden_layers, backend.page_dtype, backend.device
+        # not filled: memory that no page uses is never touched
+        self.all = [torch.empty((layers, num_pages + 1, *shape), dtype=dtype, device=device) for shape in backend.page_shapes]
+        self.k, self.v = (pages.unbind() for pages in self.all)
+        self.num_pages = self.spare = num_pages
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(pages.nbytes for pages in self.all)
+
+    @torch.inference_mode()
+    def clear(self, page: int) -> None:
+        """Zeros: attention multiplies what is masked by zero, and a NaN in fresh memory would stay NaN."""
+        for pages in self.all:
+            pages[:, page] = 0
+
+    @torch.inference_mode()
+    def copy(self, source: int, target: int) -> None:
+        """One page over another."""
+        for pages in self.all:
+            pages[:, target] = pages[:, source]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """New tokens of N sequences. Of each: its tokens, how many tokens lie on its pages already, and its pages, with room for all."""
+
+    tokens: Sequence[Sequence[int]]
+    starts: Sequence[int]
+    pages: Sequence[Sequence[int]]
+    memory: KVPages
+
+    @property
+    def flat(self) -> list[int]:
+        """All new tokens, laid end to end."""
+        return [token for tokens in self.tokens for token in tokens]
+
+    @property
+    def positions(self) -> list[int]:
+        """Of all new tokens, each in its own sequence."""
+        return [start + i for start, tokens in zip(self.starts, self.tokens, strict=True) for i in range(len(tokens))]
+
+    @property
+    def is_decode_step(self) -> bool:
+        """Has every sequence one new token, after others?"""
+        return all(len(tokens) == 1 for tokens in self.tokens) and all(self.starts)
+
+
+class Backend(ABC):
+    """A decoder that can run."""
+
+    name: ClassVar[str]  # as `--kernel` and run.json call it
+    invariant: ClassVar[bool]  # is a token's result the same bits whatever else is in the batch, and however its prompt is cut?
+    drafts: ClassVar[bool] = False  # may a decode step run several tokens of a sequence at the cost, and with the bits, of one?
+
+    def __init__(self, config: ModelConfig, device: torch.device, dtype: torch.dtype):
+        self.config, self.device, self.dtype = config, device, dtype
+
+    @property
+    def page_dtype(self) -> torch.dtype:
+        return self.dtype
+
+    @property
+    def page_shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Of one page's keys and of its values, in one layer."""
+        shape = (self.config.num_key_value_heads, PAGE, self.config.head_dim)
+        return shape, shape
+
+    @property
+    def page_bytes(self) -> int:
+        """Keys and values of one page in all layers."""
+        return self.config.num_hidden_layers * sum(map(prod, self.page_shapes)) * self.page_dtype.itemsize
+
+    def new_pages(self, num_pages: int) -> KVPages:
+        return KVPages(self, num_pages)
+
+    @abstractmethod
+    def forward(self, batch: Batch, wanted: Sequence[int]) -> Tensor:
+        """Put the new tokens' keys and values on their pages; the final hidden states [P, D] of the `wanted` ones of all T.
+
+        The result may be overwritten by the next call.
+        """
+
+    @abstractmethod
+    def logits(self, hidden_PD: Tensor) -> Tensor:
+        """[P, D] -> [P, V], float32."""

@@ -1,0 +1,210 @@
+"""The CPU's back-end: a decoder on the compiled kernels, its weights packed, its keys and values on pages as attention reads them.
+
+A prefill and a decode step are one and the same pass: no row's bits depend on how many rows are computed with it.
+
+T new tokens, P wanted ones; D hidden, F FFN hidden, E experts, K experts a token, H query heads, J key/value heads, d head_dim, r = d/2.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from moe_lm.backends.base import Backend, Batch
+from moe_lm.backends.cpu.launch import TokenPlaces, append_kv, gemm, page_shape, paged_attention, rms_norm, rope_
+from moe_lm.backends.cpu.moe import routed_experts
+from moe_lm.backends.cpu.pack import PackedMatrix
+from moe_lm.config import MoEConfig
+from moe_lm.model import FFN, Attention, Decoder, Layer, Linear, MoE, RMSNorm, inverse_frequencies, rope, route
+
+ROWS = 512  # of an FFN that are computed together: what lies between its two products stays in the cache
+
+
+def _packed(linear: Linear) -> PackedMatrix:
+    return PackedMatrix.of(linear.weight[None], linear.bias)
+
+
+def _add_product(onto_TO: Tensor, x_TK: Tensor, matrix: PackedMatrix, row_scales_T: Tensor | None = None) -> None:
+    """onto += scales * x @ matrix.T; in another precision than float32 the product is rounded to it first."""
+    if onto_TO.dtype == torch.float32:
+        gemm(x_TK, matrix, out=onto_TO, accumulate=True, row_scales_M=row_scales_T)
+    elif row_scales_T is None:
+        onto_TO += gemm(x_TK, matrix)
+    else:
+        onto_TO.addcmul_(gemm(x_TK, matrix), row_scales_T[:, None])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Norm:
+    norm: RMSNorm
+
+    def __call__(self, x_TD: Tensor) -> Tensor:
+        if x_TD.dtype == torch.float32:
+            return rms_norm(x_TD, self.norm.weight, self.norm.eps, self.norm.offset)
+        return self.norm(x_TD)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PackedAttention:
+    """Queries, keys and values are one product."""
+
+    qkv: PackedMatrix
+    o: PackedMatrix
+    sizes: tuple[int, int, int]
+    head_dim: int
+
+    @classmethod
+    def of(cls, module: Attention) -> "PackedAttention":
+        three = (module.q_proj, module.k_proj, module.v_proj)
+        bias = torch.cat([one.bias for one in three]) if module.q_proj.bias is not None else None
+        sizes = (module.q_proj.out_features, module.k_proj.out_features, module.v_proj.out_features)
+        return cls(PackedMatrix.of(torch.cat([one.weight for one in three])[None], bias), _packed(module.o_proj), sizes, module.head_dim)
+
+    def project(self, x_TD: Tensor, cos_Tr: Tensor, sin_Tr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Rotated queries and keys, and values: [T, H, d], [T, J, d], [T, J, d]."""
+        qkv = gemm(x_TD, self.qkv)
+        if qkv.dtype == torch.float32:
+            rope_(qkv, cos_Tr, sin_Tr, (self.sizes[0] + self.sizes[1]) // self.head_dim)
+        q, k, v = (x.unflatten(-1, (-1, self.head_dim)) for x in qkv.split(self.sizes, dim=-1))
+        return (q, k, v) if qkv.dtype == torch.float32 else (rope(q, cos_Tr, sin_Tr), rope(k, cos_Tr, sin_Tr), v)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PackedFFN:
+    gate_up: PackedMatrix
+    down: PackedMatrix
+
+    @classmethod
+    def of(cls, module: FFN) -> "PackedFFN":
+        gate_up = PackedMatrix.gated(module.gate_proj.weight[None], module.up_proj.weight[None], module.activation)
+        return cls(gate_up, _packed(module.down_proj))
+
+    def add_to(self, onto_TD: Tensor, x_TD: Tensor, row_scales_T: Tensor | None = None) -> None:
+        """onto += scales * down(act(gate(x)) * up(x))"""
+        for begin in range(0, len(x_TD), ROWS):
+            rows = slice(begin, begin + ROWS)
+            hidden = gemm(x_TD[rows], self.gate_up)
+            _add_product(onto_TD[rows], hidden, self.down, None if row_scales_T is None else row_scales_T[rows])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PackedMoE:
+    moe: MoEConfig
+    router: PackedMatrix
+    gate_up: PackedMatrix
+    down: PackedMatrix
+    shared_expert: PackedFFN | None
+    shared_expert_gate: PackedMatrix | None
+
+    @classmethod
+    def of(cls, module: MoE) -> "PackedMoE":
+        gate_EFD, up_EFD = module.experts.gate_up_EGD.chunk(2, dim=1)
+        return cls(
+            module.moe,
+            _packed(module.router),
+            PackedMatrix.gated(gate_EFD, up_EFD, "silu"),
+            PackedMatrix.of(module.experts.down_EDF),
+            PackedFFN.of(module.shared_expert) if module.shared_expert else None,
+            _packed(module.shared_expert_gate) if module.shared_expert_gate else None,
+        )
+
+    def add_to(self, onto_TD: Tensor, x_TD: Tensor) -> None:
+        weights_TK, ids_TK = route(gemm(x_TD, self.router), self.moe.num_experts_per_tok, self.moe.norm_topk_prob)
+        out_TD = routed_experts(x_TD, weights_TK, ids_TK, self.gate_up, self.down)
+        if self.shared_expert:
+            gates_T = None if self.shared_expert_gate is None else _sigmoid(gemm(x_TD, self.shared_expert_gate))[:, 0]
+            self.shared_expert.add_to(out_TD, x_TD, gates_T)
+        onto_TD += out_TD
+
+
+def _sigmoid(x_T1: Tensor) -> Tensor:
+    """torch computes 32 values at a time and the rest one by one, which rounds otherwise: no row may be in the rest."""
+    return torch.sigmoid(torch.nn.functional.pad(x_T1, (0, 0, 0, -len(x_T1) % 32)))[: len(x_T1)]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PackedLayer:
+    input_norm: Norm
+    attention: PackedAttention
+    post_attention_norm: Norm
+    ffn: PackedFFN | PackedMoE
+
+    @classmethod
+    def of(cls, layer: Layer) -> "PackedLayer":
+        ffn = PackedMoE.of(layer.ffn) if isinstance(layer.ffn, MoE) else PackedFFN.of(layer.ffn)  # type: ignore[arg-type]
+        return cls(Norm(layer.input_norm), PackedAttention.of(layer.attention), Norm(layer.post_attention_norm), ffn)
+
+
+class CpuBackend(Backend):
+    """Takes the weights out of the model, layer by layer, so that only one layer at a time is in memory twice."""
+
+    name = "cpu"
+    invariant = True
+    drafts = True
+
+    @torch.no_grad()
+    def __init__(self, model: Decoder):
+        weight = model.embed.weight
+        super().__init__(model.config, weight.device, weight.dtype)
+        self.layers = []
+        while len(model.layers):
+            self.layers.append(PackedLayer.of(model.layers.pop(0)))  # type: ignore[arg-type]
+        self.norm = Norm(model.norm)
+        self.head = _packed(model.lm_head)
+        # an embedding that is also the output head is kept once
+        self.embedding = None if self.config.tie_word_embeddings else weight
+        if self.config.tie_word_embeddings:
+            del model.embed, model.lm_head
+
+    @property
+    def page_dtype(self) -> torch.dtype:
+        return torch.float32
+
+    @property
+    def page_shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        J, d = self.config.num_key_value_heads, self.config.head_dim
+        return (J, *page_shape("k", d)), (J, *page_shape("v", d))
+
+    @torch.inference_mode()
+    def forward(self, batch: Batch, wanted: Sequence[int]) -> Tensor:
+        positions_T, wanted_P = torch.tensor(batch.positions), torch.tensor(wanted, dtype=torch.int64)
+        places = _places(batch, positions_T)
+        x_TD = self._embed(torch.tensor(batch.flat))
+        cos_Tr, sin_Tr = (x.to(x_TD.dtype) for x in self._rotation(positions_T))
+        for index, layer in enumerate(self.layers):
+            q_THd, k_TJd, v_TJd = layer.attention.project(layer.input_norm(x_TD), cos_Tr, sin_Tr)
+            k_pages, v_pages = batch.memory.k[index], batch.memory.v[index]
+            append_kv(k_TJd, v_TJd, places, k_pages, v_pages)
+            out_THd = paged_attention(q_THd, places, k_pages, v_pages, self.config.sliding_window)
+            if index == len(self.layers) - 1:
+                x_TD, out_THd = x_TD[wanted_P], out_THd[wanted_P]
+                if not wanted:  # a chunk of a prompt: its keys and values are all that it is for
+                    return x_TD
+            _add_product(x_TD, out_THd.flatten(-2), layer.attention.o)
+            layer.ffn.add_to(x_TD, layer.post_attention_norm(x_TD))
+        return self.norm(x_TD)
+
+    @torch.inference_mode()
+    def logits(self, hidden_PD: Tensor) -> Tensor:
+        return gemm(hidden_PD, self.head).float()
+
+    def _embed(self, tokens_T: Tensor) -> Tensor:
+        x_TD = self.head.rows(tokens_T) if self.embedding is None else self.embedding[tokens_T]
+        if self.config.scale_embeddings:  # by a number of the weights' precision, as Gemma was trained
+            x_TD *= torch.tensor(self.config.hidden_size**0.5, dtype=x_TD.dtype).item()
+        return x_TD
+
+    def _rotation(self, positions_T: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines and sines, [T, r] each. torch computes 16 or 32 at a time and the rest one by one, which rounds otherwise."""
+        T = len(positions_T)
+        padded = torch.nn.functional.pad(positions_T, (0, -T % 16))
+        angles_Tr = torch.outer(padded.float(), inverse_frequencies(self.config.rope_theta, self.config.head_dim, self.device))
+        return angles_Tr.cos()[:T], angles_Tr.sin()[:T]
+
+
+def _places(batch: Batch, positions_T: Tensor) -> TokenPlaces:
+    most = max(map(len, batch.pages))
+    table = torch.tensor([[*pages, *[0] * (most - len(pages))] for pages in batch.pages], dtype=torch.int32)
+    lengths = torch.tensor([len(tokens) for tokens in batch.tokens])
+    return TokenPlaces(positions_T.int(), torch.arange(len(lengths), dtype=torch.int32).repeat_interleave(lengths), table)
