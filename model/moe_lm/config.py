@@ -137,7 +137,7 @@ def to_hf(config: ModelConfig, dtype: str = "float32") -> dict[str, Any]:
 
 def _refuse_unsupported(given: Raw, family: Family) -> None:
     options = {**OPTIONS, **family.options}
-    for option in options.keys() & given.keys():
+    for option in sorted(options.keys() & given.keys()):
         if given[option] not in options[option]:
             supported = " or ".join(repr(value) for value in options[option])
             raise ModelError(

@@ -12,17 +12,17 @@ _FOLDER = Path(__file__).parent / "configs"
 
 
 def names() -> list[str]:
-    """The configurations there are."""
+    """The names of the known configurations."""
     return sorted(path.stem for path in _FOLDER.glob("*.json"))
 
 
 def config(name: str) -> ModelConfig:
-    """A configuration by its name; raises ModelError with the known names for any other."""
+    """A known configuration. Raises ModelError, with the known names, for any other name."""
     if name not in names():
         raise ModelError(f"no configuration is named {name!r}; known: {', '.join(names())}")
     return from_hf(read_json(_FOLDER / f"{name}.json"))
 
 
 def in_folder(folder: Path) -> ModelConfig:
-    """The configuration of a checkpoint's folder. Raises ModelError where config.json is missing, damaged or unsupported."""
+    """The configuration in a checkpoint's folder. Raises ModelError where config.json is missing, damaged or unsupported."""
     return from_hf(read_json(folder / "config.json"))

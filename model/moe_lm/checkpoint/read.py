@@ -1,6 +1,6 @@
-"""A checkpoint on disk -> what it is (configuration, tokenizer, sha256), and when it is needed -> a Decoder in memory.
+"""Reads checkpoints: opening one gives its configuration, tokenizer and sha256; its weights are read later, when they are needed.
 
-What can be checked without reading the weights is checked when the checkpoint is opened; parameters are read one at a time.
+Whatever can be checked without reading the weights is checked when the checkpoint is opened. Parameters are read one at a time.
 """
 
 import hashlib
@@ -24,16 +24,16 @@ from moe_lm.families.names import GGUF_SEPARATE_EXPERTS, Pieces, pieces
 from moe_lm.model import Decoder
 from moe_lm.tokenizer.tokenizer import Tokenizer
 
-SERIAL = (1 << 15) - 1  # numbers that torch adds up or copies without waking other threads, which on a busy machine take long to wake
+SERIAL = (1 << 15) - 1  # so few numbers torch sums or copies on one thread; waking others takes long on a busy machine
 Progress = Callable[[int, int], None]  # (parameters read, parameters in all)
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """All of a checkpoint but the values of its weights, and the sha256 over its bytes (weights, configuration, tokenizer).
+    """A checkpoint without the values of its weights; `sha256` is over all its bytes (weights, configuration, tokenizer).
 
-    `read` gives the model, in a precision and on a device. It raises ModelError for NaN or infinite values, and where the
-    files are no longer those of the sha256.
+    `read` returns the model in a precision and on a device. It raises ModelError for NaN or infinite values, and where the
+    files have changed since they were hashed.
     """
 
     config: ModelConfig
@@ -52,13 +52,13 @@ class Loaded:
 
 
 def load(path: Path, dtype: torch.dtype = torch.float32, device: str = "cpu", progress: Progress | None = None) -> Loaded:
-    """`open_checkpoint`, and its weights read at once. Raises what both raise."""
+    """Open a checkpoint and read its weights at once. Raises ModelError as `open_checkpoint` and `Checkpoint.read` do."""
     checkpoint = open_checkpoint(path)
     return Loaded(checkpoint.read(dtype, device, progress), checkpoint.tokenizer, checkpoint.sha256)
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
-    """A .gguf file, or a folder with config.json, *.safetensors and tokenizer.json: hashed and checked, no weight read.
+    """Hash and check a .gguf file, or a folder with config.json, *.safetensors and tokenizer.json; no weight is read.
 
     Raises ModelError, in one line, for a missing, truncated or unsupported file and a missing, surplus or misshapen tensor.
     """
@@ -88,7 +88,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
 
 
 def _stamps(files: Sequence[Path]) -> list[tuple[int, int, int]]:
-    """What can't stay the same where a file is replaced or written to (mtime could be set back)."""
+    """Inode, size and ctime of each file: they change when a file is replaced or written to (mtime could be set back)."""
     try:
         return [(stat.st_ino, stat.st_size, stat.st_ctime_ns) for stat in (file.stat() for file in files)]
     except OSError as error:
@@ -116,7 +116,7 @@ def _parse_gguf(path: Path) -> tuple[Tokenizer, "_Weights"]:
             if interleaved:
                 array = _halves_apart(array, config.head_dim)
             if config.norm_offset and name.endswith("norm.weight"):
-                array = array - np.float32(config.norm_offset)  # llama.cpp has it added
+                array = array - np.float32(config.norm_offset)  # llama.cpp stores the sum
             yield from torch.from_numpy(array if array.flags.writeable else array.copy()).split(max(1, SERIAL // max(1, array[0].size)))
 
     try:
@@ -172,7 +172,7 @@ class _Weights:
 
     def check(self) -> None:
         """Raises ModelError for a missing, surplus or misshapen tensor."""
-        parameters = dict(Decoder(self.config).named_parameters())  # memory that nobody touches is not taken
+        parameters = dict(Decoder(self.config).named_parameters())  # its memory is never touched, so it takes none
         needed = {piece for name in parameters for rows in self._pieces(name) for piece in rows}
         for problem, names in (("lacks", needed - self.tensors), ("has an unexpected", self.tensors - needed)):
             if names:
@@ -215,7 +215,7 @@ class _Weights:
     def _fill(self, part: Tensor, name: str) -> None:
         begin = 0
         for chunk in self.chunks(name):
-            # the sum first: NaN and infinity show in it, and it costs a tenth
+            # the sum first: NaN and infinity show in it, and it takes a tenth of the time
             if not math.isfinite(chunk.sum(dtype=torch.float32)) and not torch.isfinite(chunk).all():
                 raise ModelError(f"{self.path}: tensor {name} holds NaN or infinite values; the checkpoint is damaged")
             part[begin : begin + len(chunk)] = chunk

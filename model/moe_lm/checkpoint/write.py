@@ -1,4 +1,4 @@
-"""A Decoder in memory -> a Hugging Face folder that transformers (and moe_lm) load, in safetensors files of a few GB."""
+"""Writes a Decoder as a Hugging Face folder, which transformers and moe_lm load, in safetensors files of at most a few GB."""
 
 import json
 import shutil
@@ -20,7 +20,8 @@ SHARD_BYTES = 2 << 30
 def save(model: Decoder, tokenizer: Tokenizer, folder: Path, shard_bytes: int = SHARD_BYTES) -> None:
     """Write config.json, the weights, tokenizer.json, tokenizer_config.json and chat_template.jinja.
 
-    Weights above `shard_bytes` go to several files and an index, one file at a time: that much memory comes on top of the model.
+    Weights larger than `shard_bytes` are split over several files with an index. They are copied one file at a time, so the extra
+    memory is that of one file.
     """
     folder.mkdir(parents=True, exist_ok=True)
     settings = folder / "config.json"
@@ -32,7 +33,7 @@ def save(model: Decoder, tokenizer: Tokenizer, folder: Path, shard_bytes: int = 
         name = "model.safetensors" if len(shards) == 1 else f"model-{i:05}-of-{len(shards):05}.safetensors"
         # a copy each: safetensors refuses tensors that share memory
         save_file({piece: part.clone() for piece, part in shard.items()}, folder / name, metadata={"format": "pt"})
-        shutil.copymode(settings, folder / name)  # safetensors gives its files to the owner alone
+        shutil.copymode(settings, folder / name)  # safetensors makes its files readable by the owner alone
         index |= dict.fromkeys(shard, name)
     if len(shards) > 1:
         total = sum(p.nbytes for p in model.parameters())
