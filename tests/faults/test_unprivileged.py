@@ -12,6 +12,7 @@ import pytest
 REPO = Path(__file__).resolve().parents[2]
 USER = "12345"  # nobody's
 # Python, its packages and this checkout may lie where only root can look: the user finds them below /mnt, in a mount namespace of its own
+TESTS = ("tests/integration/test_sandbox.py", "tests/faults/test_hostile.py")
 SCRIPT = f"""
 set -e
 mount --make-rprivate /
@@ -24,13 +25,13 @@ mount --bind "$3" /mnt/repo
 cd /mnt/repo
 exec setpriv --reuid {USER} --regid {USER} --clear-groups --inh-caps=-all --bounding-set=-all --no-new-privs \\
     env -i HOME=/mnt/home TMPDIR=/mnt/home PATH=/usr/bin:/bin LD_LIBRARY_PATH=/mnt/python/lib PYTHONPATH=/mnt/packages \\
-    PYTHONDONTWRITEBYTECODE=1 "/mnt/python/bin/$4" -m pytest -q -p no:cacheprovider tests/integration/test_sandbox.py tests/faults/test_hostile.py
+    PYTHONDONTWRITEBYTECODE=1 "/mnt/python/bin/$4" -m pytest -q -p no:cacheprovider {" ".join(TESTS)}
 """
 
 
 def test_the_sandbox_holds_for_a_user_without_rights() -> None:
     if os.geteuid() != 0:
-        pytest.skip("this is an unprivileged user already: tests/integration/test_sandbox.py and test_hostile.py are the test")
+        pytest.skip(f"this is an unprivileged user already: {' and '.join(TESTS)} are the test")
     if missing := [tool for tool in ("unshare", "setpriv", "mount") if not shutil.which(tool)]:
         pytest.skip(f"{missing[0]} is not installed (util-linux)")
     python = f"python{sys.version_info.major}.{sys.version_info.minor}"
