@@ -1,4 +1,4 @@
-"""Reading the answer out of a GSM8K completion: one function a protocol, each as published unless it says otherwise.
+"""Reading the answer out of a GSM8K completion: one function per protocol, each as published unless it says otherwise.
 
 Each takes the completion and the reference answer and returns an `Extraction`.
 """
@@ -6,9 +6,10 @@ Each takes the completion and the reference answer and returns an `Extraction`.
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 
 INVALID = "[invalid]"
+LONGEST_LITERAL = 4_300  # digits of an integer that Python reads
 _GOLD = re.compile(r"#### (-?[0-9.,]+)")
 _NUMBER = re.compile(r"-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?")
 
@@ -28,9 +29,12 @@ class Extraction:
 def gold(reference: str) -> str:
     """The number after "####", without thousands separators. Raises ValueError where there is none."""
     match = _GOLD.search(reference)
-    if not match:
-        raise ValueError(f"no '#### number' in {reference[-60:]!r}")
-    return match.group(1).replace(",", "")
+    try:
+        number = match.group(1).replace(",", "") if match else ""
+        Decimal(number)
+    except InvalidOperation:
+        raise ValueError(f"no '#### number' in {reference[-60:]!r}") from None
+    return number
 
 
 def last_digits(completion: str, reference: str) -> Extraction:
@@ -38,8 +42,8 @@ def last_digits(completion: str, reference: str) -> Extraction:
     (Python refuses it), and a negative gold can't match."""
     runs = re.findall(r"\d+", completion)
     last = runs[-1] if runs else ""
-    # Python's literals: no leading zero, except for zero itself; other scripts' digits are no literals either
-    valid = last.isascii() and last != "" and (last == "0" * len(last) or last[0] != "0")
+    # Python's literals: no leading zero, except for zero itself; no other scripts' digits; not too long
+    valid = last.isascii() and last != "" and (last == "0" * len(last) or last[0] != "0") and len(last) <= LONGEST_LITERAL
     return Extraction(str(int(last)) if valid else INVALID, {"acc": valid and Decimal(last) == Decimal(gold(reference))})
 
 
@@ -77,9 +81,8 @@ def lm_eval_filters(completion: str, reference: str) -> Extraction:
 
 
 def _lm_eval_normal(text: str) -> str:
-    for pattern in (",", r"\$", r"(?s).*#### ", r"\.$"):
-        text = re.sub(pattern, "", text)
-    return text.lower()
+    text = text.replace(",", "").replace("$", "").rpartition("#### ")[2]
+    return re.sub(r"\.$", "", text).lower()
 
 
 EXTRACTIONS: dict[str, Callable[[str, str], Extraction]] = {

@@ -4,13 +4,15 @@ The published reader misses "[[7/10]]", "[[ 7 ]]" and "Rating: 8", and takes the
 Rating 6" gives 1. The strict one reads what a person would, the last rating given, and nothing outside 1 to 10.
 """
 
+import math
 import re
 
 SCALE = (1.0, 10.0)
 
 _NUMBER = r"(\d+(?:\.\d+)?)"
 _OF_TEN = r"(?:\s*(?:/|out of)\s*10(?:\.0+)?)?"
-_PUBLISHED = (re.compile(r"\[\[(\d+\.?\d*)\]\]"), re.compile(r"\[(\d+\.?\d*)\]"))
+# FastChat's \d+\.?\d* matches the same, but takes quadratic time on long runs of digits
+_PUBLISHED = (re.compile(r"\[\[(\d+(?:\.\d*)?)\]\]"), re.compile(r"\[(\d+(?:\.\d*)?)\]"))
 _STRICT = (
     re.compile(rf"\[\[\s*(?:rating:?\s*)?{_NUMBER}{_OF_TEN}\s*\]\]", re.IGNORECASE),
     # "Rating: 8", "**Rating:** [8]", "a rating of 8/10", but not "Rating: 8/20" or "Rating: 80%"
@@ -26,7 +28,8 @@ def published(text: str) -> float | None:
     """
     for pattern in _PUBLISHED:
         if match := pattern.search(text):
-            return float(match[1])
+            rating = float(match[1])
+            return rating if math.isfinite(rating) else None
     return None
 
 
