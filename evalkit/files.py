@@ -5,22 +5,39 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from evalkit.errors import RunIncomplete
+from evalkit.errors import EvalkitError, RunIncomplete
 
 
 def write_atomically(path: Path, lines: Iterable[str]) -> None:
-    """Write a text file whole or not at all. Raises RunIncomplete where the disk is full or the folder not writable."""
+    """Write a text file of a run. Raises RunIncomplete where the disk is full or the folder not writable."""
     with kept(path):
         stage(path, lines).replace(path)
 
 
-def stage(path: Path, lines: Iterable[str]) -> Path:
+def write_output(path: Path, content: str | bytes, append: bool = False) -> None:
+    """Write a file that was asked for; what is no file (/dev/stdout) is appended to. Raises EvalkitError where that can't be done."""
+    raw = content if isinstance(content, bytes) else content.encode("utf-8", "replace")
+    try:
+        if append or (path.exists() and not path.is_file()):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(path, "ab") as f:
+                f.write(raw)
+        else:
+            stage(path, raw).replace(path)
+    except OSError as error:
+        raise EvalkitError(f"cannot write {path}: {error.strerror}; give a path in a writable folder") from None
+
+
+def stage(path: Path, content: bytes | Iterable[str]) -> Path:
     """The file under another name, through to the disk; nothing is left of it where that fails."""
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # two processes may write the same file of a cache
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with open(partial, "w", encoding="utf-8", errors="surrogatepass") as f:
-            f.writelines(lines)
+        with open(partial, "wb") as f:
+            if isinstance(content, bytes):
+                f.write(content)
+            else:
+                f.writelines(line.encode("utf-8", "surrogatepass") for line in content)
             f.flush()
             os.fsync(f.fileno())
     except BaseException:
@@ -41,6 +58,7 @@ def sync(folder: Path) -> None:
 
 @contextmanager
 def kept(path: Path) -> Iterator[None]:
+    """A run's file that can't be written ends the run early, as RunIncomplete: its answers are in the journal."""
     try:
         yield
     except OSError as error:

@@ -17,7 +17,7 @@ from evalkit.bench.config import BenchConfig
 from evalkit.bench.engines import Work, open_engine
 from evalkit.bench.roofline import Device
 from evalkit.errors import EvalkitError
-from evalkit.files import write_atomically
+from evalkit.files import write_output
 from evalkit.record.read import SCHEMA
 from evalkit.record.write import environment
 
@@ -112,7 +112,7 @@ def _time(config: BenchConfig, model: str, device: Device | None, reporter: Repo
         },
         "environment": where,
     }
-    write_atomically(config.folder(model) / "bench.json", [json.dumps(record, indent=2, ensure_ascii=False) + "\n"])
+    write_output(config.folder(model) / "bench.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n")
     del engine
     gc.collect()  # the next model takes the memory
     if on_gpu and not is_remote:

@@ -111,12 +111,12 @@ def _read(cls: type[Task], source: FolderSource | HubSource) -> DataState:
 
 def _fetch_text(file: TextFile, source: FolderSource | HubSource) -> None:
     from evalkit.data import sources
-    from evalkit.files import write_atomically
+    from evalkit.files import write_output
 
     if isinstance(source, sources.HubSource):
         source.text(file)
     elif not (source.folder / file.path).exists():
-        write_atomically(source.folder / file.path, [file.render(sources.fetch(file))])
+        write_output(source.folder / file.path, file.render(sources.fetch(file)))
         print(f"wrote {source.folder / file.path}")
 
 

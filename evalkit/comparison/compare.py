@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from evalkit.errors import EvalkitError
+from evalkit.files import write_output
 from evalkit.progress import console as standard_output
 from evalkit.record.pairs import Pairs, RunAnswers, align, read_answers
 from evalkit.report.render.markdown import markdown_table, md
@@ -59,8 +60,8 @@ def run(
     found = compare(base, cand, tasks, metric, cluster)
     show(found)
     if out is not None:
-        write(Path(out) / "compare.md", to_markdown(found))
-        write(Path(out) / "compare.json", json.dumps(as_json(found), indent=2) + "\n")
+        write_output(Path(out) / "compare.md", to_markdown(found))
+        write_output(Path(out) / "compare.json", json.dumps(as_json(found), indent=2) + "\n")
         print(f"wrote {Path(out) / 'compare.md'} and compare.json")
     return 0
 
@@ -252,13 +253,3 @@ def as_json(found: Comparison) -> dict[str, Any]:
 def difference_json(d: Difference) -> dict[str, Any]:
     """Every field of a Difference, and McNemar's p."""
     return asdict(d) | {"mcnemar_p": d.mcnemar}
-
-
-def write(path: Path, text: str, append: bool = False) -> None:
-    """Write a report. Raises EvalkitError where that can't be done."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "a" if append else "w", encoding="utf-8", errors="replace") as f:
-            f.write(text)
-    except OSError as error:
-        raise EvalkitError(f"cannot write {path}: {error.strerror}; give a path in a writable folder") from None

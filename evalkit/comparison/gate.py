@@ -16,8 +16,9 @@ from scipy import stats
 
 from evalkit.comparison.ci import CI, annotate, junit, problem_junit
 from evalkit.comparison.compare import HEAD as COMPARE_HEAD
-from evalkit.comparison.compare import compare, difference_json, figures, one_line, p_text, print_table, scale, write
+from evalkit.comparison.compare import compare, difference_json, figures, one_line, p_text, print_table, scale
 from evalkit.errors import EvalkitError, unknown
+from evalkit.files import write_output
 from evalkit.progress import console as standard_output
 from evalkit.record.read import read_run
 from evalkit.report.published import published_for
@@ -92,21 +93,21 @@ def run(
     except EvalkitError as error:
         problem = " ".join(str(error).split())
         if junit_file:
-            write(Path(junit_file), problem_junit(problem))
+            write_output(Path(junit_file), problem_junit(problem))
         if json_file:
             refused = {"schema": SCHEMA, "kind": "gate", "outcome": "not comparable", "exit_code": error.exit_code, "reason": problem}
-            write(Path(json_file), json.dumps(refused, indent=2) + "\n")
+            write_output(Path(json_file), json.dumps(refused, indent=2) + "\n")
         if ci.summary:
-            write(Path(ci.summary), f"## evalkit gate: not comparable\n\n{md(one_line(problem, 1_000))}\n", append=True)
+            write_output(Path(ci.summary), f"## evalkit gate: not comparable\n\n{md(one_line(problem, 1_000))}\n", append=True)
         annotate(ci, "error", "evalkit gate: not comparable", problem)
         raise
     show(gate)
     if junit_file:
-        write(Path(junit_file), junit([(o.task, o.word, text(o, margin)) for o in gate.outcomes]))
+        write_output(Path(junit_file), junit([(o.task, o.word, text(o, margin)) for o in gate.outcomes]))
     if json_file:
-        write(Path(json_file), json.dumps(as_json(gate), indent=2) + "\n")
+        write_output(Path(json_file), json.dumps(as_json(gate), indent=2) + "\n")
     if ci.summary:
-        write(Path(ci.summary), to_markdown(gate), append=True)
+        write_output(Path(ci.summary), to_markdown(gate), append=True)
     for outcome in gate.outcomes:
         if outcome.word != "pass":
             level = "error" if outcome.word == "fail" else "warning"

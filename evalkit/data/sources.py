@@ -19,6 +19,7 @@ from typing import Any
 
 from evalkit.data.layouts import LAYOUTS
 from evalkit.errors import DataError, EvalkitError, MissingData, first_line
+from evalkit.files import write_output
 from evalkit.hashing import sha256_json
 from evalkit.tasks import HubTable, PackageTable, Table, TextFile
 
@@ -176,10 +177,7 @@ def fetch(file: TextFile) -> bytes:
         raise DataError(f"cannot fetch {file.url}: {error}; put {file.path} into a folder and pass --data DIR") from None
     if (found := _digest(file, data)) != file.sha256:
         raise DataError(f"{file.url} has sha256 {found}, expected {file.sha256}; the file changed upstream, nothing was kept")
-    cached.parent.mkdir(parents=True, exist_ok=True)
-    partial = cached.with_suffix(f".{os.getpid()}")
-    partial.write_bytes(data)
-    partial.rename(cached)
+    write_output(cached, data)
     return data
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from evalkit.files import write_output
 from evalkit.report.sections.judged import interval, judge_name, plots, remarks, turns
 from evalkit.tasks import JudgedTask
 
@@ -57,10 +58,9 @@ def show_pairs(comparison: Mapping[str, Any], model: str, folder: Path, console:
 
 def write_plots(task: type[JudgedTask], judged: Mapping[str, Mapping[str, Any]], folder: Path) -> None:
     """Radar and bars as PNG and SVG."""
-    folder.mkdir(exist_ok=True)
     for plot in plots(task, judged):
-        (folder / f"{plot.name}.png").write_bytes(plot.png)
-        (folder / f"{plot.name}.svg").write_bytes(plot.svg)
+        write_output(folder / f"{plot.name}.png", plot.png)
+        write_output(folder / f"{plot.name}.svg", plot.svg)
 
 
 def _say(console: Console, text: str) -> None:

@@ -15,8 +15,8 @@ from string import Template
 from typing import Any
 
 from evalkit import __version__
-from evalkit.comparison.compare import write
 from evalkit.errors import EvalkitError
+from evalkit.files import write_output
 from evalkit.view.data import ViewedRun, read
 from evalkit.view.pack import finite, pack
 
@@ -33,7 +33,7 @@ def run(paths: Sequence[str], out: str | None = None, show: bool = False) -> Pat
     packed = pack(runs)
     file = Path(out) if out else default_file(runs)
     page = build(runs, packed)
-    write(file, page)
+    write_output(file, page)
     print(f"wrote {file}: {len(packed['samples']):,} samples, {len(page.encode()) / 1e6:.1f} MB; it opens from disk, without a network")
     for viewed in runs:
         if viewed.about["status"] != "complete":

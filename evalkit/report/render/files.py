@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from evalkit.errors import EvalkitError
+from evalkit.files import write_output
 from evalkit.report.document import Document
 
 
@@ -17,10 +17,6 @@ def attachments(document: Document) -> dict[str, bytes]:
 
 def write_files(out: Path, files: Mapping[str, bytes]) -> list[Path]:
     """Write them into `out`; returns their paths, sorted. Raises EvalkitError where that can't be done."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        for name, content in files.items():
-            (out / name).write_bytes(content)
-    except OSError as error:
-        raise EvalkitError(f"cannot write to {out}: {error.strerror}; give a folder that can be written") from None
+    for name, content in files.items():
+        write_output(out / name, content)
     return [out / name for name in sorted(files)]
