@@ -2,16 +2,37 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
+from importlib.metadata import entry_points
 
 from evalkit.errors import EvalkitError, unknown
 from evalkit.tasks import CodeTask, Sampling, SuiteTask, Task
 
 
 def task_classes() -> dict[str, type[Task]]:
-    """Every task there is, by name."""
+    """Every task there is, by name: those of evalkit_tasks and of installed packages. Raises EvalkitError where one can't be loaded."""
     from evalkit_tasks import TASKS
 
-    return TASKS
+    return TASKS | installed_tasks()
+
+
+@cache
+def installed_tasks() -> dict[str, type[Task]]:
+    """The tasks of other packages: those in `TASKS` of each module that an entry point of the group `evalkit.tasks` names."""
+    from evalkit_tasks import TASKS
+
+    found: dict[str, type[Task]] = {}
+    for entry in entry_points(group="evalkit.tasks"):
+        where = f"entry point {entry.name} = {entry.value}"
+        try:
+            tasks = entry.load().TASKS
+        except Exception as error:  # another package's code
+            raise EvalkitError(f"{where} can't be loaded ({error!r}); mend that package or uninstall it") from None
+        for task in tasks:
+            if task.name in TASKS or task.name in found:
+                raise EvalkitError(f"{where}: there is a task {task.name} already; give it another name")
+            found[task.name] = task
+    return found
 
 
 def resolve(spec: str, sampling: Sampling | None = None) -> Task:

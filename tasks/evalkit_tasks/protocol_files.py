@@ -1,4 +1,4 @@
-"""Reading protocols/TASK.toml: one table a protocol, every key checked, so that a misspelt setting can't pass unnoticed."""
+"""Reading protocols/TASK.toml: one table per protocol, every key checked, so that a misspelt setting can't pass unnoticed."""
 
 import importlib.resources
 import tomllib
@@ -8,9 +8,9 @@ from typing import Any
 from evalkit.tasks import Protocol
 
 
-def read_protocols(task: str, settings: Mapping[str, type]) -> dict[str, Protocol]:
-    """All protocols of a task. `settings`: the keys that each must have besides Protocol's own, with their types."""
-    raw = tomllib.loads((importlib.resources.files("evalkit_tasks") / "protocols" / f"{task}.toml").read_text("utf-8"))
+def read_protocols(task: str, settings: Mapping[str, type], package: str = "evalkit_tasks") -> dict[str, Protocol]:
+    """All protocols of a task of `package`. `settings`: the keys that each must have besides Protocol's own, with their types."""
+    raw = tomllib.loads((importlib.resources.files(package) / "protocols" / f"{task}.toml").read_text("utf-8"))
     return {name: _protocol(task, name, table, settings) for name, table in raw.items()}
 
 
