@@ -175,10 +175,11 @@ def _moe_to_hf(moe: MoEConfig, keys: MoEKeys) -> dict[str, Any]:
         keys.num_experts_per_tok: moe.num_experts_per_tok,
         keys.moe_intermediate_size: moe.moe_intermediate_size,
         keys.shared_expert_intermediate_size: moe.shared_expert_intermediate_size,
-        keys.num_shared_experts: moe.shared_expert_intermediate_size // moe.moe_intermediate_size,
         keys.norm_topk_prob: moe.norm_topk_prob,
         keys.first_dense_layers: moe.first_dense_layers,
     }
+    if keys.num_shared_experts:
+        raw[keys.num_shared_experts] = moe.shared_expert_intermediate_size // moe.moe_intermediate_size
     return {key: value for key, value in raw.items() if key}
 
 

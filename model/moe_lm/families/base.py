@@ -34,8 +34,8 @@ OPTIONS: Mapping[str, tuple[Any, ...]] = {"partial_rotary_factor": (None, 1.0), 
 # see `Family.without_effect`
 WITHOUT_EFFECT = frozenset(
     """_name_or_path architectures attention_dropout attn_implementation auto_map chunk_size_feed_forward dtype
-    experts_implementation hidden_dropout id2label initializer_range is_decoder label2id layer_types model_type
-    output_router_logits pad_token_id pretraining_tp return_dict router_aux_loss_coef torch_dtype transformers.js_config
+    experts_implementation hidden_dropout id2label initializer_range is_decoder label2id layer_types max_window_layers
+    model_type output_router_logits pad_token_id pretraining_tp return_dict router_aux_loss_coef torch_dtype transformers.js_config
     transformers_version use_cache""".split()
 )
 

@@ -9,5 +9,4 @@ QWEN2 = Family(
     qkv_bias=True,
     defaults={"num_key_value_heads": 32, "max_position_embeddings": 32768},
     options={"hidden_act": SILU, "use_sliding_window": OFF},
-    without_effect=frozenset({"max_window_layers"}),  # as long as use_sliding_window is off
 )

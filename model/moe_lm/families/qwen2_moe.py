@@ -24,5 +24,4 @@ QWEN2_MOE = Family(
         "qkv_bias": (None, True),
         "use_sliding_window": OFF,
     },
-    without_effect=frozenset({"max_window_layers"}),  # as long as use_sliding_window is off
 )
