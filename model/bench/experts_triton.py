@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from transformers.models.qwen2_moe.modeling_qwen2_moe import Qwen2MoeSparseMoeBlock
 
 from moe_lm.backends import formulas
-from moe_lm.backends.cuda.experts_triton import moe_layer, pack
+from moe_lm.backends.cuda.experts_triton import moe_layer, stack
 from moe_lm.backends.cuda.tuning import tuning
 from moe_lm.model import route
 
@@ -29,13 +29,13 @@ def main() -> None:
     block = peer(options)
     routed = (block.experts.gate_up_proj, block.experts.down_proj)
     shared = tuple(getattr(block.shared_expert, f"{name}_proj").weight for name in ("gate", "up", "down"))
-    packed = pack(*routed, shared)
+    stacked = stack(*routed, shared)
     tuned = tuning(options.device, shape.E, shape.K, shape.D, shape.F, options.dtype)
     print(f"tiles: {tuned.source}")
 
     def ours(x):
         logits, gate = F.linear(x, block.gate.weight), F.linear(x, block.shared_expert_gate.weight)[:, 0]
-        return moe_layer(x, logits, packed, shape.K, False, gate)
+        return moe_layer(x, logits, stacked, shape.K, False, gate)
 
     def plain(x, dtype=options.dtype):
         # routed from the same logits, whatever the dtype of what follows

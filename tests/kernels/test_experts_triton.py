@@ -18,8 +18,8 @@ BFLOAT16, FLOAT32 = torch.bfloat16, torch.float32
 
 
 def run(layer, tuned=TINY):
-    packed = experts_triton.pack(layer.gate_up, layer.down, layer.shared)
-    inputs = (layer.x, layer.router_logits, packed, layer.K, layer.norm_topk_prob, layer.shared_gate)
+    stacked = experts_triton.stack(layer.gate_up, layer.down, layer.shared)
+    inputs = (layer.x, layer.router_logits, stacked, layer.K, layer.norm_topk_prob, layer.shared_gate)
     return experts_triton.moe_layer(*inputs, tuned)
 
 
@@ -93,15 +93,15 @@ def test_routed_experts_alone(device):
     assert cases.error(found, layer.to(torch.float64).reference()) <= cases.error(layer.reference(), layer.to(torch.float64).reference())
 
 
-def test_packed_weights_hold_the_routed_experts_first(device):
+def test_stacked_weights_hold_the_routed_experts_first(device):
     layer = cases.layer(device, S=30)
-    packed = experts_triton.pack(layer.gate_up, layer.down, layer.shared)
-    assert packed.always_on == 2
-    assert torch.equal(packed.gate_up[:7], layer.gate_up)
-    assert torch.equal(packed.down[:7], layer.down)
+    stacked = experts_triton.stack(layer.gate_up, layer.down, layer.shared)
+    assert stacked.always_on == 2
+    assert torch.equal(stacked.gate_up[:7], layer.gate_up)
+    assert torch.equal(stacked.down[:7], layer.down)
     x, total = layer.x, 0
     for expert in (7, 8):
-        total = total + formulas.ffn(x, *packed.gate_up[expert].chunk(2), packed.down[expert])
+        total = total + formulas.ffn(x, *stacked.gate_up[expert].chunk(2), stacked.down[expert])
     assert torch.allclose(total, formulas.ffn(x, *layer.shared), atol=1e-5)
 
 
@@ -144,11 +144,11 @@ def test_neighbours_at_qwen_moes_shape(gpu):
 def test_in_a_cuda_graph(gpu):
     """Captured once, replayed on other tokens, which take other experts: nothing may have come from the host."""
     layer, other = (cases.layer(gpu, 16, 60, 4, D=2048, F=1408, S=5632, dtype=BFLOAT16, seed=seed) for seed in (0, 1))
-    packed = experts_triton.pack(layer.gate_up, layer.down, layer.shared)
+    stacked = experts_triton.stack(layer.gate_up, layer.down, layer.shared)
     x, logits, gate = layer.x.clone(), layer.router_logits.clone(), layer.shared_gate.clone()
 
     def step():
-        return experts_triton.moe_layer(x, logits, packed, layer.K, layer.norm_topk_prob, gate)
+        return experts_triton.moe_layer(x, logits, stacked, layer.K, layer.norm_topk_prob, gate)
 
     step()
     graph = torch.cuda.CUDAGraph()
