@@ -1,4 +1,4 @@
-"""Random layers and the measure of an error, shared by the kernels' tests."""
+"""Random layers, the measure of an error, and what counts as the same result, shared by the kernels' tests."""
 
 from dataclasses import dataclass
 
@@ -74,3 +74,16 @@ def layer(device, T=20, E=7, K=2, D=40, F=24, S=48, gated=True, norm_topk_prob=F
 def error(found: Tensor, expected: Tensor) -> float:
     """||found - expected|| / ||expected||; NaN where anything is NaN, which no bound admits."""
     return float((found.double() - expected.double()).norm() / expected.double().norm())
+
+
+# of each entry and of values near 1: a few roundings of a sum, and of what a kernel keeps in its dtype on the way
+SAME = {torch.float32: 1e-5, torch.bfloat16: 1.6e-2}
+
+
+def assert_same(found: Tensor, expected: Tensor) -> None:
+    """Equal bits where the kernels are compiled. Triton's interpreter multiplies with numpy, whose sums depend on the shape of a tile
+    and on the processor: there the results are held to `SAME`."""
+    if found.is_cuda:
+        assert torch.equal(found, expected)
+    else:
+        torch.testing.assert_close(found, expected, rtol=SAME[found.dtype], atol=SAME[found.dtype])

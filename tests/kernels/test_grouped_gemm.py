@@ -59,7 +59,7 @@ def test_shapes_that_tiles_divide(device, level):
 def test_by_pointer_and_by_descriptor_alike(device):
     layer = cases.layer(device, 9)
     for found, expected in zip(run(layer, SMALL, tma=True)[1:], run(layer, SMALL, tma=False)[1:], strict=True):
-        assert torch.equal(found, expected)
+        cases.assert_same(found, expected)
 
 
 def test_rows_that_are_not_aligned_go_by_pointer(device):
@@ -84,9 +84,9 @@ def test_shared_slices_add_up_as_if_stored(device, dtype):
     act = grouped_gemm.up(layer.x, layer.gate_up, plan, SMALL.up, TINY.block_k)
     slots = grouped_gemm.down(act, layer.down, plan, 2 + A, T, SMALL.down, TINY.block_k)
     found = grouped_gemm.shared_down(act, layer.down, E, T, 32, LARGE.down, TINY.block_k)
-    assert torch.equal(found, (slots[:, 2].float() + slots[:, 3].float()).to(dtype))
+    cases.assert_same(found, (slots[:, 2].float() + slots[:, 3].float()).to(dtype))
     routed = grouped_gemm.down(act, layer.down, plan, 2, T, SMALL.down, TINY.block_k)
-    assert torch.equal(routed, slots[:, :2])
+    cases.assert_same(routed, slots[:, :2])
 
 
 @pytest.mark.gpu

@@ -71,7 +71,7 @@ def test_an_empty_sequence_gives_zeros(device):
 def test_splits_apart_or_together_give_the_same_bits(device, window, dtype):
     inputs = pool(device, [1, 64, 70], 2, 1, dtype=dtype)
     fused, apart = (paged_attention(*inputs, window, fused=fused, **SMALL) for fused in (True, False))
-    assert torch.equal(fused, apart)
+    cases.assert_same(fused, apart)
 
 
 @pytest.mark.parametrize("fused", [True, False])
@@ -80,7 +80,7 @@ def test_a_sequence_does_not_depend_on_its_neighbours(device, fused):
     together = paged_attention(q, k, v, table, lengths, fused=fused, **SMALL)
     for order in ([2], [1, 0]):
         alone = paged_attention(q[order], k, v, table[order], lengths[order], fused=fused, **SMALL)
-        assert torch.equal(alone, together[order])
+        cases.assert_same(alone, together[order])
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_a_shared_prefix_gives_the_same_bits(device, H, J, window, dtype):
     inputs = pool(device, [65, 80, 97], H, J, dtype=dtype, shared_tokens=64)
     apart = check(inputs, window, **SMALL)
     for shared_tokens in (64, 50):
-        assert torch.equal(paged_attention(*inputs, window, shared_tokens=shared_tokens, **SMALL), apart)
+        cases.assert_same(paged_attention(*inputs, window, shared_tokens=shared_tokens, **SMALL), apart)
 
 
 def test_append_puts_tokens_where_attention_finds_them(device):

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from dataclasses import replace
 
 import gguf
@@ -309,15 +308,20 @@ def test_unsupported_metadata(tmp_path, changed, words):
     refused(write(tmp_path / "m.gguf", model.config, gguf_tensors(model), **changed), *words)
 
 
-def test_smollm2_loads_in_three_seconds(smollm2_path):
-    """Processor time of all threads together: what else runs on the machine does not count."""
-    times = []
-    for _ in range(2):
-        start = time.process_time()
+def test_smollm2_is_read_in_whole_arrays(smollm2_path):
+    """Loading is quick because no Python runs for each of the 4.2 million blocks of weights: held as a count, not by the clock."""
+    calls = 0
+
+    def count(frame, event, argument):
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    sys.setprofile(count)
+    try:
         load(smollm2_path)
-        times.append(time.process_time() - start)
-    print(f"SmolLM2 load: {min(times):.2f} s")
-    assert min(times) < 3
+    finally:
+        sys.setprofile(None)
+    assert 0 < calls < 2_000_000  # 0.8 million, nearly all for the vocabulary
 
 
 def test_smollm2_tensors_are_those_of_the_gguf_library(smollm2_path):
