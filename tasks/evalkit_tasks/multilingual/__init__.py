@@ -1,1 +1,1 @@
-"""The multilingual suite: its table of cells, an adapter a set, and the tasks that are made of them."""
+"""The multilingual suite: its table of cells, an adapter for each set, and the tasks made of them."""

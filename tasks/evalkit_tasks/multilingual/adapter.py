@@ -1,4 +1,4 @@
-"""What the nine sets have in common: a cell's tables and documents, what is asked of a document, how its answers are scored."""
+"""What the nine sets have in common: a cell's tables and documents, the requests for a document, and the score of its responses."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ Row = Mapping[str, Any]
 
 
 class Adapter(ABC):
-    """One set. Documents are `<cell>/<key>`; all that a prompt takes is in the document."""
+    """One set. Document ids are `<cell>/<key>`; a document holds all that its prompt needs."""
 
     text_files: Sequence[TextFile] = ()
 
@@ -23,11 +23,11 @@ class Adapter(ABC):
 
     @abstractmethod
     def load(self, cell: MultilingualCell, source: DataSource, shots: int, seed: int) -> list[Doc]:
-        """The cell's documents, in the benchmark's order. Raises MissingData where the folder has no such file, else DataError."""
+        """The cell's documents, in the benchmark's order. Raises MissingData where a file is missing, and DataError for bad rows."""
 
     @abstractmethod
     def requests(self, cell: MultilingualCell, doc: Doc) -> Sequence[Request]:
-        """The requests that the document takes."""
+        """The requests for this document."""
 
     @abstractmethod
     def score(self, cell: MultilingualCell, doc: Doc, responses: Sequence[Response]) -> Scored:
@@ -45,10 +45,10 @@ class LmEvalAdapter(Adapter):
 
     @abstractmethod
     def key(self, row: Row, number: int) -> str:
-        """What names a row among its cell's, in any order and in every language."""
+        """The row's name within its cell: the same in any order and in every language."""
 
     def cluster(self, row: Row, number: int) -> str:
-        """What a row shares with others of its set: the same item in another language has the same name."""
+        """The name of what a row shares with others of its set: by default the same item in other languages."""
         return self.key(row, number)
 
     def load(self, cell: MultilingualCell, source: DataSource, shots: int, seed: int) -> list[Doc]:
@@ -89,7 +89,7 @@ def first(rows: Sequence[Any], count: int, cell: MultilingualCell) -> list[Any]:
 
 
 def draw(keys: Sequence[str], count: int, *seed: Any) -> list[int]:
-    """Which rows of a test split become shots: the same ones for one seed, whatever the rows' order. Raises DataError."""
+    """The indices of the test rows that become shots: the same rows for one seed, whatever their order. Raises DataError."""
     if len(keys) <= count:
         raise DataError(f"{seed[0]}: {len(keys)} rows, {count} of them shots: nothing is left to test")
     return sorted(range(len(keys)), key=lambda i: sha256_json([*seed, keys[i]]))[:count]

@@ -14,14 +14,14 @@ COLUMNS = (
 
 
 class Belebele(LmEvalAdapter):
-    """A passage is named by its link: each has one of its own."""
+    """Each passage has a link of its own, which names it."""
 
     def tables(self, cell: MultilingualCell, source: DataSource) -> list[Table]:
         code = cell.data.rpartition("/")[2]
         return [Table(cell.data, COLUMNS, HubTable(*HUB, f"data/{code}", dict))]
 
     def rows(self, cell: MultilingualCell, source: DataSource, split: str) -> list[dict[str, Any]]:
-        # numbers are texts in some copies
+        # some copies hold the number as text
         return [{**row, "correct_answer_num": str(row["correct_answer_num"])} for row in source.rows(self.tables(cell, source)[0])]
 
     def key(self, row: Row, number: int) -> str:

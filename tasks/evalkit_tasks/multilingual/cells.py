@@ -1,7 +1,7 @@
 """The multilingual suite as one table: nine sets over twelve languages, 101 cells in four categories.
 
 Sets, languages and shots are Qwen's (Qwen2's blog and QwenLM/Qwen3#1252: the lists are Qwen1.5's own). Shots come from `shots_from`: a dev
-split, the benchmark's worked examples, or "test": drawn from the test split, and the rest is tested.
+split, the benchmark's worked examples, or "test", where they are drawn from the test split and the rest is tested.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ PIVOTS = ("en", "zh")  # FLORES: from and into these
 class MultilingualCell(SuiteCell):
     """One row of the table. `lm_eval`: the definition that prompts and scores it, below lm_eval/tasks; "" where it is ours.
 
-    `data`: where its files are, in a folder ("": one file for all); `documents`: how many there are, shots taken out, 0 where unknown.
+    `data`: where its files are in a folder ("": one file for all); `documents`: their number without the shots, 0 where unknown.
     """
 
     shots: int = 0
@@ -57,7 +57,7 @@ _XWINOGRAD = {"fr": "fr", "pt": "pt", "ru": "ru", "ja": "jp"}
 _PAWSX = _same("es fr de ja ko")
 _MGSM = _same("es fr ru de ja th")
 _MGSM_DEFINITION = "mgsm/native_cot/mgsm_native_cot_{}.yaml"
-# once the shots are taken out; of M3Exam's Italian and Portuguese no copy was at hand
+# without the shots; no copy of M3Exam in Italian and Portuguese was at hand
 _XWINOGRAD_COUNTS = {"fr": 78, "pt": 258, "ru": 310, "ja": 954}
 _M3EXAM_COUNTS = {"pt": 0, "it": 0, "vi": 1789, "th": 2163}
 _PAWSX_COUNTS = {"es": 1999, "fr": 1986, "de": 1968, "ja": 1946, "ko": 1972}
@@ -78,7 +78,7 @@ FLORES_CODES = {
     **{"ar": "ara", "es": "spa", "fr": "fra", "pt": "por", "de": "deu", "it": "ita", "ru": "rus", "ja": "jpn", "ko": "kor"},
     **{"vi": "vie", "th": "tha", "id": "ind", "en": "eng", "zh": "zho_simpl"},
 }
-# sacrebleu's default, 13a, finds no words where none are parted by blanks
+# sacrebleu's default, 13a, finds no words in scripts that do not put blanks between them
 TOKENIZE = {"zh": "zh", "ja": "ja-mecab", "ko": "ko-mecab", "th": "char"}
 
 

@@ -88,7 +88,7 @@ def table(language: str, split: str) -> Table:
     """The sentences of one language."""
     code = FLORES_CODES[language]
     path = f"flores101/flores101_dataset/{split}/{code}.{split}"
-    other = "de" if language == "en" else language  # that repository keeps its files by language pair
+    other = "de" if language == "en" else language  # that repository sorts its files by language pair
     url = f"{DEVTEST}/flores101_dataset/devtest/{code}.devtest" if split == "devtest" else f"{DEV}/en-{other}/flores-dev.{language}"
     return Table(path, ("sentence",), TextFile(path, url, SHA256[split][language]), "lines")
 

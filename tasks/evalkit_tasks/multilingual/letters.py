@@ -1,4 +1,4 @@
-"""Questions answered with the letter of an option: one log-likelihood request, a continuation a letter."""
+"""Questions answered with the letter of an option: one log-likelihood request, a continuation per letter."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from evalkit_tasks.multilingual.cells import MultilingualCell
 
 
 class LetterAdapter(Adapter):
-    """A document's fields have `letters` (as they stand before its options), `answer` (one of them) and `prompt`."""
+    """A document's fields hold `letters` (those before its options), `answer` (one of them) and `prompt`."""
 
     def requests(self, cell: MultilingualCell, doc: Doc) -> Sequence[Request]:
         return [Loglikelihood(doc.prefix + doc.fields["prompt"], tuple(f" {letter}" for letter in doc.fields["letters"]))]

@@ -1,4 +1,4 @@
-"""One of lm-eval's task definitions on documents of ours: its texts, requests and scores by its own code, without its data or its index."""
+"""One of lm-eval's task definitions on our documents: texts, requests and scores come from its own code, without its data or its index."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -45,7 +45,7 @@ class Definition:
             return [dict(row) for row in self._process_docs(datasets.Dataset.from_list([dict(row) for row in rows]))]
 
     def shots(self, rows: Sequence[Row]) -> str:
-        """The text of these worked examples, in this order, as it stands before a question."""
+        """The text of these worked examples, in this order, as a prompt begins with it."""
         if not rows:
             return ""
         before, self.task.sampler = self.task.sampler, _Given(rows)
@@ -59,7 +59,7 @@ class Definition:
         return str(whole).removesuffix(alone)
 
     def requests(self, row: Row, prefix: str) -> list[Request]:
-        """What it asks of one document after the shots' text: a log-likelihood request a context, or one generation."""
+        """Its requests for one document after the shots' text: a log-likelihood request per context, or one generation."""
         context = self.task.fewshot_context(dict(row), num_fewshot=0)
         contexts = [prefix + c for c in context] if isinstance(context, list) else prefix + context
         instances = self.task.construct_requests(dict(row), contexts)
@@ -72,7 +72,7 @@ class Definition:
         return [Generate(text, tuple(settings["until"]), settings.get("max_gen_toks", 0))]
 
     def scores(self, row: Row, responses: Sequence[Response]) -> tuple[dict[str, float], str]:
-        """Its metrics of one document, and what it took for the answer (`INVALID` for nothing)."""
+        """Its metrics of one document, and the answer it extracted (`INVALID` for none)."""
         likelihoods = [r for r in responses if isinstance(r, Loglikelihoods)]
         if likelihoods:
             pairs = [pair for r in likelihoods for pair in zip(r.logprobs, r.is_greedy, strict=True)]
@@ -118,7 +118,7 @@ _LOADED: dict[str, Definition] = {}
 
 
 def definition(yaml: str, row: Row) -> Definition:
-    """The definition, made once a process."""
+    """The definition, made once per process."""
     if yaml not in _LOADED:
         _LOADED[yaml] = Definition(yaml, row)
     return _LOADED[yaml]
@@ -126,7 +126,7 @@ def definition(yaml: str, row: Row) -> Definition:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """lm-eval warns of what is meant here (data of ours), and datasets draws bars of its own."""
+    """Without lm-eval's warnings that the data is not its own, and without the progress bars of datasets."""
     import datasets
 
     logger, bars = logging.getLogger("lm_eval"), datasets.utils.are_progress_bars_disabled()

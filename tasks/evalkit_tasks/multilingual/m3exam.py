@@ -1,7 +1,7 @@
 """M3Exam, text-only: real school exams of each country (Zhang et al. 2023, arXiv 2306.05179).
 
-Options carry their own letter or digit (Thai ones in Arabic or in Thai digits), two to five of them; that is what is scored. The prompt is
-ours: the question, its options, "Answer:".
+A question has two to five options. Each begins with its own letter or digit (in Thai, Arabic or Thai digits), which is what is scored. The
+prompt is ours: the question, its options, "Answer:".
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ FILES = {
     "vietnamese-questions-dev.json": "fc2c9dc7ea78c6e2e478d9e73e905aaeb3cd727e2a9e045044b43de6cbbdadec",
     "vietnamese-questions-test.json": "286cc823237ecbb568d29d93f4950a48a23e4dd8e712a6e37593c1c0a0e3b579",
 }
-# Italian and Portuguese: no commit of this repository is known to us, so the branch is read and the record says which commit came
+# Italian and Portuguese: we know no commit of this repository, so its branch is read, and run.json records the commit that was fetched
 HUB = ("chiayewken/m3exam", "main")
 SCRIPTS = ("ABCDE", "12345", "๑๒๓๔๕")
 
@@ -49,7 +49,7 @@ class M3exam(LetterAdapter):
 
 
 def _fields(row: Mapping[str, Any], cell: MultilingualCell, where: str) -> dict[str, Any]:
-    """An option's letter is its place in the script of the first one: about 1% of the options upstream bear a wrong letter, or none."""
+    """A letter follows from the option's place and the first one's script: about 1% of the options upstream have a wrong letter or none."""
     options, answer = row["options"], str(row["answer_text"]).strip()
     label = options[0].strip()[:1] if options else ""
     letters = next((script for script in SCRIPTS if label in script), "")[: len(options)]

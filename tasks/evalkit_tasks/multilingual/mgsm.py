@@ -1,8 +1,8 @@
-"""MGSM: 250 problems of GSM8K, translated, with eight worked examples a language (Shi et al. 2022, arXiv 2210.03057).
+"""MGSM: 250 problems of GSM8K, translated, with eight worked examples per language (Shi et al. 2022, arXiv 2210.03057).
 
-The examples stand in their own order (lm-eval shuffles them). The figure is the last number of the answer, as in Qwen's GSM8K script;
-lm-eval's strict one, which wants "The answer is" in the question's language, stands beside it. Two quirks are lm-eval's: its comparison
-leaves punctuation out (1.8 is 18), and it cuts the beginning off Japanese and Russian examples by a fixed length that is off by one.
+The examples keep their own order (lm-eval shuffles them). The headline reads the last number of the answer, as Qwen's GSM8K script does;
+lm-eval's strict metric, which requires "The answer is" in the question's language, is reported beside it. Two quirks are lm-eval's: its
+comparison ignores punctuation (1.8 is 18), and it strips a prefix of Japanese and Russian examples by a fixed length that is off by one.
 """
 
 import ast
@@ -49,7 +49,7 @@ EXEMPLARS = TextFile(
 
 
 class Mgsm(LmEvalAdapter):
-    max_new_tokens = 512  # lm-eval leaves it to the model class (256), too short for a solution in Thai of some tokenizers
+    max_new_tokens = 512  # lm-eval leaves it to the model class (256): with some tokenizers too short for a solution in Thai
     text_files = (EXEMPLARS,)
 
     def tables(self, cell: MultilingualCell, source: DataSource) -> list[Table]:

@@ -1,7 +1,7 @@
 """MMLU in other languages: 57 subjects, four options. The prompt is that of Qwen's own script for the English one.
 
-Qwen used FreedomIntelligence's translations, ruMMLU (MERA) for Russian and IndoMMLU for Indonesian. The hub gives Global-MMLU, whose
-translations of all ten languages are its own; a folder gives what it holds: each language's public copy, in that copy's layout.
+Qwen used FreedomIntelligence's translations, ruMMLU (MERA) for Russian and IndoMMLU for Indonesian. From the hub we read Global-MMLU, which
+has translations of its own into all ten languages; in a folder, each language's public copy in that copy's layout.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,12 +18,12 @@ COLUMNS = ("question", *LETTERS, "answer")
 HUB = ("CohereLabs/Global-MMLU", "0e619dbeb34206cd48705a1a0ea7fb21cae09993")
 HEADER = "The following are multiple choice questions (with answers) about {subject}.\n\n"
 ITEM = "Question: {question}\nA. {A}\nB. {B}\nC. {C}\nD. {D}\nAnswer:"
-NO_TABLE = HubTable(*HUB, "", dict)  # a folder's own layouts have no twin on the hub
+NO_TABLE = HubTable(*HUB, "", dict)  # the hub has no table in a folder's layouts
 LEFT_OUT_OF_JMMLU = {
     *("high_school_government_and_politics", "high_school_us_history", "high_school_world_history"),
     *("moral_scenarios", "professional_law", "us_foreign_policy"),
 }
-# JMMLU: MMLU's subjects but for those about the law and history of one country, and Japanese questions in the place of some
+# JMMLU: MMLU's subjects without those about one country's law and history, and Japanese questions instead of some
 JMMLU_SUBJECTS = (
     *(subject for subject in SUBJECTS if subject not in LEFT_OUT_OF_JMMLU),
     *("japanese_history", "world_history"),
@@ -38,7 +38,7 @@ def _from_hub(row: Mapping[str, Any]) -> dict[str, str]:
 
 
 class Mmmlu(LetterAdapter):
-    """A cell's layout: the hub's one table a split; JMMLU's files (ja); Global-MMLU-Lite's (id); a file a subject and split (all else)."""
+    """On the hub a cell has one table per split; in a folder JMMLU's files (ja), Global-MMLU-Lite's (id), else one per subject and split."""
 
     def tables(self, cell: MultilingualCell, source: DataSource) -> list[Table]:
         if source.kind == "hub":
@@ -78,7 +78,7 @@ class Mmmlu(LetterAdapter):
         return docs
 
     def _rows(self, cell: MultilingualCell, source: DataSource) -> tuple[Rows, Rows]:
-        """Dev (empty where there is none) and test rows by subject; ids are subject/number, MMLU's own where the order is."""
+        """Dev (empty where there is none) and test rows by subject. Ids are subject/number, MMLU's own where the order is MMLU's."""
         if source.kind == "hub":
             dev, test = (_by_subject(source.rows(self._hub(cell, split))) for split in ("dev", "test"))
             return dev, test
@@ -94,7 +94,7 @@ class Mmmlu(LetterAdapter):
                 for split in ("test", "dev"):
                     found[split][subject] = _numbered(source.rows(self._csv(cell, subject, split)), subject)
             except MissingData as error:
-                absent = absent or error  # Italian has 43 of the 57: the cell is run, and marked as short
+                absent = absent or error  # Italian has 43 of the 57: the cell is run and marked as incomplete
         if absent and not found["test"]:
             raise absent
         return found["dev"], found["test"]
@@ -113,7 +113,7 @@ def _by_subject(rows: Sequence[Mapping[str, Any]]) -> Rows:
 
 
 def _from_lite(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Global-MMLU-Lite's row; its options are in an order of their own, so its ids are too."""
+    """Global-MMLU-Lite's row; its options are in another order than MMLU's, so its ids are its own."""
     try:
         prompt, sample = row["prompts"][0], row["metadata"]["sample_id"]
         options = {letter: prompt[f"option_{letter.lower()}"] for letter in LETTERS}

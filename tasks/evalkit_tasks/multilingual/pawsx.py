@@ -1,4 +1,4 @@
-"""PAWS-X: are two sentences paraphrases? 2,000 pairs a language, translated from English (Yang et al. 2019, EMNLP)."""
+"""PAWS-X: are two sentences paraphrases? 2,000 pairs per language, translated from English (Yang et al. 2019, EMNLP)."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -26,7 +26,7 @@ class Pawsx(LmEvalAdapter):
         return Table(f"{cell.data}/{file}", COLUMNS, hub, "tsv-header")
 
     def rows(self, cell: MultilingualCell, source: DataSource, split: str) -> list[dict[str, Any]]:
-        """Without the pairs that were never translated ("NS": upstream asks to drop them) and those of unknown label."""
+        """Without the pairs that were never translated ("NS", which upstream asks to drop) and those without a label."""
         table = self._table(cell, split)
         kept = [r for r in source.rows(table) if r["label"] and not {r["sentence1"].strip(), r["sentence2"].strip()} & {"", "NS"}]
         if odd := [row for row in kept if row["label"] not in ("0", "1")]:

@@ -50,7 +50,7 @@ ADAPTERS: dict[str, Adapter] = {
 
 
 def _official() -> dict[str, str]:
-    """Digests of the cells' rows as their upstreams have them, those that were at hand."""
+    """Digests of the cells' rows as published upstream, of those cells that were at hand."""
     text = (importlib.resources.files("evalkit_tasks") / "multilingual" / "official.tsv").read_text("utf-8")
     return dict(line.split("\t") for line in text.splitlines() if not line.startswith("#"))
 
@@ -59,7 +59,7 @@ OFFICIAL = _official()
 
 
 def _tables(cell: MultilingualCell, source: DataSource) -> list[list[dict[str, Any]]]:
-    """The rows of the cell's tables, of those that are there."""
+    """The rows of those of the cell's tables that are there."""
     found = []
     for table in ADAPTERS[cell.set].tables(cell, source):
         with suppress(MissingData):
@@ -73,7 +73,7 @@ SAMPLE = ("m3exam:it", "belebele:es", "pawsx:de", "mgsm:es", "flores:en-de", "fl
 
 
 class MultilingualTask(SuiteTask):
-    """Cells of the table. A cell that a folder has no data for is left out and named, never skipped in silence."""
+    """Cells of the table. A cell without data in the folder is left out and named, never skipped in silence."""
 
     default_protocol = "qwen"
     official_sha256 = ""
@@ -174,7 +174,7 @@ SUITE = read_protocols("multilingual", SETTINGS)
 
 
 def _with_cells(protocol: Protocol, name: str, cells: Sequence[MultilingualCell]) -> Protocol:
-    """The protocol of a task of these cells: its digest covers what each of them asks."""
+    """The protocol of a task of these cells: its digest covers how each of them is prompted and scored."""
     table = {c.name: [c.shots, c.shots_from, c.split, c.metric, c.tokenize, c.lm_eval] for c in cells}
     return replace(protocol, task=name, settings={**protocol.settings, "cells": table})
 

@@ -1,4 +1,4 @@
-"""XCOPA: cause or effect of a premise, 500 questions a language (Ponti et al. 2020, EMNLP)."""
+"""XCOPA: cause or effect of a premise, 500 questions per language (Ponti et al. 2020, EMNLP)."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""XStoryCloze: the right ending of a four-sentence story, 1,511 stories a language (Lin et al. 2022, EMNLP)."""
+"""XStoryCloze: the right ending of a four-sentence story, 1,511 stories per language (Lin et al. 2022, EMNLP)."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ COLUMNS = (
 
 
 class Xstorycloze(LmEvalAdapter):
-    """The same file in a folder and on the hub."""
+    """A folder and the hub hold the same file."""
 
     def tables(self, cell: MultilingualCell, source: DataSource) -> list[Table]:
         file = f"spring2016.val.{cell.language}.tsv.split_20_80_{cell.split}.tsv"

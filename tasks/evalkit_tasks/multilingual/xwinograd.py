@@ -1,7 +1,7 @@
 """XWinograd: which of two names does a pronoun stand for? (Tikhonov and Ryabinin 2021, arXiv 2106.12066)
 
 The upstream file holds tokens and spans; lm-eval's definition reads sentences with "_" in the pronoun's place. Its authors changed the case
-of some options by hand, we keep upstream's.
+of some options by hand; we keep upstream's.
 """
 
 import json
@@ -33,7 +33,7 @@ class Xwinograd(LmEvalAdapter):
         return str(row["number"])
 
     def cluster(self, row: Row, number: int) -> str:
-        """Sentences come in pairs that differ in a word or two; two in a row with the same options are one."""
+        """Sentences come in pairs that differ in a word or two and have the same options."""
         return f"{row['pair']}"
 
 
