@@ -38,7 +38,7 @@ def _from_hub(row: Mapping[str, Any]) -> dict[str, str]:
 
 
 class Mmmlu(LetterAdapter):
-    """On the hub a cell has one table per split; in a folder JMMLU's files (ja), Global-MMLU-Lite's (id), else one per subject and split."""
+    """On the hub a cell has a table per split; in a folder JMMLU's files (ja), Global-MMLU-Lite's (id), else one per subject and split."""
 
     def tables(self, cell: MultilingualCell, source: DataSource) -> list[Table]:
         if source.kind == "hub":
