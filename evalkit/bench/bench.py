@@ -9,17 +9,18 @@ from __future__ import annotations
 import gc
 import json
 import time
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from evalkit.bench import roofline
 from evalkit.bench.config import BenchConfig
 from evalkit.bench.engines import Work, open_engine
+from evalkit.bench.record import BenchRecord, Roofline, ratio
 from evalkit.bench.roofline import Device
 from evalkit.errors import EvalkitError
 from evalkit.files import write_output
-from evalkit.record.read import SCHEMA
-from evalkit.record.write import environment
+from evalkit.record.codec import encode
+from evalkit.record.write import environment, model_info
 
 if TYPE_CHECKING:
     from evalkit.progress import Reporter
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 PUBLISHED = "qwen1.5-moe"
 
 
-def bench(config: BenchConfig, reporter: Reporter) -> list[dict[str, Any]]:
+def bench(config: BenchConfig, reporter: Reporter) -> list[BenchRecord]:
     """Time every model; returns the records, each written to its bench.json as it is done.
 
     Raises EvalkitError before anything is loaded where a model is unknown, or the device can't hold it.
@@ -70,7 +71,7 @@ def _check_memory(model: str, device: str, dtype: str, tokens: int) -> None:
         )
 
 
-def _time(config: BenchConfig, model: str, device: Device | None, reporter: Reporter) -> dict[str, Any]:
+def _time(config: BenchConfig, model: str, device: Device | None, reporter: Reporter) -> BenchRecord:
     work = Work(config.prompt_tokens, config.output_tokens, config.num_requests, config.seed)
     with reporter.bar(f"loading {model}", 100, counted=False):
         engine = open_engine(config.model_spec(model), work.num_requests)
@@ -83,61 +84,57 @@ def _time(config: BenchConfig, model: str, device: Device | None, reporter: Repo
         start = time.perf_counter()
         done = engine.run(advance)
         seconds = time.perf_counter() - start
-    described, where = engine.lm.describe(), environment()
+    described, where = model_info(model, config.engine, engine.lm), environment()
     is_remote = config.engine.startswith("openai:")
-    on_gpu = str(described.get("device")).startswith("cuda") or (described.get("device") == "auto" and where["gpu"])
-    record = {
-        "schema": SCHEMA,
-        "kind": "bench",
-        "model": {"spec": model, "fingerprint": engine.lm.fingerprint, "engine": config.engine, **described},
-        "engine": config.engine,
-        "device": "the server's" if is_remote else where["gpu"] if on_gpu else where["cpu"],
-        "dtype": described.get("dtype"),
-        "prompt_tokens": work.prompt_tokens,
-        "output_tokens": work.output_tokens,
-        "num_requests": work.num_requests,
-        "seed": work.seed,
-        "short_answers": done.short_answers,
-        "seconds": seconds,
-        "requests_per_second": work.num_requests / seconds,
-        "total_tokens_per_second": (done.prompt_tokens + done.output_tokens) / seconds,
-        "output_tokens_per_second": done.output_tokens / seconds,
-        "roofline": None
+    gpu = where.gpu if described.device is not None and described.device.partition(":")[0] in ("cuda", "auto") else None
+    record = BenchRecord(
+        model=described,
+        engine=config.engine,
+        device="the server's" if is_remote else gpu or where.cpu,
+        dtype=described.dtype,
+        prompt_tokens=work.prompt_tokens,
+        output_tokens=work.output_tokens,
+        num_requests=work.num_requests,
+        seed=work.seed,
+        short_answers=done.short_answers,
+        seconds=seconds,
+        requests_per_second=work.num_requests / seconds,
+        total_tokens_per_second=(done.prompt_tokens + done.output_tokens) / seconds,
+        output_tokens_per_second=done.output_tokens / seconds,
+        roofline=None
         if least is None or device is None
-        else {
-            "floor_seconds": least,
-            "share": least / seconds,
-            "bandwidth_gb_s": device.bandwidth / 1e9,
-            "gflop_s": device.flops / 1e9,
-        },
-        "environment": where,
-    }
-    write_output(config.folder(model) / "bench.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+        else Roofline(
+            floor_seconds=least,
+            share=least / seconds,
+            bandwidth_gb_s=device.bandwidth / 1e9,
+            gflop_s=device.flops / 1e9,
+        ),
+        environment=where,
+    )
+    write_output(config.folder(model) / "bench.json", json.dumps(encode(record), indent=2, ensure_ascii=False) + "\n")
     del engine
     gc.collect()  # the next model takes the memory
-    if on_gpu and not is_remote:
+    if gpu and not is_remote:
         import torch
 
         torch.cuda.empty_cache()
     return record
 
 
-def ratio(records: Sequence[Mapping[str, Any]]) -> tuple[float, str, str] | None:
-    """(ratio of requests a second, model, baseline) of two records: the sparse model's over the dense one's, else the first's."""
+def sparse_and_dense(records: Sequence[BenchRecord]) -> tuple[BenchRecord, BenchRecord] | None:
+    """Two records, the sparse model's first where one of them is sparse; None for any other number of them."""
     if len(records) != 2:
         return None
     first, second = records
-    if _is_sparse(second) and not _is_sparse(first):
-        first, second = second, first
-    return first["requests_per_second"] / second["requests_per_second"], first["model"]["spec"], second["model"]["spec"]
+    return (second, first) if _is_sparse(second) and not _is_sparse(first) else (first, second)
 
 
-def _is_sparse(record: Mapping[str, Any]) -> bool:
-    parameters = record["model"].get("parameters") or {}
-    return parameters.get("total") != parameters.get("activated")
+def _is_sparse(record: BenchRecord) -> bool:
+    parameters = record.model.parameters
+    return parameters is not None and parameters.total != parameters.activated
 
 
-def show(config: BenchConfig, records: Sequence[Mapping[str, Any]]) -> None:
+def show(config: BenchConfig, records: Sequence[BenchRecord]) -> None:
     """Print the records beside the published figures, to standard output."""
     from rich.table import Table
 
@@ -148,7 +145,7 @@ def show(config: BenchConfig, records: Sequence[Mapping[str, Any]]) -> None:
     published = read_table(PUBLISHED)
     printed = published.throughput
     assert printed
-    where, screen = records[0]["environment"], console()
+    where, screen = records[0].environment, console()
     title = f"{config.prompt_tokens:,} tokens in, {config.output_tokens:,} out, {config.num_requests:,} requests at once"
     table = Table(title=title, title_justify="left")
     table.add_column("model", no_wrap=True)
@@ -165,15 +162,15 @@ def show(config: BenchConfig, records: Sequence[Mapping[str, Any]]) -> None:
         table.add_column(name, justify="right")
     for record in records:
         row = next((row for row in published.rows if row.throughput and is_bench_of(row, record)), None)
-        speed, floor = row.throughput if row else None, record["roofline"]
+        speed, floor = row.throughput if row else None, record.roofline
         table.add_row(
-            record["model"]["spec"],
-            f"{record['requests_per_second']:.3g}",
-            f"{record['total_tokens_per_second']:,.1f}",
-            f"{record['output_tokens_per_second']:,.1f}",
-            f"{record['seconds']:,.1f}",
-            f"{floor['floor_seconds']:,.1f}" if floor else "-",
-            f"{floor['share']:.0%}" if floor else "-",
+            record.model.spec,
+            f"{record.requests_per_second:.3g}",
+            f"{record.total_tokens_per_second:,.1f}",
+            f"{record.output_tokens_per_second:,.1f}",
+            f"{record.seconds:,.1f}",
+            f"{floor.floor_seconds:,.1f}" if floor else "-",
+            f"{floor.share:.0%}" if floor else "-",
             f"{speed.requests_per_second:.2f}" if speed else "-",
             f"{speed.tokens_per_second:,.2f}" if speed else "-",
         )
@@ -182,16 +179,17 @@ def show(config: BenchConfig, records: Sequence[Mapping[str, Any]]) -> None:
     def say(line: str) -> None:
         screen.print(line, highlight=False, markup=False, soft_wrap=True)
 
-    if found := ratio(records):
+    if compared := sparse_and_dense(records):
+        model, baseline = compared
         pair = [row for row in published.rows for record in records if is_bench_of(row, record)]
         claimed = f"; published: {printed.ratio:.2f}" if {row.model for row in pair} == {printed.model, printed.baseline} else ""
-        say(f"ratio: {found[0]:.2f} ({found[1]} over {found[2]}){claimed}")
+        say(f"ratio: {ratio(model, baseline):.2f} ({model.model.spec} over {baseline.model.spec}){claimed}")
     first = records[0]
-    versions = f"python {where['python']}, torch {where['torch']}, {where['platform']}"
-    say(f"measured on {first['device']}, {first['dtype']}, {config.engine}; {versions}")
+    versions = f"python {where.python}, torch {where.torch}, {where.platform}"
+    say(f"measured on {first.device}, {first.dtype}, {config.engine}; {versions}")
 
     say(f"published on one {printed.device}, {printed.engine}; {printed.note}")
     for record in records:
-        if record["short_answers"]:
-            say(f"{record['model']['spec']}: {record['short_answers']:,} answers ended early: the engine does not heed ignore_eos")
-    say("kept in " + ", ".join(str(config.folder(record["model"]["spec"]) / "bench.json") for record in records))
+        if record.short_answers:
+            say(f"{record.model.spec}: {record.short_answers:,} answers ended early: the engine does not heed ignore_eos")
+    say("kept in " + ", ".join(str(config.folder(record.model.spec) / "bench.json") for record in records))

@@ -50,13 +50,14 @@ def _judge(arguments: argparse.Namespace) -> None:
     from evalkit.judge import result, screen
     from evalkit.judge.runner import judge
     from evalkit.progress import console
+    from evalkit.record.schema import task_of
 
     with keeping_traceback(config.run):
         judged = judge(config, reporter_of(arguments))
     answered, folder = judged.answered, result.judgments_folder(judged.answered)
     if config.against:
-        screen.show_pairs(result.write_pairs(config, judged), answered.record["model"]["spec"], folder, console())
+        screen.show_pairs(result.write_pairs(config, judged), answered.run.model.spec, folder, console())
         return
-    entry = result.write_single(config, judged)["tasks"][answered.task]
+    entry = result.write_single(config, judged).tasks[answered.task]
     screen.write_plots(type(answered.judged_task), {answered.model: entry}, folder)
-    screen.show(entry, answered.record["model"]["spec"], folder, console())
+    screen.show(entry, task_of(answered.task), answered.run.model.spec, folder, console())

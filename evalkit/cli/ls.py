@@ -1,14 +1,17 @@
 """`evalkit ls`: the tasks, protocols, models and runs that there are."""
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from evalkit.cli.options import add_shared
 from evalkit.cli.table import print_table
 from evalkit.config import RUNS
 from evalkit.errors import EvalkitError, first_line
+
+if TYPE_CHECKING:
+    from evalkit.record.schema import TaskEntry
 
 WAITS = "waits for a judge"
 
@@ -82,37 +85,36 @@ def _run(file: Path) -> list[tuple[str, str, tuple[str, ...]]]:
 
     name = file.parent.name
     try:
-        record = read_run(str(file))
-        status, spec = record["status"], record["model"]["spec"]
-        rows = [(status, spec, key, *_figure(key, entry)) for key, entry in record["tasks"].items()]
-        return [(record["started"], name, row) for row in rows or [(status, spec, "-", "-", "-", "-", "-")]]
-    except (EvalkitError, KeyError, TypeError, AttributeError) as error:
+        run = read_run(file)
+        status, spec = run.status, run.model.spec
+        rows = [(status, spec, key, *_figure(key, entry)) for key, entry in run.tasks.items()]
+        return [(run.started, name, row) for row in rows or [(status, spec, "-", "-", "-", "-", "-")]]
+    except EvalkitError as error:
         return [("", name, ("unreadable", "-", first_line(error), "-", "-", "-", "-"))]
 
 
-def _figure(key: str, entry: Mapping[str, Any]) -> tuple[str, str, str, str]:
+def _figure(key: str, entry: "TaskEntry") -> tuple[str, str, str, str]:
     """Measured, interval, n and data of one task."""
+    from evalkit.record.schema import task_of
     from evalkit.report.published import column_for
     from evalkit.report.screen import decimal, interval
     from evalkit.report.verdict import measured_figure
 
-    column = column_for(key.partition("@")[0])
+    column = column_for(task_of(key))
     figure = measured_figure(entry, column)
-    n = f"{entry['n']:,}" if entry["n"] == entry["n_total"] else f"{entry['n']:,} of {entry['n_total']:,}"
-    data = f"{entry['data']['source']} {entry['data']['sha256'][:8]}"
     if figure is None:
-        return "-", WAITS if entry["counts"].get("unscored") else "-", n, data
-    return decimal(figure.value, column), interval(figure, column), n, data
+        return "-", WAITS if entry.counts.unscored else "-", entry.size, str(entry.data)
+    return decimal(figure.value, column), interval(figure, column), entry.size, str(entry.data)
 
 
 def _bench(file: Path) -> str:
     """One line on a bench record."""
-    from evalkit.report.inputs import read_bench
+    from evalkit.bench.record import read_bench
 
     try:
         bench = read_bench(file)
-        return f"{file.parent.name}: {bench['model']['spec']}, {bench['requests_per_second']:.3g} requests/s on {bench['device']}"
-    except (EvalkitError, KeyError, TypeError) as error:
+        return f"{file.parent.name}: {bench.model.spec}, {bench.requests_per_second:.3g} requests/s on {bench.device}"
+    except EvalkitError as error:
         return f"{file.parent.name}: unreadable: {first_line(error)}"
 
 

@@ -31,8 +31,8 @@ def _score(arguments: argparse.Namespace) -> None:
         from evalkit.judge import screen
         from evalkit.judge.given import score_judgments
 
-        for run in score_judgments(config.task, config.file, config.data, Path(config.out), config.name):
-            screen.show(run.record["tasks"][task.name], run.record["model"]["spec"], run.folder, console())
+        for judged in score_judgments(config.task, config.file, config.data, Path(config.out), config.name):
+            screen.show(judged.run.tasks[task.name], task.name, judged.run.model.spec, judged.folder, console())
         return
     record, folder = score(config, reporter_of(arguments))
     show(record, folder, console())

@@ -11,10 +11,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from evalkit.comparison.answers import read_answers
 from evalkit.errors import EvalkitError
 from evalkit.files import write_output
 from evalkit.progress import console as standard_output
-from evalkit.record.pairs import Pairs, RunAnswers, align, read_answers
+from evalkit.record.pairs import Pairs, RunAnswers, align
 from evalkit.report.render.markdown import markdown_table, md
 from evalkit.stats.paired import Difference, bootstrap, holm, mean_of, paired
 

@@ -21,6 +21,7 @@ from evalkit.errors import EvalkitError, unknown
 from evalkit.files import write_output
 from evalkit.progress import console as standard_output
 from evalkit.record.read import read_run
+from evalkit.record.schema import task_of
 from evalkit.report.published import published_for
 from evalkit.report.render.markdown import markdown_table, md
 from evalkit.report.verdict import verdict
@@ -187,26 +188,26 @@ def _published(
     if len(runs) != 1 or metric is not None:
         raise EvalkitError("--against published takes one RUN and its headline metrics, as in evalkit gate --against published RUN")
     record = read_run(runs[0])
-    if lacking := [task for task in tasks if task not in record["tasks"]]:
-        raise unknown(f"task in {runs[0]}:", lacking[0], record["tasks"])
+    if lacking := [task for task in tasks if task not in record.tasks]:
+        raise unknown(f"task in {runs[0]}:", lacking[0], record.tasks)
     cases = []
-    for key, entry in record["tasks"].items():
-        name = key.partition("@")[0]
+    for key, entry in record.tasks.items():
+        name = task_of(key)
         if tasks and key not in tasks:
             continue
-        cell, column = published_for(record["model"]["spec"], name) or (None, None)
+        cell, column = published_for(record.model.spec, name) or (None, None)
         found = verdict(cell, column, name, entry)
-        figure = entry["metrics"][entry["headline"]]
+        figure = entry.figure
         gated = found.word in ("reproduced", "differs") or found.reason.startswith("n = ")
-        if cell is None or not gated or not 0 <= cell.value <= 100 or figure["value"] > 1:
+        if cell is None or figure is None or not gated or not 0 <= cell.value <= 100 or figure.value > 1:
             notes.append(f"{key}: not gated: {found}")
             continue
-        base, n = cell.value / 100, entry["n"]
-        d = unpaired(base, math.sqrt(base * (1 - base) / n), figure["value"], figure["stderr"], n)
-        cases.append(Case(f"{name}@{entry['protocol']}", d))
+        base, n = cell.value / 100, entry.n
+        d = unpaired(base, math.sqrt(base * (1 - base) / n), figure.value, figure.stderr, n)
+        cases.append(Case(f"{name}@{entry.protocol}", d))
     if not cases:
         raise EvalkitError(f"nothing in {runs[0]} can be gated on a published figure: {'; '.join(notes) or 'it holds no task'}")
-    return "published", f"{record['model']['spec']} ({runs[0]})", cases
+    return "published", f"{record.model.spec} ({runs[0]})", cases
 
 
 def text(outcome: GateOutcome, margin: float) -> str:

@@ -21,6 +21,7 @@ from evalkit.data.layouts import LAYOUTS
 from evalkit.errors import DataError, EvalkitError, MissingData, first_line
 from evalkit.files import write_output
 from evalkit.hashing import sha256_json
+from evalkit.record.schema import DataInfo
 from evalkit.tasks import HubTable, PackageTable, Table, TextFile
 
 CACHE = Path(os.environ.get("EVALKIT_CACHE", "~/.cache/evalkit")).expanduser()
@@ -51,9 +52,9 @@ class _Source:
         """Digest of all that was read so far, whatever the order."""
         return sha256_json(self._read)
 
-    def describe(self) -> dict[str, Any]:
-        """run.json's `data` entry of what was read so far."""
-        return {"source": self.kind, "revision": self.revision, "sha256": self.sha256()}
+    def describe(self) -> DataInfo:
+        """What was read so far, as run.json has it."""
+        return DataInfo(source=self.kind, revision=self.revision, sha256=self.sha256())
 
     def _rows(self, table: Table) -> Iterator[dict[str, Any]]:
         raise NotImplementedError

@@ -48,13 +48,13 @@ def read_single(text: str, name: str) -> list[Row]:
 
 def write_answers(folder: Path, answered: Answered) -> Path:
     """The run's answers."""
-    stamp = datetime.fromisoformat(answered.record["started"]).timestamp()
+    stamp = datetime.fromisoformat(answered.run.started).timestamp()
     return _write(
         folder / "model_answer" / f"{answered.model}.jsonl",
         (
             {
                 "question_id": _id(conversation.question_id),
-                "answer_id": sha256_json([answered.record["model"]["fingerprint"], list(conversation.answers)])[:22],
+                "answer_id": sha256_json([answered.run.model.fingerprint, list(conversation.answers)])[:22],
                 "model_id": answered.model,
                 "choices": [{"index": 0, "turns": list(conversation.answers)}],
                 "tstamp": stamp,

@@ -1,20 +1,85 @@
-"""lm-eval's results (0.4.13: results_<time>.json and samples_<task>_<time>.jsonl), lm-eval's own or exported by us, as answers to compare.
+"""lm-eval's results (0.4.13: results_<time>.json and samples_<task>_<time>.jsonl), lm-eval's own or exported by us, as typed rows.
 
-A group's leaves (mmlu_anatomy, ..) are one task, every document counting the same. Documents are those that lm-eval's hashes name; of the
-prompt all arguments count (context, choices, generation settings), not the context alone as in lm-eval's prompt_hash.
+The one reader of these files: `evalkit compare` and `evalkit view` both start from what it returns.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from evalkit.errors import EvalkitError, unknown
+from evalkit.errors import EvalkitError
 from evalkit.hashing import sha256_json
-from evalkit.record.pairs import TAIL, Answer, RunAnswers, TaskAnswers, cluster_of, merge, read_rows, score_of
+from evalkit.record.read import read_rows
 
+FAILED = "[invalid]"  # what lm-eval's regex filter leaves where nothing matched
 # what in a task's configuration decides its figure beside documents and prompts
 _PROTOCOL = ("output_type", "num_fewshot", "repeats", "filter_list", "metric_list")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One document and filter of a samples file.
+
+    `asked`: the arguments of each request, the context first. `logprobs`: (log-probability, is greedy) of each response, or else
+    `texts`. `metrics` by name, as this filter gives them. `doc_hash` covers the target too, `prompt_hash` all arguments (context,
+    choices, generation settings), not the context alone as lm-eval's does.
+    """
+
+    doc_id: str
+    doc: Any
+    doc_hash: str
+    prompt_hash: str
+    target: str
+    asked: Sequence[Sequence[Any]]
+    logprobs: Sequence[tuple[float, bool]]
+    texts: Sequence[str]
+    filter: str
+    filtered: Sequence[str]
+    metrics: Mapping[str, Any]
+
+    @property
+    def extraction_failed(self) -> bool:
+        return FAILED in self.filtered
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """One samples file. `task` is the group that its task belongs to at the top, or the task itself."""
+
+    name: str
+    task: str
+    file: Path
+    protocol: Mapping[str, str]  # the settings that decide its figure, by name
+    evalkit_protocol: str  # of our own export, else ""
+    lower_is_better: frozenset[str]  # metrics
+    n_total: int | None
+    sha256: str | None  # lm-eval's own hash of documents and prompts
+
+    def rows(self) -> Iterator[Row]:
+        """Raises EvalkitError with the document that can't be read."""
+        for raw in read_rows(self.file):
+            try:
+                yield _row(raw)
+            except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+                raise EvalkitError(
+                    f"{self.file}: document {raw.get('doc_id')} can't be read ({error!r}); was it made by lm-eval 0.4?"
+                ) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """One results file with the samples beside it. `figures` by task, then by "metric,filter"."""
+
+    file: Path
+    model: str
+    version: str
+    started: str | None
+    git: str | None
+    figures: Mapping[str, Mapping[str, Any]]
+    leaves: Sequence[Leaf]
 
 
 def find_results(place: Path) -> Path:
@@ -29,106 +94,82 @@ def find_results(place: Path) -> Path:
     return files[-1]
 
 
-def read_results(file: Path, path: str, wanted: Sequence[str] = (), metric: str | None = None, cluster: str | None = None) -> RunAnswers:
-    """One results file with the samples beside it. `metric`: acc_norm, or with its filter: exact_match,strict-match."""
+def read_results(file: Path) -> Results:
+    """One results file. Raises EvalkitError where it is none, or has no samples beside it."""
     try:
-        results = json.loads(file.read_text("utf-8"))
-        configs: Mapping[str, Any] = results["configs"]
-        higher: Mapping[str, Any] = results["higher_is_better"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        raw = json.loads(file.read_text("utf-8"))
+        time = file.stem.removeprefix("results_")
+        samples = sorted(file.parent.glob(f"samples_*_{time}.jsonl"))
+        if not samples:
+            raise EvalkitError(f"{file.parent} has no samples of {time}; run lm-eval with --log_samples")
+        return Results(
+            file,
+            str(raw.get("model_name") or "unnamed"),
+            str(raw.get("lm_eval_version") or ""),
+            _iso(raw.get("date")),
+            raw.get("git_hash"),
+            {task: dict(figures) for task, figures in raw.get("results", {}).items()},
+            [_leaf(raw, _parents(raw, samples), path) for path in samples],
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise EvalkitError(f"{file} is not lm-eval's results ({error!r})") from None
-    time = file.stem.removeprefix("results_")
-    samples = sorted(file.parent.glob(f"samples_*_{time}.jsonl"))
-    if not samples:
-        raise EvalkitError(f"{file.parent} has no samples of {time}; run lm-eval with --log_samples")
-    parents = {child: parent for parent, children in results.get("group_subtasks", {}).items() for child in children}
-    if not parents:  # our export names groups, not their leaves
-        groups = sorted(results.get("groups", {}), key=len)
-        parents = {leaf: group for leaf in map(_leaf, samples) for group in reversed(groups) if leaf.startswith(f"{group}_")}
-    answers: dict[str, dict[str, Answer]] = {}
-    protocols: dict[str, dict[str, str]] = {}
-    metrics: dict[str, set[str]] = {}
-    for sample_file in samples:
-        leaf = _leaf(sample_file)
-        task = leaf
-        while task in parents:
-            task = parents[task]
-        if wanted and task not in wanted:
-            continue
-        better = {**higher.get(task, {}), **higher.get(leaf, {})}
-        chosen, found = _read_leaf(sample_file, leaf, metric, cluster, better)
-        answers.setdefault(task, {}).update(found)
-        metrics.setdefault(task, set()).add(chosen)
-        config = configs.get(leaf, configs.get(task, {}))
-        settings = {f"{leaf} {key}": json.dumps(config[key], sort_keys=True) for key in _PROTOCOL if config.get(key) is not None}
-        protocols.setdefault(task, {}).update(settings | {f"{leaf} version": str(results.get("versions", {}).get(leaf))})
-        if protocol := config.get("metadata", {}).get("evalkit_protocol"):
-            protocols[task]["protocol"] = f"{task}@{protocol}"
-    for task, several in metrics.items():
-        if len(several) > 1:
-            raise EvalkitError(f"{file}: the tasks of {task} have different metrics ({', '.join(sorted(several))}); pass --metric")
-    tasks = {t: TaskAnswers(t, protocols[t], next(iter(metrics[t])), "micro", answers[t]) for t in answers}
-    return RunAnswers(path, "lm-eval", str(results.get("model_name") or "unnamed"), tasks)
 
 
-def _leaf(samples: Path) -> str:
+def _parents(raw: Mapping[str, Any], samples: Sequence[Path]) -> dict[str, str]:
+    """The group of each task."""
+    if parents := {child: parent for parent, children in raw.get("group_subtasks", {}).items() for child in children}:
+        return parents
+    # our export names groups, not their leaves
+    groups = sorted(raw.get("groups", {}), key=len)
+    return {leaf: group for leaf in map(_name, samples) for group in reversed(groups) if leaf.startswith(f"{group}_")}
+
+
+def _name(samples: Path) -> str:
     return samples.stem.removeprefix("samples_").rpartition("_")[0]
 
 
-def _read_leaf(file: Path, leaf: str, metric: str | None, cluster: str | None, better: Mapping[str, Any]) -> tuple[str, dict[str, Answer]]:
-    """(metric, answers by document) of one samples file; lm-eval writes a row a document and filter."""
-    chosen: tuple[str, str] | None = None
-    offered: dict[str, None] = {}
-    found: dict[str, list[Answer]] = {}
-    for row in read_rows(file):
-        try:
-            here = [(name, row["filter"]) for name in row["metrics"]]
-            offered |= {",".join(pair): None for pair in here}
-            if chosen is None:
-                chosen = next((pair for pair in here if _fits(row, pair, metric)), None)
-            if chosen in here:
-                found.setdefault(f"{leaf}/{row['doc_id']}", []).append(_answer(row, leaf, chosen[0], cluster, better))
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-            raise EvalkitError(f"{file}: document {row.get('doc_id')} can't be read ({error!r}); was it made by lm-eval 0.4?") from None
-    if chosen is None and metric is not None:
-        raise unknown(f"metric of {leaf}", metric, offered)
-    if chosen is None:
-        raise EvalkitError(f"{file} holds no metric that is a number a document, nor BLEU")
-    return ",".join(chosen), {doc: merge(repeats) for doc, repeats in found.items()}
-
-
-def _fits(row: Mapping[str, Any], pair: tuple[str, str], metric: str | None) -> bool:
-    if metric is not None:
-        return metric in (pair[0], ",".join(pair))
-    try:
-        score_of(row[pair[0]], pair[0])
-    except TypeError:
-        return False
-    return True
-
-
-def _answer(row: Mapping[str, Any], leaf: str, metric: str, cluster: str | None, better: Mapping[str, Any]) -> Answer:
-    score = score_of(row[metric], metric)
-    if better.get(metric) is False and isinstance(score, float):
-        score = -score  # a perplexity: higher is better from here on
-    arguments = row["arguments"]
-    asked: list[Any] = [list(a.values()) for a in arguments.values()] if isinstance(arguments, dict) else arguments
-    responses = [response for request in row["resps"] for response in request]
-    said: tuple[str | float, ...]
-    if isinstance(responses[0], list):  # log-probabilities, as text; the likeliest continuation stands for the answer
-        said = tuple(float(logprob) for logprob, _ in responses)
-        shown = str(asked[max(range(len(said)), key=lambda i: said[i])][1])
-    else:
-        said = tuple(map(str, responses))
-        shown = " ".join(map(str, row["filtered_resps"]))
-    return Answer(
-        f"{row['doc_hash']}{row['target_hash']}",
-        sha256_json(arguments),
-        leaf,
-        cluster_of(row, cluster),
-        score,
-        str(asked[0][0])[-TAIL:],
-        str(row["target"]),
-        shown,
-        said,
+def _leaf(raw: Mapping[str, Any], parents: Mapping[str, str], file: Path) -> Leaf:
+    name = task = _name(file)
+    while task in parents:
+        task = parents[task]
+    config = raw["configs"].get(name, raw["configs"].get(task, {}))
+    settings = {f"{name} {key}": json.dumps(config[key], sort_keys=True) for key in _PROTOCOL if config.get(key) is not None}
+    better = {**raw["higher_is_better"].get(task, {}), **raw["higher_is_better"].get(name, {})}
+    n_total = raw.get("n-samples", {}).get(name, {}).get("original")
+    return Leaf(
+        name,
+        task,
+        file,
+        settings | {f"{name} version": str(raw.get("versions", {}).get(name))},
+        str(config.get("metadata", {}).get("evalkit_protocol") or ""),
+        frozenset(metric for metric, higher in better.items() if higher is False),
+        n_total if isinstance(n_total, int) else None,
+        raw.get("task_hashes", {}).get(name),
     )
+
+
+def _row(raw: Mapping[str, Any]) -> Row:
+    arguments = raw["arguments"]
+    asked: list[list[Any]] = [list(a.values()) for a in arguments.values()] if isinstance(arguments, dict) else [list(a) for a in arguments]
+    responses = [response for request in raw["resps"] for response in request]
+    scored = isinstance(responses[0], list)  # log-probabilities, as text
+    return Row(
+        str(raw["doc_id"]),
+        raw["doc"],
+        f"{raw['doc_hash']}{raw['target_hash']}",
+        sha256_json(arguments),
+        str(raw["target"]),
+        asked,
+        [(float(logprob), str(greedy) == "True") for logprob, greedy in responses] if scored else [],
+        [] if scored else [str(response) for response in responses],
+        str(raw["filter"]),
+        [str(part) for part in raw["filtered_resps"]],
+        {name: raw[name] for name in raw["metrics"]},
+    )
+
+
+def _iso(date: Any) -> str | None:
+    """lm-eval writes seconds since 1970, our export a date."""
+    if isinstance(date, float):
+        return datetime.fromtimestamp(date, UTC).isoformat(timespec="seconds")
+    return date if isinstance(date, str) else None

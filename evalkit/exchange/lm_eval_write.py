@@ -10,71 +10,71 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.files import write_atomically
-from evalkit.record.write import Sample
+from evalkit.record.sample import Sample
+from evalkit.record.schema import Metrics, Run
 from evalkit.tasks import Generate, Generated, Loglikelihood, Loglikelihoods, Request
 
 _FILTERS = {"exact_match_strict": ("exact_match", "strict-match"), "exact_match_flexible": ("exact_match", "flexible-extract")}
 
 
-def write(folder: Path, record: Mapping[str, Any], samples: Mapping[str, Sequence[Sample]]) -> None:
+def write(folder: Path, run: Run, samples: Mapping[str, Sequence[Sample]]) -> None:
     """Write both kinds of files below `folder`; a file of an earlier session of the same run is replaced."""
-    spec = record["model"]["spec"]
-    time = record["started"].replace(":", "-")
-    target = folder / spec.strip("/").replace("/", "__")
+    time = run.started.replace(":", "-")
+    target = folder / run.model.spec.strip("/").replace("/", "__")
     for old in target.glob("*_????-??-??T*.json*"):
         old.unlink()
     for name, task_samples in samples.items():
         leaves: dict[str, list[Sample]] = {}
         for sample in task_samples:
-            leaves.setdefault(f"{name}_{sample.doc.group}" if "subjects" in record["tasks"][name] else name, []).append(sample)
+            leaves.setdefault(f"{name}_{sample.doc.group}" if run.tasks[name].subjects else name, []).append(sample)
         for leaf, members in leaves.items():
             write_atomically(
                 target / f"samples_{leaf}_{time}.jsonl", (json.dumps(row, ensure_ascii=False) + "\n" for row in _rows(members))
             )
-    write_atomically(target / f"results_{time}.json", [json.dumps(_results(record), indent=2, ensure_ascii=False)])
+    write_atomically(target / f"results_{time}.json", [json.dumps(_results(run), indent=2, ensure_ascii=False)])
 
 
-def _results(record: Mapping[str, Any]) -> dict[str, Any]:
+def _results(run: Run) -> dict[str, Any]:
     results: dict[str, Any] = {}
     groups: dict[str, Any] = {}
     n_samples: dict[str, Any] = {}
     higher: dict[str, Any] = {}
-    for name, task in record["tasks"].items():
-        entry = {"alias": name, **_figures(task["metrics"])}
+    for name, task in run.tasks.items():
+        entry = {"alias": name, **_figures(task.metrics)}
         results[name] = entry
-        higher[name] = {_FILTERS.get(metric, (metric, ""))[0]: True for metric in task["metrics"]}
-        if "subjects" in task:
+        higher[name] = {_FILTERS.get(metric, (metric, ""))[0]: True for metric in task.metrics}
+        if task.subjects:
             groups[name] = entry
-            for category, metrics in task["groups"].items():
+            for category, metrics in task.groups.items():
                 results[f"{name}_{category}"] = groups[f"{name}_{category}"] = {"alias": f" - {category}", **_figures(metrics)}
-            for subject, metrics in task["subjects"].items():
+            for subject, metrics in task.subjects.items():
                 results[f"{name}_{subject}"] = {"alias": f"  - {subject}", **_figures(metrics)}
-                n = next(iter(metrics.values()))["n"]
+                n = next(iter(metrics.values())).n
                 n_samples[f"{name}_{subject}"] = {"original": n, "effective": n}
         else:
-            n_samples[name] = {"original": task["n_total"], "effective": task["n"]}
+            n_samples[name] = {"original": task.n_total, "effective": task.n}
     return {
         "results": results,
         **({"groups": groups} if groups else {}),
-        "configs": {name: {"task": name, "metadata": {"evalkit_protocol": task["protocol"]}} for name, task in record["tasks"].items()},
-        "versions": {name: f"evalkit {task['protocol']}" for name, task in record["tasks"].items()},
+        "configs": {name: {"task": name, "metadata": {"evalkit_protocol": task.protocol}} for name, task in run.tasks.items()},
+        "versions": {name: f"evalkit {task.protocol}" for name, task in run.tasks.items()},
         "higher_is_better": higher,
         "n-samples": n_samples,
-        "config": {"model": record["model"]["engine"], "model_args": record["model"]["spec"], "limit": record["limit"]},
-        "git_hash": record["environment"]["git"],
-        "date": record["started"],
-        "model_source": record["model"]["engine"],
-        "model_name": record["model"]["spec"],
-        "total_evaluation_time_seconds": str(record["seconds"]),
+        "config": {"model": run.model.engine, "model_args": run.model.spec, "limit": run.limit},
+        "git_hash": run.environment.git,
+        "date": run.started,
+        "model_source": run.model.engine,
+        "model_name": run.model.spec,
+        "total_evaluation_time_seconds": str(run.seconds),
     }
 
 
-def _figures(metrics: Mapping[str, Any]) -> dict[str, float]:
+def _figures(metrics: Metrics) -> dict[str, float]:
     figures = {}
     for metric, estimate in metrics.items():
         name, filter_name = _FILTERS.get(metric, (metric, "none"))
-        figures[f"{name},{filter_name}"] = estimate["value"]
-        figures[f"{name}_stderr,{filter_name}"] = estimate["stderr"]
+        figures[f"{name},{filter_name}"] = estimate.value
+        figures[f"{name}_stderr,{filter_name}"] = estimate.stderr
     return figures
 
 

@@ -3,12 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeGuard
 
 from evalkit.errors import EvalkitError
-from evalkit.record.pairs import read_rows
-from evalkit.record.read import read_run
-from evalkit.tasks import Conversation, JudgedTask
+from evalkit.record.read import read_complete, read_samples, run_folder, samples_file
+from evalkit.record.sample import SampleRow
+from evalkit.record.schema import Run, TaskEntry, task_of
+from evalkit.tasks import Conversation, Generated, JudgedTask
 from evalkit.tasks.registry import resolve, task_classes
 
 
@@ -17,16 +18,20 @@ class Answered:
     """The judged task of one run. `rows` are its samples as they stand in the file."""
 
     folder: Path
-    record: dict[str, Any]
+    run: Run
     task: str  # its name in run.json
     judged_task: JudgedTask
-    rows: Sequence[dict[str, Any]]
+    rows: Sequence[SampleRow]
     conversations: Mapping[str, Conversation]
+
+    @property
+    def entry(self) -> TaskEntry:
+        return self.run.tasks[self.task]
 
     @property
     def model(self) -> str:
         """The model's name as a file name, as FastChat's files have it."""
-        return file_name(Path(self.record["model"]["spec"]).name.removesuffix(".gguf") or "model")
+        return file_name(Path(self.run.model.spec).name.removesuffix(".gguf") or "model")
 
 
 def file_name(name: str) -> str:
@@ -36,27 +41,26 @@ def file_name(name: str) -> str:
 
 def read_answered(path: Path) -> Answered:
     """The task of a finished run that a judge scores. Raises EvalkitError where there is none, or its samples are damaged."""
-    record = read_run(str(path))
-    if record["status"] != "complete":
-        raise EvalkitError(f"{path} is incomplete; run `{record['command']}` again to finish it, then judge it")
-    folder = path if path.is_dir() else path.parent
+    run, folder = read_complete(path), run_folder(path)
     judged = [name for name, cls in task_classes().items() if issubclass(cls, JudgedTask)]
-    tasks = [key for key in record["tasks"] if key.partition("@")[0] in judged]
+    tasks = [key for key in run.tasks if task_of(key) in judged]
     if not tasks:
         raise EvalkitError(f"{path} holds nothing to judge; run a task that a judge scores: {', '.join(judged)}")
-    judged_task = resolve(f"{tasks[0].partition('@')[0]}@{record['tasks'][tasks[0]]['protocol']}")
+    judged_task = resolve(f"{task_of(tasks[0])}@{run.tasks[tasks[0]].protocol}")
     assert isinstance(judged_task, JudgedTask)
-    rows = list(read_rows(folder / "samples" / f"{tasks[0]}.jsonl"))
-    try:
-        found = {row["doc_id"]: _conversation(row) for row in rows}
-    except (KeyError, TypeError, IndexError) as error:
-        raise EvalkitError(f"{path}: a sample of {tasks[0]} can't be read ({error!r}); run it again") from None
-    return Answered(folder, record, tasks[0], judged_task, rows, found)
+    rows = list(read_samples(folder, tasks[0]))
+    found = {row.doc_id: _conversation(row, samples_file(folder, tasks[0])) for row in rows}
+    return Answered(folder, run, tasks[0], judged_task, rows, found)
 
 
-def _conversation(row: Mapping[str, Any]) -> Conversation:
-    doc = row["doc"]
-    answers = [response["text"].strip() for response in row["responses"]]
-    if len(answers) != len(doc["turns"]):
-        raise IndexError(f"question {row['doc_id']} has {len(doc['turns'])} turns and {len(answers)} answers")
-    return Conversation(row["doc_id"], row["group"], doc["turns"], answers, doc.get("reference", ()))
+def _conversation(row: SampleRow, file: Path) -> Conversation:
+    """Raises EvalkitError where the document has no turns, or other than its answers."""
+    turns, reference = row.doc.get("turns"), row.doc.get("reference", [])
+    answers = [response.text.strip() for response in row.responses if isinstance(response, Generated)]
+    if not _texts(turns) or not _texts(reference) or len(turns) != len(answers):
+        raise EvalkitError(f"{file}: question {row.doc_id} has {len(answers)} answers to the turns {turns!r:.40}; run it again")
+    return Conversation(row.doc_id, row.group, turns, answers, reference)
+
+
+def _texts(value: object) -> TypeGuard[list[str]]:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)

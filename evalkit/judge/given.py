@@ -4,7 +4,6 @@ import hashlib
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from evalkit.data.sources import decoded, open_source
 from evalkit.errors import EvalkitError
@@ -12,7 +11,9 @@ from evalkit.exchange.fastchat import Row, read_single
 from evalkit.judge.answered import file_name
 from evalkit.judge.result import judged_entry
 from evalkit.judge.score import Rated, Ratings, refuse_holes
-from evalkit.record.write import Sample, begin, task_entry, write_run
+from evalkit.record.sample import Sample
+from evalkit.record.schema import DataInfo, JudgeEntry, ModelInfo, Run, TaskEntry
+from evalkit.record.write import begin, task_entry, write_run
 from evalkit.tasks import Doc, Generated, JudgedTask, Request, Response, Sampling, Scored
 from evalkit.tasks.registry import resolve
 
@@ -23,7 +24,7 @@ READER = "published"
 class GivenRun:
     """One model's judgments of a file, as a run."""
 
-    record: dict[str, Any]
+    run: Run
     folder: Path
 
 
@@ -52,16 +53,17 @@ def score_judgments(task_spec: str, file: Path, data: str, out: Path, name: str 
     for (model, judge), rows in by_model.items():
         folder = out / f"{stem}--{file_name(model)}{f'--{file_name(judge)}' if several_judges else ''}"
         fingerprint = f"sha256:{hashlib.sha256(raw + model.encode()).hexdigest()}"
-        record = begin(folder.name, {"spec": model, "fingerprint": fingerprint, "engine": "file"}, None, Sampling().seed, None)
-        samples, entry = _entry(task, docs, model, judge, rows)
-        record["tasks"][task.name] = entry | {"data": source.describe(), "seconds": 0.0, "tokens": {"computed": 0, "shared": 0}}
-        record |= {"status": "complete", "seconds": round(time.monotonic() - clock, 3)}
-        write_run(folder, record, {task.name: samples})
-        runs.append(GivenRun(record, folder))
+        begun = begin(folder.name, ModelInfo(spec=model, fingerprint=fingerprint, engine="file"), None, Sampling().seed, None)
+        samples, entry = _entry(task, docs, source.describe(), model, judge, rows)
+        run = replace(begun, status="complete", seconds=round(time.monotonic() - clock, 3), tasks={task.name: entry})
+        write_run(folder, run, {task.name: samples})
+        runs.append(GivenRun(run, folder))
     return runs
 
 
-def _entry(task: JudgedTask, docs: dict[str, Doc], model: str, judge: str, given: list[Row]) -> tuple[list[Sample], dict[str, Any]]:
+def _entry(
+    task: JudgedTask, docs: dict[str, Doc], data: DataInfo, model: str, judge: str, given: list[Row]
+) -> tuple[list[Sample], TaskEntry]:
     seen: dict[tuple[str, int], int] = {}
     rows: list[Rated] = []
     for row in given:
@@ -78,18 +80,13 @@ def _entry(task: JudgedTask, docs: dict[str, Doc], model: str, judge: str, given
     last = {(row.question_id, row.turn): row for row in rows if row.published is not None}
     once = replace(ratings, rows=list(last.values())).mean()
     misread = sum(row.text is not None and task.rating(row.text, READER) != row.published for row in rows)
-    of_file = {"repeated": len(rows) - len(seen), "missing": len(holes), "score_is_not_its_texts": misread}
-    about = {
-        "model": judge,
-        "rating": READER,
-        "counts": ratings.counts() | of_file,
-        # repeated rows all count, as upstream; this is the mean of each turn's last rating alone
-        "score_without_repeats": once.as_json() if once else None,
-    }
+    counts = replace(ratings.counts(), repeated=len(rows) - len(seen), missing=len(holes), score_is_not_its_texts=misread)
+    # repeated rows all count, as upstream; `once` is the mean of each turn's last rating alone
+    about = JudgeEntry(model=judge, rating=READER, counts=counts, score_without_repeats=once)
     by_question = ratings.by_question()
     samples = [_sample(task, doc, by_question[doc.id]) for doc in docs.values() if doc.id in by_question]
-    entry = task_entry(task, samples, len(docs))
-    return samples, entry | judged_entry(entry["protocol_sha256"], ratings, about)
+    entry = task_entry(task, samples, len(docs), data)
+    return samples, judged_entry(entry, entry.protocol_sha256, ratings, about)
 
 
 def _sample(task: JudgedTask, doc: Doc, ratings: Ratings) -> Sample:

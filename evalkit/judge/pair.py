@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from evalkit.judge.score import clustered_mean
+from evalkit.record.schema import PairOutcome
 from evalkit.tasks import JudgedTask
 
 
@@ -34,14 +34,17 @@ def winner(task: JudgedTask, text: str | None, order: str, reader: str) -> str |
     return None if verdict is None else names.get(verdict, verdict)
 
 
-def outcome(games: Sequence[Game]) -> dict[str, Any]:
+def outcome(games: Sequence[Game]) -> PairOutcome:
     """Wins, losses, ties, games without a verdict; the share won with ties counted half, and its interval clustered by question."""
     wins, losses, ties = (sum(game.winner == who for game in games) for who in ("ours", "theirs", "tie"))
     played = [game for game in games if game.winner is not None]
     points = {"ours": 1.0, "theirs": 0.0, "tie": 0.5}
-    estimate = clustered_mean(((game.question_id, points[game.winner or "tie"]) for game in played), (0.0, 1.0))
-    found: dict[str, Any] = {"games": len(games), "win": wins, "loss": losses, "tie": ties, "no_verdict": len(games) - len(played)}
-    if estimate:
-        found["win_rate_adjusted"] = estimate.as_json()
-    inconsistent = sum(g.first != g.second for g in played)
-    return found | {"inconsistent": inconsistent / len(played) if played else None}
+    return PairOutcome(
+        games=len(games),
+        win=wins,
+        loss=losses,
+        tie=ties,
+        no_verdict=len(games) - len(played),
+        win_rate_adjusted=clustered_mean(((game.question_id, points[game.winner or "tie"]) for game in played), (0.0, 1.0)),
+        inconsistent=sum(g.first != g.second for g in played) / len(played) if played else None,
+    )

@@ -1,14 +1,12 @@
 """Judgments -> figures in run.json, judged samples, and the files of the program that the task names."""
 
-import json
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from evalkit.errors import RunIncomplete
 from evalkit.exchange import fastchat
-from evalkit.files import write_atomically
 from evalkit.hashing import sha256_json
 from evalkit.judge.answered import Answered, file_name
 from evalkit.judge.asks import Ask
@@ -16,6 +14,9 @@ from evalkit.judge.config import JudgeConfig
 from evalkit.judge.pair import Game, outcome, winner
 from evalkit.judge.runner import Judged
 from evalkit.judge.score import Rated, Ratings, refuse_holes
+from evalkit.record.sample import RatedTurn, SampleRow
+from evalkit.record.schema import Judge, JudgeEntry, JudgeSpent, Opponent, Pairwise, Run, TaskEntry, task_of
+from evalkit.record.write import write_record, write_samples
 from evalkit.tasks import READERS, JudgedTask
 
 RETRY = "ask again with --retry-failed, or read the texts with --rating strict"
@@ -23,11 +24,11 @@ RETRY = "ask again with --retry-failed, or read the texts with --rating strict"
 
 def judgments_folder(answered: Answered) -> Path:
     """Where a judged task's plots and files for other programs are kept. Of MT-Bench, it is what FastChat has in data/mt_bench."""
-    return answered.folder / answered.task.partition("@")[0]
+    return answered.folder / task_of(answered.task)
 
 
-def write_single(config: JudgeConfig, judged: Judged) -> dict[str, Any]:
-    """Write all files; returns run.json's content. Raises RunIncomplete, after FastChat's files, where too many judgments failed."""
+def write_single(config: JudgeConfig, judged: Judged) -> Run:
+    """Write all files; returns what run.json holds. Raises RunIncomplete, after FastChat's files, where too many judgments failed."""
     answered, task = judged.answered, judged.answered.judged_task
     done = list(zip(judged.asks, judged.judgments, strict=True))
     rows = [_rated(task, ask, judgment.text) for ask, judgment in done]
@@ -40,23 +41,20 @@ def write_single(config: JudgeConfig, judged: Judged) -> dict[str, Any]:
     refuse_holes(holes, len(rows), config.rating, RETRY, RunIncomplete, config.max_failed)
 
     ratings = Ratings(rows, config.rating, task.scale)
-    entry = answered.record["tasks"][answered.task]
-    before = entry.get("judge", {}).get("answers_protocol_sha256", entry["protocol_sha256"])
-    about = _about(config, judged) | {
-        "answers_protocol_sha256": before,
-        "rating": config.rating,
-        "repeats": config.repeats,
-        "max_failed": config.max_failed,
-        "spread": ratings.spread(),
-        "counts": ratings.counts(),
-    }
-    entry |= judged_entry(before, ratings, about)
+    entry = answered.entry
+    before = (entry.judge.answers_protocol_sha256 if entry.judge else None) or entry.protocol_sha256
+    about = JudgeEntry(
+        **_about(config, judged),
+        answers_protocol_sha256=before,
+        max_failed=config.max_failed,
+        spread=ratings.spread(),
+        counts=ratings.counts(),
+    )
     by_question = ratings.by_question()
-    entry["counts"] = entry["counts"] | {"unscored": sum(not some.values() for some in by_question.values())}
-    lines = (json.dumps(_sample(sample, by_question[sample["doc_id"]]), ensure_ascii=False) + "\n" for sample in answered.rows)
-    write_atomically(answered.folder / "samples" / f"{answered.task}.jsonl", lines)
-    _write_record(answered)
-    return answered.record
+    unscored = sum(not some.values() for some in by_question.values())
+    entry = replace(judged_entry(entry, before, ratings, about), counts=replace(entry.counts, unscored=unscored))
+    write_samples(answered.folder, answered.task, (_sample(sample, by_question[sample.doc_id]) for sample in answered.rows))
+    return _write_entry(answered, entry)
 
 
 def _rated(task: JudgedTask, ask: Ask, text: str | None) -> Rated:
@@ -64,19 +62,27 @@ def _rated(task: JudgedTask, ask: Ask, text: str | None) -> Rated:
     return Rated(ask.question_id, ask.category, ask.turn, ask.repeat, text, published, strict)
 
 
-def judged_entry(protocol_sha256: str, ratings: Ratings, about: dict[str, Any]) -> dict[str, Any]:
-    """The part of run.json's entry that judgments make. Another judge or prompt is another protocol hash: never compared unawares."""
-    part = {key: about.get(key) for key in ("model", "answered_as", "temperature", "max_tokens", "prompts_sha256", "rating")}
-    return {
-        "protocol_sha256": sha256_json([protocol_sha256, part]),
-        "metrics": ratings.metrics(),
-        "groups": ratings.by_category(),
-        "judge": about,
+def judged_entry(entry: TaskEntry, protocol_sha256: str, ratings: Ratings, judge: JudgeEntry) -> TaskEntry:
+    """The entry with what judgments make of it. Another judge or prompt is another protocol hash: never compared unawares."""
+    part = {
+        "model": judge.model,
+        "answered_as": judge.answered_as,
+        "temperature": judge.temperature,
+        "max_tokens": judge.max_tokens,
+        "prompts_sha256": judge.prompts_sha256,
+        "rating": judge.rating,
     }
+    return replace(
+        entry,
+        protocol_sha256=sha256_json([protocol_sha256, part]),
+        metrics=ratings.metrics(),
+        groups=ratings.by_category(),
+        judge=judge,
+    )
 
 
-def write_pairs(config: JudgeConfig, judged: Judged) -> dict[str, Any]:
-    """Write all files of a pairwise comparison; returns it, as it stands in run.json's `pairwise`. Raises RunIncomplete as write_single."""
+def write_pairs(config: JudgeConfig, judged: Judged) -> Pairwise:
+    """Write all files of a pairwise comparison; returns it, as run.json holds it. Raises RunIncomplete as write_single."""
     answered, against, task = judged.answered, judged.against, judged.answered.judged_task
     assert against is not None
     done = list(zip(judged.asks, judged.judgments, strict=True))
@@ -94,41 +100,41 @@ def write_pairs(config: JudgeConfig, judged: Judged) -> dict[str, Any]:
     refuse_holes(holes, len(games), config.rating, RETRY, RunIncomplete, config.max_failed)
     all_games = [game for game, _, _ in games]
     categories = dict.fromkeys(game.category for game in all_games)
-    comparison = {
-        "against": {
-            "run": str(config.against),
-            "spec": against.record["model"]["spec"],
-            "fingerprint": against.record["model"]["fingerprint"],
-        },
-        "judge": _about(config, judged) | {"rating": config.rating, "repeats": config.repeats},
-        "overall": outcome(all_games),
-        "groups": {category: outcome([g for g in all_games if g.category == category]) for category in categories},
-    }
-    entry = answered.record["tasks"][answered.task]
-    entry["pairwise"] = [c for c in entry.get("pairwise", []) if c["against"] != comparison["against"]] + [comparison]
-    _write_record(answered)
+    opponent = Opponent(run=str(config.against), spec=against.run.model.spec, fingerprint=against.run.model.fingerprint)
+    comparison = Pairwise(
+        against=opponent,
+        judge=Judge(**_about(config, judged)),
+        overall=outcome(all_games),
+        groups={category: outcome([g for g in all_games if g.category == category]) for category in categories},
+    )
+    entry = answered.entry
+    others = tuple(c for c in entry.pairwise if c.against != opponent)
+    _write_entry(answered, replace(entry, pairwise=(*others, comparison)))
     return comparison
 
 
 def _about(config: JudgeConfig, judged: Judged) -> dict[str, Any]:
-    """Who judged, how, and for how much."""
+    """Who judged, how, and for how much: the fields of a Judge."""
     said = [judgment for judgment in judged.judgments if judgment.text is not None]
-    spent = asdict(judged.spent) | {"cost": config.cost(judged.spent.prompt_tokens, judged.spent.completion_tokens)}
+    spent = judged.spent
     return config.identity | {
         "answered_as": dict(sorted(Counter(judgment.model for judgment in said).items())),
         "system_fingerprints": dict(sorted(Counter(j.system_fingerprint for j in said if j.system_fingerprint).items())),
         "prompts_sha256": judged.prompts_sha256,
-        "spent": spent,
+        "spent": JudgeSpent(**asdict(spent), cost=config.cost(spent.prompt_tokens, spent.completion_tokens)),
+        "rating": config.rating,
+        "repeats": config.repeats,
     }
 
 
-def _sample(sample: dict[str, Any], ratings: Ratings) -> dict[str, Any]:
-    judgments = [
-        {"turn": row.turn, "repeat": row.repeat, "published": row.published, "strict": row.strict, "judgment": row.text}
-        for row in ratings.rows
-    ]
-    return sample | {"metrics": ratings.values(), "extracted": ratings.in_words(), "judgments": judgments}
+def _sample(sample: SampleRow, ratings: Ratings) -> SampleRow:
+    judgments = tuple(
+        RatedTurn(turn=row.turn, repeat=row.repeat, published=row.published, strict=row.strict, judgment=row.text) for row in ratings.rows
+    )
+    return replace(sample, metrics=ratings.values(), extracted=ratings.in_words(), judgments=judgments)
 
 
-def _write_record(answered: Answered) -> None:
-    write_atomically(answered.folder / "run.json", [json.dumps(answered.record, indent=2, ensure_ascii=False) + "\n"])
+def _write_entry(answered: Answered, entry: TaskEntry) -> Run:
+    run = replace(answered.run, tasks={**answered.run.tasks, answered.task: entry})
+    write_record(answered.folder, run)
+    return run

@@ -65,7 +65,7 @@ def is_read(task: JudgedTask, judgment: Judgment, ask: Ask, reader: str) -> bool
 
 def _asks(config: JudgeConfig, answered: Answered, against: Answered | None) -> tuple[list[Ask], str]:
     task = answered.judged_task
-    kind = answered.record["tasks"][answered.task]["data"]["source"]
+    kind = answered.entry.data.source
     if config.data is None and kind == "dir":
         raise EvalkitError(f"the run's questions came from a folder; pass --data DIR, which holds {task.judge_prompts.path} too")
     source = open_source(config.data or kind)

@@ -5,12 +5,14 @@ counted, and above MAX_FAILED of them there is no score. Intervals are clustered
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from evalkit.errors import EvalkitError
 from evalkit.judge.config import MAX_FAILED
+from evalkit.record.schema import JudgeCounts, Metrics, Spread
+from evalkit.stats.clustered import clustered_stderr, t_interval
 from evalkit.stats.estimate import Estimate
 
 
@@ -44,15 +46,15 @@ class Ratings:
         values = [(row.question_id, value) for row in self.rows if (value := row.rating(reader or self.reader)) is not None]
         return clustered_mean(values, self.scale)
 
-    def metrics(self) -> dict[str, Any]:
+    def metrics(self) -> Metrics:
         """run.json's metrics: score, turn_1 and so on, and the score by the other reader. Those without a rating are left out."""
         other = "published" if self.reader == "strict" else "strict"
         found = {"score": self.mean()}
         found |= {f"turn_{turn}": some.mean() for turn, some in sorted(self._by(lambda row: row.turn).items())}
         found[f"score_{other}"] = self.mean(other)
-        return {name: estimate.as_json() for name, estimate in found.items() if estimate}
+        return {name: estimate for name, estimate in found.items() if estimate}
 
-    def by_category(self) -> dict[str, Any]:
+    def by_category(self) -> Mapping[str, Metrics]:
         """The same for each category."""
         return {category: some.metrics() for category, some in self._by(lambda row: row.category).items()}
 
@@ -62,34 +64,34 @@ class Ratings:
 
     def values(self) -> dict[str, float]:
         """A sample's metrics: the means alone."""
-        return {name: estimate["value"] for name, estimate in self.metrics().items()}
+        return {name: estimate.value for name, estimate in self.metrics().items()}
 
     def in_words(self) -> str:
         """What a sample shows as extracted: "turn 1: 7, turn 2: -"."""
         read = ((row.turn, row.rating(self.reader)) for row in self.rows)
         return ", ".join(f"turn {turn}: {'-' if value is None else f'{value:g}'}" for turn, value in read)
 
-    def spread(self) -> dict[str, Any] | None:
+    def spread(self) -> Spread | None:
         """How much the judge differs from itself: the score of each repeat, their standard deviation and range. None for one repeat."""
         means = [estimate.value for _, some in sorted(self._by(lambda row: row.repeat).items()) if (estimate := some.mean())]
         if len(means) < 2:
             return None
         centre = math.fsum(means) / len(means)
         deviation = math.sqrt(math.fsum((m - centre) ** 2 for m in means) / (len(means) - 1))
-        return {"scores": means, "stdev": deviation, "range": max(means) - min(means)}
+        return Spread(scores=tuple(means), stdev=deviation, range=max(means) - min(means))
 
-    def counts(self) -> dict[str, int]:
+    def counts(self) -> JudgeCounts:
         """How many judgments there are, failed, have a rating by either reader, and have a published one that is not on the scale."""
         low, high = self.scale
         texts = [row for row in self.rows if row.text is not None]
-        return {
-            "judgments": len(self.rows),
-            "failed": len(self.rows) - len(texts),
-            "published": sum(row.published is not None for row in self.rows),
-            "strict": sum(row.strict is not None for row in self.rows),
-            "readers_differ": sum(row.published != row.strict for row in texts),
-            "outside_scale": sum(row.published is not None and not low <= row.published <= high for row in self.rows),
-        }
+        return JudgeCounts(
+            judgments=len(self.rows),
+            failed=len(self.rows) - len(texts),
+            published=sum(row.published is not None for row in self.rows),
+            strict=sum(row.strict is not None for row in self.rows),
+            readers_differ=sum(row.published != row.strict for row in texts),
+            outside_scale=sum(row.published is not None and not low <= row.published <= high for row in self.rows),
+        )
 
     def _by(self, key: Callable[[Rated], Any]) -> dict[Any, "Ratings"]:
         groups: dict[Any, list[Rated]] = {}
@@ -102,21 +104,13 @@ def clustered_mean(values: Iterable[tuple[str, float]], scale: tuple[float, floa
     """The mean of (question, value) pairs; its standard error over questions (factor C / (C - 1)), the interval with Student's t on
     C - 1 degrees of freedom, cut to the scale. None for no pairs; of a single question the interval is the whole scale.
     """
-    from scipy.special import stdtrit
-
     values = list(values)
     if not values:
         return None
     mean = math.fsum(value for _, value in values) / len(values)
-    sums: dict[str, float] = {}
-    for question_id, value in values:
-        sums[question_id] = sums.get(question_id, 0.0) + value - mean
-    clusters = len(sums)
-    if clusters == 1:
-        return Estimate(mean, 0.0, scale, len(values))
-    stderr = math.sqrt(clusters / (clusters - 1) * math.fsum(s * s for s in sums.values())) / len(values)
-    half = float(stdtrit(clusters - 1, 0.975)) * stderr
-    return Estimate(mean, stderr, (max(scale[0], mean - half), min(scale[1], mean + half)), len(values))
+    of_sum, clusters = clustered_stderr((value - mean for _, value in values), (question_id for question_id, _ in values))
+    stderr = of_sum / len(values)
+    return Estimate(mean, stderr, t_interval(mean, stderr, clusters, scale), len(values))
 
 
 def refuse_holes(

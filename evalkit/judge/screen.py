@@ -2,61 +2,60 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from evalkit.files import write_output
-from evalkit.report.sections.judged import interval, judge_name, plots, remarks, turns
+from evalkit.record.schema import Pairwise, TaskEntry
+from evalkit.report.sections.judged import expense, interval, judge_name, plots, remarks, turns
+from evalkit.report.verdict import why_not_comparable
 from evalkit.tasks import JudgedTask
 
 
-def show(entry: Mapping[str, Any], model: str, folder: Path, console: Console) -> None:
+def show(entry: TaskEntry, task: str, model: str, folder: Path, console: Console) -> None:
     """A judged run by category and turn, and all that belongs to its figure."""
-    table = Table(title=f"{model} judged by {judge_name(entry['judge'])}", title_justify="left")
+    table = Table(title=f"{model} judged by {judge_name(entry.judge)}", title_justify="left")
     table.add_column("category")
     columns = turns([entry])
     columns["score"] = "both turns" if len(columns) == 2 else "all turns" if columns else "score"
     for title in columns.values():
         table.add_column(title, justify="right")
     table.add_column("95% interval")
-    rows = {**entry["groups"], "all": entry["metrics"]}
+    rows = {**entry.groups, "all": entry.metrics}
     for category, metrics in rows.items():
-        cells = [f"{metrics[metric]['value']:.4f}" if metric in metrics else "-" for metric in columns]
+        cells = [f"{metrics[metric].value:.4f}" if metric in metrics else "-" for metric in columns]
         table.add_row(category, *cells, interval(metrics["score"]) if "score" in metrics else "-", end_section=category == [*rows][-2])
     console.print(table)
-    for line in remarks(entry):
+    for line in remarks(entry.judge):
         _say(console, line)
-    if entry["n"] < entry["n_total"]:
-        _say(console, f"not the benchmark's figure: {entry['n']:,} of {entry['n_total']:,} questions")
-    if entry["data"]["source"] == "sample":
-        _say(console, "not the benchmark's figure: bundled sample, not the benchmark")
+    if reason := why_not_comparable(task, entry):
+        _say(console, f"not the benchmark's figure: {reason}")
     _say(console, f"kept in {folder}")
 
 
-def show_pairs(comparison: Mapping[str, Any], model: str, folder: Path, console: Console) -> None:
+def show_pairs(comparison: Pairwise, model: str, folder: Path, console: Console) -> None:
     """A pairwise comparison by category."""
-    judge, against = comparison["judge"], comparison["against"]["spec"]
-    table = Table(title=f"{model} against {against}, judged by {judge_name(judge)}", title_justify="left")
+    table = Table(title=f"{model} against {comparison.against.spec}, judged by {judge_name(comparison.judge)}", title_justify="left")
     for name in ("category", "win", "loss", "tie", "no verdict", "win rate, ties half", "95% interval"):
         table.add_column(name, justify="left" if name in ("category", "95% interval") else "right")
-    rows = {**comparison["groups"], "all": comparison["overall"]}
+    rows = {**comparison.groups, "all": comparison.overall}
     for category, outcome in rows.items():
-        rate = outcome.get("win_rate_adjusted")
-        numbers = [str(outcome[key]) for key in ("win", "loss", "tie", "no_verdict")]
-        shown = (f"{rate['value']:.3f}", f"{rate['ci95'][0]:.3f} to {rate['ci95'][1]:.3f}") if rate else ("-", "-")
+        rate = outcome.win_rate_adjusted
+        numbers = [str(count) for count in (outcome.win, outcome.loss, outcome.tie, outcome.no_verdict)]
+        shown = (f"{rate.value:.3f}", f"{rate.ci95[0]:.3f} to {rate.ci95[1]:.3f}") if rate else ("-", "-")
         table.add_row(category, *numbers, *shown, end_section=category == [*rows][-2])
     console.print(table)
-    overall = comparison["overall"]
-    if overall["inconsistent"] is not None:
-        _say(console, f"both orders were asked: {overall['inconsistent']:.0%} of the games changed with the order and count as ties")
-    spent = judge["spent"]
-    _say(console, f"{spent['requests']:,} requests, {spent['prompt_tokens']:,} prompt and {spent['completion_tokens']:,} completion tokens")
+    if comparison.overall.inconsistent is not None:
+        _say(
+            console, f"both orders were asked: {comparison.overall.inconsistent:.0%} of the games changed with the order and count as ties"
+        )
+    if comparison.judge.spent:
+        _say(console, expense(comparison.judge.spent))
     _say(console, f"kept in {folder}")
 
 
-def write_plots(task: type[JudgedTask], judged: Mapping[str, Mapping[str, Any]], folder: Path) -> None:
+def write_plots(task: type[JudgedTask], judged: Mapping[str, TaskEntry], folder: Path) -> None:
     """Radar and bars as PNG and SVG."""
     for plot in plots(task, judged):
         write_output(folder / f"{plot.name}.png", plot.png)

@@ -2,20 +2,14 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from evalkit.record.schema import Tokens
 from evalkit.tasks import Generate, Generated, Loglikelihood, Loglikelihoods
 
+__all__ = ["LM", "OnLoad", "Tokens"]
+
 OnLoad = Callable[[int, int], None]  # (parameters read, parameters in all)
-
-
-@dataclass(frozen=True, slots=True)
-class Tokens:
-    """Running totals of a back-end: tokens it computed, and tokens of requests that prefix sharing spared it."""
-
-    computed: int = 0
-    shared: int = 0
 
 
 class LM(ABC):

@@ -1,12 +1,13 @@
 """The replay back-end: a recorded run answers. CI scores, compares and reports without a model."""
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from evalkit.errors import EvalkitError
 from evalkit.lm.base import LM
+from evalkit.record.codec import encode
+from evalkit.record.read import read_run
 from evalkit.runner.journal import Journal, request_key
 from evalkit.tasks import Generate, Generated, Loglikelihood, Loglikelihoods, Request, Response
 
@@ -17,11 +18,10 @@ class ReplayLM(LM):
     def __init__(self, run: str):
         self.folder = Path(run)
         try:
-            record = json.loads((self.folder / "run.json").read_text("utf-8"))
-            self.model: dict[str, Any] = record["model"]
-            self.fingerprint = str(self.model["fingerprint"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            self.model = read_run(self.folder / "run.json").model
+        except EvalkitError as error:
             raise EvalkitError(f"replay:{run} needs a run's folder with run.json and journal.sqlite ({error})") from None
+        self.fingerprint = self.model.fingerprint
         self.journal = Journal(self.folder / "journal.sqlite", read_only=True)
 
     def _answers(self, requests: Sequence[Request]) -> Iterator[tuple[int, Response]]:
@@ -48,4 +48,5 @@ class ReplayLM(LM):
             yield i, response
 
     def describe(self) -> dict[str, Any]:
-        return {key: value for key, value in self.model.items() if key not in ("fingerprint", "engine")}
+        described: dict[str, Any] = encode(self.model)
+        return {key: value for key, value in described.items() if key not in ("fingerprint", "engine")}

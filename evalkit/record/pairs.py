@@ -1,19 +1,20 @@
-"""What two runs answered, document by document: read from a run of ours or from lm-eval's results, and paired.
+"""What two runs answered, document by document: a run of ours as answers to compare, and any two runs paired.
 
 Runs are paired on task and protocol, document and prompt; whatever differs is refused with one line that names it. Nothing is left out.
 """
 
-import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from evalkit.errors import EvalkitError, unknown
-from evalkit.record.read import read_run
+from evalkit.record.read import read_complete, read_samples, run_folder
+from evalkit.record.sample import SampleRow, Score
+from evalkit.record.schema import TaskEntry, task_of
+from evalkit.tasks import Generate, Loglikelihoods, Request
 
-Score = float | tuple[tuple[str, ...], str]  # a number, or (references, hypothesis) where only the corpus has one
 TAIL = 300  # characters kept of a prompt's end
 LOGPROB_NOISE = 1e-3  # nats: the same function computed in another order
 
@@ -84,87 +85,65 @@ class Pairs:
         return all(a.says_the_same_as(b) for a, b in zip(self.base, self.cand, strict=True))
 
 
-def read_answers(path: str, tasks: Sequence[str] = (), metric: str | None = None, cluster: str | None = None) -> RunAnswers:
-    """A run's folder, a run.json, or lm-eval's results (folder or file, with samples). Raises EvalkitError for anything else.
-
-    `tasks`: only these; `metric`: instead of the headline; `cluster`: the field of a document that names its source.
-    """
-    from evalkit.exchange.lm_eval_read import find_results, read_results
-
-    place = Path(path)
-    if not place.exists():
-        raise EvalkitError(f"{path}: no such run; give a run's folder, a run.json, or an lm-eval results folder")
-    ours = (place / "run.json").exists() if place.is_dir() else not place.name.startswith("results")
-    run = _read_ours(place, tasks, metric, cluster) if ours else read_results(find_results(place), path, tasks, metric, cluster)
-    if missing := [task for task in tasks if task not in {*run.tasks, *(name.partition("/")[0] for name in run.tasks)}]:
-        raise unknown(f"task in {path}:", missing[0], run.tasks)
-    if not run.tasks:
-        raise EvalkitError(f"{path} holds no finished task")
-    return run
-
-
-def _read_ours(place: Path, wanted: Sequence[str], metric: str | None, cluster: str | None) -> RunAnswers:
-    record = read_run(str(place))
-    if record["status"] != "complete":
-        raise EvalkitError(f"{place} is incomplete; run `{record['command']}` again to finish it")
-    folder = place if place.is_dir() else place.parent
+def read_our_answers(place: Path, wanted: Sequence[str] = (), metric: str | None = None, cluster: str | None = None) -> RunAnswers:
+    """The answers of a finished run of ours. Raises EvalkitError where it can't be read, or holds no such metric or field."""
+    run = read_complete(place)
     tasks = {}
-    for key, entry in record["tasks"].items():
+    for key, entry in run.tasks.items():
         parts = {name: part for name, part in _parts(key, entry, metric).items() if not wanted or key in wanted or name in wanted}
         if not parts:
             continue
         found: dict[str, dict[str, list[Answer]]] = {name: {} for name in parts}
-        for row in read_rows(folder / "samples" / f"{key}.jsonl"):
-            try:
-                for name, (chosen, set_) in parts.items():
-                    if not set_ or row["group"].partition(":")[0] == set_:
-                        found[name].setdefault(row["doc_id"], []).append(_our_answer(row, chosen, cluster))
-            except (KeyError, TypeError, IndexError) as error:
-                raise EvalkitError(f"{place}: a sample of {key} can't be read ({error!r}); run it again") from None
-        tokenize = {cell["name"]: cell["tokenize"] for cell in entry.get("cells", ()) if cell["tokenize"]}
+        for row in read_samples(run_folder(place), key):
+            for name, (chosen, set_) in parts.items():
+                if not set_ or row.group.partition(":")[0] == set_:
+                    found[name].setdefault(row.doc_id, []).append(_our_answer(row, chosen, cluster, key))
+        tokenize = {cell.name: cell.tokenize for cell in entry.cells if cell.tokenize}
         for name, (chosen, _) in parts.items():
             if not found[name]:
                 raise EvalkitError(f"{place} has no samples of {name}; run it again")
-            protocol = {"protocol": f"{name.partition('@')[0]}@{entry['protocol']}", "settings": entry["protocol_sha256"]}
+            protocol = {"protocol": f"{task_of(name)}@{entry.protocol}", "settings": entry.protocol_sha256}
             merged = {doc: merge(repeats) for doc, repeats in found[name].items()}
-            tasks[name] = TaskAnswers(name, protocol, chosen, entry["averaging"], merged, tokenize)
-    return RunAnswers(str(place), "evalkit", record["model"]["spec"], tasks)
+            tasks[name] = TaskAnswers(name, protocol, chosen, entry.averaging, merged, tokenize)
+    return RunAnswers(str(place), "evalkit", run.model.spec, tasks)
 
 
-def _parts(key: str, entry: Mapping[str, Any], metric: str | None) -> dict[str, tuple[str, str]]:
+def _parts(key: str, entry: TaskEntry, metric: str | None) -> dict[str, tuple[str, str]]:
     """What is compared of a task, by name: the metric, and the set whose documents it is of ("": all). A suite is compared set by set."""
-    measured = [cell for cell in entry.get("cells", ()) if cell["name"] in entry.get("subjects", {})]
-    if measured:
-        return {f"{key}/{cell['set']}": (cell["metric"], cell["set"]) for cell in measured if metric in (None, cell["metric"])}
-    chosen = metric or entry["headline"]
-    if chosen not in entry["metrics"]:
-        raise unknown(f"metric of {key}", chosen, entry["metrics"])
+    if measured := [cell for cell in entry.cells if cell.name in entry.subjects]:
+        return {f"{key}/{cell.set}": (cell.metric, cell.set) for cell in measured if metric in (None, cell.metric)}
+    chosen = metric or entry.headline
+    if chosen not in entry.metrics:
+        raise unknown(f"metric of {key}", chosen, entry.metrics)
     return {key: (chosen, "")}
 
 
-def _our_answer(row: Mapping[str, Any], metric: str, cluster: str | None) -> Answer:
+def _our_answer(row: SampleRow, metric: str, cluster: str | None, task: str) -> Answer:
+    if metric not in row.metrics:
+        raise EvalkitError(f"document {row.doc_id} of {task} has no {metric}; run it again")
     said: list[str | float] = []
-    for response in row["responses"]:
-        said += [float(p) for p in response["logprobs"]] if "logprobs" in response else [response["text"]]
+    for response in row.responses:
+        said += [float(p) for p in response.logprobs] if isinstance(response, Loglikelihoods) else [response.text]
     texts = [part for part in said if isinstance(part, str)]
     return Answer(
-        row["doc_hash"],
-        row["prompt_hash"],
-        row["group"],
-        cluster_of(row, cluster),
-        score_of(row["metrics"][metric], metric),
-        _prompt(row["requests"])[-TAIL:],
-        row["target"],
-        " ".join(texts) or row["extracted"],
+        row.doc_hash,
+        row.prompt_hash,
+        row.group,
+        row.cluster if cluster is None else cluster_of({"group": row.group, **row.doc}, cluster),
+        score_of(row.metrics[metric], metric),
+        _prompt(row.requests)[-TAIL:],
+        row.target,
+        " ".join(texts) or row.extracted,
         tuple(said),
     )
 
 
-def _prompt(requests: Sequence[Mapping[str, Any]]) -> str:
+def _prompt(requests: Sequence[Request]) -> str:
+    """The last request's context, or the last message of the conversation in its place."""
     if not requests:
         return ""
-    messages = requests[-1].get("messages")  # a conversation, (role, content) each, in the context's place
-    return str(messages[-1][1] if messages else requests[-1]["context"])
+    last = requests[-1]
+    return last.messages[-1][1] if isinstance(last, Generate) and last.messages else last.context
 
 
 def merge(repeats: Sequence[Answer]) -> Answer:
@@ -182,38 +161,19 @@ def merge(repeats: Sequence[Answer]) -> Answer:
 
 
 def score_of(value: Any, metric: str) -> Score:
-    """A number, or BLEU's (reference or references, hypothesis). Raises TypeError for any other."""
+    """A number, or BLEU's (reference or references, hypothesis). Raises EvalkitError for any other."""
     if isinstance(value, bool | int | float) and math.isfinite(value):
         return float(value)
-    if metric.startswith("bleu") and isinstance(value, list) and len(value) == 2 and isinstance(value[1], str):
-        return (tuple(value[0]) if isinstance(value[0], list) else (value[0],)), value[1]
-    raise TypeError(f"{metric} of a document is {value!r:.40}, not a number")
+    if metric.startswith("bleu") and isinstance(value, list | tuple) and len(value) == 2 and isinstance(value[1], str):
+        return (tuple(value[0]) if isinstance(value[0], list | tuple) else (value[0],)), value[1]
+    raise EvalkitError(f"{metric} of a document is {value!r:.40}, not a number; run it again")
 
 
-def cluster_of(row: Mapping[str, Any], field: str | None) -> str:
-    """What a document shares with its siblings: the field asked for, else the sample's own `cluster`, else "" (nothing)."""
-    if field is None:
-        return str(row.get("cluster", ""))
-    doc = row["doc"] if isinstance(row["doc"], dict) else {}
-    if field not in doc and field not in row:
+def cluster_of(doc: Mapping[str, Any], field: str) -> str:
+    """What a document shares with its siblings, by the field that the user names."""
+    if field not in doc:
         raise EvalkitError(f"--cluster {field}: documents have no such field; they have {', '.join(doc)}")
-    return str(doc[field] if field in doc else row[field])
-
-
-def read_rows(file: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a .jsonl file. Raises EvalkitError with the line that is damaged, or that the consumer could not use."""
-    try:
-        with open(file, encoding="utf-8", errors="surrogatepass") as f:
-            for number, line in enumerate(f, start=1):
-                try:
-                    row = json.loads(line)
-                except ValueError as error:
-                    raise EvalkitError(f"{file} line {number} is damaged ({error}); run it again") from None
-                if not isinstance(row, dict):
-                    raise EvalkitError(f"{file} line {number} is not an object; run it again")
-                yield row
-    except OSError as error:
-        raise EvalkitError(f"cannot read {file}: {error.strerror}; a comparison needs the samples beside the figures") from None
+    return str(doc[field])
 
 
 def align(base: RunAnswers, cand: RunAnswers) -> list[Pairs]:

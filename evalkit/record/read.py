@@ -1,21 +1,77 @@
-"""run.json, as it is read."""
+"""Reading a run's folder: run.json and samples/TASK.jsonl, each parsed once, here, into the types that all else works with."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from evalkit.errors import EvalkitError
+from evalkit.record.codec import decode
+from evalkit.record.sample import SampleRow
+from evalkit.record.schema import SCHEMA, Run
 
-SCHEMA = 1
+FIX = "run it again, or read it with the evalkit that wrote it"
 
 
-def read_run(path: str) -> dict[str, Any]:
-    """run.json of a run's folder (or the file itself). Raises EvalkitError where it is missing, damaged or of another schema."""
+def is_ours(path: str) -> bool:
+    """Is this evalkit's run (a folder with run.json, or that file), not lm-eval's results? Raises EvalkitError where nothing is there."""
+    place = Path(path)
+    if not place.exists():
+        raise EvalkitError(f"{path}: no such run; give a run's folder, a run.json, or an lm-eval results folder")
+    return (place / "run.json").exists() if place.is_dir() else not place.name.startswith("results")
+
+
+def run_folder(path: str | Path) -> Path:
+    """The folder of a run that is named by its folder or its run.json."""
+    place = Path(path)
+    return place if place.is_dir() else place.parent
+
+
+def read_run(path: str | Path) -> Run:
+    """run.json of a run's folder, or the file itself. Raises EvalkitError where it is missing, damaged or of another schema."""
     file = Path(path) / "run.json" if Path(path).is_dir() else Path(path)
     try:
-        record = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+        raw = json.loads(file.read_text("utf-8", errors="surrogatepass"))  # as it was written
+    except (OSError, ValueError, RecursionError) as error:
         raise EvalkitError(f"{path} is not a run: cannot read {file} ({error})") from None
-    if not isinstance(record, dict) or record.get("schema") != SCHEMA:
+    if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
         raise EvalkitError(f"{file} is not a run.json of schema {SCHEMA}, which this evalkit reads")
-    return record
+    return decode(Run, raw, str(file), FIX)
+
+
+def read_complete(path: str | Path) -> Run:
+    """`read_run` of a run that has come to its end. Raises EvalkitError for one that has not."""
+    run = read_run(path)
+    if not run.is_complete:
+        raise EvalkitError(f"{path} is incomplete; run `{run.command}` again to finish it")
+    return run
+
+
+def read_samples(folder: Path, task: str) -> Iterator[SampleRow]:
+    """The samples of one task, by its key in run.json. Raises EvalkitError with the line that does not fit."""
+    file = samples_file(folder, task)
+    for number, row in enumerate(read_rows(file), start=1):
+        yield decode(SampleRow, row, f"{file} line {number}", FIX)
+
+
+def samples_file(folder: Path, task: str) -> Path:
+    """Where a task's samples are kept."""
+    return folder / "samples" / f"{task}.jsonl"
+
+
+def read_rows(file: Path) -> Iterator[dict[str, Any]]:
+    """The objects of a .jsonl file, ours or lm-eval's. Raises EvalkitError with the line that is damaged."""
+    try:
+        with open(file, encoding="utf-8", errors="surrogatepass") as f:
+            for number, line in enumerate(f, start=1):
+                try:
+                    row = json.loads(line)
+                except (ValueError, RecursionError) as error:
+                    raise EvalkitError(f"{file} line {number} is damaged ({error}); run it again") from None
+                if not isinstance(row, dict):
+                    raise EvalkitError(f"{file} line {number} is not an object; run it again")
+                yield row
+    except UnicodeDecodeError as error:
+        raise EvalkitError(f"{file} is damaged ({error}); run it again") from None
+    except OSError as error:
+        raise EvalkitError(f"cannot read {file}: {error.strerror}; a run's samples lie beside its figures") from None

@@ -1,80 +1,52 @@
-"""What a run leaves on disk: run.json (schema in results/README.md) and samples/TASK.jsonl. Every report reads these and nothing else."""
+"""Writing a run's folder: run.json (schema in results/README.md) and samples/TASK.jsonl. Every figure of them is computed here."""
 
 import json
 import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-from evalkit.files import kept, stage, sync
+from evalkit.files import kept, stage, sync, write_atomically
 from evalkit.hashing import sha256_json
-from evalkit.record.read import SCHEMA
+from evalkit.lm.base import LM
+from evalkit.record.codec import decode, encode
+from evalkit.record.read import samples_file
+from evalkit.record.sample import Sample, SampleRow
+from evalkit.record.schema import Counts, Coverage, DataInfo, Environment, Metrics, ModelInfo, Run, TaskEntry, Tokens
 from evalkit.stats.estimate import average
-from evalkit.tasks import Doc, Generated, Loglikelihoods, Request, Response, Scored, SuiteTask, Task
+from evalkit.tasks import SuiteCell, SuiteTask, Task
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One document of a run: what was asked, what came back, what it scored."""
-
-    doc: Doc
-    requests: Sequence[Request]
-    responses: Sequence[Response]
-    scored: Scored
-
-    @property
-    def truncated(self) -> bool:
-        return any(r.truncated for r in self.responses)
-
-    @property
-    def merged(self) -> bool:
-        return any(isinstance(r, Loglikelihoods) and r.merged for r in self.responses)
-
-    @property
-    def cut_off(self) -> bool:
-        return any(isinstance(r, Generated) and r.finish_reason == "length" for r in self.responses)
-
-    def as_json(self) -> dict[str, Any]:
-        return {
-            "doc_id": self.doc.id,
-            "group": self.doc.group,
-            **({"cluster": self.doc.cluster} if self.doc.cluster else {}),
-            "doc_hash": sha256_json(dict(self.doc.fields)),
-            "prompt_hash": sha256_json([asdict(r) for r in self.requests]),
-            "doc": dict(self.doc.fields),
-            "target": self.scored.target,
-            "extracted": self.scored.extracted,
-            "extraction_failed": self.scored.extraction_failed,
-            "metrics": dict(self.scored.metrics),
-            "requests": [asdict(r) for r in self.requests],
-            "responses": [asdict(r) for r in self.responses],
-        }
+def begin(name: str, model: ModelInfo, limit: int | None, seed: int, sandbox: str | None) -> Run:
+    """A run before its first figure."""
+    return Run(
+        name=name,
+        status="incomplete",
+        command=" ".join(["evalkit", *sys.argv[1:]]),
+        started=datetime.now().astimezone().isoformat(timespec="seconds"),
+        seconds=0.0,
+        limit=limit,
+        seed=seed,
+        model=model,
+        tasks={},
+        environment=environment(sandbox),
+    )
 
 
-def begin(name: str, model: dict[str, Any], limit: int | None, seed: int, sandbox: str | None) -> dict[str, Any]:
-    """run.json's content before the first figure."""
-    return {
-        "schema": SCHEMA,
-        "name": name,
-        "status": "incomplete",
-        "command": " ".join(["evalkit", *sys.argv[1:]]),
-        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "seconds": 0.0,
-        "limit": limit,
-        "seed": seed,
-        "model": model,
-        "tasks": {},
-        "environment": environment() | ({"sandbox": sandbox} if sandbox else {}),
-    }
+def model_info(spec: str, engine: str, lm: LM) -> ModelInfo:
+    """What is recorded of the model behind an engine. Raises EvalkitError where the engine describes it in other words than ours."""
+    described = {"spec": spec, "fingerprint": lm.fingerprint, "engine": engine, **lm.describe()}
+    return decode(ModelInfo, described, f"what engine {engine} says of its model", "its description does not fit run.json")
 
 
-def task_entry(task: Task, samples: Sequence[Sample], n_total: int) -> dict[str, Any]:
-    """run.json's entry of one task: every printed figure is computed here."""
+def task_entry(
+    task: Task, samples: Sequence[Sample], n_total: int, data: DataInfo, seconds: float = 0.0, tokens: Tokens | None = None
+) -> TaskEntry:
+    """The entry of one task: its figures out of its samples."""
     by_group: dict[str, list[Sample]] = {}
     for sample in samples:
         by_group.setdefault(sample.doc.group, []).append(sample)
@@ -82,70 +54,105 @@ def task_entry(task: Task, samples: Sequence[Sample], n_total: int) -> dict[str,
     for group, members in by_group.items():
         if category := task.category(group):
             categories.setdefault(category, {})[group] = members
-    entry: dict[str, Any] = {
-        "protocol": task.protocol.name,
-        "protocol_sha256": sha256_json(asdict(task.protocol)),
-        "headline": task.protocol.headline,
-        "averaging": task.protocol.averaging,
-        "metrics": {},
-        "groups": {},
-        "n": len(samples),
-        "n_total": n_total,
-        "counts": {
-            "extraction_failed": sum(s.scored.extraction_failed for s in samples),
-            "truncated": sum(s.truncated for s in samples),
-            "boundary_merged": sum(s.merged for s in samples),
-            "stopped_by_length": sum(s.cut_off for s in samples),
-            "unscored": sum(not s.scored.metrics for s in samples),
-        },
-    }
+    headline, cells = task.protocol.headline, tuple(map(_cell, task.cells())) if isinstance(task, SuiteTask) else ()
+    metrics: Metrics
+    groups: Mapping[str, Metrics]
+    subjects: Mapping[str, Metrics]
+    coverage: Coverage | None = None
+    signatures: Mapping[str, str] = {}
     if isinstance(task, SuiteTask):
         from evalkit.stats.suite import figures  # scipy and sacrebleu: seconds, for suites alone
 
-        return entry | figures(task.cells(), task.incomplete, samples)
-    entry["metrics"] = _metrics(task, by_group)
-    entry["groups"] = {name: _metrics(task, members) for name, members in sorted(categories.items())}
-    if categories:
-        entry["subjects"] = {group: _metrics(task, {group: members}) for group, members in sorted(by_group.items())}
-    return entry
+        found = figures(cells, task.incomplete, samples)
+        headline, metrics, groups, subjects = found.headline, found.metrics, found.groups, found.subjects
+        coverage, signatures = found.coverage, found.signatures
+    else:
+        metrics = _metrics(task, by_group)
+        groups = {name: _metrics(task, members) for name, members in sorted(categories.items())}
+        subjects = {group: _metrics(task, {group: members}) for group, members in sorted(by_group.items())} if categories else {}
+    return TaskEntry(
+        protocol=task.protocol.name,
+        protocol_sha256=sha256_json(asdict(task.protocol)),
+        headline=headline,
+        averaging=task.protocol.averaging,
+        metrics=metrics,
+        groups=groups,
+        n=len(samples),
+        n_total=n_total,
+        counts=Counts(
+            extraction_failed=sum(s.scored.extraction_failed for s in samples),
+            truncated=sum(s.truncated for s in samples),
+            boundary_merged=sum(s.merged for s in samples),
+            stopped_by_length=sum(s.cut_off for s in samples),
+            unscored=sum(not s.scored.metrics for s in samples),
+        ),
+        subjects=subjects,
+        cells=cells,
+        coverage=coverage,
+        signatures=signatures,
+        data=data,
+        seconds=round(seconds, 3),
+        tokens=tokens or Tokens(),
+    )
 
 
-def _metrics(task: Task, by_group: dict[str, list[Sample]]) -> dict[str, Any]:
+def _cell(cell: SuiteCell) -> SuiteCell:
+    """What a cell is to a reader of its figure, without what its task knows besides (a subclass's fields)."""
+    return SuiteCell(cell.name, cell.set, cell.language, cell.category, cell.metric, cell.tokenize)
+
+
+def _metrics(task: Task, by_group: Mapping[str, Sequence[Sample]]) -> Metrics:
     first = next(iter(by_group.values()))[0]
     return {
-        metric: average(
-            {g: [s.scored.metrics[metric] for s in members] for g, members in by_group.items()}, task.protocol.averaging
-        ).as_json()
+        metric: average({g: [s.scored.metrics[metric] for s in members] for g, members in by_group.items()}, task.protocol.averaging)
         for metric in first.scored.metrics
     }
 
 
-def environment() -> dict[str, Any]:
-    """Where the run happened: versions, processor, GPU, the checkout's commit."""
+def environment(sandbox: str | None = None) -> Environment:
+    """Where the run happens: versions, processor, GPU, the checkout's commit."""
     import torch
 
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "platform": platform.platform(),
-        "cpu": _cpu(),
-        "cores": os.cpu_count(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "git": _git(),
-    }
+    return Environment(
+        python=platform.python_version(),
+        torch=str(torch.__version__),
+        platform=platform.platform(),
+        cpu=_cpu(),
+        cores=os.cpu_count(),
+        gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        git=_git(),
+        sandbox=sandbox,
+    )
 
 
-def write_run(folder: Path, record: dict[str, Any], samples: dict[str, Sequence[Sample]]) -> None:
+def write_record(folder: Path, run: Run) -> None:
+    """Replace run.json. Raises RunIncomplete where it can't be written."""
+    write_atomically(folder / "run.json", [_run_text(run)])
+
+
+def write_samples(folder: Path, task: str, rows: Iterable[SampleRow]) -> None:
+    """Replace the samples of one task. Raises RunIncomplete where they can't be written."""
+    write_atomically(samples_file(folder, task), _lines(rows))
+
+
+def _run_text(run: Run) -> str:
+    return json.dumps(encode(run), indent=2, ensure_ascii=False) + "\n"
+
+
+def _lines(rows: Iterable[SampleRow]) -> Iterable[str]:
+    return (json.dumps(encode(row), ensure_ascii=False) + "\n" for row in rows)
+
+
+def write_run(folder: Path, run: Run, samples: Mapping[str, Sequence[Sample]]) -> None:
     """Replace run.json and samples/ with these, or leave both as they are. Raises RunIncomplete where they can't be written.
 
     A run killed in between has no run.json rather than one that is not its samples'.
     """
     contents: dict[Path, Iterable[str]] = {
-        folder / "samples" / f"{name}.jsonl": (json.dumps(s.as_json(), ensure_ascii=False) + "\n" for s in task_samples)
-        for name, task_samples in samples.items()
+        samples_file(folder, name): _lines(sample.row() for sample in task_samples) for name, task_samples in samples.items()
     }
     run_json = folder / "run.json"
-    contents[run_json] = [json.dumps(record, indent=2, ensure_ascii=False) + "\n"]
+    contents[run_json] = [_run_text(run)]
     staged: dict[Path, Path] = {}
     try:
         for path, lines in contents.items():

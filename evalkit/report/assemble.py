@@ -28,7 +28,7 @@ def assemble(inputs: Inputs) -> Document:
 
 
 def _runs(inputs: Inputs) -> str:
-    names = [run["name"] for run in inputs.runs] + [f"bench of {bench['model']['spec']}" for bench in inputs.benches]
+    names = [run.name for run in inputs.runs] + [f"bench of {bench.model.spec}" for bench in inputs.benches]
     return ", ".join(names) or "nothing yet"
 
 

@@ -1,12 +1,12 @@
 """What `evalkit run` and `evalkit score` print at their end: the figures, what they are worth, what is kept, and what to do next."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from evalkit.record.schema import Run, TaskEntry, task_of
 from evalkit.report.published import Column, column_for, published_for
 from evalkit.report.sections import multilingual
 from evalkit.report.verdict import Measured, measured_figure, scale_of, verdict, why_no_figure, why_not_comparable
@@ -32,36 +32,34 @@ FILES = ("run.json", "samples", "lm_eval", "completions")  # named first, in thi
 SCAFFOLDING = (".lock", ".partial", "-wal", "-shm")
 
 
-def show(record: Mapping[str, Any], folder: Path, console: Console) -> None:
+def show(run: Run, folder: Path, console: Console) -> None:
     """Print one run."""
-    model = record["model"]
-    table = Table(title=f"{model['spec']}: published and measured", title_justify="left")
+    table = Table(title=f"{run.model.spec}: published and measured", title_justify="left")
     for name in HEAD:
         table.add_column(name, justify="right" if name in ("published", "measured", "n") else "left")
     words = []
-    for key, entry in record["tasks"].items():
-        task = key.partition("@")[0]
-        cell, column = published_for(model["spec"], task) or (None, column_for(task))
+    for key, entry in run.tasks.items():
+        task = task_of(key)
+        cell, column = published_for(run.model.spec, task) or (None, column_for(task))
         word = verdict(cell, column, task, entry).word
         figure = measured_figure(entry, column)
         words.append(word)
         table.add_row(
             task,
-            entry["protocol"],
+            entry.protocol,
             column.printed(cell) if cell and column else "-",
             decimal(figure.value, column) if figure else "-",
             interval(figure, column),
-            f"{entry['n']:,}" if entry["n"] == entry["n_total"] else f"{entry['n']:,} of {entry['n_total']:,}",
-            f"{entry['data']['source']} {entry['data']['sha256'][:8]}",
+            entry.size,
+            str(entry.data),
             word,
         )
     console.print(table)
-    for line in [*_remarks(record), *(f"{word}: {WORDS[word]}" for word in dict.fromkeys(words))]:
+    for line in [*_remarks(run), *(f"{word}: {WORDS[word]}" for word in dict.fromkeys(words))]:
         _say(console, line)
-    how = ", ".join(str(model[name]) for name in ("engine", "dtype", "device") if model.get(name))
-    _say(console, f"model {model['fingerprint'][:19]}, {how}")
+    _say(console, f"model {run.model.fingerprint[:19]}, {run.model.how}")
     _say(console, f"kept in {folder}: {', '.join(kept(folder))}")
-    _say(console, f"next: {next_step(record, folder)}")
+    _say(console, f"next: {next_step(run, folder)}")
 
 
 def decimal(value: float, column: Column | None) -> str:
@@ -78,11 +76,11 @@ def _say(console: Console, line: str) -> None:
     console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def _remarks(record: Mapping[str, Any]) -> Iterator[str]:
-    for key, entry in record["tasks"].items():
-        task = key.partition("@")[0]
+def _remarks(run: Run) -> Iterator[str]:
+    for key, entry in run.tasks.items():
+        task = task_of(key)
         column = column_for(task)
-        if remark := resolve(f"{task}@{entry['protocol']}").remark():
+        if remark := resolve(f"{task}@{entry.protocol}").remark():
             yield f"{key}: {remark}"
         if measured_figure(entry, column) is None:
             yield f"{key}: no figure yet: {why_no_figure(entry)}"
@@ -91,27 +89,26 @@ def _remarks(record: Mapping[str, Any]) -> Iterator[str]:
         for line in multilingual.remarks(entry):
             yield f"{key}: {line}"
         for name, text in COUNTS.items():
-            if count := entry["counts"].get(name):
-                yield f"{key}: {count:,} of {entry['n']:,} {text}"
+            if count := getattr(entry.counts, name):
+                yield f"{key}: {count:,} of {entry.n:,} {text}"
         if parts := list(_parts(entry, column)):
             yield f"{key}: {', '.join(parts)}"
-        tokens = entry["tokens"]
-        if tokens["computed"]:
-            total = tokens["computed"] + tokens["shared"]
-            shared = f"{tokens['shared'] / total:.0%} shared"
-            yield f"{key}: {entry['seconds']:.0f} s, {tokens['computed']:,} tokens computed of {total:,} ({shared})"
+        tokens = entry.tokens
+        if tokens.computed:
+            total = tokens.computed + tokens.shared
+            shared = f"{tokens.shared / total:.0%} shared"
+            yield f"{key}: {entry.seconds:.0f} s, {tokens.computed:,} tokens computed of {total:,} ({shared})"
 
 
-def _parts(entry: Mapping[str, Any], column: Column | None) -> Iterator[str]:
+def _parts(entry: TaskEntry, column: Column | None) -> Iterator[str]:
     """The other metrics, then the headline by category."""
     scale = scale_of(entry, column)
-    headline = entry["headline"]
-    for name, figure in entry["metrics"].items():
-        if name != headline:
-            yield f"{name} {decimal(scale * figure['value'], column)}"
-    for name, metrics in entry["groups"].items():
-        if headline in metrics:
-            yield f"{name} {decimal(scale * metrics[headline]['value'], column)}"
+    for name, figure in entry.metrics.items():
+        if name != entry.headline:
+            yield f"{name} {decimal(scale * figure.value, column)}"
+    for name, metrics in entry.groups.items():
+        if entry.headline in metrics:
+            yield f"{name} {decimal(scale * metrics[entry.headline].value, column)}"
 
 
 def kept(folder: Path) -> list[str]:
@@ -121,13 +118,13 @@ def kept(folder: Path) -> list[str]:
     return [f"{name}/" if found[name].is_dir() else name for name in ordered]
 
 
-def next_step(record: Mapping[str, Any], folder: Path) -> str:
+def next_step(run: Run, folder: Path) -> str:
     """The command that makes sense now."""
-    entries = record["tasks"].values()
-    if record["status"] != "complete":
+    entries = run.tasks.values()
+    if not run.is_complete:
         return "the same command again goes on where this one stopped"
-    if any(not entry["metrics"] and entry["counts"].get("unscored") for entry in entries):
+    if any(not entry.metrics and entry.counts.unscored for entry in entries):
         return f"evalkit judge {folder} --judge-model NAME"
-    if any(entry["data"]["source"] == "sample" for entry in entries):
+    if any(entry.data.source == "sample" for entry in entries):
         return "real data and a model of yours, e.g. evalkit run --tasks mmlu,gsm8k --model Qwen/Qwen1.5-MoE-A2.7B --data hub"
     return f"evalkit report {folder} --out report"

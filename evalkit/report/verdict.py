@@ -1,9 +1,8 @@
 """Does the published figure hold? One function decides, and says why. Figures here are in the published table's unit."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from evalkit.record.schema import TaskEntry
 from evalkit.report.published import Column, PublishedFigure
 from evalkit.tasks.registry import task_classes
 
@@ -37,27 +36,27 @@ class Measured:
         return (self.high - self.low) / 2
 
 
-def measured_figure(entry: Mapping[str, Any] | None, column: Column | None = None) -> Measured | None:
+def measured_figure(entry: TaskEntry | None, column: Column | None = None) -> Measured | None:
     """The headline figure of a task's entry of run.json (or of the category that the column is of), in the column's unit.
 
     None where there is none: not measured, the category not run, or answers that wait for their judgments.
     """
     if entry is None:
         return None
-    metrics = entry["groups"].get(column.group, {}) if column and column.group else entry["metrics"]
-    if (figure := metrics.get(entry["headline"])) is None:
+    metrics = entry.groups.get(column.group, {}) if column and column.group else entry.metrics
+    if (figure := metrics.get(entry.headline)) is None:
         return None
     scale = scale_of(entry, column)
-    low, high = figure["ci95"]
-    return Measured(scale * figure["value"], scale * low, scale * high, figure.get("n", entry["n"]))
+    low, high = figure.ci95
+    return Measured(scale * figure.value, scale * low, scale * high, figure.n)
 
 
-def scale_of(entry: Mapping[str, Any], column: Column | None) -> float:
+def scale_of(entry: TaskEntry, column: Column | None) -> float:
     """What a metric is multiplied by to be printed: as its column says, else a judge's ratings as they are and shares as percent."""
-    return column.scale if column else 1.0 if "judge" in entry else PERCENT
+    return column.scale if column else 1.0 if entry.judge else PERCENT
 
 
-def verdict(cell: PublishedFigure | None, column: Column | None, task: str, entry: Mapping[str, Any] | None) -> Verdict:
+def verdict(cell: PublishedFigure | None, column: Column | None, task: str, entry: TaskEntry | None) -> Verdict:
     """Compare a published cell with one task's entry of a run.json. The interval is unpaired: the published answers are not at hand."""
     figure = measured_figure(entry, column)
     if entry is None or figure is None:
@@ -72,9 +71,9 @@ def verdict(cell: PublishedFigure | None, column: Column | None, task: str, entr
         return Verdict("published figure inconsistent", cell.inconsistent)
     if not cell.protocol:
         return Verdict("cannot tell", f"how the published figure was made can't be run: {cell.origin}")
-    if cell.protocol != entry["protocol"]:
-        return Verdict("cannot tell", f"published under {task}@{cell.protocol}, measured under {task}@{entry['protocol']}")
-    judge = entry.get("judge", {}).get("model", "")
+    if cell.protocol != entry.protocol:
+        return Verdict("cannot tell", f"published under {task}@{cell.protocol}, measured under {task}@{entry.protocol}")
+    judge = entry.judge.model if entry.judge else ""
     if cell.judges and judge not in cell.judges:
         return Verdict("cannot tell", f"published as judged by {cell.judges[0]}, measured as judged by {judge or 'nobody named'}")
     rounding = column.rounding(cell)
@@ -85,27 +84,27 @@ def verdict(cell: PublishedFigure | None, column: Column | None, task: str, entr
     return Verdict("reproduced")
 
 
-def why_no_figure(entry: Mapping[str, Any]) -> str:
+def why_no_figure(entry: TaskEntry) -> str:
     """Why an entry of run.json holds no headline figure."""
-    if waiting := entry["counts"].get("unscored", 0):
-        return f"{waiting:,} of {entry['n']:,} documents wait for judgments"
+    if entry.counts.unscored:
+        return f"{entry.counts.unscored:,} of {entry.n:,} documents wait for judgments"
     return "the run holds no figure for it"
 
 
-def why_not_comparable(task: str, measured: Mapping[str, Any]) -> str:
+def why_not_comparable(task: str, entry: TaskEntry) -> str:
     """Why a measured figure is not the benchmark's figure; "" where it is. A sample or limited run never passes for a full one."""
-    if measured["data"]["source"] == "sample":
+    if entry.data.source == "sample":
         return "bundled sample, not the benchmark"
-    if measured["n"] < measured["n_total"]:
-        return f"limited to {measured['n']:,} of {measured['n_total']:,}"
-    coverage = measured.get("coverage")
-    if coverage and coverage["complete"] < coverage["cells"]:
-        return f"{coverage['complete']} of {coverage['cells']} parts have all their data"
+    if entry.n < entry.n_total:
+        return f"limited to {entry.n:,} of {entry.n_total:,}"
+    coverage = entry.coverage
+    if coverage and coverage.complete < coverage.cells:
+        return f"{coverage.complete} of {coverage.cells} parts have all their data"
     known = task_classes().get(task)  # a suite's coverage says it, cell by cell
-    if known and not coverage and measured["n_total"] != known.official_n:
-        return f"{measured['n_total']:,} documents, the benchmark has {known.official_n:,}"
-    counts = measured["counts"]
-    for name in ("truncated", "boundary_merged", "unscored"):
-        if counts.get(name, 0) > MAX_FLAWED * measured["n"]:
-            return f"{counts[name]:,} of {measured['n']:,} documents {name.replace('_', ' ')}"
+    if known and not coverage and entry.n_total != known.official_n:
+        return f"{entry.n_total:,} documents, the benchmark has {known.official_n:,}"
+    counts = entry.counts
+    for count, what in ((counts.truncated, "truncated"), (counts.boundary_merged, "boundary merged"), (counts.unscored, "unscored")):
+        if count > MAX_FLAWED * entry.n:
+            return f"{count:,} of {entry.n:,} documents {what}"
     return ""

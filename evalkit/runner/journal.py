@@ -26,6 +26,7 @@ from typing import Any
 
 from evalkit.errors import EvalkitError, RunIncomplete
 from evalkit.hashing import sha256_json
+from evalkit.record.schema import Tokens
 from evalkit.runner import salvage
 from evalkit.runner.lock import lock, transaction, unwritable
 from evalkit.tasks import Generated, Loglikelihoods, Request, Response
@@ -140,12 +141,12 @@ class Journal:
         if sync:
             self._synced = now
 
-    def spent(self, task: str) -> tuple[float, int, int]:
-        """Seconds, computed and shared tokens of all sessions of this run, for one task."""
+    def spent(self, task: str) -> tuple[float, Tokens]:
+        """Seconds and tokens of all sessions of this run, for one task."""
         sums = "SELECT total(seconds), coalesce(sum(computed), 0), coalesce(sum(shared), 0) FROM responses WHERE task = ?"
         with self._errors():
             seconds, computed, shared = self._db.execute(sums, (task,)).fetchone()
-        return seconds, computed, shared
+        return seconds, Tokens(computed, shared)
 
     def __len__(self) -> int:
         with self._errors():

@@ -7,9 +7,8 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from evalkit.config import RunConfig
 from evalkit.data.sources import FolderSource, HubSource, open_source
@@ -18,7 +17,9 @@ from evalkit.exchange import lm_eval_write
 from evalkit.lm import open_lm
 from evalkit.lm.base import LM
 from evalkit.progress import Reporter
-from evalkit.record.write import Sample, begin, task_entry, write_run
+from evalkit.record.sample import Sample
+from evalkit.record.schema import DataInfo, Run
+from evalkit.record.write import begin, model_info, task_entry, write_run
 from evalkit.runner.journal import Journal, request_key
 from evalkit.runner.programs import permit, score_programs
 from evalkit.runner.running_score import RunningScore
@@ -35,11 +36,11 @@ class Plan:
     docs: Sequence[Doc]
     requests: Sequence[Sequence[Request]]  # of each document, to begin with
     n_total: int
-    data: dict[str, Any]
+    data: DataInfo
 
 
-def run(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
-    """Run, resume or re-score; returns run.json's content. Raises EvalkitError (bad input) or RunIncomplete (stopped early)."""
+def run(config: RunConfig, reporter: Reporter) -> Run:
+    """Run, resume or re-score; returns what run.json holds. Raises EvalkitError (bad input) or RunIncomplete (stopped early)."""
     clock = time.monotonic()
     sampling = Sampling(config.repeats, config.temperature, config.seed)
     tasks = resolve_all(config.tasks, sampling)
@@ -55,9 +56,9 @@ def run(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
     journal = Journal(folder / "journal.sqlite", fresh=config.fresh)
     if config.fresh:
         (folder / "run.json").unlink(missing_ok=True)
-    record = begin(config.run_name, {"spec": config.model_spec.name}, config.limit, config.seed, sandbox)
     if sandbox:
         reporter.say(f"sandbox: {sandbox}")
+    record: Run | None = None  # until the model is open: without one there is nothing to write
     samples: dict[str, Sequence[Sample]] = {}
     try:
         with interruptible():
@@ -65,23 +66,21 @@ def run(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
                 with engine_errors(journal):
                     lm = open_lm(config.model_spec)
                 advance(1)
-            record["model"] |= {"fingerprint": lm.fingerprint, "engine": config.engine, **lm.describe()}
+            model = model_info(config.model_spec.name, config.engine, lm)
+            record = begin(config.run_name, model, config.limit, config.seed, sandbox)
             for name, each in plans.items():
                 requests, responses = converse(each, lm, journal, reporter)
                 samples[name] = score_docs(each.task, each.docs, requests, responses, folder, config.allow_unsafe_code, reporter)
-                seconds, computed, shared = journal.spent(str(each.task.protocol))
-                record["tasks"][name] = task_entry(each.task, samples[name], each.n_total) | {
-                    "data": each.data,
-                    "seconds": round(seconds, 3),
-                    "tokens": {"computed": computed, "shared": shared},
-                }
-        record["status"] = "complete"
+                seconds, tokens = journal.spent(str(each.task.protocol))
+                entry = task_entry(each.task, samples[name], each.n_total, each.data, seconds, tokens)
+                record = replace(record, tasks={**record.tasks, name: entry})
+        record = replace(record, status="complete")
     except KeyboardInterrupt:
         raise RunIncomplete(f"interrupted; {len(journal)} answers are kept in {folder}, run the same command again to go on") from None
     finally:
-        record["seconds"] = round(time.monotonic() - clock, 3)
         try:
-            if "fingerprint" in record["model"]:
+            if record is not None:
+                record = replace(record, seconds=round(time.monotonic() - clock, 3))
                 write_run(folder, record, samples)
         finally:
             journal.close()

@@ -5,13 +5,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from evalkit.config import RUNS
 from evalkit.data.sources import decoded, open_source
 from evalkit.errors import EvalkitError, unknown
 from evalkit.exchange import lm_eval_write
 from evalkit.progress import Reporter
+from evalkit.record.schema import ModelInfo, Run
 from evalkit.record.write import begin, task_entry, write_run
 from evalkit.runner import programs
 from evalkit.runner.run import score_docs
@@ -31,8 +31,8 @@ class ScoreConfig:
     allow_unsafe_code: bool = False
 
 
-def score(config: ScoreConfig, reporter: Reporter) -> tuple[dict[str, Any], Path]:
-    """Returns run.json's content and the run's folder. Raises EvalkitError or DataError for bad input, in one line."""
+def score(config: ScoreConfig, reporter: Reporter) -> tuple[Run, Path]:
+    """Returns what run.json holds, and the run's folder. Raises EvalkitError or DataError for bad input, in one line."""
     clock = time.monotonic()
     task = resolve(config.task)
     if isinstance(task, ReadsAnswers) and "@" not in config.task:
@@ -55,12 +55,11 @@ def score(config: ScoreConfig, reporter: Reporter) -> tuple[dict[str, Any], Path
     requests = [_numbered(task.requests(doc)[0], len(answers[doc.id])) for doc in chosen]
     responses: list[Sequence[Response]] = [[Generated(text, "given", 0) for text in answers[doc.id]] for doc in chosen]
     folder = Path(config.out) / (config.name or f"{config.file.name.split('.')[0]}--{config.task}".lower().replace(":", "-"))
-    model = {"spec": str(config.file), "fingerprint": f"sha256:{hashlib.sha256(raw).hexdigest()}", "engine": "file"}
+    model = ModelInfo(spec=str(config.file), fingerprint=f"sha256:{hashlib.sha256(raw).hexdigest()}", engine="file")
     record = begin(folder.name, model, None, Sampling().seed, sandbox)
     samples = score_docs(task, chosen, requests, responses, folder, config.allow_unsafe_code, reporter)
-    spent = {"seconds": 0.0, "tokens": {"computed": 0, "shared": 0}}
-    record["tasks"][task.protocol.task] = task_entry(task, samples, len(docs)) | {"data": source.describe()} | spent
-    record |= {"status": "complete", "seconds": round(time.monotonic() - clock, 3)}
+    tasks = {task.protocol.task: task_entry(task, samples, len(docs), source.describe())}
+    record = replace(record, status="complete", seconds=round(time.monotonic() - clock, 3), tasks=tasks)
     write_run(folder, record, {task.protocol.task: samples})
     lm_eval_write.write(folder / "lm_eval", record, {task.protocol.task: samples})
     return record, folder

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from evalkit.config import ModelSpec, RunConfig
 from evalkit.data.sources import open_source
 from evalkit.lm.base import LM
+from evalkit.record.schema import ModelInfo
+from evalkit.record.write import model_info
 from evalkit.runner.run import Plan, plan
 from evalkit.tasks import Generate, Generated, Loglikelihood, Loglikelihoods, Request, Sampling
 from evalkit.tasks.registry import resolve_all
@@ -82,7 +84,7 @@ class Report:
 
     outcomes: Sequence[LayoutOutcome]
     num_docs: int
-    model: dict[str, Any]  # as the engine describes itself
+    model: ModelInfo
     laid_out: bool  # could the engine be told how to batch?
 
     @property
@@ -111,7 +113,7 @@ def verify(config: RunConfig, reporter: Reporter, open_lm: Callable[[ModelSpec],
         seconds, computed = time.monotonic() - started, lm.tokens().computed - before
         first = first or found
         outcomes.append(LayoutOutcome(layout, seconds, computed, *_compare(plans, first, found)))
-    return Report(outcomes, sum(len(each.docs) for each in plans.values()), lm.describe(), laid_out)
+    return Report(outcomes, sum(len(each.docs) for each in plans.values()), model_info(config.model_spec.name, config.engine, lm), laid_out)
 
 
 def _any_engine(layout: Layout) -> bool:
@@ -199,7 +201,7 @@ def show(config: RunConfig, report: Report) -> None:
         if found.differing:
             some = ", ".join(found.differing[:5]) + (", .." if len(found.differing) > 5 else "")
             screen.print(f"{found.layout.name}: {len(found.differing):,} of {report.num_docs:,} documents differ: {some}", soft_wrap=True)
-    how = f"{config.engine}, {report.model.get('dtype')}, {report.model.get('device')}"
+    how = report.model.how
     if report.is_invariant:
         text = f"invariant: every log-probability and every generated token is the same in all {len(report.outcomes)} layouts ({how})"
     else:

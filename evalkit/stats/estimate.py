@@ -20,9 +20,6 @@ class Estimate:
     ci95: tuple[float, float]
     n: int
 
-    def as_json(self) -> dict[str, object]:
-        return {"value": self.value, "stderr": self.stderr, "ci95": list(self.ci95), "n": self.n}
-
 
 def mean(values: Sequence[float]) -> Estimate:
     """Mean over documents (micro average) of a metric that lies in 0..1. Raises ValueError on no values."""

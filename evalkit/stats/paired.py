@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, stats
 
+from evalkit.stats.clustered import clustered_stderr
 from evalkit.stats.estimate import macro
 
 ALPHA = 0.05  # one-sided level of the gate; intervals are two-sided at 1 - ALPHA
@@ -66,7 +67,7 @@ def paired(base: Sequence[float], cand: Sequence[float], clusters: Sequence[str]
     units = len(set(clusters)) if clusters else n
     weights, centred = _weights(d, groups)
     before, after, value = (_mean(x, groups) for x in (a, b, d))
-    stderr = _clustered_stderr(weights * centred, clusters) if units < n else _stderr(d, groups)
+    stderr = clustered_stderr((weights * centred).tolist(), clusters)[0] if units < n else _stderr(d, groups)
     binary = bool(np.isin(np.concatenate([a, b]), (0.0, 1.0)).all())
     gained, lost = (int((d > 0).sum()), int((d < 0).sum())) if binary else (None, None)
     span = 1.0 if binary else float(max(a.max(), b.max()) - min(a.min(), b.min()))
@@ -205,12 +206,6 @@ def _stderr(d: Array, groups: Sequence[str]) -> float:
     if groups:
         return macro(_by_group(d, groups)).stderr
     return float(d.std(ddof=1) / math.sqrt(len(d))) if len(d) > 1 else 0.0
-
-
-def _clustered_stderr(parts: Array, clusters: Sequence[str]) -> float:
-    """Cluster-robust, with the small-sample factor C / (C - 1) (statsmodels' default for a mean)."""
-    sums = np.bincount(_codes(clusters), parts)
-    return math.sqrt(len(sums) / (len(sums) - 1) * float(sums @ sums)) if len(sums) > 1 else 0.0
 
 
 @functools.cache

@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from evalkit.errors import EvalkitError
+from evalkit.record.schema import Coverage, Metrics
 from evalkit.stats import bleu
+from evalkit.stats.clustered import clustered_stderr, t_interval
 from evalkit.stats.estimate import Estimate, wilson
 from evalkit.tasks import SuiteCell
 
 if TYPE_CHECKING:
-    from evalkit.record.write import Sample
+    from evalkit.record.sample import Sample
 
 READINGS = ("", "_over_sets", "_pooled")  # of a category's mean, and of the column; the first is the figure
 
@@ -46,6 +48,18 @@ class CellScores:
         return self.metrics[self.cell.metric]
 
 
+@dataclass(frozen=True, slots=True)
+class SuiteFigures:
+    """What a suite's entry of run.json has of its own; `groups` are its categories, `subjects` its cells."""
+
+    headline: str
+    metrics: Metrics
+    groups: Mapping[str, Metrics]
+    subjects: Mapping[str, Metrics]
+    coverage: Coverage
+    signatures: Mapping[str, str]
+
+
 Terms = Sequence[tuple[float, Scores]]  # a weighted sum of cells
 
 
@@ -62,44 +76,33 @@ def require(cells: Iterable[SuiteCell]) -> None:
         bleu.require(tokenize)
 
 
-def figures(cells: Sequence[SuiteCell], incomplete: Mapping[str, str], samples: Sequence["Sample"]) -> dict[str, Any]:
-    """What run.json's entry of a suite has of its own: headline, metrics, groups (categories), subjects (cells), coverage, signatures.
+def figures(cells: Sequence[SuiteCell], incomplete: Mapping[str, str], samples: Sequence["Sample"]) -> SuiteFigures:
+    """A suite's figures. Where a cell has no data, or not all of it, every mean is called partial.
 
-    Where a cell has no data, or not all of it, every mean is called partial. Raises EvalkitError where a category has none at all.
+    Raises EvalkitError where a category has none at all.
     """
     members: dict[str, list[Sample]] = {}
     for sample in samples:
         members.setdefault(sample.doc.group, []).append(sample)
     found = [_score(cell, members[cell.name]) for cell in cells if cell.name in members]
     signatures = {s: bleu.signature(s) for s in _tokenizers(found)}
+    coverage = Coverage(cells=len(cells), measured=len(found), complete=len(cells) - len(incomplete), incomplete=dict(incomplete))
     if len(cells) == 1:
         (only,) = found
-        own = {name: _estimate([(1.0, scores)]).as_json() for name, scores in only.metrics.items()}
-        return {"headline": only.cell.metric, "metrics": own, "groups": {}} | _coverage(cells, incomplete, found, signatures)
+        return SuiteFigures(only.cell.metric, _estimates(only.metrics), {}, {}, coverage, signatures)
     headline = "partial_mean" if incomplete else "mean"
     categories = list(dict.fromkeys(cell.category for cell in cells))
     groups: dict[str, dict[str, Terms]] = {
         c: {headline + reading: _category(found, c, reading) for reading in READINGS} for c in categories if _of(found, c)
     }
-    metrics = {headline + reading: _column(groups, categories, headline + reading) for reading in READINGS}
-    subjects = {
-        each.cell.name: {name: _estimate([(1.0, scores)]).as_json() for name, scores in ((headline, each.headline), *each.metrics.items())}
-        for each in found
-    }
-    return {
-        "headline": headline,
-        "metrics": {name: _estimate(terms).as_json() for name, terms in metrics.items()},
-        "groups": {c: {name: _estimate(terms).as_json() for name, terms in terms_by.items()} for c, terms_by in groups.items()},
-        "subjects": subjects,
-    } | _coverage(cells, incomplete, found, signatures)
+    metrics = {headline + reading: _estimate(_column(groups, categories, headline + reading)) for reading in READINGS}
+    by_category = {c: {name: _estimate(terms) for name, terms in terms_by.items()} for c, terms_by in groups.items()}
+    subjects = {each.cell.name: _estimates({headline: each.headline, **each.metrics}) for each in found}
+    return SuiteFigures(headline, metrics, by_category, subjects, coverage, signatures)
 
 
-def _coverage(
-    cells: Sequence[SuiteCell], incomplete: Mapping[str, str], found: Sequence[CellScores], signatures: Mapping[str, str]
-) -> dict[str, Any]:
-    listed = [{field: getattr(cell, field) for field in SuiteCell.__dataclass_fields__} for cell in cells]
-    coverage = {"cells": len(cells), "measured": len(found), "complete": len(cells) - len(incomplete), "incomplete": dict(incomplete)}
-    return {"cells": listed, "coverage": coverage} | ({"signatures": dict(signatures)} if signatures else {})
+def _estimates(metrics: Mapping[str, Scores]) -> Metrics:
+    return {name: _estimate([(1.0, scores)]) for name, scores in metrics.items()}
 
 
 def _of(found: Sequence[CellScores], category: str) -> list[CellScores]:
@@ -124,23 +127,14 @@ def _column(groups: Mapping[str, Mapping[str, Terms]], categories: Sequence[str]
 
 
 def _estimate(terms: Terms) -> Estimate:
-    """A weighted sum of cells, with its clustered standard error; a t interval on the clusters less one."""
-    from scipy import stats
-
+    """A weighted sum of cells, with its clustered standard error and t interval."""
     value = math.fsum(weight * scores.value for weight, scores in terms)
     n = sum(scores.n for _, scores in terms)
-    sums: dict[str, float] = {}
-    for weight, scores in terms:
-        for influence, cluster in zip(scores.influences, scores.clusters, strict=True):
-            sums[cluster] = sums.get(cluster, 0.0) + weight * influence
-    count = len(sums)
-    if count < 2:
-        return Estimate(value, 0.0, (0.0, 1.0), n)
-    stderr = math.sqrt(count / (count - 1) * math.fsum(s * s for s in sums.values()))
-    if not stderr:  # all right or all wrong: no spread was seen, which is not to know that there is none
-        return Estimate(value, stderr, wilson(value, count), n)
-    half = stderr * float(stats.t.ppf(0.975, count - 1))
-    return Estimate(value, stderr, (max(0.0, value - half), min(1.0, value + half)), n)
+    parts = (weight * influence for weight, scores in terms for influence in scores.influences)
+    stderr, clusters = clustered_stderr(parts, (cluster for _, scores in terms for cluster in scores.clusters))
+    if clusters > 1 and not stderr:  # all right or all wrong: no spread was seen, which is not to know that there is none
+        return Estimate(value, stderr, wilson(value, clusters), n)
+    return Estimate(value, stderr, t_interval(value, stderr, clusters, (0.0, 1.0)), n)
 
 
 def _score(cell: SuiteCell, samples: Sequence["Sample"]) -> CellScores:

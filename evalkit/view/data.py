@@ -6,16 +6,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evalkit.errors import EvalkitError
-from evalkit.record.pairs import read_rows, score_of
-from evalkit.record.read import read_run
+from evalkit.record.codec import encode
+from evalkit.record.pairs import score_of
+from evalkit.record.read import read_run, read_samples, run_folder
+from evalkit.record.sample import SampleRow
+from evalkit.record.schema import Run, TaskEntry
+from evalkit.tasks import Loglikelihoods, Request, Response
+
+DECIMALS = 4  # of log-probabilities: the page shows three
+
+
+@dataclass(frozen=True, slots=True)
+class ViewedRequest:
+    """A prompt, and the settings that it was sent with."""
+
+    context: str
+    settings: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class ViewedSample:
     """One document's sample. `score`: the headline metric's, None where the document has none.
 
-    `graded`: right and wrong are not what the score tells (a judge's rating; BLEU, which only a corpus has).
+    `graded`: right and wrong are not what the score tells (a judge's rating; BLEU, which only a corpus has). `responses` and
+    `judgments` are JSON, as the page reads them.
     """
 
     group: str
@@ -28,7 +42,7 @@ class ViewedSample:
     score: float | None
     graded: bool
     metrics: Mapping[str, Any]
-    requests: Sequence[Mapping[str, Any]]
+    requests: Sequence[ViewedRequest]
     responses: Sequence[Mapping[str, Any]]
     judgments: Sequence[Mapping[str, Any]] = ()
 
@@ -40,6 +54,7 @@ class ViewedRun:
     source: str
     folder: Path
     name: str
+    is_complete: bool
     about: Mapping[str, Any]
     samples: Mapping[str, Mapping[str, ViewedSample]]
 
@@ -48,97 +63,83 @@ class ViewedRun:
         return sum(map(len, self.samples.values()))
 
 
-def read(path: str) -> ViewedRun:
-    """A run's folder, its run.json, or lm-eval's results (folder or file). Incomplete runs are read as far as they got.
-
-    Raises EvalkitError.
-    """
-    from evalkit.exchange.lm_eval_read import find_results
-    from evalkit.view.lm_eval import read_lm_eval
-
-    place = Path(path)
-    if not place.exists():
-        raise EvalkitError(f"{path}: no such run; give a run's folder, a run.json, or an lm-eval results folder")
-    ours = (place / "run.json").exists() if place.is_dir() else not place.name.startswith("results")
-    run = _read_ours(place) if ours else read_lm_eval(find_results(place))
-    if not run.n:
-        raise EvalkitError(f"{path} holds no finished task, so no sample to show")
-    return run
+def read_ours(place: Path) -> ViewedRun:
+    """A run of ours, one that is incomplete as far as it got. Raises EvalkitError."""
+    run, folder = read_run(place), run_folder(place)
+    samples = {task: numbered((row.doc_id, _sample(row, entry)) for row in read_samples(folder, task)) for task, entry in run.tasks.items()}
+    return ViewedRun("evalkit", folder, run.name, run.is_complete, _about(run), samples)
 
 
-def _read_ours(place: Path) -> ViewedRun:
-    record = read_run(str(place))
-    folder = place if place.is_dir() else place.parent
-    try:
-        name, about = str(record["name"]), _about(record)
-        readings = {task: _reading(entry) for task, entry in record["tasks"].items()}
-    except (KeyError, TypeError, AttributeError) as error:
-        raise EvalkitError(f"{place} can't be read ({error!r}); run it again") from None
-    samples = {}
-    for task, reading in readings.items():
-        file = folder / "samples" / f"{task}.jsonl"
-        samples[task] = numbered((str(row.get("doc_id")), _sample(row, reading, file)) for row in read_rows(file))
-    return ViewedRun("evalkit", folder, name, about, samples)
-
-
-@dataclass(frozen=True, slots=True)
-class _Reading:
-    """How a task's samples are read: the metric that scores a document (of a suite, its cell's), and whether a judge rated it."""
-
-    headline: str
-    cells: Mapping[str, str]
-    judged: bool
-
-
-def _reading(entry: Mapping[str, Any]) -> _Reading:
-    return _Reading(entry["headline"], {cell["name"]: cell["metric"] for cell in entry.get("cells", ())}, "judge" in entry)
-
-
-def _about(record: Mapping[str, Any]) -> dict[str, Any]:
-    model = record["model"]
+def _about(run: Run) -> dict[str, Any]:
+    model = run.model
     return {
-        "name": record["name"],
-        "status": record["status"],
-        "command": record["command"],
-        "started": record.get("started"),
-        "model": {key: model.get(key) for key in ("spec", "fingerprint", "engine", "dtype", "device")},
-        "git": record.get("environment", {}).get("git"),
-        "tasks": {
-            task: {
-                "protocol": entry["protocol"],
-                "metric": entry["headline"],
-                **{key: entry["metrics"].get(entry["headline"], {}).get(key) for key in ("value", "ci95")},
-                "n": entry["n"],
-                "n_total": entry["n_total"],
-                "counts": {what: count for what, count in entry["counts"].items() if count},
-                "data": entry["data"],
-            }
-            for task, entry in record["tasks"].items()
+        "name": run.name,
+        "status": run.status,
+        "command": run.command,
+        "started": run.started,
+        "model": {
+            "spec": model.spec,
+            "fingerprint": model.fingerprint,
+            "engine": model.engine,
+            "dtype": model.dtype,
+            "device": model.device,
         },
+        "git": run.environment.git,
+        "tasks": {task: _about_task(entry) for task, entry in run.tasks.items()},
     }
 
 
-def _sample(row: Mapping[str, Any], reading: _Reading, file: Path) -> ViewedSample:
-    try:
-        metric = reading.cells.get(row["group"], reading.headline)
-        score, corpus = read_score(row["metrics"].get(metric), metric)
-        return ViewedSample(
-            str(row["group"]),
-            str(row["doc_hash"]),
-            str(row["prompt_hash"]),
-            row["doc"],
-            str(row["target"]),
-            str(row["extracted"]),
-            bool(row["extraction_failed"]),
-            score,
-            corpus or (reading.judged and score is not None),
-            dict(row["metrics"]),
-            [dict(request) for request in row["requests"]],
-            [dict(response) for response in row["responses"]],
-            [dict(judgment) for judgment in row.get("judgments", ())],
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise EvalkitError(f"{file}: document {row.get('doc_id')!r} can't be read ({error!r}); run it again") from None
+def _about_task(entry: TaskEntry) -> dict[str, Any]:
+    figure = entry.figure
+    return {
+        "protocol": entry.protocol,
+        "metric": entry.headline,
+        "value": figure.value if figure else None,
+        "ci95": list(figure.ci95) if figure else None,
+        "n": entry.n,
+        "n_total": entry.n_total,
+        "counts": {what: count for what, count in encode(entry.counts).items() if count},
+        "data": encode(entry.data),
+    }
+
+
+def _sample(row: SampleRow, entry: TaskEntry) -> ViewedSample:
+    """Scored by the headline metric, of a suite by its cell's."""
+    metric = next((cell.metric for cell in entry.cells if cell.name == row.group), entry.headline)
+    score, corpus = read_score(row.metrics.get(metric), metric)
+    return ViewedSample(
+        row.group,
+        row.doc_hash,
+        row.prompt_hash,
+        row.doc,
+        row.target,
+        row.extracted,
+        row.extraction_failed,
+        score,
+        corpus or (entry.judge is not None and score is not None),
+        encode(row.metrics),
+        [_request(request) for request in row.requests],
+        [_response(response) for response in row.responses],
+        encode(row.judgments),
+    )
+
+
+def _request(request: Request) -> ViewedRequest:
+    settings = encode(request)
+    return ViewedRequest(request.context, {k: v for k, v in settings.items() if k not in ("context", "kind") and (k != "messages" or v)})
+
+
+def _response(response: Response) -> dict[str, Any]:
+    if isinstance(response, Loglikelihoods):
+        return {**encode(response), **likelihoods(zip(response.logprobs, response.is_greedy, strict=True))}
+    said: dict[str, Any] = encode(response)
+    return said
+
+
+def likelihoods(pairs: Iterable[tuple[float, bool]]) -> dict[str, Any]:
+    """(log-probability, is greedy) of each continuation, as the page reads them."""
+    logprobs, is_greedy = zip(*pairs, strict=True)
+    return {"logprobs": [round(float(logprob), DECIMALS) for logprob in logprobs], "is_greedy": list(is_greedy)}
 
 
 def read_score(value: Any, metric: str) -> tuple[float | None, bool]:

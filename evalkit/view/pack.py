@@ -5,14 +5,13 @@ Log-probabilities keep four decimals: the page shows three.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from evalkit.errors import EvalkitError
-from evalkit.view.data import ViewedRun, ViewedSample
+from evalkit.view.data import ViewedRequest, ViewedRun, ViewedSample
 
 SHARED_ENOUGH = 80  # characters; a shorter common beginning is not worth folding away
-DECIMALS = 4
 
 Packed = dict[str, Any]
 
@@ -63,9 +62,7 @@ def _pack_sample(sample: ViewedSample, right_or_wrong: bool) -> Packed:
         "extracted": sample.extracted,
         "failed": sample.extraction_failed,
         "metrics": sample.metrics,
-        "responses": [
-            {**r, "logprobs": [round(float(p), DECIMALS) for p in r["logprobs"]]} if "logprobs" in r else r for r in sample.responses
-        ],
+        "responses": list(sample.responses),
         **({"judgments": sample.judgments} if sample.judgments else {}),
     }
 
@@ -81,13 +78,12 @@ def _verdict(sample: ViewedSample, right_or_wrong: bool) -> str:
     return "graded"
 
 
-def _pack_requests(requests: Sequence[Mapping[str, Any]], start: str, prefixes: dict[str, int]) -> list[Packed]:
+def _pack_requests(requests: Sequence[ViewedRequest], start: str, prefixes: dict[str, int]) -> list[Packed]:
     """The document's own part of each prompt, after prefix number `prefix`; a context of null is the request's before (repeats)."""
     packed: list[Packed] = []
     before: str | None = None
     for request in requests:
-        context = str(request.get("context", ""))
-        rest = {k: v for k, v in request.items() if k not in ("context", "kind") and (k != "messages" or v)}
+        context, rest = request.context, request.settings
         if context == before and context:
             packed.append({"context": None, **rest})
         elif start and context.startswith(start):
@@ -102,7 +98,7 @@ def _shared_prefixes(samples: Iterable[ViewedSample]) -> dict[str, str]:
     """By group: whole lines that every prompt of the group begins with."""
     contexts: dict[str, set[str]] = {}
     for sample in samples:
-        contexts.setdefault(sample.group, set()).update(c for r in sample.requests if (c := str(r.get("context", ""))))
+        contexts.setdefault(sample.group, set()).update(r.context for r in sample.requests if r.context)
     found = {}
     for group, prompts in contexts.items():
         if len(prompts) > 1:

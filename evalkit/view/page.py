@@ -17,8 +17,9 @@ from typing import Any
 from evalkit import __version__
 from evalkit.errors import EvalkitError
 from evalkit.files import write_output
-from evalkit.view.data import ViewedRun, read
+from evalkit.view.data import ViewedRun
 from evalkit.view.pack import finite, pack
+from evalkit.view.read import read
 
 HERE = Path(__file__).parent
 STYLES = ("theme.css", "page.css")
@@ -36,7 +37,7 @@ def run(paths: Sequence[str], out: str | None = None, show: bool = False) -> Pat
     write_output(file, page)
     print(f"wrote {file}: {len(packed['samples']):,} samples, {len(page.encode()) / 1e6:.1f} MB; it opens from disk, without a network")
     for viewed in runs:
-        if viewed.about["status"] != "complete":
+        if not viewed.is_complete:
             print(f"{viewed.folder} is incomplete: the page shows the tasks that were done")
     if show:
         import webbrowser

@@ -4,12 +4,13 @@ import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
+from report_runs import run
 
 from evalkit.errors import RunIncomplete
-from evalkit.record.write import Sample, write_run
+from evalkit.record.sample import Sample
+from evalkit.record.write import write_run
 from evalkit.runner import programs
 from evalkit.tasks import Doc, FunctionCheck, Generate, Generated, Ran, Scored
 
@@ -35,7 +36,7 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 def test_a_run_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
-    record: dict[str, Any] = {"schema": 1, "status": "complete"}
+    record = run("m")
     write_run(tmp_path, record, {"a": [sample("old")], "gone": [sample("old")]})
     before = contents(tmp_path)
     with room_for(2000), pytest.raises(RunIncomplete, match=r"cannot write .*b\.jsonl: File too large; the answers are kept"):

@@ -1,10 +1,13 @@
 """Runs over the whole of MMLU and GSM8K without a model: real documents and prompts, each task's own scoring, made-up answers."""
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 from evalkit.data.sources import open_source
-from evalkit.record.write import Sample, task_entry, write_run
+from evalkit.record.sample import Sample
+from evalkit.record.schema import ModelInfo
+from evalkit.record.write import begin, task_entry, write_run
 from evalkit.tasks import Doc, Generated, Loglikelihoods, Task
 from evalkit.tasks.registry import resolve_all
 
@@ -12,21 +15,15 @@ from evalkit.tasks.registry import resolve_all
 def big_run(folder: Path, data: Path, skill: float) -> Path:
     """15,361 samples under the default protocols; the same for one `skill` (the share of right answers, roughly)."""
     samples: dict[str, list[Sample]] = {}
-    record = {
-        "schema": 1,
-        "name": folder.name,
-        "status": "complete",
-        "command": "made up by a test",
-        "started": "2026-01-01T00:00:00+00:00",
-        "model": {"spec": f"made up, skill {skill}", "fingerprint": f"sha256:{folder.name}", "engine": "none"},
-        "tasks": (tasks := {}),
-    }
+    model = ModelInfo(spec=f"made up, skill {skill}", fingerprint=f"sha256:{folder.name}", engine="none")
+    run = begin(folder.name, model, None, 0, None)
+    tasks = {}
     for name, task in resolve_all(("mmlu", "gsm8k")).items():
         source = open_source(str(data))
         docs = task.load(source)
         samples[name] = [_sample(task, doc, random.Random(f"{skill} {doc.id}"), skill) for doc in docs]
-        tasks[name] = task_entry(task, samples[name], len(docs)) | {"data": source.describe()}
-    write_run(folder, record, samples)
+        tasks[name] = task_entry(task, samples[name], len(docs), source.describe())
+    write_run(folder, replace(run, status="complete", started="2026-01-01T00:00:00+00:00", tasks=tasks), samples)
     return folder
 
 

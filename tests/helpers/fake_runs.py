@@ -2,10 +2,15 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from report_runs import entry, run
+
+from evalkit.record.write import write_record
 from evalkit.stats.estimate import mean
+from evalkit.tasks import Generate
 
 
 def flips(n: int, gained: int, lost: int) -> tuple[list[float], list[float]]:
@@ -15,27 +20,17 @@ def flips(n: int, gained: int, lost: int) -> tuple[list[float], list[float]]:
 
 def fake_run(folder: Path, model: str = "m", **tasks: Sequence[float]) -> Path:
     """A run of tasks with these scores, one a document; every answer has its own text, so no two runs say the same."""
-    record: dict[str, Any] = {"schema": 1, "name": folder.name, "status": "complete", "command": "evalkit run", "tasks": {}}
-    record["model"] = {"spec": model, "fingerprint": f"sha256:{model}", "engine": "native", "dtype": "float32"}
+    entries = {}
     for name, scores in tasks.items():
-        record["tasks"][name] = {
-            "protocol": "qwen",
-            "protocol_sha256": "0" * 64,
-            "headline": "acc",
-            "averaging": "micro",
-            "metrics": {"acc": mean(scores).as_json()},
-            "groups": {},
-            "n": len(scores),
-            "n_total": len(scores),
-            "counts": {},
-            "data": {"source": "dir", "revision": None, "sha256": "0" * 64},
-        }
+        entries[name] = entry(0.0, metrics={"acc": mean(scores)}, n=len(scores), n_total=len(scores))
         write_samples(folder, name, [sample(i, score, f"{model} {i} {score}") for i, score in enumerate(scores)])
-    (folder / "run.json").write_text(json.dumps(record))
+    record = run(model, folder.name, **entries)
+    write_record(folder, replace(record, model=replace(record.model, fingerprint=f"sha256:{model}")))
     return folder
 
 
 def sample(i: int, score: Any, text: str, **changes: Any) -> dict[str, Any]:
+    """A row of samples/TASK.jsonl."""
     row = {
         "doc_id": f"d{i}",
         "group": f"subject{i % 3}",
@@ -46,10 +41,15 @@ def sample(i: int, score: Any, text: str, **changes: Any) -> dict[str, Any]:
         "extracted": "A" if score else "B",
         "extraction_failed": False,
         "metrics": {"acc": score},
-        "requests": [{"context": f"question {i}\nAnswer:"}],
-        "responses": [{"text": text, "finish_reason": "stop"}],
+        "requests": [asked(f"question {i}\nAnswer:")],
+        "responses": [{"text": text, "finish_reason": "stop", "num_tokens": 1, "truncated": 0}],
     }
     return row | changes
+
+
+def asked(context: str) -> dict[str, Any]:
+    """A request as samples have it."""
+    return asdict(Generate(context, (), 1))
 
 
 def write_samples(folder: Path, task: str, rows: Sequence[dict[str, Any]]) -> None:

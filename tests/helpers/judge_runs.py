@@ -6,12 +6,15 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 from evalkit.data.sources import SampleSource
-from evalkit.record.write import Sample, begin, task_entry, write_run
+from evalkit.record.sample import Sample
+from evalkit.record.schema import DataInfo, ModelInfo
+from evalkit.record.write import begin, task_entry, write_run
 from evalkit.tasks import Generated
 from evalkit.tasks.registry import resolve
 from evalkit_tasks.mt_bench.task import MTBench
@@ -34,12 +37,11 @@ def waiting_run(folder: Path, n: int, says: str = "first") -> Path:
             responses.append(Generated(f"The {says} answer to question {i}, turn {turn}.\n", "eos", 9))
             requests += task.follow_up(doc, responses)
         samples.append(Sample(doc, requests, responses, task.score(doc, responses)))
-    record = begin(folder.name, {"spec": f"org/{says}-model", "fingerprint": f"sha256:{says}", "engine": "native"}, None, 0, None)
-    entry = task_entry(task, samples, n)
-    record["tasks"]["mt_bench"] = entry | {"data": {"source": "sample", "revision": None, "sha256": "0"}, "seconds": 0.0, "tokens": {}}
-    record["status"] = "complete"
+    model = ModelInfo(spec=f"org/{says}-model", fingerprint=f"sha256:{says}", engine="native")
+    entry = task_entry(task, samples, n, DataInfo(source="sample", sha256="0"))
     folder.mkdir(parents=True)
-    write_run(folder, record, {"mt_bench": samples})
+    run = replace(begin(folder.name, model, None, 0, None), status="complete", tasks={"mt_bench": entry})
+    write_run(folder, run, {"mt_bench": samples})
     return folder
 
 

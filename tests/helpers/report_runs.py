@@ -1,45 +1,84 @@
-"""Full runs' entries of run.json and bench records, as the report reads them, without a model."""
+"""Full runs, entries and bench records as the report takes them, without a model."""
 
+from dataclasses import replace
 from typing import Any
 
+from evalkit.bench.record import BenchRecord, Roofline
+from evalkit.record.schema import Counts, DataInfo, Environment, JudgeCounts, JudgeEntry, ModelInfo, Run, TaskEntry, Tokens
+from evalkit.stats.estimate import Estimate
 
-def entry(value: float, half: float = 0.008, **changes: Any) -> dict[str, Any]:
-    """A full MMLU run's entry of run.json."""
-    return {
-        "protocol": "qwen",
-        "headline": "acc",
-        "metrics": {"acc": {"value": value, "stderr": half / 1.96, "ci95": [value - half, value + half], "n": 14_042}},
-        "groups": {},
-        "n": 14_042,
-        "n_total": 14_042,
-        "counts": {"extraction_failed": 0, "truncated": 0, "boundary_merged": 0, "stopped_by_length": 0, "unscored": 0},
-        "data": {"source": "dir", "revision": None, "sha256": "ab" * 32},
-        "seconds": 12.0,
-        "tokens": {"computed": 300, "shared": 100},
-    } | changes
+NOBODY = Counts(extraction_failed=0, truncated=0, boundary_merged=0, stopped_by_length=0, unscored=0)
+SOMEWHERE = Environment(python="3", torch="2", platform="p", cpu="c", cores=2, gpu=None, git=None)
+NO_JUDGMENTS = JudgeCounts(judgments=0, failed=0, published=0, strict=0, readers_differ=0, outside_scale=0)
 
 
-def run(spec: str, **tasks: dict[str, Any]) -> dict[str, Any]:
-    model = {"spec": spec, "fingerprint": "sha256:" + "cd" * 32, "engine": "native", "dtype": "bfloat16"}
-    return {"schema": 1, "name": "r", "status": "complete", "started": "2026-01-01T00:00:00+00:00", "model": model, "tasks": tasks}
+def figure(value: float, half: float, n: int = 14_042) -> Estimate:
+    return Estimate(value, half / 1.96, (value - half, value + half), n)
 
 
-def bench(spec: str, rate: float, **changes: Any) -> dict[str, Any]:
+def entry(value: float, half: float = 0.008, **changes: Any) -> TaskEntry:
+    """A full MMLU run's entry."""
+    full = TaskEntry(
+        protocol="qwen",
+        protocol_sha256="0" * 64,
+        headline="acc",
+        averaging="micro",
+        metrics={"acc": figure(value, half)},
+        groups={},
+        n=14_042,
+        n_total=14_042,
+        counts=NOBODY,
+        data=DataInfo(source="dir", sha256="ab" * 32),
+        seconds=12.0,
+        tokens=Tokens(300, 100),
+    )
+    return replace(full, **changes)
+
+
+def befallen(**counts: int) -> Counts:
+    """Counts of documents, the others none."""
+    return replace(NOBODY, **counts)
+
+
+def judge(model: str) -> JudgeEntry:
+    return JudgeEntry(model=model, rating="published", counts=NO_JUDGMENTS)
+
+
+SAMPLE = DataInfo(source="sample", sha256="0" * 64)
+
+
+def run(spec: str, name: str = "r", status: str = "complete", started: str = "2026-01-01T00:00:00+00:00", **tasks: TaskEntry) -> Run:
+    return Run(
+        name=name,
+        status=status,  # type: ignore[arg-type]
+        command="evalkit run",
+        started=started,
+        seconds=1.0,
+        limit=None,
+        seed=0,
+        model=ModelInfo(spec=spec, fingerprint="sha256:" + "cd" * 32, engine="native", dtype="bfloat16"),
+        tasks=tasks,
+        environment=SOMEWHERE,
+    )
+
+
+def bench(spec: str, rate: float, **changes: Any) -> BenchRecord:
     """A bench record at half of its roofline, on the blog's device."""
-    return {
-        "schema": 1,
-        "kind": "bench",
-        "model": {"spec": spec, "fingerprint": "sha256:" + "ef" * 32},
-        "engine": "native",
-        "device": "NVIDIA A100-SXM4-80GB",
-        "dtype": "bfloat16",
-        "prompt_tokens": 1000,
-        "output_tokens": 1000,
-        "num_requests": 1000,
-        "seconds": 1000 / rate,
-        "requests_per_second": rate,
-        "total_tokens_per_second": 2000 * rate,
-        "output_tokens_per_second": 1000 * rate,
-        "roofline": {"floor_seconds": 500 / rate, "share": 0.5, "bandwidth_gb_s": 1900.0, "gflop_s": 280_000.0},
-        "environment": {},
-    } | changes
+    full = BenchRecord(
+        model=ModelInfo(spec=spec, fingerprint="sha256:" + "ef" * 32, engine="native"),
+        engine="native",
+        device="NVIDIA A100-SXM4-80GB",
+        dtype="bfloat16",
+        prompt_tokens=1000,
+        output_tokens=1000,
+        num_requests=1000,
+        seed=0,
+        short_answers=0,
+        seconds=1000 / rate,
+        requests_per_second=rate,
+        total_tokens_per_second=2000 * rate,
+        output_tokens_per_second=1000 * rate,
+        roofline=Roofline(floor_seconds=500 / rate, share=0.5, bandwidth_gb_s=1900.0, gflop_s=280_000.0),
+        environment=SOMEWHERE,
+    )
+    return replace(full, **changes)

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from evalkit.bench import engines, roofline
-from evalkit.bench.bench import bench, ratio
+from evalkit.bench.bench import bench, sparse_and_dense
 from evalkit.bench.config import BenchConfig
+from evalkit.bench.record import ratio, read_bench
 from evalkit.bench.roofline import Device, Shape, floor_seconds
 from evalkit.cli.bench import add
 from evalkit.config import ModelSpec
@@ -174,25 +175,25 @@ def test_records(specs: Sequence[str], tmp_path: Path) -> None:
     config = tiny(specs, tmp_path)
     records = bench(config, Reporter(quiet=True))
     for spec, record in zip(specs, records, strict=True):
-        assert json.loads((config.folder(spec) / "bench.json").read_text()) == record
-        assert (record["schema"], record["kind"], record["engine"], record["dtype"]) == (1, "bench", "native", "float32")
-        assert (record["prompt_tokens"], record["output_tokens"], record["num_requests"]) == (40, 6, 5)
-        seconds = record["seconds"]
-        assert record["requests_per_second"] == pytest.approx(5 / seconds)
-        assert record["total_tokens_per_second"] == pytest.approx(5 * 46 / seconds)
-        assert record["output_tokens_per_second"] == pytest.approx(5 * 6 / seconds)
-        assert record["short_answers"] == 0
-        floor = record["roofline"]
-        assert 0 < floor["share"] < 1
-        assert floor["share"] == pytest.approx(floor["floor_seconds"] / seconds)
-        assert floor["bandwidth_gb_s"] > 0.1
-        assert floor["gflop_s"] > 0.1
-        assert record["model"]["spec"] == spec
-        assert record["device"] == record["environment"]["cpu"]
-    rate = records[0]["requests_per_second"] / records[1]["requests_per_second"]
-    assert ratio(records) == (pytest.approx(rate), specs[0], specs[1])
-    assert ratio(records[::-1]) == (pytest.approx(rate), specs[0], specs[1])  # the sparse one over the dense one
-    assert ratio(records[:1]) is None
+        assert read_bench(config.folder(spec) / "bench.json") == record
+        assert (record.schema, record.kind, record.engine, record.dtype) == (1, "bench", "native", "float32")
+        assert (record.prompt_tokens, record.output_tokens, record.num_requests) == (40, 6, 5)
+        assert record.requests_per_second == pytest.approx(5 / record.seconds)
+        assert record.total_tokens_per_second == pytest.approx(5 * 46 / record.seconds)
+        assert record.output_tokens_per_second == pytest.approx(5 * 6 / record.seconds)
+        assert record.short_answers == 0
+        floor = record.roofline
+        assert floor
+        assert 0 < floor.share < 1
+        assert floor.share == pytest.approx(floor.floor_seconds / record.seconds)
+        assert floor.bandwidth_gb_s > 0.1
+        assert floor.gflop_s > 0.1
+        assert record.model.spec == spec
+        assert record.device == record.environment.cpu
+    sparse, dense = records
+    assert sparse_and_dense(records) == sparse_and_dense(records[::-1]) == (sparse, dense)
+    assert sparse_and_dense(records[:1]) is None
+    assert ratio(sparse, dense) == pytest.approx(dense.seconds / sparse.seconds)
 
 
 def test_every_prompt_is_random_and_all_tokens_are_made(specs: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,8 +225,8 @@ def test_a_server_is_timed_too(specs: Sequence[str], tmp_path: Path) -> None:
     lm = NativeLM.load(ModelSpec(specs[0]))
     with listening(make_app(lm, "tiny")) as url:
         (record,) = bench(tiny(["tiny"], tmp_path, engine=f"openai:{url}"), Reporter(quiet=True))
-    assert record["total_tokens_per_second"] == pytest.approx(5 * 46 / record["seconds"])
-    assert (record["roofline"], record["device"], record["short_answers"]) == (None, "the server's", 0)
+    assert record.total_tokens_per_second == pytest.approx(5 * 46 / record.seconds)
+    assert (record.roofline, record.device, record.short_answers) == (None, "the server's", 0)
 
 
 @pytest.mark.slow
@@ -236,8 +237,8 @@ def test_lm_evals_engine_is_timed_too(tmp_path: Path) -> None:
     if local_path(MODELS["smollm2-135m"]) is None:
         pytest.skip("smollm2-135m is not installed")
     (record,) = bench(tiny(["smollm2-135m"], tmp_path, engine="lm_eval:hf", num_requests=2), Reporter(quiet=True))
-    assert record["output_tokens_per_second"] == pytest.approx(2 * 6 / record["seconds"])
-    assert record["total_tokens_per_second"] == pytest.approx(2 * 46 / record["seconds"], rel=0.1)
+    assert record.output_tokens_per_second == pytest.approx(2 * 6 / record.seconds)
+    assert record.total_tokens_per_second == pytest.approx(2 * 46 / record.seconds, rel=0.1)
 
 
 def command(*arguments: str) -> None:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from evalkit import cli
 from evalkit.config import RunConfig
 from evalkit.data.sources import SampleSource
 from evalkit.progress import Reporter
+from evalkit.record.read import read_run
 from evalkit.report.verdict import why_not_comparable
 from evalkit.runner.run import plan, run
 from evalkit.tasks.registry import resolve
@@ -31,21 +33,23 @@ def shorter(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_run_of_the_whole_suite(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = RunConfig(("multilingual", "flores:en-de"), model=str(tiny_model), data="sample", limit=2, out=str(tmp_path), name="r")
     record = run(config, QUIET)
-    entry = record["tasks"]["multilingual"]
-    assert entry["headline"] == "partial_mean"
-    assert entry["n"] == 12  # two of each cell that has data
-    assert (entry["coverage"]["cells"], entry["coverage"]["measured"]) == (96, 6)
-    assert len(entry["cells"]) == 96
-    assert set(entry["groups"]) == {"exams", "understanding", "math", "translation"}
-    mean = sum(group["partial_mean"]["value"] for group in entry["groups"].values()) / 4
-    assert entry["metrics"]["partial_mean"]["value"] == pytest.approx(mean)
-    low, high = entry["metrics"]["partial_mean"]["ci95"]
+    entry = record.tasks["multilingual"]
+    assert entry.headline == "partial_mean"
+    assert entry.n == 12  # two of each cell that has data
+    assert entry.coverage
+    assert (entry.coverage.cells, entry.coverage.measured) == (96, 6)
+    assert len(entry.cells) == 96
+    assert set(entry.groups) == {"exams", "understanding", "math", "translation"}
+    mean = sum(group["partial_mean"].value for group in entry.groups.values()) / 4
+    assert entry.metrics["partial_mean"].value == pytest.approx(mean)
+    low, high = entry.metrics["partial_mean"].ci95
     assert 0 <= low <= mean <= high <= 1
-    assert set(entry["subjects"]["flores:en-de"]) == {"partial_mean", "bleu", "chrf"}
-    assert set(entry["subjects"]["mgsm:es"]) == {"partial_mean", "exact_match_strict", "exact_match_flexible"}
-    assert "tok:13a" in entry["signatures"]["13a"]
+    assert set(entry.subjects["flores:en-de"]) == {"partial_mean", "bleu", "chrf"}
+    assert set(entry.subjects["mgsm:es"]) == {"partial_mean", "exact_match_strict", "exact_match_flexible"}
+    assert "tok:13a" in entry.signatures["13a"]
     assert why_not_comparable("multilingual", entry) == "bundled sample, not the benchmark"
-    assert record["tasks"]["flores:en-de"]["headline"] == "bleu"
+    assert record.tasks["flores:en-de"].headline == "bleu"
+    assert read_run(tmp_path / "r") == record
     rows = [json.loads(line) for line in (tmp_path / "r/samples/multilingual.jsonl").read_text("utf-8").splitlines()]
     assert {row["cluster"] for row in rows if row["group"] == "flores:en-de"} == {
         row["cluster"] for row in rows if row["group"] == "flores:de-en"
@@ -53,7 +57,7 @@ def test_a_run_of_the_whole_suite(tiny_model: Path, tmp_path: Path, capsys: pyte
     translation = next(row for row in rows if row["group"] == "flores:en-de")
     assert translation["metrics"]["bleu"] == [[translation["target"]], translation["extracted"]]
     again = run(config, QUIET)
-    assert {k: v for k, v in again["tasks"]["multilingual"].items() if k != "seconds"} == {k: v for k, v in entry.items() if k != "seconds"}
+    assert replace(again.tasks["multilingual"], seconds=entry.seconds) == entry
     assert cli.main(["compare", str(tmp_path / "r"), str(tmp_path / "r")]) == 0
     printed = capsys.readouterr().out
     for name in ("m3exam", "belebele", "pawsx", "mgsm", "flores"):

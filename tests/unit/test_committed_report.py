@@ -57,6 +57,6 @@ def test_its_images_are_there(made: dict[str, bytes], report: Path) -> None:
 
 def test_baselines_are_whole_runs_without_benchmark_data(inputs: Inputs) -> None:
     for run in inputs.runs:
-        assert run["status"] == "complete", run["name"]
+        assert run.is_complete, run.name
     for folder in BASELINES.glob("*"):
         assert {path.name for path in folder.iterdir()} <= {"run.json", "bench.json"}, folder

@@ -12,8 +12,8 @@ from fake_runs import edit_run, fake_run, flips, sample, write_samples
 
 from evalkit import cli
 from evalkit.comparison import compare
+from evalkit.comparison.answers import read_answers
 from evalkit.errors import EvalkitError
-from evalkit.record.pairs import read_answers
 from evalkit.stats.paired import paired
 
 
@@ -111,7 +111,7 @@ def test_documents_that_share_a_source(tmp_path: Path) -> None:
     for name, scores in (("a", base), ("b", cand)):
         write_samples(tmp_path / name, "t", [sample(i, s, name, cluster=f"passage{i // 4}") for i, s in enumerate(scores)])
     assert compare.compare(str(tmp_path / "a"), str(tmp_path / "b")).tasks[0].difference == found
-    assert "no such field; they have question, passage" in refusal(tmp_path / "a", tmp_path / "b", cluster="source")
+    assert "no such field; they have group, question, passage" in refusal(tmp_path / "a", tmp_path / "b", cluster="source")
 
 
 def test_repeats_are_averaged_first(tmp_path: Path) -> None:
@@ -152,11 +152,11 @@ def test_what_is_no_run(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert "holds neither run.json nor lm-eval's" in refusal(base, tmp_path / "empty")
     (base / "samples" / "mmlu.jsonl").write_text('{"doc_id": "d0"}\n')
-    assert "a sample of mmlu can't be read" in refusal(base, base)
+    assert "mmlu.jsonl line 1: group is missing; run it again" in refusal(base, base)
     (base / "samples" / "mmlu.jsonl").write_text("{\n")
     assert "line 1 is damaged" in refusal(base, base)
     (base / "samples" / "mmlu.jsonl").unlink()
-    assert "needs the samples" in refusal(base, base)
+    assert "samples lie beside its figures" in refusal(base, base)
     record = json.loads((base / "run.json").read_text()) | {"status": "incomplete"}
     (base / "run.json").write_text(json.dumps(record))
     assert "is incomplete; run `evalkit run` again" in refusal(base, base)

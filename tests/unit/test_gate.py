@@ -148,12 +148,12 @@ def test_what_can_not_be_gated_on_a_published_figure(tmp_path: Path, capsys: pyt
     run = published_run(tmp_path, 0.625)
     edit_run(tmp_path, "mmlu", protocol="cloze")
     assert "mmlu: not gated: cannot tell (published under mmlu@qwen, measured under mmlu@cloze)" in refusal(run, 0.02, against="published")
-    edit_run(tmp_path, "mmlu", protocol="qwen", data={"source": "sample", "sha256": "0"})
+    edit_run(tmp_path, "mmlu", protocol="qwen", data={"source": "sample", "revision": None, "sha256": "0"})
     assert "not comparable (bundled sample" in refusal(run, 0.02, against="published")
     unknown = fake_run(tmp_path / "unknown", "nobody/nothing", mmlu=[1.0, 0.0] * 7_021)
     assert "nothing published" in refusal([str(unknown)], 0.02, against="published")
     # one task gated, the other named
-    edit_run(tmp_path, "mmlu", data={"source": "dir", "sha256": "0"})
+    edit_run(tmp_path, "mmlu", data={"source": "dir", "revision": None, "sha256": "0"})
     record = json.loads((tmp_path / "run.json").read_text())
     record["tasks"]["arc"] = record["tasks"]["mmlu"]
     (tmp_path / "run.json").write_text(json.dumps(record))

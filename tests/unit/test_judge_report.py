@@ -1,11 +1,13 @@
 """MT-Bench in a report: the page and its plots, from run.json alone."""
 
-from typing import Any
+from dataclasses import replace
 
 import pytest
+from report_runs import entry, run
 
 from evalkit.judge.result import judged_entry
 from evalkit.judge.score import Rated, Ratings
+from evalkit.record.schema import JudgeEntry, Run
 from evalkit.report.document import Grid, Notes
 from evalkit.report.inputs import Inputs
 from evalkit.report.plots.plot import Plot
@@ -16,19 +18,19 @@ from evalkit_tasks.mt_bench.task import MTBench
 CATEGORIES = ("math", "writing", "stem")
 
 
-def judged_run(name: str, shift: float) -> dict[str, Any]:
+def judged_run(name: str, shift: float) -> Run:
     rows = [
         Rated(str(i), CATEGORIES[i % 3], turn, 0, "", (i + turn) % 8 + 1 + shift, (i + turn) % 8 + 1 + shift)
         for i in range(9)
         for turn in (1, 2)
     ]
     ratings = Ratings(rows, "published", MTBench.scale)
-    about = {"model": "gpt-4-0613", "rating": "published", "counts": ratings.counts()}
-    entry = {"protocol": "fastchat", "headline": "score", "n": 9, "n_total": 80, "counts": {}} | judged_entry("0", ratings, about)
-    return {"name": name, "model": {"spec": name, "fingerprint": "sha256:0"}, "tasks": {"mt_bench": entry}}
+    about = JudgeEntry(model="gpt-4-0613", rating="published", counts=ratings.counts())
+    waiting = entry(0.0, protocol="fastchat", headline="score", metrics={}, n=9, n_total=80)
+    return run(name, name, mt_bench=judged_entry(waiting, "0", ratings, about))
 
 
-def inputs(*runs: dict[str, Any]) -> Inputs:
+def inputs(*runs: Run) -> Inputs:
     return Inputs(read_table("qwen1.5-moe"), runs)
 
 
@@ -46,8 +48,7 @@ def test_the_page_holds_every_judged_run() -> None:
 
 
 def test_runs_that_wait_for_their_judge_have_no_page() -> None:
-    waiting = judged_run("w", 0)
-    waiting["tasks"]["mt_bench"] |= {"metrics": {}, "groups": {}}
+    waiting = run("w", mt_bench=entry(0.0, protocol="fastchat", headline="score", metrics={}))
     assert report.sections(inputs(waiting)) == []
 
 
@@ -61,7 +62,6 @@ def test_plots_are_the_same_bytes_for_the_same_runs() -> None:
 
 @pytest.mark.parametrize("categories", [1, 2])
 def test_few_categories_draw_too(categories: int) -> None:
-    run = judged_run("one", 0)
-    entry = run["tasks"]["mt_bench"]
-    entry["groups"] = dict(list(entry["groups"].items())[:categories])
-    assert len(report.plots(MTBench, report.judged_entries([run], "mt_bench"))) == 2
+    judged = judged_run("one", 0).tasks["mt_bench"]
+    few = replace(judged, groups=dict(list(judged.groups.items())[:categories]))
+    assert len(report.plots(MTBench, {"one": few})) == 2

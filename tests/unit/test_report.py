@@ -4,14 +4,17 @@ import csv
 import io
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-from report_runs import bench, entry, run
+from report_runs import SAMPLE, befallen, bench, entry, judge, run
 
 from evalkit import cli
+from evalkit.bench.record import BenchRecord
 from evalkit.errors import EvalkitError
+from evalkit.record.codec import encode
+from evalkit.record.schema import Coverage, Run, TaskEntry
 from evalkit.report.assemble import assemble, report_files
 from evalkit.report.inputs import Inputs, read_inputs
 from evalkit.report.published import column_for, published_for, read_table, table_names
@@ -19,44 +22,45 @@ from evalkit.report.render.markdown import to_markdown
 from evalkit.report.sections.quality import best, lines, to_csv
 from evalkit.report.sections.throughput import ratio_verdict
 from evalkit.report.verdict import measured_figure, verdict
+from evalkit.stats.estimate import Estimate
 
 TABLE = read_table("qwen1.5-moe")
 ROWS = {row.model: row for row in TABLE.rows}
 COLUMNS = {column.task: column for column in TABLE.columns}
 
 
-def judge(model: str, measured: dict[str, Any] | None, task: str = "mmlu") -> str:
+def judged(model: str, measured: TaskEntry | None, task: str = "mmlu") -> str:
     return str(verdict(ROWS[model].cells.get(task), COLUMNS[task], task, measured))
 
 
 def test_verdicts() -> None:
     moe = "Qwen1.5-MoE-A2.7B"
-    assert judge(moe, entry(0.62)) == "reproduced"
-    assert judge(moe, entry(0.6165)) == "reproduced"  # 62.5 lies 0.05 outside, within its rounding
-    assert judge(moe, entry(0.60)) == "differs"
-    assert judge(moe, None) == "not measured"
-    assert judge(moe, entry(0.62, half=0.09)) == "cannot tell (n = 14042 is too small: +-9.0 points)"
-    assert judge(moe, entry(0.30, half=0.09)) == "differs"
-    assert judge(moe, entry(0.62, protocol="cloze")) == "cannot tell (published under mmlu@qwen, measured under mmlu@cloze)"
-    assert judge("DeepSeekMoE 16B", entry(0.45)).startswith("cannot tell (how the published figure was made")
+    assert judged(moe, entry(0.62)) == "reproduced"
+    assert judged(moe, entry(0.6165)) == "reproduced"  # 62.5 lies 0.05 outside, within its rounding
+    assert judged(moe, entry(0.60)) == "differs"
+    assert judged(moe, None) == "not measured"
+    assert judged(moe, entry(0.62, half=0.09)) == "cannot tell (n = 14042 is too small: +-9.0 points)"
+    assert judged(moe, entry(0.30, half=0.09)) == "differs"
+    assert judged(moe, entry(0.62, protocol="cloze")) == "cannot tell (published under mmlu@qwen, measured under mmlu@cloze)"
+    assert judged("DeepSeekMoE 16B", entry(0.45)).startswith("cannot tell (how the published figure was made")
     inconsistent = "published figure inconsistent (no number of 164"
-    assert judge(moe, entry(0.342) | {"n": 164, "n_total": 164}, "humaneval").startswith(inconsistent)
-    assert judge(moe, None, "humaneval").startswith(inconsistent)  # it is so whoever measures
+    assert judged(moe, entry(0.342, n=164, n_total=164), "humaneval").startswith(inconsistent)
+    assert judged(moe, None, "humaneval").startswith(inconsistent)  # it is so whoever measures
 
 
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"data": {"source": "sample", "sha256": "0"}, "n": 140, "n_total": 140}, "bundled sample"),
+        ({"data": SAMPLE, "n": 140, "n_total": 140}, "bundled sample"),
         ({"n": 500}, "limited to 500 of 14,042"),
         ({"n": 140, "n_total": 140}, "the benchmark has 14,042"),
-        ({"counts": {"truncated": 200}}, "200 of 14,042 documents truncated"),
-        ({"counts": {"boundary_merged": 14_042}}, "boundary merged"),
-        ({"coverage": {"cells": 60, "measured": 50, "complete": 41, "incomplete": {}}}, "41 of 60 parts"),
+        ({"counts": befallen(truncated=200)}, "200 of 14,042 documents truncated"),
+        ({"counts": befallen(boundary_merged=14_042)}, "boundary merged"),
+        ({"coverage": Coverage(cells=60, measured=50, complete=41, incomplete={})}, "41 of 60 parts"),
     ],
 )
 def test_no_partial_run_passes_for_a_full_one(changes: dict, reason: str) -> None:
-    found = judge("Qwen1.5-MoE-A2.7B", entry(0.625, **changes))
+    found = judged("Qwen1.5-MoE-A2.7B", entry(0.625, **changes))
     assert found.startswith("not comparable")
     assert reason in found
 
@@ -83,15 +87,15 @@ def test_models_are_recognised() -> None:
 
 def test_a_points_scale_is_not_percent() -> None:
     moe, column = ROWS["Qwen1.5-MoE-A2.7B"], COLUMNS["mt_bench"]
-    figure = {"value": 7.2, "stderr": 0.1, "ci95": [7.0, 7.4], "n": 160}
-    judged = entry(0.5, protocol="fastchat", headline="score", metrics={"score": figure}, n=80, n_total=80, judge={"model": "gpt-4-0613"})
-    measured = measured_figure(judged, column)
+    figure = Estimate(7.2, 0.1, (7.0, 7.4), 160)
+    rated = entry(0.5, protocol="fastchat", headline="score", metrics={"score": figure}, n=80, n_total=80, judge=judge("gpt-4-0613"))
+    measured = measured_figure(rated, column)
     assert measured
     assert (measured.value, measured.low, measured.n) == (7.2, 7.0, 160)
-    assert str(verdict(moe.cells["mt_bench"], column, "mt_bench", judged)) == "reproduced"
-    wide = judged | {"metrics": {"score": figure | {"ci95": [6.0, 8.0]}}}
+    assert str(verdict(moe.cells["mt_bench"], column, "mt_bench", rated)) == "reproduced"
+    wide = replace(rated, metrics={"score": replace(figure, ci95=(6.0, 8.0))})
     assert str(verdict(moe.cells["mt_bench"], column, "mt_bench", wide)) == "cannot tell (n = 160 is too small: +-1.0 points)"
-    small = judged | {"judge": {"model": "small-judge"}}
+    small = replace(rated, judge=judge("small-judge"))
     assert "judged by gpt-4, measured as judged by small-judge" in str(verdict(moe.cells["mt_bench"], column, "mt_bench", small))
 
 
@@ -145,7 +149,7 @@ def test_random_weights_are_no_model_of_the_table() -> None:
 
 def test_a_suites_categories_are_judged_one_by_one() -> None:
     table = read_table("qwen1.5-multilingual")
-    figure = {"value": 0.5, "stderr": 0.01, "ci95": [0.45, 0.55], "n": 100}
+    figure = Estimate(0.5, 0.01, (0.45, 0.55), 100)
     column = {"headline": "mean", "metrics": {"mean": figure}, "groups": {"exams": {"mean": figure}}}
     found = lines(table, [run("Qwen/Qwen1.5-7B", multilingual=entry(0.5, n=100, n_total=100, **column))])
     words = {line.task: line.verdict.word for line in found if line.model == "Qwen1.5-7B"}
@@ -154,12 +158,12 @@ def test_a_suites_categories_are_judged_one_by_one() -> None:
     assert words["multilingual"] == "not comparable"  # the whole task must have all its documents
 
 
-def markdown(*runs: dict[str, Any], benches: tuple[dict[str, Any], ...] = ()) -> str:
+def markdown(*runs: Run, benches: tuple[BenchRecord, ...] = ()) -> str:
     return to_markdown(assemble(Inputs(TABLE, runs, benches)))
 
 
 def test_markdown_and_csv() -> None:
-    runs = [run("Qwen/Qwen1.5-MoE-A2.7B", mmlu=entry(0.6249)), run("demo", mmlu=entry(0.25, data={"source": "sample", "sha256": "0"}))]
+    runs = [run("Qwen/Qwen1.5-MoE-A2.7B", mmlu=entry(0.6249)), run("demo", mmlu=entry(0.25, data=SAMPLE))]
     text = markdown(*runs)
     assert "| Qwen1.5-MoE-A2.7B | 62.5 → **62.5** | 61.5 | 34.2 | 40.8 | 7.17 |" in text
     assert "| Gemma-7B | 64.6 | 50.9 | 32.3 | - | - |" in text
@@ -189,7 +193,7 @@ def test_what_each_humaneval_protocol_breaks_is_told() -> None:
 
 
 def test_answers_that_wait_for_a_judge_are_named_as_such() -> None:
-    waiting = entry(0.5, protocol="fastchat", headline="score", metrics={}, n=80, n_total=80, counts={"unscored": 80})
+    waiting = entry(0.5, protocol="fastchat", headline="score", metrics={}, n=80, n_total=80, counts=befallen(unscored=80))
     text = markdown(run("Qwen/Qwen1.5-7B-Chat", mt_bench=waiting))
     assert "not measured (80 of 80 documents wait for judgments)" in text
     assert "| Qwen1.5-7B | 61.0 | 62.5 | 36.0 | 45.2 | 7.60 |" in text
@@ -215,11 +219,11 @@ def test_throughput_elsewhere_tells_the_ratio_alone() -> None:
     moe, dense = bench("random:qwen1.5-moe-a2.7b", 5.4, **h100), bench("random:qwen1.5-7b", 3.0, **h100)
     text = markdown(benches=(moe, dense))
     assert "cannot tell (published on one NVIDIA A100-80G, measured on NVIDIA H100 80GB HBM3)" in text
-    value, judged = ratio_verdict(TABLE, [moe, dense])
-    assert (value, judged.word) == ("1.80", "reproduced")
-    assert ratio_verdict(TABLE, [moe, dense | {"num_requests": 7}])[1].word == "not measured"
-    assert ratio_verdict(TABLE, [moe | {"prompt_tokens": 9}, dense | {"prompt_tokens": 9}])[1].word == "not comparable"
-    assert ratio_verdict(TABLE, [moe | {"short_answers": 3}, dense])[1].word == "not comparable"
+    value, found = ratio_verdict(TABLE, [moe, dense])
+    assert (value, found.word) == ("1.80", "reproduced")
+    assert ratio_verdict(TABLE, [moe, replace(dense, num_requests=7)])[1].word == "not measured"
+    assert ratio_verdict(TABLE, [replace(moe, prompt_tokens=9), replace(dense, prompt_tokens=9)])[1].word == "not comparable"
+    assert ratio_verdict(TABLE, [replace(moe, short_answers=3), dense])[1].word == "not comparable"
 
 
 def test_a_server_tells_no_dtype_and_may_end_answers_early() -> None:
@@ -230,11 +234,11 @@ def test_a_server_tells_no_dtype_and_may_end_answers_early() -> None:
 
 
 def test_inputs_are_told_apart_and_their_order_does_not_matter(tmp_path: Path) -> None:
-    for name, content in (("a", run("demo", mmlu=entry(0.25))), ("b", run("demo", mmlu=entry(0.3)) | {"name": "b"})):
+    for name, content in (("a", run("demo", mmlu=entry(0.25))), ("b", run("demo", "b", mmlu=entry(0.3)))):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "run.json").write_text(json.dumps(content))
+        (tmp_path / name / "run.json").write_text(json.dumps(encode(content)))
     (tmp_path / "c").mkdir()
-    (tmp_path / "c" / "bench.json").write_text(json.dumps(bench("demo", 1.0)))
+    (tmp_path / "c" / "bench.json").write_text(json.dumps(encode(bench("demo", 1.0))))
     paths = [str(tmp_path / "a"), str(tmp_path / "b" / "run.json"), str(tmp_path / "c")]
     found = read_inputs("qwen1.5-moe", paths)
     assert (len(found.runs), len(found.benches)) == (2, 1)
@@ -245,7 +249,10 @@ def test_inputs_are_told_apart_and_their_order_does_not_matter(tmp_path: Path) -
     ("content", "message"),
     [
         ('{"kind": "bench", "schema": 2}', "not a bench record of schema 1"),
-        (json.dumps({k: v for k, v in bench("demo", 1.0).items() if k != "device"}), "lacks device"),
+        (
+            json.dumps({k: v for k, v in encode(bench("demo", 1.0)).items() if k != "device"}),
+            "device is missing; measure again with evalkit bench",
+        ),
         ("[1]", "not a run.json"),
         ("{", "is not a run"),
     ],
@@ -263,7 +270,7 @@ def test_every_published_table_makes_a_report() -> None:
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "run.json").write_text(json.dumps(run("demo", mmlu=entry(0.25))))
+    (tmp_path / "run.json").write_text(json.dumps(encode(run("demo", mmlu=entry(0.25)))))
     assert cli.main(["report", str(tmp_path), "--out", str(tmp_path / "out")]) == 0
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"report.md", "report.tex", "report.html", "quality.csv", "parameters.csv", "throughput.csv", "activated.png"} <= names

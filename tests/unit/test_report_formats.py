@@ -5,13 +5,14 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import pytest
 from report_runs import bench, entry, run
 
+from evalkit.record.schema import Metrics, Parameters
 from evalkit.report.assemble import SECTIONS, assemble, report_files
 from evalkit.report.document import Document, Grid, Notes, Pair, Section
 from evalkit.report.inputs import Inputs
@@ -21,15 +22,16 @@ from evalkit.report.render.html import to_html
 from evalkit.report.render.latex import tex, to_latex
 from evalkit.report.render.markdown import markdown_table, to_markdown
 from evalkit.report.verdict import Verdict
+from evalkit.stats.estimate import Estimate
 
 TABLE = read_table("qwen1.5-moe")
 HOSTILE = '<script>alert("1")</script> & \\input{x} $\\frac$ % # _ ^ ~ | [a](b) **b** `c`'
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 
 
-def subjects(*values: float) -> dict[str, Any]:
+def subjects(*values: float) -> dict[str, Metrics]:
     names = ("astronomy", "anatomy", "philosophy", "econometrics", "virology")
-    return {name: {"acc": {"value": value, "stderr": 0.1, "ci95": [0, 1], "n": 9}} for name, value in zip(names, values, strict=True)}
+    return {name: {"acc": Estimate(value, 0.1, (0.0, 1.0), 9)} for name, value in zip(names, values, strict=True)}
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +40,8 @@ def inputs() -> Inputs:
     moe = run(
         "Qwen/Qwen1.5-MoE-A2.7B", mmlu=entry(0.62, subjects=subjects(0.1, 0.4, 0.5, 0.6, 0.99)), gsm8k=entry(0.6, n=1319, n_total=1319)
     )
-    other = run(HOSTILE, mmlu=entry(0.4, subjects=subjects(0, 0.3, 1, 0.6, 0.7))) | {"name": HOSTILE}
-    other["model"] |= {"parameters": {"total": 500_000_000, "activated": 500_000_000}}
+    other = run(HOSTILE, HOSTILE, mmlu=entry(0.4, subjects=subjects(0, 0.3, 1, 0.6, 0.7)))
+    other = replace(other, model=replace(other.model, parameters=Parameters(total=500_000_000, activated=500_000_000)))
     return Inputs(TABLE, (moe, other), (bench("Qwen/Qwen1.5-MoE-A2.7B", 2.0), bench("Qwen/Qwen1.5-7B", 1.15), bench(HOSTILE, 3.0)))
 
 
@@ -193,7 +195,7 @@ def test_svgs_carry_no_date_path_or_version(document: Document) -> None:
 
 def test_subjects_that_a_run_lacks_are_left_open() -> None:
     whole = run("a", mmlu=entry(0.6, subjects=subjects(0.1, 0.4, 0.5, 0.6, 0.9)))
-    part = run("b", mmlu=entry(0.6, subjects={"anatomy": subjects(1, 1, 1, 1, 1)["anatomy"]})) | {"name": "part"}
+    part = run("b", "part", mmlu=entry(0.6, subjects={"anatomy": subjects(1, 1, 1, 1, 1)["anatomy"]}))
     plot = subject_plot([whole, part])
     assert plot
     texts = re.findall(r"<text[^>]*>([^<]*)</text>", plot.svg.decode())

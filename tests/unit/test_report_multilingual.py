@@ -3,11 +3,13 @@
 import csv
 import io
 import random
-from typing import Any
+from dataclasses import fields
 
 import pytest
+from report_runs import entry, run
 
-from evalkit.record.write import Sample
+from evalkit.record.sample import Sample
+from evalkit.record.schema import Run
 from evalkit.report.inputs import Inputs
 from evalkit.report.published import read_table
 from evalkit.report.sections import multilingual
@@ -18,7 +20,7 @@ from evalkit.tasks.registry import task_classes
 pytest.importorskip("sacrebleu", reason="sacrebleu is not installed")
 
 
-def record(spec: str, measured: set[str] | None = None, incomplete: dict[str, str] | None = None) -> dict[str, Any]:
+def record(spec: str, measured: set[str] | None = None, incomplete: dict[str, str] | None = None) -> Run:
     """A run of the suite by a model that is right four times in ten, of the sets in `measured` (all)."""
     task = task_classes()["multilingual"]
     cells, rng = task(task.protocols["qwen"]).cells(), random.Random(7)
@@ -32,9 +34,10 @@ def record(spec: str, measured: set[str] | None = None, incomplete: dict[str, st
             value = bleu if cell.metric == "bleu" else float(rng.random() < 0.4)
             doc = Doc(f"{cell.name}/{i}", cell.name, {}, "", f"{cell.set}/{i}")
             found.append(Sample(doc, [], [], Scored({cell.metric: value}, "", "")))
-    entry: dict[str, Any] = {"protocol": "qwen", "n": len(found), "n_total": len(found), "counts": {}, "data": {"source": "dir"}}
-    entry |= suite.figures(cells, incomplete or {}, found)
-    return {"name": spec.split("/")[-1].lower(), "model": {"spec": spec}, "tasks": {"multilingual": entry}}
+    figures = suite.figures(cells, incomplete or {}, found)
+    given = {f.name: getattr(figures, f.name) for f in fields(figures)}
+    suites = entry(0.0, n=len(found), n_total=len(found), cells=tuple(cells), **given)
+    return run(spec, spec.split("/")[-1].lower(), multilingual=suites)
 
 
 @pytest.fixture(scope="module")
@@ -56,16 +59,16 @@ def test_published_and_measured_side_by_side(inputs: Inputs) -> None:
     assert [pair.published for pair in second[1:6]] == ["-"] * 5
     assert not any(pair.sure for pair in second[1:6])
     assert second[-1] == "94 of 96"
-    entry = inputs.runs[0]["tasks"]["multilingual"]
-    assert first[5].measured == f"{100 * entry['metrics']['mean']['value']:.2f}"
+    measured = inputs.runs[0].tasks["multilingual"].metrics["mean"]
+    assert first[5].measured == f"{100 * measured.value:.2f}"
 
 
 def test_what_has_no_data_is_said(inputs: Inputs) -> None:
-    lines = list(multilingual.remarks(inputs.runs[1]["tasks"]["multilingual"]))
+    lines = list(multilingual.remarks(inputs.runs[1].tasks["multilingual"]))
     assert lines[0] == "partial: 70 of 96 cells have data, 94 all of theirs; no data: mmmlu ar; in part: mgsm:th 200 of 250 documents"
     assert any(line.startswith("BLEU by ja-mecab: nrefs:1|case:mixed|eff:no|tok:ja-mecab") for line in lines)
     assert any(line.startswith("chrF: nrefs:1|case:mixed|eff:yes|nc:6|nw:0") for line in lines)
-    assert not any("partial" in line for line in multilingual.remarks(inputs.runs[0]["tasks"]["multilingual"]))
+    assert not any("partial" in line for line in multilingual.remarks(inputs.runs[0].tasks["multilingual"]))
 
 
 def test_every_cell_is_in_the_csv(inputs: Inputs) -> None:

@@ -2,28 +2,32 @@
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-from report_runs import bench, entry, run
+from report_runs import SAMPLE, befallen, bench, entry, judge, run
 from rich.console import Console
 
 from evalkit import cli, progress
 from evalkit.data.sources import open_source
 from evalkit.progress import Reporter, console, duration
-from evalkit.record.write import Sample, task_entry
+from evalkit.record.codec import encode
+from evalkit.record.sample import Sample
+from evalkit.record.schema import Run
+from evalkit.record.write import task_entry
 from evalkit.report.document import ORDER
 from evalkit.report.screen import WORDS, kept, next_step, show
 from evalkit.runner.running_score import RunningScore
+from evalkit.stats.estimate import Estimate
 from evalkit.tasks import Generated, Loglikelihoods
 from evalkit.tasks.registry import resolve
 
-UNJUDGED = entry(0.5, protocol="fastchat", headline="score", metrics={}, n=80, n_total=80, counts={"unscored": 80})
-JUDGED = {"score": {"value": 7.17, "stderr": 0.1, "ci95": [6.9, 7.4], "n": 160}}
+UNJUDGED = entry(0.5, protocol="fastchat", headline="score", metrics={}, n=80, n_total=80, counts=befallen(unscored=80))
+JUDGED = {"score": Estimate(7.17, 0.1, (6.9, 7.4), 160)}
 
 
-def shown(record: dict[str, Any], folder: Path) -> str:
+def shown(record: Run, folder: Path) -> str:
     out = io.StringIO()
     show(record, folder, Console(file=out, width=160))
     return out.getvalue()
@@ -62,29 +66,29 @@ def test_answers_that_wait_for_a_judge(tmp_path: Path) -> None:
 
 
 def test_points_of_ten_are_no_percent(tmp_path: Path) -> None:
-    judged = UNJUDGED | {"metrics": JUDGED, "counts": {"unscored": 0}, "groups": {"writing": JUDGED}, "judge": {"model": "gpt-4"}}
+    judged = replace(UNJUDGED, metrics=JUDGED, counts=befallen(), groups={"writing": JUDGED}, judge=judge("gpt-4"))
     text = shown(run("some/model", mt_bench=judged), tmp_path)
     assert "7.17 │ 6.90 to 7.40" in text
     assert "writing 7.17" in text
 
 
 def test_an_incomplete_run_is_to_be_gone_on_with(tmp_path: Path) -> None:
-    record = run("m", mmlu=entry(0.5)) | {"status": "incomplete"}
+    record = run("m", status="incomplete", mmlu=entry(0.5))
     assert next_step(record, tmp_path) == "the same command again goes on where this one stopped"
 
 
-def write(folder: Path, record: dict[str, Any]) -> None:
+def write(folder: Path, record: Run) -> None:
     folder.mkdir(parents=True)
-    (folder / "run.json").write_text(json.dumps(record | {"name": folder.name}))
+    (folder / "run.json").write_text(json.dumps(encode(replace(record, name=folder.name))))
 
 
 def test_ls_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write(tmp_path / "second", run("[red]m[/red]", mmlu=entry(0.62, n=500)) | {"started": "2026-02-01"})
-    write(tmp_path / "first", run("m", mt_bench=UNJUDGED, gsm8k=entry(0.3)) | {"started": "2026-01-01", "status": "incomplete"})
+    write(tmp_path / "second", run("[red]m[/red]", started="2026-02-01", mmlu=entry(0.62, n=500)))
+    write(tmp_path / "first", run("m", started="2026-01-01", status="incomplete", mt_bench=UNJUDGED, gsm8k=entry(0.3)))
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "run.json").write_text("{")
     (tmp_path / "timed").mkdir()
-    (tmp_path / "timed" / "bench.json").write_text(json.dumps(bench("m", 2.0)))
+    (tmp_path / "timed" / "bench.json").write_text(json.dumps(encode(bench("m", 2.0))))
     assert cli.main(["ls", "runs", "--out", str(tmp_path)]) == 0
     text = capsys.readouterr().out
     assert "timed: m, 2 requests/s on NVIDIA A100-SXM4-80GB" in text
@@ -175,7 +179,7 @@ def test_the_running_score_ends_at_the_score() -> None:
         known[request] = Loglikelihoods(tuple(-1.0 * ((i + k) % 4) for k in range(4)), (False,) * 4)
         texts.append(running.add(request, known))
     samples = [Sample(d, r, [known[r[0]]], task.score(d, [known[r[0]]])) for d, r in zip(docs, requests, strict=True)]
-    assert texts[-1] == f"acc {100 * task_entry(task, samples, 30)['metrics']['acc']['value']:.1f}"
+    assert texts[-1] == f"acc {100 * task_entry(task, samples, 30, SAMPLE).metrics['acc'].value:.1f}"
     assert texts[0] in ("acc 0.0", "acc 100.0")
     assert len(set(texts)) > 3
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from evalkit.errors import EvalkitError
-from evalkit.record.write import Sample
+from evalkit.record.sample import Sample
+from evalkit.record.schema import Coverage
 from evalkit.report.published import read_table
 from evalkit.stats import bleu, suite
 from evalkit.stats.estimate import mean
@@ -54,34 +55,34 @@ def test_three_readings() -> None:
     cells = [cell("a:x"), cell("a:y"), cell("b:x"), cell("c:x", "math")]
     values = {"a:x": [1.0, 1.0, 1.0, 1.0], "a:y": [0.0, 1.0], "b:x": [0.0, 0.0], "c:x": [1.0, 0.0]}
     found = suite.figures(cells, {}, [s for c in cells for s in samples(c, values[c.name])])
-    exams = found["groups"]["exams"]
-    assert exams["mean"]["value"] == pytest.approx((1.0 + 0.5 + 0.0) / 3)
-    assert exams["mean_over_sets"]["value"] == pytest.approx((0.75 + 0.0) / 2)
-    assert exams["mean_pooled"]["value"] == pytest.approx(5 / 8)
-    assert found["headline"] == "mean"
-    assert found["metrics"]["mean"]["value"] == pytest.approx(((1.0 + 0.5 + 0.0) / 3 + 0.5) / 2)
-    assert found["metrics"]["mean"]["n"] == 10
-    assert found["subjects"]["a:y"]["acc"] == found["subjects"]["a:y"]["mean"]
-    assert found["coverage"] == {"cells": 4, "measured": 4, "complete": 4, "incomplete": {}}
+    exams = found.groups["exams"]
+    assert exams["mean"].value == pytest.approx((1.0 + 0.5 + 0.0) / 3)
+    assert exams["mean_over_sets"].value == pytest.approx((0.75 + 0.0) / 2)
+    assert exams["mean_pooled"].value == pytest.approx(5 / 8)
+    assert found.headline == "mean"
+    assert found.metrics["mean"].value == pytest.approx(((1.0 + 0.5 + 0.0) / 3 + 0.5) / 2)
+    assert found.metrics["mean"].n == 10
+    assert found.subjects["a:y"]["acc"] == found.subjects["a:y"]["mean"]
+    assert found.coverage == Coverage(cells=4, measured=4, complete=4, incomplete={})
 
 
 def test_without_some_data_every_mean_is_called_partial() -> None:
     cells = [cell("a:x"), cell("a:y")]
     found = suite.figures(cells, {"a:y": "a.csv is missing"}, samples(cells[0], [1.0, 0.0, 1.0]))
-    assert found["headline"] == "partial_mean"
-    assert set(found["metrics"]) == {"partial_mean", "partial_mean_over_sets", "partial_mean_pooled"}
-    assert set(found["groups"]["exams"]) == set(found["metrics"])
-    assert found["coverage"] == {"cells": 2, "measured": 1, "complete": 1, "incomplete": {"a:y": "a.csv is missing"}}
+    assert found.headline == "partial_mean"
+    assert set(found.metrics) == {"partial_mean", "partial_mean_over_sets", "partial_mean_pooled"}
+    assert set(found.groups["exams"]) == set(found.metrics)
+    assert found.coverage == Coverage(cells=2, measured=1, complete=1, incomplete={"a:y": "a.csv is missing"})
 
 
 def test_one_cell_has_its_own_metric_and_the_usual_error() -> None:
     rng = random.Random(0)
     values = [float(rng.random() < 0.6) for _ in range(200)]
     found = suite.figures([cell("a:x")], {}, samples(cell("a:x"), values))
-    assert found["headline"] == "acc"
+    assert found.headline == "acc"
     usual = mean(values)
-    assert found["metrics"]["acc"]["stderr"] == pytest.approx(usual.stderr)
-    assert found["metrics"]["acc"]["ci95"] == pytest.approx(usual.ci95, abs=0.003)
+    assert found.metrics["acc"].stderr == pytest.approx(usual.stderr)
+    assert found.metrics["acc"].ci95 == pytest.approx(usual.ci95, abs=0.003)
 
 
 def test_what_languages_share_is_not_counted_as_new() -> None:
@@ -90,9 +91,9 @@ def test_what_languages_share_is_not_counted_as_new() -> None:
     outcome = [float(rng.random() < 0.4) for _ in range(250)]
     cells = [cell(f"m:{language}", "math") for language in "abcdef"]
     shared = suite.figures(cells, {}, [s for c in cells for s in samples(c, outcome, [f"m/{i}" for i in range(250)])])
-    assert shared["metrics"]["mean"]["stderr"] == pytest.approx(mean(outcome).stderr)
+    assert shared.metrics["mean"].stderr == pytest.approx(mean(outcome).stderr)
     apart = suite.figures(cells, {}, [s for c in cells for s in samples(c, outcome)])
-    assert apart["metrics"]["mean"]["stderr"] == pytest.approx(mean(outcome).stderr / math.sqrt(6), rel=0.01)
+    assert apart.metrics["mean"].stderr == pytest.approx(mean(outcome).stderr / math.sqrt(6), rel=0.01)
 
 
 def test_passages_are_clusters() -> None:
@@ -106,12 +107,12 @@ def test_passages_are_clusters() -> None:
     sums = [sum(d for d, name in zip(centred, names, strict=True) if name == f"p{c}") for c in range(80)]
     expected = math.sqrt(80 / 79 * sum(s * s for s in sums)) / len(values)
     found = suite.figures([cell("a:x")], {}, samples(cell("a:x"), values, names))
-    assert found["metrics"]["acc"]["stderr"] == pytest.approx(expected)
+    assert found.metrics["acc"].stderr == pytest.approx(expected)
 
 
 def test_all_right_is_not_certain() -> None:
     found = suite.figures([cell("a:x")], {}, samples(cell("a:x"), [1.0] * 8))
-    low, high = found["metrics"]["acc"]["ci95"]
+    low, high = found.metrics["acc"].ci95
     assert high == 1.0
     assert 0.6 < low < 0.7  # Wilson's for 8 of 8
 
@@ -135,10 +136,10 @@ def test_bleu_and_chrf_are_sacrebleus() -> None:
     direction = cell("flores:en-de", "translation", "bleu", "13a")
     found = suite.figures([direction], {}, samples(direction, pairs))
     hypotheses, references = [h for _, h in pairs], [[r[0] for r, _ in pairs]]
-    assert found["metrics"]["bleu"]["value"] == pytest.approx(sacrebleu.corpus_bleu(hypotheses, references).score / 100, abs=1e-12)
-    assert found["metrics"]["chrf"]["value"] == pytest.approx(sacrebleu.corpus_chrf(hypotheses, references).score / 100, abs=1e-12)
-    assert "tok:13a" in found["signatures"]["13a"]
-    assert "nc:6" in found["signatures"]["chrf"]
+    assert found.metrics["bleu"].value == pytest.approx(sacrebleu.corpus_bleu(hypotheses, references).score / 100, abs=1e-12)
+    assert found.metrics["chrf"].value == pytest.approx(sacrebleu.corpus_chrf(hypotheses, references).score / 100, abs=1e-12)
+    assert "tok:13a" in found.signatures["13a"]
+    assert "nc:6" in found.signatures["chrf"]
 
 
 def test_bleus_error_is_the_bootstraps() -> None:

@@ -5,18 +5,24 @@ import base64
 import gzip
 import json
 import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_runs import edit_run, fake_run, flips, sample, write_samples
+from fake_runs import asked, edit_run, fake_run, flips, sample, write_samples
+from report_runs import judge
 
 from evalkit import cli
 from evalkit.cli import view
 from evalkit.errors import EvalkitError
+from evalkit.record.codec import encode
+from evalkit.tasks import SuiteCell
 from evalkit.view import page
-from evalkit.view.data import read
 from evalkit.view.pack import pack
+from evalkit.view.read import read
+
+FIGURE = {"value": 0.4, "stderr": 0.05, "ci95": [0.3, 0.5], "n": 80}
 
 
 def parts(file: Path) -> tuple[str, dict[str, Any], dict[str, Any]]:
@@ -88,12 +94,12 @@ def test_what_prompts_of_a_subject_share_is_stored_once(tmp_path: Path) -> None:
     shots = {f"subject{i}": "".join(f"Worked example {k} of subject {i}.\nAnswer: A\n\n" for k in range(5)) for i in range(3)}
     rows = [sample(i, 1.0, "x") for i in range(6)]
     for i, row in enumerate(rows):  # questions that begin alike are cut at a line's end
-        row["requests"] = [{"context": f"{shots[row['group']]}Question: {i}?\nAnswer:"}] * 2
-    write_samples(run, "mmlu", [*rows, sample(6, 1.0, "x", group="subject0", requests=[{"context": ""}])])
+        row["requests"] = [asked(f"{shots[row['group']]}Question: {i}?\nAnswer:")] * 2
+    write_samples(run, "mmlu", [*rows, sample(6, 1.0, "x", group="subject0", requests=[asked("")])])
     found = packed(run)
     assert found["prefixes"] == list(shots.values())
-    asked = [(request["prefix"], request["context"]) for request in (each["requests"][0][0] for each in found["samples"][:6])]
-    assert asked == [(i % 3, f"Question: {i}?\nAnswer:") for i in range(6)]
+    shown = [(request["prefix"], request["context"]) for request in (each["requests"][0][0] for each in found["samples"][:6])]
+    assert shown == [(i % 3, f"Question: {i}?\nAnswer:") for i in range(6)]
     assert found["samples"][0]["requests"][0][1]["context"] is None  # the same again
 
 
@@ -129,7 +135,7 @@ def test_two_runs_are_aligned_by_document(tmp_path: Path) -> None:
     base = fake_run(tmp_path / "a", "a", mmlu=[1.0, 0.0, 1.0], gsm8k=[1.0])
     cand = fake_run(tmp_path / "b", "b", mmlu=[0.0, 0.0, 1.0])
     rows = [sample(i, s, "b") for i, s in ((3, 1.0), (2, 1.0), (0, 0.0))]
-    write_samples(cand, "mmlu", [rows[0], rows[1], rows[2] | {"requests": [{"context": "asked differently"}]}])
+    write_samples(cand, "mmlu", [rows[0], rows[1], rows[2] | {"requests": [asked("asked differently")]}])
     found = {(each["task"], each["id"]): each for each in packed(base, cand)["samples"]}
     verdicts = {key: [side and side["verdict"] for side in each["runs"]] for key, each in found.items()}
     assert verdicts == {
@@ -146,11 +152,10 @@ def test_two_runs_are_aligned_by_document(tmp_path: Path) -> None:
 def test_verdicts_of_scores_that_are_not_right_or_wrong(tmp_path: Path) -> None:
     run = fake_run(tmp_path / "a", "a", ratings=[1.0], bleu=[1.0], shares=[1.0], gaps=[1.0])
     write_samples(run, "ratings", [sample(0, 1.0, "x"), sample(1, 7.5, "x")])
-    write_samples(run, "bleu", [sample(0, ["reference", "said"], "x")])
-    edit_run(run, "bleu", headline="bleu", metrics={"bleu": {"value": 0.2, "ci95": [0.1, 0.3]}})
-    write_samples(run, "bleu", [sample(0, None, "x", metrics={"bleu": ["reference", "said"]})])
+    edit_run(run, "bleu", headline="bleu", metrics={"bleu": FIGURE})
+    write_samples(run, "bleu", [sample(0, None, "x", metrics={"bleu": [["reference"], "said"]})])
     write_samples(run, "shares", [sample(0, 0.25, "x"), sample(0, 1.0, "again")])
-    write_samples(run, "gaps", [sample(0, None, "x"), sample(1, float("nan"), "x"), sample(2, 1.0, "x", metrics={}), sample(3, 0.0, "x")])
+    write_samples(run, "gaps", [sample(1, float("nan"), "x"), sample(2, 1.0, "x", metrics={}), sample(3, 0.0, "x")])
     samples = packed(run)["samples"]
     verdicts = [(each["task"], each["id"], each["runs"][0]["verdict"]) for each in samples]
     assert verdicts == [
@@ -159,7 +164,6 @@ def test_verdicts_of_scores_that_are_not_right_or_wrong(tmp_path: Path) -> None:
         ("bleu", "d0", "graded"),
         ("shares", "d0", "graded"),
         ("shares", "d0 (2)", "right"),
-        ("gaps", "d0", "unscored"),
         ("gaps", "d1", "unscored"),
         ("gaps", "d2", "unscored"),
         ("gaps", "d3", "wrong"),
@@ -169,25 +173,26 @@ def test_verdicts_of_scores_that_are_not_right_or_wrong(tmp_path: Path) -> None:
 
 def test_a_suite_s_document_is_scored_by_its_cell_s_metric(tmp_path: Path) -> None:
     run = fake_run(tmp_path / "a", "a", suite=[1.0])
-    cells = [{"name": "xcopa_th", "metric": "acc"}, {"name": "flores_en_th", "metric": "bleu"}]
-    edit_run(run, "suite", headline="mean", metrics={"mean": {"value": 0.4, "ci95": [0.3, 0.5]}}, cells=cells)
-    bleu = {"bleu": ["reference", "said"]}
-    write_samples(run, "suite", [sample(0, 0.0, "x", group="xcopa_th"), sample(1, 0, "x", group="flores_en_th", metrics=bleu)])
+    cells = [asdict(SuiteCell(f"{name}:th", name, "th", "exams", metric)) for name, metric in (("xcopa", "acc"), ("flores", "bleu"))]
+    edit_run(run, "suite", headline="mean", metrics={"mean": FIGURE}, cells=cells)
+    bleu = {"bleu": [["reference"], "said"]}
+    write_samples(run, "suite", [sample(0, 0.0, "x", group="xcopa:th"), sample(1, 0, "x", group="flores:th", metrics=bleu)])
     assert [each["runs"][0]["verdict"] for each in packed(run)["samples"]] == ["wrong", "graded"]
-    assert read(str(run)).about["tasks"]["suite"]["ci95"] == [0.3, 0.5]
+    assert read(str(run)).about["tasks"]["suite"]["ci95"] == FIGURE["ci95"]
 
 
 def test_a_judge_s_ratings_are_graded_and_its_words_kept(tmp_path: Path) -> None:
     run = fake_run(tmp_path / "a", "a", mt_bench=[1.0])
     edit_run(run, "mt_bench", headline="score", metrics={})
-    rows = [sample(0, 0, "x", metrics={}), sample(1, 0, "x", metrics={"score": 1.0}, judgments=[{"turn": 1, "judgment": "Rating: [[1]]"}])]
+    judgment = {"turn": 1, "repeat": 0, "published": 1.0, "strict": 1.0, "judgment": "Rating: [[1]]"}
+    rows = [sample(0, 0, "x", metrics={}), sample(1, 0, "x", metrics={"score": 1.0}, judgments=[judgment])]
     write_samples(run, "mt_bench", rows[:1])
     assert packed(run)["samples"][0]["runs"][0]["verdict"] == "unscored"  # before `evalkit judge`
-    edit_run(run, "mt_bench", metrics={"score": {"value": 1.0, "ci95": [1.0, 10.0]}}, judge={"model": "gpt-4"})
+    edit_run(run, "mt_bench", metrics={"score": FIGURE}, judge=encode(judge("gpt-4")))
     write_samples(run, "mt_bench", rows)
     outcomes = [each["runs"][0] for each in packed(run)["samples"]]
     assert [each["verdict"] for each in outcomes] == ["unscored", "graded"]
-    assert outcomes[1]["judgments"] == [{"turn": 1, "judgment": "Rating: [[1]]"}]
+    assert outcomes[1]["judgments"] == [judgment]
 
 
 def test_no_text_ends_its_block(tmp_path: Path) -> None:
@@ -223,7 +228,7 @@ def test_what_is_refused(tmp_path: Path) -> None:
     write_samples(empty, "mmlu", [])
     assert "no sample to show" in refusal(empty)
     write_samples(other, "mmlu", [{"doc_id": "d0"}])
-    assert "document 'd0' can't be read (KeyError('group'))" in refusal(other)
+    assert "mmlu.jsonl line 1: group is missing; run it again" in refusal(other)
     (other / "samples" / "mmlu.jsonl").write_text("{\n")
     assert "line 1 is damaged" in refusal(other)
     (tmp_path / "file").write_text("")

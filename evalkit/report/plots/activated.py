@@ -1,8 +1,9 @@
 """The blog's argument in one picture: activated parameters against a score."""
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+from evalkit.record.schema import Run
 from evalkit.report.plots.plot import BLUE, GREEN, INK, ORANGE, Plot, bare
 from evalkit.report.published import PublishedTable
 from evalkit.report.sections.quality import best, lines
@@ -19,7 +20,7 @@ DENSE, SPARSE = ("o", BLUE, "dense"), ("D", ORANGE, "mixture of experts")
 BILLION = 1e9
 
 
-def activated_plot(counted: Sequence["Counted"], table: PublishedTable, runs: Sequence[Mapping[str, Any]] = ()) -> Plot | None:
+def activated_plot(counted: Sequence["Counted"], table: PublishedTable, runs: Sequence[Run] = ()) -> Plot | None:
     """Published scores, and measured ones that compare, over activated parameters; None where no counted model has a published score."""
     points = [(c, c.row.cells[TASK].value) for c in counted if c.row and TASK in c.row.cells]
     column = table.column(TASK)
@@ -57,8 +58,8 @@ def _paint_measured(axes: "Axes", measured: Sequence["Line"], counted: Sequence[
     known = {c.row.model: c.counts["activated"] for c in counted if c.row}
     label = "measured, 95% interval"
     for line in measured:
-        parameters = line.run["model"].get("parameters") if line.run else None
-        activated = known.get(line.model) or (parameters or {}).get("activated")
+        parameters = line.run.model.parameters if line.run else None
+        activated = known.get(line.model) or (parameters.activated if parameters else None)
         if activated is None or line.measured is None:
             continue
         x, figure = activated / BILLION, line.measured

@@ -1,8 +1,9 @@
 """MMLU by subject as a heat map: a row a subject, a column a run, a panel a category."""
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+from evalkit.record.schema import Run, task_of
 from evalkit.report.plots.plot import INK, PAPER, Plot
 from evalkit.tasks.registry import resolve
 
@@ -16,14 +17,14 @@ LIGHT = 0.5  # of the colour map: lighter cells carry dark figures
 DARK_TEXT, LIGHT_TEXT = "#101010", "#ffffff"  # neither follows the page's theme: the cells don't
 
 
-def subject_plot(runs: Sequence[Mapping[str, Any]]) -> Plot | None:
+def subject_plot(runs: Sequence[Run]) -> Plot | None:
     """The first runs that hold MMLU by subject; None where there is none."""
-    held = [(run, key, entry) for run in runs for key, entry in run["tasks"].items() if key.partition("@")[0] == TASK]
-    shown = [(run, key, entry) for run, key, entry in held if entry.get("subjects")][:MOST_RUNS]
+    held = [(run, key, entry) for run in runs for key, entry in run.tasks.items() if task_of(key) == TASK]
+    shown = [(run, key, entry) for run, key, entry in held if entry.subjects][:MOST_RUNS]
     if not shown:
         return None
-    names = [run["name"] + (f" {key}" if key != TASK else "") for run, key, _ in shown]
-    scores = [{s: 100 * m[entry["headline"]]["value"] for s, m in entry["subjects"].items()} for _, _, entry in shown]
+    names = [run.name + (f" {key}" if key != TASK else "") for run, key, _ in shown]
+    scores = [{s: 100 * m[entry.headline].value for s, m in entry.subjects.items()} for _, _, entry in shown]
     task = resolve(TASK)
     panels: dict[str, list[str]] = {}
     for subject in sorted(set().union(*scores)):

@@ -1,9 +1,9 @@
 """Throughput beside its roofline: what was measured, what the device's bandwidth and arithmetic would allow, what was published."""
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from evalkit.report.inputs import how
+from evalkit.bench.record import BenchRecord
 from evalkit.report.plots.plot import BLUE, INK, ORANGE, Plot, bare
 from evalkit.report.published import PublishedTable
 
@@ -11,26 +11,19 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def roofline_rate(bench: Mapping[str, Any]) -> float | None:
-    """Tokens a second (input and output) that the bench's own floor would allow; None where it has none."""
-    floor = (bench.get("roofline") or {}).get("floor_seconds")
-    tokens = bench["num_requests"] * (bench["prompt_tokens"] + bench["output_tokens"])
-    return tokens / floor if floor else None
-
-
-def throughput_plot(table: PublishedTable, benches: Sequence[Mapping[str, Any]]) -> Plot | None:
+def throughput_plot(table: PublishedTable, benches: Sequence[BenchRecord]) -> Plot | None:
     """A bar a bench record, with its roofline, and the published figures for other devices; None without a record."""
     if not benches or table.throughput is None:
         return None
     published = [(row.model, row.throughput.tokens_per_second) for row in table.rows if row.throughput]
-    names = [f"{bench['model']['spec']}\n{how(bench)}" for bench in benches]
+    names = [f"{bench.model.spec}\n{bench.how}" for bench in benches]
     names += [f"{model}\n{table.throughput.engine}, {table.throughput.device}" for model, _ in published]
 
     def paint(figure: "Figure") -> None:
         axes = figure.subplots()
         bare(axes, "x")
         for y, bench in enumerate(benches):
-            rate, most = bench["total_tokens_per_second"], roofline_rate(bench)
+            rate, most = bench.total_tokens_per_second, bench.roofline_rate
             axes.barh(y, rate, height=0.55, color=BLUE, label="measured" if y == 0 else "_", zorder=2)
             if most:
                 axes.plot([most, most], [y - 0.36, y + 0.36], color=ORANGE, linewidth=2.5, label="roofline" if y == 0 else "_", zorder=3)
@@ -48,7 +41,7 @@ def throughput_plot(table: PublishedTable, benches: Sequence[Mapping[str, Any]])
         axes.set_xlabel("tokens a second, input and output")
         axes.legend(loc="lower right")
 
-    told = [f"{bench['model']['spec']} on {bench['device']}: {bench['total_tokens_per_second']:,.0f}" for bench in benches]
+    told = [f"{bench.model.spec} on {bench.device}: {bench.total_tokens_per_second:,.0f}" for bench in benches]
     told += [f"{model} published: {rate:,.0f}" for model, rate in published]
     alt = "Tokens a second, input and output. " + "; ".join(told)
     return Plot("throughput", "Throughput and its roofline", alt, (8.4, 1.3 + 0.5 * len(names)), paint)

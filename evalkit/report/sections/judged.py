@@ -1,13 +1,15 @@
 """Judged benchmarks by category and turn: a radar of the scores, bars of the turns with their intervals, and the page of the report."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import cycle
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from evalkit.judge.config import MAX_FAILED
+from evalkit.record.schema import Judge, JudgeEntry, JudgeSpent, Metrics, Run, TaskEntry, task_of
 from evalkit.report.document import Block, Grid, Notes, Section
 from evalkit.report.inputs import Inputs
 from evalkit.report.plots.plot import BLUE, GREEN, GREY, INK, ORANGE, PAPER, RULE, Plot, bare
+from evalkit.stats.estimate import Estimate
 from evalkit.tasks import JudgedTask
 from evalkit.tasks.registry import task_classes
 
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 STYLES = ((BLUE, "o", "-"), (ORANGE, "D", "--"), (GREEN, "s", "-."), (INK, "^", ":"))
 TURN_STYLES = ((BLUE, ""), (ORANGE, "///"), (GREEN, "..."), (INK, "xxx"))  # those of later turns repeat them
 
-Judged = Mapping[str, Mapping[str, Any]]  # run name -> its judged entry
+Judged = Mapping[str, TaskEntry]  # run name -> its judged entry
 
 
 def sections(inputs: Inputs) -> list[Section]:
@@ -35,10 +37,10 @@ def section(task: type[JudgedTask], judged: Judged) -> Section:
     rows = [
         (
             name,
-            judge_name(entry["judge"]),
-            *(_value(entry["metrics"], metric) for metric in (*shown, "score")),
-            interval(entry["metrics"]["score"]),
-            *(_value(entry["groups"].get(category, {}), "score") for category in categories),
+            judge_name(entry.judge),
+            *(_value(entry.metrics, metric) for metric in (*shown, "score")),
+            interval(entry.metrics["score"]),
+            *(_value(entry.groups.get(category, {}), "score") for category in categories),
         )
         for name, entry in judged.items()
     ]
@@ -46,78 +48,80 @@ def section(task: type[JudgedTask], judged: Judged) -> Section:
         f"Ratings from {low:g} to {high:g} by a judge model; judgments without a rating are left out and counted. Intervals are clustered"
         " by question. Figures by different judges do not compare.",
         Grid(f"{task.title} by turn and category", "ll" + "r" * (len(shown) + 1) + "l" + "r" * len(categories), head, rows),
-        Notes("Judges and what was left out", [f"{name}: {line}" for name, entry in judged.items() for line in remarks(entry)]),
+        Notes("Judges and what was left out", [f"{name}: {line}" for name, entry in judged.items() for line in remarks(entry.judge)]),
         *plots(task, judged),
     ]
     return Section(_slug(task), task.title, blocks)
 
 
-def judged_entries(runs: Sequence[Mapping[str, Any]], task: str) -> Judged:
+def judged_entries(runs: Sequence[Run], task: str) -> Judged:
     """The judged entries of one task."""
     return {
-        run["name"]: entry
+        run.name: entry
         for run in runs
-        for key, entry in run["tasks"].items()
-        if key.partition("@")[0] == task and "score" in entry["metrics"] and "judge" in entry
+        for key, entry in run.tasks.items()
+        if task_of(key) == task and "score" in entry.metrics and entry.judge
     }
 
 
-def turns(entries: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+def turns(entries: Iterable[TaskEntry]) -> dict[str, str]:
     """Metric -> title of each turn that was rated; empty where there is but one, which is the score itself."""
-    metrics = {metric for entry in entries for metric in entry["metrics"] if metric.startswith("turn_")}
+    metrics = {metric for entry in entries for metric in entry.metrics if metric.startswith("turn_")}
     ordered = sorted(metrics, key=lambda metric: int(metric.removeprefix("turn_")))
     return {metric: metric.replace("_", " ") for metric in ordered} if len(ordered) > 1 else {}
 
 
-def judge_name(judge: Mapping[str, Any]) -> str:
+def judge_name(judge: Judge | None) -> str:
     """The judge as asked, and what it called itself where that is another name."""
-    others = [name for name in judge.get("answered_as", {}) if name != judge["model"]]
-    return f"{judge['model']} ({', '.join(others)})" if others else str(judge["model"])
+    if judge is None:
+        return "-"
+    others = [name for name in judge.answered_as or () if name != judge.model]
+    return f"{judge.model} ({', '.join(others)})" if others else judge.model
 
 
-def interval(figure: Mapping[str, Any]) -> str:
+def interval(figure: Estimate) -> str:
     """A score's 95% interval."""
-    low, high = figure["ci95"]
+    low, high = figure.ci95
     return f"{low:.2f} to {high:.2f}"
 
 
-def remarks(entry: Mapping[str, Any]) -> list[str]:
+def remarks(judge: JudgeEntry | None) -> Iterator[str]:
     """What belongs to a judged figure, a line each: the judge, both readers' counts, what was left out, the judge's own spread."""
-    judge = entry["judge"]
-    counts, reader = judge["counts"], judge["rating"]
-    settings = f", temperature {judge['temperature']:g}, max_tokens {judge['max_tokens']}" if "temperature" in judge else ""
-    lines = [f"judge {judge_name(judge)}{settings}, rating as {reader}"]
-    lines.append(
-        f"{counts['judgments']:,} judgments: {counts['published']:,} have a rating as published, {counts['strict']:,} strictly,"
-        f" {counts['failed']:,} failed; the readers differ on {counts['readers_differ']:,}"
+    if judge is None:
+        return
+    counts = judge.counts
+    settings = "" if judge.temperature is None else f", temperature {judge.temperature:g}, max_tokens {judge.max_tokens}"
+    yield f"judge {judge_name(judge)}{settings}, rating as {judge.rating}"
+    yield (
+        f"{counts.judgments:,} judgments: {counts.published:,} have a rating as published, {counts.strict:,} strictly,"
+        f" {counts.failed:,} failed; the readers differ on {counts.readers_differ:,}"
     )
-    if left := counts["judgments"] - counts[reader]:
-        lines.append(f"{left:,} judgments have no rating and are left out")
-        if left > MAX_FAILED * counts["judgments"] and "max_failed" in judge:
-            lines.append(f"not the benchmark's figure: more than {MAX_FAILED:.0%} left out (--max-failed {judge['max_failed']:g})")
-    if outside := counts.get("outside_scale", counts.get("outside_1_to_10")):  # the second: in older files
-        lines.append(f"{outside:,} published ratings lie outside the benchmark's scale")
-    if counts.get("score_is_not_its_texts"):
-        lines.append(f"{counts['score_is_not_its_texts']:,} scores in the file are not what their texts say")
-    if counts.get("repeated"):
-        once = judge["score_without_repeats"]["value"]
-        lines.append(
-            f"{counts['repeated']:,} rows judge a turn again; all count, as upstream; each turn's last rating alone gives {once:.4f}"
-        )
-    if counts.get("missing"):
-        lines.append(f"{counts['missing']:,} turns have no rating at all")
-    if len(judge.get("answered_as", {})) > 1:
-        shares = ", ".join(f"{name} {count:,}" for name, count in judge["answered_as"].items())
-        lines.append(f"more than one snapshot judged: {shares}")
-    if spread := judge.get("spread"):
-        scores = ", ".join(f"{score:.2f}" for score in spread["scores"])
-        lines.append(f"the judge's own spread over {len(spread['scores'])} repeats: {scores}; stdev {spread['stdev']:.3f}")
-    if spent := judge.get("spent"):
-        cost = "" if spent["cost"] is None else f", cost {spent['cost']:.4f}"
-        lines.append(
-            f"{spent['requests']:,} requests, {spent['prompt_tokens']:,} prompt and {spent['completion_tokens']:,} completion tokens{cost}"
-        )
-    return lines
+    if left := counts.judgments - (counts.strict if judge.rating == "strict" else counts.published):
+        yield f"{left:,} judgments have no rating and are left out"
+        if judge.max_failed is not None and left > MAX_FAILED * counts.judgments:
+            yield f"not the benchmark's figure: more than {MAX_FAILED:.0%} left out (--max-failed {judge.max_failed:g})"
+    if outside := counts.outside_scale or counts.outside_1_to_10:
+        yield f"{outside:,} published ratings lie outside the benchmark's scale"
+    if counts.score_is_not_its_texts:
+        yield f"{counts.score_is_not_its_texts:,} scores in the file are not what their texts say"
+    if counts.repeated and judge.score_without_repeats:
+        once = judge.score_without_repeats.value
+        yield f"{counts.repeated:,} rows judge a turn again; all count, as upstream; each turn's last rating alone gives {once:.4f}"
+    if counts.missing:
+        yield f"{counts.missing:,} turns have no rating at all"
+    if judge.answered_as and len(judge.answered_as) > 1:
+        yield "more than one snapshot judged: " + ", ".join(f"{name} {count:,}" for name, count in judge.answered_as.items())
+    if spread := judge.spread:
+        scores = ", ".join(f"{score:.2f}" for score in spread.scores)
+        yield f"the judge's own spread over {len(spread.scores)} repeats: {scores}; stdev {spread.stdev:.3f}"
+    if judge.spent:
+        yield expense(judge.spent)
+
+
+def expense(spent: JudgeSpent) -> str:
+    """Requests, tokens and cost in one line."""
+    cost = "" if spent.cost is None else f", cost {spent.cost:.4f}"
+    return f"{spent.requests:,} requests, {spent.prompt_tokens:,} prompt and {spent.completion_tokens:,} completion tokens{cost}"
 
 
 def plots(task: type[JudgedTask], judged: Judged) -> list[Plot]:
@@ -155,7 +159,7 @@ def _radar(task: type[JudgedTask], judged: Judged, categories: Sequence[str]) ->
         figure.legend(loc="outside lower center")  # one name per line: runs have long ones
 
     said = "; ".join(
-        f"{name}: " + ", ".join(f"{c} {_value(e['groups'].get(c, {}), 'score')}" for c in categories) for name, e in judged.items()
+        f"{name}: " + ", ".join(f"{c} {_value(e.groups.get(c, {}), 'score')}" for c in categories) for name, e in judged.items()
     )
     return Plot(f"{_slug(task)}-radar", f"{task.title} by category", f"Scores of {high:g}. {said}.", (5.8, 5.4 + 0.2 * len(judged)), paint)
 
@@ -171,8 +175,8 @@ def _bars(task: type[JudgedTask], judged: Judged, categories: Sequence[str]) -> 
         for axes, (name, entry) in zip(panels, judged.items(), strict=True):
             bare(axes, "y")
             for k, ((metric, label), (color, hatch)) in enumerate(zip(shown.items(), cycle(TURN_STYLES), strict=False)):
-                figures = [(entry["metrics"] if p == "all" else entry["groups"].get(p, {})).get(metric) for p in places]
-                held = [(x + width * (k - (len(shown) - 1) / 2), f["value"], f["ci95"]) for x, f in enumerate(figures) if f]
+                figures = [(entry.metrics if p == "all" else entry.groups.get(p, {})).get(metric) for p in places]
+                held = [(x + width * (k - (len(shown) - 1) / 2), f.value, f.ci95) for x, f in enumerate(figures) if f]
                 if not held:
                     continue
                 x, values, intervals = zip(*held, strict=True)
@@ -190,7 +194,7 @@ def _bars(task: type[JudgedTask], judged: Judged, categories: Sequence[str]) -> 
 
     title = f"{task.title} by category{' and turn' if len(shown) > 1 else ''}, 95% intervals clustered by question"
     said = "; ".join(
-        f"{name}: " + ", ".join(f"{label} {_value(e['metrics'], metric)}" for metric, label in shown.items()) for name, e in judged.items()
+        f"{name}: " + ", ".join(f"{label} {_value(e.metrics, metric)}" for metric, label in shown.items()) for name, e in judged.items()
     )
     return Plot(f"{_slug(task)}-turns", title, f"Ratings of {top:g}. {said}.", (7.6, 0.9 + 2.4 * len(judged)), paint)
 
@@ -200,14 +204,14 @@ def _slug(task: type[JudgedTask]) -> str:
 
 
 def _categories(task: type[JudgedTask], judged: Judged) -> list[str]:
-    held = {category for entry in judged.values() for category, metrics in entry["groups"].items() if "score" in metrics}
+    held = {category for entry in judged.values() for category, metrics in entry.groups.items() if "score" in metrics}
     return [c for c in task.categories if c in held] + sorted(held - set(task.categories))
 
 
-def _number(entry: Mapping[str, Any], category: str) -> float | None:
-    figure = entry["groups"].get(category, {}).get("score")
-    return None if figure is None else figure["value"]
+def _number(entry: TaskEntry, category: str) -> float | None:
+    figure = entry.groups.get(category, {}).get("score")
+    return None if figure is None else figure.value
 
 
-def _value(metrics: Mapping[str, Any], metric: str) -> str:
-    return f"{metrics[metric]['value']:.2f}" if metric in metrics else "-"
+def _value(metrics: Metrics, metric: str) -> str:
+    return f"{metrics[metric].value:.2f}" if metric in metrics else "-"

@@ -5,11 +5,13 @@ import io
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from evalkit.record.schema import Run, TaskEntry, task_of
 from evalkit.report.document import Block, Grid, Notes, Pair, Section
 from evalkit.report.inputs import Inputs
 from evalkit.report.plots.plot import BLUE, GREY, INK, PAPER, Plot, bare
 from evalkit.report.published import read_table
 from evalkit.report.verdict import why_not_comparable
+from evalkit.tasks import SuiteCell
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,16 +25,13 @@ TITLES = {
 MOST_RUNS = 4
 LIGHT = 0.5  # of the colour map: lighter cells carry dark figures
 DARK_TEXT, LIGHT_TEXT = "#101010", "#ffffff"  # neither follows the page's theme: the cells don't
-Entries = Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]]  # a run's name -> the run, and its entry
+Entries = Mapping[str, tuple[Run, TaskEntry]]  # a run's name -> the run, and its entry
 
 
 def section(inputs: Inputs) -> Section | None:
     """Tables and plots of the runs that hold the suite; None where there is none."""
     entries: Entries = {
-        run["name"]: (run, entry)
-        for run in inputs.runs
-        for key, entry in run["tasks"].items()
-        if key.partition("@")[0] == TASK and "cells" in entry
+        run.name: (run, entry) for run in inputs.runs for key, entry in run.tasks.items() if task_of(key) == TASK and entry.cells
     }
     if not entries:
         return None
@@ -52,24 +51,24 @@ def section(inputs: Inputs) -> Section | None:
     return Section("multilingual", "Multilingual", blocks, csv={"multilingual": _to_csv(entries)})
 
 
-def remarks(entry: Mapping[str, Any]) -> Iterator[str]:
+def remarks(entry: TaskEntry) -> Iterator[str]:
     """What belongs to a suite's figure, a line each: its coverage, and the signatures of BLEU and chrF."""
-    coverage = entry.get("coverage")
-    if coverage and coverage["incomplete"]:
+    coverage = entry.coverage
+    if coverage and coverage.incomplete:
         none: dict[str, list[str]] = {}
         short = []
-        for name, reason in coverage["incomplete"].items():
+        for name, reason in coverage.incomplete.items():
             set_, _, language = name.partition(":")
             if reason.endswith("documents"):
                 short.append(f"{name} {reason}")
             else:
                 none.setdefault(set_, []).append(language)
-        lines = [f"partial: {coverage['measured']} of {coverage['cells']} cells have data, {coverage['complete']} all of theirs"]
+        lines = [f"partial: {coverage.measured} of {coverage.cells} cells have data, {coverage.complete} all of theirs"]
         absent = "; ".join(f"{set_} {' '.join(languages)}" for set_, languages in none.items())
         lines += [f"no data: {absent}"] if absent else []
         lines += [f"in part: {', '.join(short)}"] if short else []
         yield "; ".join(lines)
-    for tokenizer, signature in entry.get("signatures", {}).items():
+    for tokenizer, signature in entry.signatures.items():
         yield f"{'chrF' if tokenizer == 'chrf' else f'BLEU by {tokenizer}'}: {signature}"
 
 
@@ -79,16 +78,16 @@ def published_categories(spec: str) -> dict[str, float]:
     return {c: row.cells[f"{TASK}:{c}"].value for row in rows for c in CATEGORIES if f"{TASK}:{c}" in row.cells}
 
 
-def _row(name: str, run: Mapping[str, Any], entry: Mapping[str, Any]) -> tuple[str | Pair, ...]:
-    printed, sure, key = published_categories(run["model"]["spec"]), not why_not_comparable(TASK, entry), entry["headline"]
+def _row(name: str, run: Run, entry: TaskEntry) -> tuple[str | Pair, ...]:
+    printed, sure, key = published_categories(run.model.spec), not why_not_comparable(TASK, entry), entry.headline
     cells = []
     for category in CATEGORIES:
         shown = f"{printed[category]:.2f}" if category in printed else "-"
-        cells.append(Pair(shown, f"{100 * entry['groups'][category][key]['value']:.2f}", sure))
+        cells.append(Pair(shown, f"{100 * entry.groups[category][key].value:.2f}", sure))
     mean = f"{sum(printed.values()) / len(CATEGORIES):.2f}" if len(printed) == len(CATEGORIES) else "-"
-    figures = [f"{100 * entry['metrics'][key + reading]['value']:.2f}" for reading in ("", "_over_sets", "_pooled")]
-    coverage = entry["coverage"]
-    return (name, *cells, Pair(mean, figures[0], sure), *figures[1:], f"{coverage['complete']} of {coverage['cells']}")
+    figures = [f"{100 * entry.metrics[key + reading].value:.2f}" for reading in ("", "_over_sets", "_pooled")]
+    whole = f"{entry.coverage.complete} of {entry.coverage.cells}" if entry.coverage else "-"
+    return (name, *cells, Pair(mean, figures[0], sure), *figures[1:], whole)
 
 
 def _bars(entries: Entries) -> Plot:
@@ -98,11 +97,11 @@ def _bars(entries: Entries) -> Plot:
         panels = figure.subplots(1, len(entries), sharey=True, squeeze=False)[0]
         for axes, (name, (run, entry)) in zip(panels, entries.items(), strict=True):
             bare(axes, "y")
-            sure, key = not why_not_comparable(TASK, entry), entry["headline"]
-            printed = published_categories(run["model"]["spec"])
-            figures = [entry["groups"][category][key] for category in CATEGORIES]
-            values = [100 * f["value"] for f in figures]
-            error = [[100 * (f["value"] - f["ci95"][0]) for f in figures], [100 * (f["ci95"][1] - f["value"]) for f in figures]]
+            sure, key = not why_not_comparable(TASK, entry), entry.headline
+            printed = published_categories(run.model.spec)
+            figures = [entry.groups[category][key] for category in CATEGORIES]
+            values = [100 * f.value for f in figures]
+            error = [[100 * (f.value - f.ci95[0]) for f in figures], [100 * (f.ci95[1] - f.value) for f in figures]]
             hatch, color = ("", BLUE) if sure else ("///", GREY)
             axes.bar(range(4), values, 0.6, color=color, hatch=hatch, edgecolor=PAPER, linewidth=0.5, zorder=2)
             axes.errorbar(range(4), values, error, fmt="none", ecolor=INK, elinewidth=1, capsize=3, zorder=3)
@@ -120,11 +119,11 @@ def _bars(entries: Entries) -> Plot:
     return Plot("multilingual-categories", title, f"{said}.", (2.2 + 3.2 * len(entries), 3.6), paint)
 
 
-def _said(run: Mapping[str, Any], entry: Mapping[str, Any]) -> Iterator[str]:
-    printed = published_categories(run["model"]["spec"])
+def _said(run: Run, entry: TaskEntry) -> Iterator[str]:
+    printed = published_categories(run.model.spec)
     for category in CATEGORIES:
         beside = f" (published {printed[category]:.2f})" if category in printed else ""
-        yield f"{category} {100 * entry['groups'][category][entry['headline']]['value']:.1f}{beside}"
+        yield f"{category} {100 * entry.groups[category][entry.headline].value:.1f}{beside}"
 
 
 def _legend(figure: "Figure", entries: Entries) -> None:
@@ -138,14 +137,14 @@ def _legend(figure: "Figure", entries: Entries) -> None:
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
 
 
-def _heat_map(name: str, entry: Mapping[str, Any]) -> Plot:
+def _heat_map(name: str, entry: TaskEntry) -> Plot:
     """A set a row and a language a column; FLORES has a row a direction. Empty: the set has no such language; "·": no data for it."""
-    languages = list(dict.fromkeys(cell["language"] for cell in entry["cells"] if "-" not in cell["language"]))
+    languages = list(dict.fromkeys(cell.language for cell in entry.cells if "-" not in cell.language))
     grid: dict[str, dict[str, float | None]] = {}
-    for cell in entry["cells"]:
+    for cell in entry.cells:
         row, language = _place(cell)
-        held = entry["subjects"].get(cell["name"])
-        grid.setdefault(row, {})[language] = 100 * held[entry["headline"]]["value"] if held else None
+        held = entry.subjects.get(cell.name)
+        grid.setdefault(row, {})[language] = 100 * held[entry.headline].value if held else None
 
     def paint(figure: "Figure") -> None:
         from matplotlib import colormaps
@@ -170,15 +169,15 @@ def _heat_map(name: str, entry: Mapping[str, Any]) -> Plot:
         axes.spines[:].set_visible(False)
 
     measured = sum(value is not None for row in grid.values() for value in row.values())
-    alt = f"{measured} cells measured of {len(entry['cells'])}; a dot marks a cell without data. The figures are in multilingual.csv."
+    alt = f"{measured} cells measured of {len(entry.cells)}; a dot marks a cell without data. The figures are in multilingual.csv."
     slug = "".join(c if c.isalnum() else "-" for c in name)
     return Plot(f"multilingual-{slug}", f"Every cell, accuracy or BLEU (a dot: no data): {name}", alt, (8.4, 0.8 + 0.34 * len(grid)), paint)
 
 
-def _place(cell: Mapping[str, Any]) -> tuple[str, str]:
+def _place(cell: SuiteCell) -> tuple[str, str]:
     """The heat map's row and column: a direction's other side than English or Chinese is its language."""
-    title = TITLES.get(cell["set"], cell["set"])
-    source, arrow, target = cell["language"].partition("-")
+    title = TITLES.get(cell.set, cell.set)
+    source, arrow, target = cell.language.partition("-")
     if not arrow:
         return title, source
     return (f"{title} {source} → ..", target) if source in ("en", "zh") else (f"{title} .. → {target}", source)
@@ -191,9 +190,9 @@ def _to_csv(entries: Entries) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(head)
     for name, (_, entry) in entries.items():
-        for cell in entry["cells"]:
-            held = entry["subjects"].get(cell["name"], {}).get(entry["headline"])
-            numbers = [round(100 * x, 4) for x in (held["value"], *held["ci95"])] + [held["n"]] if held else ["", "", "", 0]
-            reason = entry["coverage"]["incomplete"].get(cell["name"], "")
-            writer.writerow([name, cell["name"], cell["category"], cell["metric"], *numbers, reason])
+        for cell in entry.cells:
+            held = entry.subjects.get(cell.name, {}).get(entry.headline)
+            numbers = [*(round(100 * x, 4) for x in (held.value, *held.ci95)), held.n] if held else ["", "", "", 0]
+            reason = entry.coverage.incomplete.get(cell.name, "") if entry.coverage else ""
+            writer.writerow([name, cell.name, cell.category, cell.metric, *numbers, reason])
     return out.getvalue()

@@ -8,10 +8,11 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from evalkit.errors import EvalkitError, unknown
 from evalkit.lm.native import count_parameters, known_configurations
+from evalkit.record.schema import Run
 from evalkit.report.document import Block, Document, Grid, Section
 from evalkit.report.inputs import Inputs
 from evalkit.report.published import ParameterTable, PublishedTable, Row, read_table, slug
@@ -112,9 +113,7 @@ def section(inputs: Inputs) -> Section | None:
     return section_of(count_models([], inputs.table), inputs.table, inputs.table.parameters, inputs.runs)
 
 
-def section_of(
-    counted: Sequence[Counted], table: PublishedTable, parameters: ParameterTable, runs: Sequence[Mapping[str, Any]] = ()
-) -> Section:
+def section_of(counted: Sequence[Counted], table: PublishedTable, parameters: ParameterTable, runs: Sequence[Run] = ()) -> Section:
     """Counts beside printed figures, the definitions, what can be said of the training cost, and the plot."""
     from evalkit.report.plots.activated import activated_plot
 

@@ -2,10 +2,11 @@
 
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from evalkit.record.schema import Run, TaskEntry, task_of
 from evalkit.report.document import ORDER, Block, Grid, Notes, Pair, Section
 from evalkit.report.inputs import Inputs
 from evalkit.report.plots.scores import score_plot
@@ -29,8 +30,8 @@ class Line:
     task: str
     cell: PublishedFigure | None
     column: Column | None
-    run: Mapping[str, Any] | None
-    entry: Mapping[str, Any] | None
+    run: Run | None
+    entry: TaskEntry | None
 
     @property
     def verdict(self) -> Verdict:
@@ -54,7 +55,7 @@ class Line:
         return f"{value:{sign}.{self.column.decimals if self.column else 1}f}"
 
 
-def lines(table: PublishedTable, runs: Sequence[Mapping[str, Any]]) -> list[Line]:
+def lines(table: PublishedTable, runs: Sequence[Run]) -> list[Line]:
     """Every cell of the table in its order, once a run that measured it; then what runs measured of other models."""
     found = []
     for row in table.rows:
@@ -64,23 +65,19 @@ def lines(table: PublishedTable, runs: Sequence[Mapping[str, Any]]) -> list[Line
             found += [Line(row.model, column.key, cell, column, run, entry) for run, entry in matching]
             if not matching and cell:
                 found.append(Line(row.model, column.key, cell, column, None, None))
-    others = [run for run in runs if not any(row.is_model(run["model"]["spec"]) for row in table.rows)]
+    others = [run for run in runs if not any(row.is_model(run.model.spec) for row in table.rows)]
     for run in others:
-        for key, entry in run["tasks"].items():
-            task = _task(key)
+        for key, entry in run.tasks.items():
+            task = task_of(key)
             columns: Sequence[Column | None] = [c for c in table.columns if task in (c.task, c.key)] or [None]
-            found += [Line(run["model"]["spec"], c.key if c else task, None, c, run, entry) for c in columns]
+            found += [Line(run.model.spec, c.key if c else task, None, c, run, entry) for c in columns]
     return found
 
 
-def _measurements(runs: Sequence[Mapping[str, Any]], column: Column, row: Row) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+def _measurements(runs: Sequence[Run], column: Column, row: Row) -> Iterator[tuple[Run, TaskEntry]]:
     for run in runs:
-        if row.is_model(run["model"]["spec"]):
-            yield from ((run, entry) for key, entry in run["tasks"].items() if _task(key) in (column.task, column.key))
-
-
-def _task(key: str) -> str:
-    return key.partition("@")[0]
+        if row.is_model(run.model.spec):
+            yield from ((run, entry) for key, entry in run.tasks.items() if task_of(key) in (column.task, column.key))
 
 
 def section(inputs: Inputs) -> Section:
@@ -119,9 +116,8 @@ def _record(line: Line) -> dict[str, Any]:
         record |= {"published": cell.value, "published_protocol": cell.protocol, "origin": cell.origin, "note": cell.note}
     if line.entry and line.run:
         entry = line.entry
-        record |= {"protocol": entry["protocol"], "n": entry["n"], "n_total": entry["n_total"], "run": line.run["name"]}
-        record |= {"data": entry["data"]["source"], "data_sha256": entry["data"]["sha256"]}
-        record |= {"fingerprint": line.run["model"]["fingerprint"]}
+        record |= {"protocol": entry.protocol, "n": entry.n, "n_total": entry.n_total, "run": line.run.name}
+        record |= {"data": entry.data.source, "data_sha256": entry.data.sha256, "fingerprint": line.run.model.fingerprint}
     if figure := line.measured:
         record |= {"measured": round(figure.value, 4), "ci95_low": round(figure.low, 4), "ci95_high": round(figure.high, 4), "n": figure.n}
         if line.cell:
@@ -165,20 +161,26 @@ def _row(line: Line) -> tuple[str | Verdict, ...]:
         return (line.model, line.task, line.published, "-", "-", "-", line.verdict, protocol, "-", "-", "-")
     interval = f"{line.decimal(figure.low)} to {line.decimal(figure.high)}" if figure else "-"
     difference = line.decimal(figure.value - line.cell.value, "+") if figure and line.cell else "-"
-    data = f"{entry['data']['source']} {entry['data']['sha256'][:8]}"
-    weights = line.run["model"]["fingerprint"].removeprefix("sha256:")[:8]
+    weights = line.run.model.fingerprint.removeprefix("sha256:")[:8]
     measured = line.decimal(figure.value) if figure else "-"
-    protocol = _under(line.task, entry["protocol"])
-    return (line.model, line.task, line.published, measured, interval, difference, line.verdict, protocol, count(entry), data, weights)
+    protocol = _under(line.task, entry.protocol)
+    return (
+        line.model,
+        line.task,
+        line.published,
+        measured,
+        interval,
+        difference,
+        line.verdict,
+        protocol,
+        entry.size,
+        str(entry.data),
+        weights,
+    )
 
 
 def _under(task: str, protocol: str) -> str:
     return f"{task}@{protocol}" if protocol else "unpublished"
-
-
-def count(entry: Mapping[str, Any]) -> str:
-    """ "1,319", or "200 of 1,319"."""
-    return f"{entry['n']:,}" if entry["n"] == entry["n_total"] else f"{entry['n']:,} of {entry['n_total']:,}"
 
 
 def _notes(table: PublishedTable, found: Sequence[Line]) -> Iterator[Block]:
@@ -201,22 +203,21 @@ def _notes(table: PublishedTable, found: Sequence[Line]) -> Iterator[Block]:
 
 def _provenance(line: Line) -> str:
     assert line.run
-    model = line.run["model"]
-    how = ", ".join(str(model[key]) for key in ("engine", "dtype", "device") if model.get(key))
-    return f"run {line.run['name']}: {model['spec']}, {how}, fingerprint {model['fingerprint'][:19]}"
+    model = line.run.model
+    return f"run {line.run.name}: {model.spec}, {model.how}, fingerprint {model.fingerprint[:19]}"
 
 
 def _remarks(line: Line) -> Iterator[str]:
     if line.run is None or line.entry is None:
         return
-    name = f"run {line.run['name']}, {line.task}"
-    counts = line.entry["counts"]
-    words = {
-        "extraction_failed": "answers held nothing to extract and count as wrong",
-        "stopped_by_length": "answers were stopped by their length",
-        "unscored": "documents are not scored",
-    }
-    yield from (f"{name}: {counts[key]:,} of {line.entry['n']:,} {text}" for key, text in words.items() if counts.get(key))
+    name = f"run {line.run.name}, {line.task}"
+    counts = line.entry.counts
+    words = (
+        (counts.extraction_failed, "answers held nothing to extract and count as wrong"),
+        (counts.stopped_by_length, "answers were stopped by their length"),
+        (counts.unscored, "documents are not scored"),
+    )
+    yield from (f"{name}: {count:,} of {line.entry.n:,} {text}" for count, text in words if count)
 
 
 def _protocols(table: PublishedTable) -> list[tuple[str, ...]]:

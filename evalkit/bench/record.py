@@ -1,0 +1,81 @@
+"""bench.json: what `evalkit bench` leaves, one model timed."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from evalkit.errors import EvalkitError
+from evalkit.record.codec import decode
+from evalkit.record.schema import Environment, ModelInfo
+
+SCHEMA: Final = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Roofline:
+    """The least time that the device could take, by its measured bandwidth and arithmetic, and the share of it that was reached."""
+
+    floor_seconds: float
+    share: float
+    bandwidth_gb_s: float
+    gflop_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchRecord:
+    """One bench. `device` is a name ("the server's" of a remote one); `roofline` is None where the model's work is not known."""
+
+    schema: Literal[1] = SCHEMA
+    kind: Literal["bench"] = "bench"
+    model: ModelInfo
+    engine: str
+    device: str
+    dtype: str | None
+    prompt_tokens: int
+    output_tokens: int
+    num_requests: int
+    seed: int
+    short_answers: int  # answers that ended before their last token
+    seconds: float
+    requests_per_second: float
+    total_tokens_per_second: float
+    output_tokens_per_second: float
+    roofline: Roofline | None
+    environment: Environment
+
+    @property
+    def how(self) -> str:
+        """Engine, dtype and device, as far as they are known (a server tells no dtype)."""
+        return ", ".join(text for text in (self.engine, self.dtype, self.device) if text)
+
+    @property
+    def roofline_rate(self) -> float | None:
+        """Tokens a second (input and output) that the device's floor would allow."""
+        tokens = self.num_requests * (self.prompt_tokens + self.output_tokens)
+        return tokens / self.roofline.floor_seconds if self.roofline else None
+
+
+def read_bench(file: Path) -> BenchRecord:
+    """A bench record. Raises EvalkitError where it is damaged, of another schema, or does not fit it."""
+    try:
+        raw = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise EvalkitError(f"cannot read {file}: {error}") from None
+    if not isinstance(raw, dict) or raw.get("kind") != "bench" or raw.get("schema") != SCHEMA:
+        raise EvalkitError(f"{file} is not a bench record of schema {SCHEMA}, which this evalkit reads")
+    return decode(BenchRecord, raw, str(file), "measure again with evalkit bench")
+
+
+def is_bench(path: Path) -> bool:
+    """Does this file say that it is a bench record? One that can't be parsed does not."""
+    try:
+        raw = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(raw, dict) and raw.get("kind") == "bench"
+
+
+def ratio(model: BenchRecord, baseline: BenchRecord) -> float:
+    """Requests a second of one model over another's."""
+    return model.requests_per_second / baseline.requests_per_second

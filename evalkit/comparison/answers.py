@@ -1,0 +1,27 @@
+"""The answers of a run, whoever wrote it: evalkit or lm-eval."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from evalkit.errors import EvalkitError, unknown
+from evalkit.exchange.lm_eval_answers import answers_of
+from evalkit.exchange.lm_eval_read import find_results, read_results
+from evalkit.record.pairs import RunAnswers, read_our_answers
+from evalkit.record.read import is_ours
+
+
+def read_answers(path: str, tasks: Sequence[str] = (), metric: str | None = None, cluster: str | None = None) -> RunAnswers:
+    """A run's folder, a run.json, or lm-eval's results (folder or file, with samples). Raises EvalkitError for anything else.
+
+    `tasks`: only these; `metric`: instead of the headline; `cluster`: the field of a document that names its source.
+    """
+    place = Path(path)
+    if is_ours(path):
+        run = read_our_answers(place, tasks, metric, cluster)
+    else:
+        run = answers_of(read_results(find_results(place)), path, tasks, metric, cluster)
+    if missing := [task for task in tasks if task not in {*run.tasks, *(name.partition("/")[0] for name in run.tasks)}]:
+        raise unknown(f"task in {path}:", missing[0], run.tasks)
+    if not run.tasks:
+        raise EvalkitError(f"{path} holds no finished task")
+    return run

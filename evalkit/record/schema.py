@@ -1,0 +1,260 @@
+"""run.json, schema 1, as frozen dataclasses; results/README.md says what each key means. Fields stand in the file's order.
+
+Files are read and written by `evalkit.record.codec`: a field without a default must be there, one marked OPTIONAL is left out
+while it holds its default, and an unknown key is refused.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+from evalkit.record.codec import OPTIONAL
+from evalkit.stats.estimate import Estimate
+from evalkit.tasks import SuiteCell
+
+SCHEMA: Final = 1
+Metrics = Mapping[str, Estimate]  # by the metric's name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameters:
+    """Of a model: all of them, and those that one token visits."""
+
+    total: int
+    activated: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelInfo:
+    """Who answered. What an engine does not know of its model is None; from `server` on, only a remote engine says something."""
+
+    spec: str
+    fingerprint: str
+    engine: str
+    family: str | None = None
+    parameters: Parameters | None = None
+    dtype: str | None = None
+    device: str | None = None
+    kernel: str | None = field(default=None, metadata=OPTIONAL)
+    layout_invariant: bool | None = field(default=None, metadata=OPTIONAL)
+    max_seq_len: int | None = field(default=None, metadata=OPTIONAL)
+    chat_template: str | None = field(default=None, metadata=OPTIONAL)
+    server: str | None = field(default=None, metadata=OPTIONAL)
+    server_version: str | None = field(default=None, metadata=OPTIONAL)
+    served: Mapping[str, Any] = field(default_factory=dict, metadata=OPTIONAL)  # the server's own words on the model
+    identity: str | None = field(default=None, metadata=OPTIONAL)
+
+    @property
+    def how(self) -> str:
+        """Engine, dtype and device, as far as they are known."""
+        return ", ".join(text for text in (self.engine, self.dtype, self.device) if text)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataInfo:
+    """Where documents came from: `source` is dir, hub, sample or package; `sha256` is over the rows that were read."""
+
+    source: str
+    revision: str | None = None
+    sha256: str
+
+    def __str__(self) -> str:
+        return f"{self.source} {self.sha256[:8]}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """Documents of a task that something befell. `extraction_failed` ones count as wrong, `unscored` ones wait for a judge."""
+
+    extraction_failed: int
+    truncated: int
+    boundary_merged: int
+    stopped_by_length: int
+    unscored: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Tokens that a back-end computed, and tokens of requests that prefix sharing spared it."""
+
+    computed: int = 0
+    shared: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Coverage:
+    """Of a suite: its cells, those with data, those with all of it, and why each of the others is incomplete, by name."""
+
+    cells: int
+    measured: int
+    complete: int
+    incomplete: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgeSpent:
+    """Over all sessions of a judge: requests (tries included), tokens billed, and the cost where prices are known."""
+
+    requests: int
+    prompt_tokens: int
+    completion_tokens: int
+    cost: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judge:
+    """Who judged and how. Of judgments from a file only `model` and `rating` are known."""
+
+    model: str
+    snapshot: str | None = None
+    url: str | None = field(default=None, metadata=OPTIONAL)
+    temperature: float | None = field(default=None, metadata=OPTIONAL)
+    max_tokens: int | None = field(default=None, metadata=OPTIONAL)
+    answered_as: Mapping[str, int] | None = field(default=None, metadata=OPTIONAL)  # what the server called itself, how often
+    system_fingerprints: Mapping[str, int] | None = field(default=None, metadata=OPTIONAL)
+    prompts_sha256: str | None = field(default=None, metadata=OPTIONAL)
+    spent: JudgeSpent | None = field(default=None, metadata=OPTIONAL)
+    answers_protocol_sha256: str | None = field(default=None, metadata=OPTIONAL)  # the entry's before it was judged
+    rating: str
+    repeats: int | None = field(default=None, metadata=OPTIONAL)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgeCounts:
+    """What became of the judgments. `published`, `strict`: those with a rating by that reader. The last three: of a file alone."""
+
+    judgments: int
+    failed: int
+    published: int
+    strict: int
+    readers_differ: int
+    outside_scale: int | None = field(default=None, metadata=OPTIONAL)
+    outside_1_to_10: int | None = field(default=None, metadata=OPTIONAL)  # its name in older files
+    repeated: int | None = field(default=None, metadata=OPTIONAL)
+    missing: int | None = field(default=None, metadata=OPTIONAL)
+    score_is_not_its_texts: int | None = field(default=None, metadata=OPTIONAL)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spread:
+    """The judge's own: the score of each repeat, their standard deviation and range."""
+
+    scores: tuple[float, ...]
+    stdev: float
+    range: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgeEntry(Judge):
+    """The judge of a task's figures. `max_failed`: the share of judgments that they may lack; `spread` is None for one repeat."""
+
+    max_failed: float | None = field(default=None, metadata=OPTIONAL)
+    spread: Spread | None = None
+    counts: JudgeCounts
+    score_without_repeats: Estimate | None = field(default=None, metadata=OPTIONAL)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairOutcome:
+    """Games of two runs' answers. `inconsistent`: the share whose winner changed with the order, None where none was played."""
+
+    games: int
+    win: int
+    loss: int
+    tie: int
+    no_verdict: int
+    win_rate_adjusted: Estimate | None = field(default=None, metadata=OPTIONAL)  # ties count half
+    inconsistent: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opponent:
+    """The run that a pairwise comparison is against."""
+
+    run: str
+    spec: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pairwise:
+    """A pairwise comparison with another run, by category and over all."""
+
+    against: Opponent
+    judge: Judge
+    overall: PairOutcome
+    groups: Mapping[str, PairOutcome]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskEntry:
+    """One task of a run, with all that belongs to its figures."""
+
+    protocol: str
+    protocol_sha256: str
+    headline: str
+    averaging: Literal["micro", "macro"]
+    metrics: Metrics  # empty until a judged task is judged
+    groups: Mapping[str, Metrics]
+    n: int
+    n_total: int
+    counts: Counts
+    subjects: Mapping[str, Metrics] = field(default_factory=dict, metadata=OPTIONAL)
+    cells: tuple[SuiteCell, ...] = field(default=(), metadata=OPTIONAL)
+    coverage: Coverage | None = field(default=None, metadata=OPTIONAL)
+    signatures: Mapping[str, str] = field(default_factory=dict, metadata=OPTIONAL)
+    data: DataInfo
+    seconds: float
+    tokens: Tokens
+    judge: JudgeEntry | None = field(default=None, metadata=OPTIONAL)
+    pairwise: tuple[Pairwise, ...] = field(default=(), metadata=OPTIONAL)
+
+    @property
+    def figure(self) -> Estimate | None:
+        """The headline metric; None where there is none yet."""
+        return self.metrics.get(self.headline)
+
+    @property
+    def size(self) -> str:
+        """ "1,319", or "200 of 1,319"."""
+        return f"{self.n:,}" if self.n == self.n_total else f"{self.n:,} of {self.n_total:,}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Environment:
+    """Where a run happened. `git` is the checkout's commit, None for an installed package."""
+
+    python: str
+    torch: str
+    platform: str
+    cpu: str
+    cores: int | None
+    gpu: str | None
+    git: str | None
+    sandbox: str | None = field(default=None, metadata=OPTIONAL)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One run. Its tasks go by the task's name, or task@protocol where it holds a task under several."""
+
+    schema: Literal[1] = SCHEMA
+    name: str
+    status: Literal["complete", "incomplete"]
+    command: str
+    started: str
+    seconds: float
+    limit: int | None
+    seed: int
+    model: ModelInfo
+    tasks: Mapping[str, TaskEntry]
+    environment: Environment
+
+    @property
+    def is_complete(self) -> bool:
+        return self.status == "complete"
+
+
+def task_of(key: str) -> str:
+    """The task's name of a run's key: "mmlu" of "mmlu@cloze"."""
+    return key.partition("@")[0]
