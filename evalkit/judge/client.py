@@ -1,7 +1,7 @@
-"""The judge behind its server: one chat completion a judgment, within a budget.
+"""The judge behind its server: one chat completion per judgment, within a budget.
 
-Why evalkit.http_retry and not the openai package: what is tried again, what counts as an answer and what is paid for are this
-module's business, and the package's own retries would have to be switched off and written anew around it.
+It uses evalkit.lm.http and not the openai package, because it has to decide itself what is tried again, what counts as an answer and
+what is paid for: the package's own retries would have to be switched off and written again around it.
 """
 
 import os
@@ -17,8 +17,8 @@ from evalkit.judge.config import KEY_VARIABLES, JudgeConfig
 from evalkit.judge.judgments import Judgment, JudgmentStore, Spent
 from evalkit.lm.http import JsonClient, RequestFailed, RetryPolicy
 
-REFUSED = frozenset({401, 402, 403, 404, 405})  # no judgment will ever come of these: the whole run stops
-BYTES_A_TOKEN = 3  # for what a request may cost before it is sent: fewer bytes than a tokenizer makes of a token on average
+REFUSED = frozenset({401, 402, 403, 404, 405})  # no request will ever succeed: the whole run stops
+BYTES_A_TOKEN = 3  # bounds a request's cost before it is sent: tokenizers average more bytes per token
 
 
 class BudgetSpent(RunIncomplete):
@@ -26,7 +26,7 @@ class BudgetSpent(RunIncomplete):
 
 
 class ServerDown(RunIncomplete):
-    """One judgment after the other fails, whatever is asked."""
+    """Many judgments in a row failed: the fault is the server's, not the questions'."""
 
 
 class Judge:
@@ -47,15 +47,15 @@ class Judge:
         return self._client.retries
 
     def close(self) -> None:
-        """Let go of the server's connections."""
+        """Close the connections to the server."""
         self._client.close()
 
     def spent(self) -> Spent:
-        """Over all sessions of this judge on this run."""
+        """What this judge has cost on this run, over all sessions."""
         return self._store.spent(self._name)
 
     def ask(self, ask: Ask) -> Judgment:
-        """One judgment, failed ones included. Raises BudgetSpent, or RequestFailed where the server refuses this judge altogether."""
+        """One judgment, which may have failed. Raises BudgetSpent, or RequestFailed where the server refuses every request of ours."""
         config = self.config
         body: dict[str, Any] = {
             "model": config.model,
@@ -84,7 +84,7 @@ class Judge:
         )
 
     def _count(self) -> None:
-        """Every try is a request: counted before it is sent, so that no kill can hide one."""
+        """Count a request, tries included, before it is sent: one that a kill interrupts is counted too."""
         with self._mutex:
             limit = self.config.max_requests
             if limit is not None and self.spent().requests >= limit:
@@ -92,7 +92,7 @@ class Judge:
             self._store.charge(self._name, Spent(requests=1))
 
     def _reserve(self, prompt_bytes: int) -> float:
-        """What the request may cost at most, set aside; nothing where there is no limit."""
+        """Reserve the most that a request can cost, and return it; 0 where there is no limit."""
         limit = self.config.max_cost
         at_most = self.config.cost(prompt_bytes // BYTES_A_TOKEN + 1, self.config.max_tokens)
         if limit is None or at_most is None:
@@ -106,7 +106,7 @@ class Judge:
         return at_most
 
     def _check(self, answer: Any) -> None:
-        """Is this a judgment, by the judge that was asked? What it used is paid for either way."""
+        """Raise ValueError where this is no judgment by the judge that was asked. The tokens it used are counted either way."""
         usage = answer.get("usage") or {}
         used = Spent(0, int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0))
         if used != Spent():
@@ -122,14 +122,14 @@ class Judge:
 
 
 def is_judge(name: str, config: JudgeConfig) -> bool:
-    """Is `name`, which a server calls itself, the judge? Its own name or a dated one: gpt-4-0613, gpt-4o-2024-08-06."""
+    """Is `name`, as the server reports it, the judge's: its own name or a dated one (gpt-4-0613, gpt-4o-2024-08-06)?"""
     if config.snapshot:
         return name == config.snapshot
     return re.fullmatch(rf"{re.escape(config.model)}(-\d{{4}}(-\d{{2}}-\d{{2}})?|-\d{{8}})?", name) is not None
 
 
 def stopped(error: EvalkitError, done: int, due: int) -> EvalkitError:
-    """The error with what is kept and what comes next."""
+    """The error, with what is kept and how to go on."""
     fix = "raise it and " if isinstance(error, BudgetSpent) else "mend that and " if isinstance(error, RequestFailed | ServerDown) else ""
     how = " with --retry-failed" if isinstance(error, ServerDown) else ""
     return RunIncomplete(f"{error}; {done} of {due} judgments are kept, {fix}run the same command again{how} to go on")

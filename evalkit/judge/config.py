@@ -1,4 +1,4 @@
-"""JudgeConfig: everything that decides what a judgment is and what it may cost. The command line reads its defaults from it."""
+"""JudgeConfig: everything that decides how judgments are made and what they may cost. The command line reads its defaults from it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +15,8 @@ MAX_FAILED = 0.02  # share of the judgments: with more of them missing, the scor
 class JudgeConfig:
     """One `evalkit judge`. Prices are for a million tokens, in whatever currency `max_cost` is in.
 
-    `against` is another run: pairwise instead of single-answer grading. `snapshot` is what the server must call itself, where that
-    is not `model` or a dated form of it.
+    `against` is another run: pairwise instead of single-answer grading. `snapshot` is the model name that the server must
+    report, where that is not `model` or a dated form of it.
     """
 
     run: Path
@@ -61,7 +61,7 @@ class JudgeConfig:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What makes one judge another: a judgment made under other settings is never taken for this one's."""
+        """What identifies a judge: judgments made under other settings are another judge's."""
         return {
             "model": self.model,
             "snapshot": self.snapshot,
@@ -71,7 +71,7 @@ class JudgeConfig:
         }
 
     def cost(self, prompt_tokens: int, completion_tokens: int) -> float | None:
-        """What so many tokens cost; None where the prices are not known."""
+        """The cost of so many tokens; None where the prices are not known."""
         if self.price_in is None or self.price_out is None:
             return None
         return (prompt_tokens * self.price_in + completion_tokens * self.price_out) / 1e6

@@ -33,7 +33,7 @@ _TABLES = (
 
 @dataclass(frozen=True, slots=True)
 class Judgment:
-    """What a judge said, or why it said nothing (`text` null, `error` one line). `model` is what the server calls itself."""
+    """A judge's text, or why there is none (`text` None, `error` one line). `model` is the name that the server reports."""
 
     text: str | None
     error: str = ""
@@ -53,7 +53,7 @@ class Spent:
 
 
 def judgment_key(identity: Mapping[str, Any], ask: Ask) -> str:
-    """sha256 (hex) over who judges and what is asked."""
+    """sha256 (hex) over the judge's identity, the messages and the repeat."""
     return sha256_json([dict(identity), ask.messages, ask.repeat])
 
 
@@ -68,7 +68,7 @@ class JudgmentStore:
             with self._errors():
                 self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
                 self._db.execute("PRAGMA journal_mode=WAL")
-                self._db.execute("PRAGMA synchronous=FULL")  # a judgment is paid for: a power cut must not lose one either
+                self._db.execute("PRAGMA synchronous=FULL")  # a judgment has been paid for: a power cut must not lose it
                 for statement in _TABLES:
                     self._db.execute(statement)
                 (found,) = self._db.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
@@ -100,7 +100,7 @@ class JudgmentStore:
             self._db.execute("INSERT INTO judgments VALUES (?, ?, ?, ?)", (key, attempt, _digest(key, attempt, text), text))
 
     def charge(self, judge: str, spent: Spent) -> None:
-        """Add to what a judge has cost so far."""
+        """Add to the cost of a judge so far."""
         with self._errors(), transaction(self._db):
             self._db.execute(
                 "INSERT INTO spent VALUES (?, ?, ?, ?) ON CONFLICT (judge) DO UPDATE SET requests = requests + excluded.requests,"
@@ -110,14 +110,14 @@ class JudgmentStore:
             )
 
     def spent(self, judge: str) -> Spent:
-        """What a judge has cost so far, over all sessions."""
+        """The cost of a judge so far, over all sessions."""
         with self._errors():
             row = self._db.execute("SELECT requests, prompt_tokens, completion_tokens FROM spent WHERE judge = ?", (judge,)).fetchone()
         return Spent(*row) if row else Spent()
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
-        """One thread at a time; SQLite's exceptions as ours."""
+        """One thread at a time; SQLite's exceptions become EvalkitError or RunIncomplete."""
         try:
             with self._mutex:
                 yield
@@ -129,7 +129,7 @@ class JudgmentStore:
             raise EvalkitError(f"{self.path} is not a readable database of judgments ({error}); move it away to judge anew") from None
 
     def close(self) -> None:
-        """Fold the write-ahead log into the file and let go of the lock."""
+        """Fold the write-ahead log into the file and release the lock."""
         with self._mutex:
             self._db.close()
         self._file.close()
