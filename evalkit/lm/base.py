@@ -16,6 +16,7 @@ class LM(ABC):
     """Answers are yielded as (index of the request, response) as soon as each is known, in any order."""
 
     fingerprint: str  # "sha256:..", over weights, tokenizer, chat template and numerics
+    notice: str = ""  # what a user should know of this engine before it answers, in one line
 
     @property
     def ready(self) -> bool:

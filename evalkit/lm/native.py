@@ -94,7 +94,7 @@ class NativeLM(LM):
     def __init__(self, checkpoint: Checkpoint, spec: str, recipe: Upcycle | None, dtype: torch.dtype, device: str, kernel: str):
         import torch
 
-        from moe_lm.backends import choose
+        from moe_lm.backends import choose, why_not_cpu
         from moe_lm.upcycle.preserve import preserved
 
         self.spec, self.checkpoint, self.recipe, self.tokenizer = spec, checkpoint, recipe, checkpoint.tokenizer
@@ -102,6 +102,8 @@ class NativeLM(LM):
         place = torch.empty(0, dtype=dtype, device=device)  # a device that does not work says so here
         self.device, self.dtype = str(place.device), str(dtype).removeprefix("torch.")
         self.kernel = choose(kernel, place.device.type, dtype)
+        if self.kernel == "reference" and place.device.type == "cpu" and (reason := why_not_cpu(dtype)):
+            self.notice = f"plain torch computes, slower and without layout invariance: {reason}"
         numerics = [NUMERICS, self.dtype, place.device.type, self.kernel, torch.__version__]
         # FastChat's template stands in for one that the model lacks, and is then part of who answers
         self.stand_in = None if self.tokenizer.chat_template else conversation.template_for(spec)

@@ -58,6 +58,8 @@ def show(run: Run, folder: Path, console: Console) -> None:
     for line in [*_remarks(run), *(f"{word}: {WORDS[word]}" for word in dict.fromkeys(words))]:
         _say(console, line)
     _say(console, f"model {run.model.fingerprint[:19]}, {run.model.how}")
+    if run.model.layout_invariant is False:
+        _say(console, f"no layout invariance (kernel {run.model.kernel}): an answer's last bits may depend on what else was in its batch")
     _say(console, f"kept in {folder}: {', '.join(kept(folder))}")
     _say(console, f"next: {next_step(run, folder)}")
 

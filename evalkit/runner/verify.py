@@ -207,3 +207,6 @@ def show(config: RunConfig, report: Report) -> None:
     else:
         text = f"not invariant: an answer of this model depends on what is asked beside it ({how})"
     screen.print(text, highlight=False, soft_wrap=True)
+    if report.model.layout_invariant is False:
+        text = f"no layout invariance is promised by kernel {report.model.kernel}: other documents or layouts may differ"
+        screen.print(text, highlight=False, soft_wrap=True)

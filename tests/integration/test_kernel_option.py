@@ -80,6 +80,23 @@ def test_a_run_computes_with_it_and_records_it(sparse: str, tmp_path: Path, monk
     assert json.loads((tmp_path / "tiny" / "run.json").read_text("utf-8"))["model"]["kernel"] == recorded
 
 
+def test_without_kernels_plain_torch_says_that_it_promises_less(
+    sparse: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("moe_lm.backends.cpu.library.reason_missing", lambda: "there is no compiler; install one")
+    command = ["run", "--tasks", "mmlu", "--model", sparse, "--data", "sample", "--limit", "1", "--device", "cpu"]
+    assert main([*command, "--out", str(tmp_path), "--name", "tiny"]) == 0
+    model = json.loads((tmp_path / "tiny" / "run.json").read_text("utf-8"))["model"]
+    assert (model["kernel"], model["layout_invariant"]) == ("reference", False)
+    printed = capsys.readouterr()
+    assert "plain torch computes, slower and without layout invariance: there is no compiler; install one" in printed.err
+    assert "no layout invariance (kernel reference)" in printed.out
+    assert main(["verify", *command[1:]]) in (0, 1)
+    assert "no layout invariance is promised by kernel reference" in capsys.readouterr().out
+    assert main([*command, "--kernel", "cpu"]) == 2
+    assert "--kernel cpu: there is no compiler; install one; or use --kernel reference" in capsys.readouterr().err
+
+
 def test_triton_without_a_gpu_is_refused_in_one_line(sparse: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["run", "--tasks", "mmlu", "--model", sparse, "--data", "sample", "--device", "cpu", "--kernel", "triton"]
     assert main([*command, "--out", str(tmp_path)]) == 2
