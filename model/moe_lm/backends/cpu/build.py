@@ -21,10 +21,10 @@ from pathlib import Path
 SOURCE = Path(__file__).parent / "csrc"
 LIB = Path(__file__).parent / "lib"
 MANIFEST = "manifest.json"
-FLAGS = ("-std=c++17", "-O3", "-ffp-contract=fast", "-fPIC", "-shared", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-psabi")
-# the best one first
+FLAGS = ("-std=c++17", "-O3", "-ffp-contract=off", "-fPIC", "-shared", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-psabi")
+# the best one first; what the compiler may contract is written out in the source, as targets differ in what they would
 VARIANTS = {
-    "x86_64": {"avx512": ("-march=x86-64-v4", "-mprefer-vector-width=512"), "avx2": ("-march=x86-64-v3",)},
+    "x86_64": {"avx512": ("-march=x86-64-v4", "-mtune=cascadelake", "-mprefer-vector-width=512"), "avx2": ("-march=x86-64-v3",)},
     "aarch64": {"neon": ()},
 }
 

@@ -1,7 +1,9 @@
 """The launchers of the CPU kernels, one for each C++ function: they check every argument, then call it.
 
 T tokens, M rows, K inputs, O outputs, E matrices, R routed rows; H query heads, J key/value heads, d head_dim; P pages of PAGE tokens.
-No row's bits depend on how many rows are computed with it, nor on the processor's vector width (see csrc/).
+No row's bits depend on how many rows are computed with it, nor on the processor's vector width (see csrc/simd.h).
+
+What does not fit raises ValueError: shape, dtype, strides and device are checked here, indices in C++ before it computes.
 
 Floors: `gemm` reads its weights from memory once, 4 or 2 bytes each, and computes 2 FLOPs for each row and weight; `paged_attention`
 reads 8 d bytes for each token and key/value head, once for all neighbouring tokens that share the page, and computes 4 d FLOPs for each
@@ -13,10 +15,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from moe_lm.backends.cpu.check import check, check_range
 from moe_lm.backends.cpu.library import call
-from moe_lm.backends.cpu.pack import ACTIVATIONS, PackedMatrix
+from moe_lm.backends.cpu.pack import ACTIVATIONS, DTYPES, PackedMatrix
 
-PAGE, SPAN = 128, 64  # tokens of a page, and keys (or numbers of a value) that attention computes together; as in csrc/
+PAGE, SPAN = 128, 64  # tokens of a page, and keys (or numbers of a value) that attention computes together; as in csrc/kernels.h
 
 
 def gemm(
@@ -28,39 +31,51 @@ def gemm(
     accumulate: bool = False,
     row_scales_M: Tensor | None = None,
 ) -> Tensor:
-    """x @ matrix.T + bias, or the gated product of a matrix with an activation: [M, K] -> [M, O] in x's dtype.
+    """x @ matrix.T + bias, or the gated product of a matrix with an activation: [M, K] -> [M, O] in x's dtype, float32 or bfloat16.
 
     The rows offsets[e] .. offsets[e + 1] - 1 are multiplied with matrix e; without offsets all of them with the first. With an order,
     the rows are x[order], R of them. The result is written into float32 `out`, or with `accumulate` added to it, each row times its scale.
     """
-    x = x_MK.float().contiguous()
-    shape = (len(x) if order_R is None else len(order_R), matrix.outputs)
-    result = x.new_empty(shape) if out is None else out
-    assert result.shape == shape
-    assert result.dtype == torch.float32
-    assert result.is_contiguous()
-    assert accumulate or row_scales_M is None
-    offsets = torch.tensor((0, len(result))) if offsets is None else offsets
-    E, bfloat16 = len(matrix.weights), matrix.weights.dtype == torch.bfloat16
-    scales = None if row_scales_M is None else row_scales_M.float().contiguous()
-    arguments = (E, matrix.weights, bfloat16, matrix.inputs, matrix.outputs, ACTIVATIONS[matrix.activation], matrix.bias)
-    call("gemm", x, order_R, offsets, *arguments, accumulate, scales, result)
-    return result.to(x_MK.dtype)
+    check("x", x_MK, (None, matrix.inputs), *DTYPES, contiguous=False)
+    x, E = x_MK.float().contiguous(), len(matrix.weights)
+    if order_R is not None:
+        check("order", order_R, (None,), torch.int64)
+    M = len(x) if order_R is None else len(order_R)
+    if out is None:
+        out = x.new_empty(M, matrix.outputs)
+    check("out", out, (M, matrix.outputs), torch.float32)
+    if offsets is None:
+        offsets = torch.tensor([0] + [M] * E)
+    check("offsets", offsets, (E + 1,), torch.int64)
+    if row_scales_M is not None:
+        check("row_scales", row_scales_M, (M,), *DTYPES, contiguous=False)
+        row_scales_M = row_scales_M.float().contiguous()
+        if not accumulate:
+            raise ValueError("row_scales are for accumulate=True")
+    bfloat16, activation = matrix.weights.dtype == torch.bfloat16, ACTIVATIONS[matrix.activation]
+    weights = (E, matrix.weights, bfloat16, M, matrix.inputs, matrix.outputs, activation, matrix.bias)
+    call("gemm", x, len(x), order_R, offsets, *weights, accumulate, row_scales_M, out)
+    return out.to(x_MK.dtype)
 
 
 def rms_norm(x_TD: Tensor, weight_D: Tensor, eps: float, offset: float = 0.0) -> Tensor:
     """x / sqrt(mean(x^2) + eps) * (offset + weight), in float32. [T, D] -> [T, D]"""
+    check("x", x_TD, (None, None), torch.float32, contiguous=False)
+    check("weight", weight_D, (x_TD.shape[1],), torch.float32)
     x = x_TD.contiguous()
     out = torch.empty_like(x)
-    call("rms_norm", x, weight_D, *x.shape, float(eps), float(offset), out)
+    call("rms_norm", x, weight_D, *x.shape, eps, offset, out)
     return out
 
 
 def rope_(x_TW: Tensor, cos_Tr: Tensor, sin_Tr: Tensor, heads: int) -> None:
     """Rotary embedding (half-split layout, r = d / 2) of the first `heads` heads of each float32 row, in place."""
-    cos, sin = cos_Tr.contiguous(), sin_Tr.contiguous()
-    T, half = cos.shape
-    call("rope", x_TW, cos, sin, T, heads, 2 * half, x_TW.shape[1])
+    check("x", x_TW, (None, None), torch.float32)
+    check("cos", cos_Tr, (len(x_TW), None), torch.float32, contiguous=False)
+    check("sin", sin_Tr, cos_Tr.shape, torch.float32, contiguous=False)
+    (T, width), d = x_TW.shape, 2 * cos_Tr.shape[1]
+    check_range("heads", heads, 0, width // d if d else 0)
+    call("rope", x_TW, cos_Tr.contiguous(), sin_Tr.contiguous(), T, heads, d, width)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,10 +86,10 @@ class TokenPlaces:
     sequences: Tensor
     table: Tensor
 
-    @property
-    def arguments(self) -> tuple[Tensor, Tensor, Tensor, int]:
-        """As the kernels take them."""
-        return self.positions, self.sequences, self.table, self.table.shape[1]
+    def __post_init__(self) -> None:
+        check("positions", self.positions, (None,), torch.int32)
+        check("sequences", self.sequences, self.positions.shape, torch.int32)
+        check("table", self.table, (None, None), torch.int32)
 
 
 def page_shape(which: str, d: int) -> tuple[int, int, int]:
@@ -84,15 +99,25 @@ def page_shape(which: str, d: int) -> tuple[int, int, int]:
 
 def append_kv(k_TJd: Tensor, v_TJd: Tensor, places: TokenPlaces, k_pages: Tensor, v_pages: Tensor) -> None:
     """Write the tokens' keys and values to their places on the float32 pages, [P, J, *page_shape]."""
+    check("k", k_TJd, (len(places.positions), None, None), *DTYPES, contiguous=False)
+    check("v", v_TJd, k_TJd.shape, *DTYPES, contiguous=False)
     k, v = _heads(k_TJd), _heads(v_TJd)
-    call("append_kv", k, k.stride(0), v, v.stride(0), *k.shape, *places.arguments, k_pages, v_pages)
+    _check_pages(k_pages, v_pages, *k.shape[1:])
+    call("append_kv", k, k.stride(0), v, v.stride(0), *k.shape, *_table(places, k_pages), k_pages, v_pages)
 
 
 def paged_attention(q_THd: Tensor, places: TokenPlaces, k_pages: Tensor, v_pages: Tensor, window: int | None) -> Tensor:
     """Each token's attention to its own sequence up to itself, or to the last `window` tokens of that. [T, H, d] -> [T, H, d]"""
-    q = _heads(q_THd)
-    (T, H, d), J, out = q.shape, k_pages.shape[1], q.new_empty(q.shape)
-    call("paged_attention", q, q.stride(0), T, H, J, d, d**-0.5, *places.arguments, int(window or 0), k_pages, v_pages, out)
+    check("q", q_THd, (len(places.positions), None, None), *DTYPES, contiguous=False)
+    check("k_pages", k_pages, (None,) * 5, torch.float32)
+    (T, H, d), J, q = q_THd.shape, k_pages.shape[1], _heads(q_THd)
+    _check_pages(k_pages, v_pages, J, d)
+    if not J or H % J:
+        raise ValueError(f"q has {H} heads, and the pages have {J}; wanted: a multiple")
+    if window is not None:
+        check_range("window", window, 1, 2**31 - 1)
+    out = q.new_empty(T, H, d)
+    call("paged_attention", q, q.stride(0), T, H, J, d, d**-0.5, *_table(places, k_pages), window or 0, k_pages, v_pages, out)
     return out.to(q_THd.dtype)
 
 
@@ -101,10 +126,24 @@ def combine(y_RD: Tensor, rows_TK: Tensor, weights_TK: Tensor, begin: int, out_T
 
     rows_TK int64 are each token's rows in the order in which they are added; the sums start from zero where `begin` is 0.
     """
+    check("y", y_RD, (None, None), torch.float32)
+    check("rows", rows_TK, (None, None), torch.int64)
+    check("weights", weights_TK, rows_TK.shape, torch.float32)
+    check("out", out_TD, (len(rows_TK), y_RD.shape[1]), torch.float32)
+    check_range("begin", begin, 0, 2**31 - 1 - len(y_RD))
     call("combine", y_RD, rows_TK, weights_TK, *rows_TK.shape, y_RD.shape[1], begin, begin + len(y_RD), out_TD)
 
 
 def _heads(x_THd: Tensor) -> Tensor:
     """In float32, each token's heads side by side; the tokens may lie apart, as those of a product that gives more."""
     x = x_THd.float()
-    return x if x.stride()[1:] == (x.shape[2], 1) else x.contiguous()
+    return x if x.stride()[1:] == (x.shape[2], 1) and x.stride(0) >= 0 else x.contiguous()
+
+
+def _check_pages(k_pages: Tensor, v_pages: Tensor, J: int, d: int) -> None:
+    check("k_pages", k_pages, (None, J, *page_shape("k", d)), torch.float32)
+    check("v_pages", v_pages, (len(k_pages), J, *page_shape("v", d)), torch.float32)
+
+
+def _table(places: TokenPlaces, k_pages: Tensor) -> tuple[Tensor, Tensor, Tensor, int, int, int]:
+    return places.positions, places.sequences, places.table, *places.table.shape, len(k_pages)

@@ -30,20 +30,29 @@ FEATURES = {
 }
 
 POINTER, INT, FLOAT = ctypes.c_void_p, ctypes.c_int, ctypes.c_float
-# the arguments of each function of csrc/ after the first two, which say how to start threads and how many
+TABLE = (POINTER, POINTER, POINTER, INT, INT, INT)  # positions, sequences, table, N, columns, pages
+# the arguments of each function of csrc/kernels.h after the first two, which say how to start threads and how many
 SIGNATURES = {
-    # x, order, offsets, matrices, weights, bfloat16, K, outputs, activation, bias, add, factors, out
-    "gemm": (POINTER, POINTER, POINTER, INT, POINTER, INT, INT, INT, INT, POINTER, INT, POINTER, POINTER),
+    # x, x_rows, order, offsets, matrices, weights, bfloat16, M, K, outputs, activation, bias, accumulate, row_scales, out
+    "gemm": (POINTER, INT, POINTER, POINTER, INT, POINTER, *[INT] * 5, POINTER, INT, POINTER, POINTER),
     # x, weight, T, D, eps, offset, out
     "rms_norm": (POINTER, POINTER, INT, INT, FLOAT, FLOAT, POINTER),
     # x, cos, sin, T, heads, d, width
     "rope": (POINTER, POINTER, POINTER, INT, INT, INT, INT),
-    # k, k_row, v, v_row, T, J, d, positions, sequences, table, pages a sequence, k_pages, v_pages
-    "append_kv": (POINTER, INT, POINTER, INT, INT, INT, INT, POINTER, POINTER, POINTER, INT, POINTER, POINTER),
-    # q, q_row, T, H, J, d, scale, positions, sequences, table, pages a sequence, window, k_pages, v_pages, out
-    "paged_attention": (POINTER, *[INT] * 5, FLOAT, POINTER, POINTER, POINTER, INT, INT, POINTER, POINTER, POINTER),
+    # k, k_row, v, v_row, T, J, d, .., k_pages, v_pages
+    "append_kv": (POINTER, INT, POINTER, INT, INT, INT, INT, *TABLE, POINTER, POINTER),
+    # q, q_row, T, H, J, d, scale, .., window, k_pages, v_pages, out
+    "paged_attention": (POINTER, *[INT] * 5, FLOAT, *TABLE, INT, POINTER, POINTER, POINTER),
     # y, rows, weights, T, K, D, begin, end, out
     "combine": (POINTER, POINTER, POINTER, *[INT] * 5, POINTER),
+}
+# what a function returns that would have read or written out of range (Fault in csrc/kernels.h)
+FAULTS = {
+    1: "offsets do not rise from 0 to the number of rows",
+    2: "order has a row that x does not have",
+    3: "positions has a token before the first or beyond its sequence's pages",
+    4: "sequences has a sequence that the table does not have",
+    5: "table has a page that k_pages and v_pages do not have",
 }
 
 
@@ -78,14 +87,15 @@ def load() -> ctypes.CDLL:
         raise ModelError(f"the CPU kernels {path} cannot be loaded ({error}); run `make kernels`, or reinstall evalkit") from error
     for name, signature in SIGNATURES.items():
         function = getattr(library, name)
-        function.argtypes, function.restype = (POINTER, INT, *signature), None
+        function.argtypes, function.restype = (POINTER, INT, *signature), INT
     return library
 
 
 def call(name: str, *arguments: Tensor | float | None) -> None:
-    """Call a function of csrc/ on torch's threads; a tensor is passed as its address."""
+    """Call a function of csrc/ on torch's threads; a tensor is passed as its address. Raises ValueError for an index out of range."""
     pointers = (value.data_ptr() if isinstance(value, Tensor) else value for value in arguments)
-    getattr(load(), name)(_gomp_parallel(), torch.get_num_threads(), *pointers)
+    if fault := getattr(load(), name)(_gomp_parallel(), torch.get_num_threads(), *pointers):
+        raise ValueError(f"{name}: {FAULTS[fault]}")
 
 
 @cache

@@ -1,0 +1,36 @@
+#include <cmath>
+
+#include "kernels.h"
+#include "parallel.h"
+#include "simd.h"
+
+int rms_norm(GompParallel gomp, int threads, const float* x, const float* weight, int T, int D, float eps, float offset, float* out) {
+    const int whole = D / LANES * LANES;
+    parallel_for_rows(gomp, threads, T, [&](int t) {
+        const float* from = x + static_cast<std::size_t>(t) * D;
+        float* to = out + static_cast<std::size_t>(t) * D;
+        vec squares{};
+        for (int c = 0; c < whole; c += LANES) squares = fma(load(from + c), load(from + c), squares);
+        float total = sum(squares);
+        for (int c = whole; c < D; c++) total = std::fma(from[c], from[c], total);
+        const float factor = 1.0f / std::sqrt(total / D + eps);
+        for (int c = 0; c < D; c++) to[c] = from[c] * factor * (offset + weight[c]);
+    });
+    return NONE;
+}
+
+int rope(GompParallel gomp, int threads, float* x, const float* cos, const float* sin, int T, int heads, int d, int width) {
+    const int half = d / 2;
+    parallel_for_rows(gomp, threads, T, [&](int t) {
+        const float *c = cos + static_cast<std::size_t>(t) * half, *s = sin + static_cast<std::size_t>(t) * half;
+        for (int h = 0; h < heads; h++) {
+            float *lower = x + static_cast<std::size_t>(t) * width + h * d, *upper = lower + half;
+            for (int r = 0; r < half; r++) {
+                const float l = lower[r], u = upper[r];
+                lower[r] = std::fma(l, c[r], -(u * s[r]));
+                upper[r] = std::fma(u, c[r], l * s[r]);
+            }
+        }
+    });
+    return NONE;
+}
