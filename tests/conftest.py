@@ -5,6 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# the same examples on every machine, however slow it is
+settings.register_profile("evalkit", derandomize=True, deadline=None, database=None, max_examples=100)
+settings.load_profile("evalkit")
 
 # taken out of the environment at once: no test reads real data but through `data_dir`
 _DATA = os.environ.pop("EVALKIT_DATA", None)

@@ -19,6 +19,7 @@ from evalkit.errors import EvalkitError
 
 OPTIONAL: Mapping[str, bool] = types.MappingProxyType({"optional": True})  # a field's metadata
 T = TypeVar("T")
+LONGEST = 40  # characters of a key or value shown in a message
 
 
 class _Misfit(Exception):
@@ -33,7 +34,9 @@ class _Misfit(Exception):
         return self
 
     def __str__(self) -> str:
-        return f"{'.'.join(reversed(self.keys)) or 'the whole'} {self.what}"
+        # a key is the file's: whatever can't stand in one line of a terminal is escaped
+        keys = (key if key.isprintable() and 0 < len(key) <= LONGEST else _shown(key) for key in reversed(self.keys))
+        return f"{'.'.join(keys) or 'the whole'} {self.what}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +210,7 @@ def _mapping(reader: _Reader) -> _Reader:
 def _shown(value: Any) -> str:
     """A value as the file has it, cut where it is long."""
     text = json.dumps(value)
-    return text if len(text) <= 40 else f"{text[:38]}.."
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 2]}.."
 
 
 # once a type, which is what makes them quick; mypy takes no class for a Hashable

@@ -6,14 +6,11 @@ from collections.abc import Callable
 from decimal import Decimal
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from evalkit_tasks.extraction import EXTRACTIONS, INVALID, Extraction, gold, last_decimal, last_digits, last_number, lm_eval_filters
 from evalkit_tasks.mt_bench.rating import published, published_verdict, strict, strict_verdict
-
-settings.register_profile("readers", derandomize=True, deadline=None, database=None, max_examples=100)
-settings.load_profile("readers")
 
 # the pieces that ratings and answers are made of, in any order, between any texts
 PIECES = ["#### ", " of ", " ", "\n", *"[ ] [[ ]] A B C rating Rating: / 10 /10 out of % * - $ , . 0 7 05 ٣ ² 1e9 Question:".split(" ")]

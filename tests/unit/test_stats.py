@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from evalkit.stats.clustered import clustered_stderr, t_interval
 from evalkit.stats.estimate import average, macro, mean
 
 
@@ -44,6 +45,27 @@ def test_groups_of_one_document_are_not_certain() -> None:
     estimate = macro([[1.0], [0.0], [1.0]])
     assert estimate.stderr > 0.2
     assert mean([1.0]).ci95[0] < 0.3
+
+
+def test_a_clusters_documents_are_not_counted_as_new() -> None:
+    rng = np.random.default_rng(3)
+    values = rng.random(40)
+    parts = (values - values.mean()) / 40
+    alone, count = clustered_stderr(parts, range(40))
+    assert count == 40
+    assert alone == pytest.approx(scipy.stats.sem(values))
+    # each document twice says what it says once
+    twice, count = clustered_stderr(np.repeat(parts / 2, 2), np.repeat(range(40), 2))
+    assert count == 40
+    assert twice == pytest.approx(alone)
+    assert clustered_stderr(parts, ["one"] * 40) == (0.0, 1)
+
+
+def test_intervals_over_clusters_are_students_and_stay_on_the_scale() -> None:
+    low, high = t_interval(5.0, 0.3, 8, (1.0, 10.0))
+    assert (low, high) == pytest.approx(scipy.stats.t.interval(0.95, 7, loc=5.0, scale=0.3))
+    assert t_interval(9.9, 0.3, 8, (1.0, 10.0))[1] == 10.0
+    assert t_interval(5.0, 0.0, 1, (1.0, 10.0)) == (1.0, 10.0)
 
 
 def test_no_documents_have_no_mean() -> None:
