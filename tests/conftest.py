@@ -1,26 +1,31 @@
-"""What tests share: the real data (skipping with a reason where it is not at hand), and a tiny random model."""
+"""What tests share: the real data (a test that asks for it is skipped where there is none), a tiny random model, Hypothesis' settings."""
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-# the same examples on every machine, however slow it is
-settings.register_profile("evalkit", derandomize=True, deadline=None, database=None, max_examples=100)
+# under another name at once, which workers inherit: no test reads real data but through `data_dir`
+if "EVALKIT_DATA" in os.environ:
+    os.environ["EVALKIT_TEST_DATA"] = os.environ.pop("EVALKIT_DATA")
+# several workers (pytest -n) share the cores: a thread each, here and in subprocesses; set before torch is imported
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"
+# the same examples on every machine, whatever its speed; nothing is kept between runs
+settings.register_profile(
+    "evalkit", derandomize=True, database=None, deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("evalkit")
-
-# taken out of the environment at once: no test reads real data but through `data_dir`
-_DATA = os.environ.pop("EVALKIT_DATA", None)
 
 
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """The folder of real benchmark data (EVALKIT_DATA)."""
-    if not _DATA:
+    if not (data := os.environ.get("EVALKIT_TEST_DATA")):
         pytest.skip("EVALKIT_DATA is not set: no real benchmark data at hand")
-    return Path(_DATA).resolve()
+    return Path(data).resolve()
 
 
 @pytest.fixture
