@@ -2,7 +2,7 @@
 
 import argparse
 
-from evalkit.cli.options import add_pairing
+from evalkit.cli.options import add_pairing, add_published
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -11,6 +11,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     gate.add_argument("runs", nargs="+", metavar="RUN", help="BASE CAND, as for compare; with --against published one run")
     gate.add_argument("--margin", type=float, default=0.01, help="the drop that matters, in the metric's unit (default: 0.01, one point)")
     gate.add_argument("--against", metavar="published", help="gate one full run on published figures")
+    add_published(gate, default=None, help="to gate on (default: all of them)")
     gate.add_argument("--allow-small-margin", action="store_true", help="take a margin below what these documents can detect")
     add_pairing(gate)
     gate.add_argument("--junit", metavar="FILE", help="write JUnit XML, a testcase a task")
@@ -26,6 +27,7 @@ def _gate(arguments: argparse.Namespace) -> int:
         arguments.runs,
         arguments.margin,
         against=arguments.against,
+        published=arguments.published,
         tasks=arguments.tasks,
         metric=arguments.metric,
         cluster=arguments.cluster,

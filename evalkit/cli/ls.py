@@ -87,20 +87,21 @@ def _run(file: Path) -> list[tuple[str, str, tuple[str, ...]]]:
     try:
         run = read_run(file)
         status, spec = run.status, run.model.spec
-        rows = [(status, spec, key, *_figure(key, entry)) for key, entry in run.tasks.items()]
+        rows = [(status, spec, key, *_figure(spec, key, entry)) for key, entry in run.tasks.items()]
         return [(run.started, name, row) for row in rows or [(status, spec, "-", "-", "-", "-", "-")]]
     except EvalkitError as error:
         return [("", name, ("unreadable", "-", first_line(error), "-", "-", "-", "-"))]
 
 
-def _figure(key: str, entry: "TaskEntry") -> tuple[str, str, str, str]:
+def _figure(spec: str, key: str, entry: "TaskEntry") -> tuple[str, str, str, str]:
     """Measured, interval, n and data of one task."""
     from evalkit.record.schema import task_of
-    from evalkit.report.published import column_for
+    from evalkit.report.published import column_for, published_for
     from evalkit.report.screen import decimal, interval
     from evalkit.report.verdict import measured_figure
 
-    column = column_for(task_of(key))
+    task = task_of(key)
+    column = column_for(task, published_for(spec, task, entry.protocol))
     figure = measured_figure(entry, column)
     if figure is None:
         return "-", WAITS if entry.counts.unscored else "-", entry.size, str(entry.data)

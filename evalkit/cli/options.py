@@ -68,9 +68,9 @@ def add_pairing(command: ArgumentParser) -> None:
     command.add_argument("--cluster", metavar="FIELD", help="the field of a document that names its source: a passage, a sentence")
 
 
-def add_published(command: ArgumentParser) -> None:
+def add_published(command: ArgumentParser, default: str | None = "qwen1.5-moe", help: str = "(default: %(default)s)") -> None:
     """Which published table is meant."""
-    command.add_argument("--published", metavar="NAME", default="qwen1.5-moe", help="the published table (default: %(default)s)")
+    command.add_argument("--published", metavar="NAME", default=default, help=f"a published table, or a .toml file with one {help}")
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -22,9 +22,9 @@ from evalkit.files import write_output
 from evalkit.progress import console as standard_output
 from evalkit.record.read import read_run
 from evalkit.record.schema import task_of
-from evalkit.report.published import published_for
+from evalkit.report.published import agreed, in_tables, published_for
 from evalkit.report.render.markdown import markdown_table, md
-from evalkit.report.verdict import verdict
+from evalkit.report.verdict import verdict_on
 from evalkit.stats.paired import ALPHA, POWER, Difference, holm, unpaired
 
 SCHEMA = 1
@@ -75,6 +75,7 @@ def run(
     margin: float = 0.01,
     *,
     against: str | None = None,
+    published: str | None = None,
     tasks: Sequence[str] = (),
     metric: str | None = None,
     cluster: str | None = None,
@@ -85,12 +86,14 @@ def run(
 ) -> int:
     """Gate BASE and CAND, or with against="published" one RUN on published figures. Returns 0, 1 or 3; raises EvalkitError (2).
 
+    `published` names the table, or a .toml file with one, where more than one may be meant.
+
     `margin` is in the metric's unit (0.01: one point of accuracy or BLEU). Files are written whatever the outcome; `summary_file` is
     appended to and defaults to the file that GitHub names.
     """
     ci = CI.from_environment(summary_file)
     try:
-        gate = decide(runs, margin, against, tasks, metric, cluster, allow_small_margin)
+        gate = decide(runs, margin, against, published, tasks, metric, cluster, allow_small_margin)
     except EvalkitError as error:
         problem = " ".join(str(error).split())
         if junit_file:
@@ -120,6 +123,7 @@ def decide(
     runs: Sequence[str],
     margin: float,
     against: str | None = None,
+    published: str | None = None,
     tasks: Sequence[str] = (),
     metric: str | None = None,
     cluster: str | None = None,
@@ -129,8 +133,10 @@ def decide(
     if not 0 < margin < 1:
         raise EvalkitError(f"margin is {margin:g}; give it in the metric's unit, between 0 and 1: 0.01 is one point of accuracy")
     notes: list[str] = []
+    if published is not None and against is None:
+        raise EvalkitError(f"--published {published} chooses a table for --against published; give both")
     if against is not None:
-        base, cand, cases = _published(runs, against, tasks, metric, notes)
+        base, cand, cases = _published(runs, against, published, tasks, metric, notes)
     else:
         if len(runs) != 2:
             raise EvalkitError(f"{len(runs)} runs given; evalkit gate takes BASE CAND, or --against published RUN")
@@ -180,9 +186,12 @@ def documents_needed(d: Difference, margin: float) -> int:
 
 
 def _published(
-    runs: Sequence[str], against: str, tasks: Sequence[str], metric: str | None, notes: list[str]
+    runs: Sequence[str], against: str, published: str | None, tasks: Sequence[str], metric: str | None, notes: list[str]
 ) -> tuple[str, str, list[Case]]:
-    """A run's tasks against published figures: unpaired, the published figure taken as that of as many other documents."""
+    """A run's tasks against published figures: unpaired, the published figure taken as that of as many other documents.
+
+    Raises EvalkitError where several tables hold different figures of the run's protocol and none of them was chosen.
+    """
     if against != "published":
         raise unknown("value of --against", against, ["published"])
     if len(runs) != 1 or metric is not None:
@@ -195,14 +204,18 @@ def _published(
         name = task_of(key)
         if tasks and key not in tasks:
             continue
-        cell, column = published_for(record.model.spec, name) or (None, None)
-        found = verdict(cell, column, name, entry)
+        matches = published_for(record.model.spec, name, entry.protocol, published)
+        match = agreed(matches)
+        if match is None and any(each.figure.protocol == entry.protocol for each in matches):
+            raise EvalkitError(f"{record.model.spec}: {name}@{entry.protocol} is {in_tables(matches)}; choose one with --published NAME")
+        found = verdict_on(matches, name, entry)
         figure = entry.figure
         gated = found.word in ("reproduced", "differs") or found.reason.startswith("n = ")
-        if cell is None or figure is None or not gated or not 0 <= cell.value <= 100 or figure.value > 1:
-            notes.append(f"{key}: not gated: {found}")
+        if match is None or figure is None or not gated or not 0 <= match.share <= 1 or figure.value > 1:
+            notes.append(f"{key}: not gated: {found}" + (f"; {in_tables(matches)}" if matches else ""))
             continue
-        base, n = cell.value / 100, entry.n
+        notes.append(f"{key}: {in_tables(matches)}")
+        base, n = match.share, entry.n
         d = unpaired(base, math.sqrt(base * (1 - base) / n), figure.value, figure.stderr, n)
         cases.append(Case(f"{name}@{entry.protocol}", d))
     if not cases:

@@ -22,6 +22,11 @@ T = TypeVar("T")
 LONGEST = 40  # characters of a key or value shown in a message
 
 
+def key(name: str) -> Mapping[str, str]:
+    """A field's metadata: the key that it has in the file, where that is not its own name."""
+    return types.MappingProxyType({"key": name})
+
+
 class _Misfit(Exception):
     """What does not fit, and the keys that lead to it, the innermost first."""
 
@@ -65,7 +70,7 @@ def decode(kind: type[T], value: Any, source: str, fix: str = "run it again") ->
 def encode(value: Any) -> Any:
     """Dataclasses, mappings and sequences as JSON has them."""
     if is_dataclass(value):
-        return {name: encode(item) for name, default in _written(type(value)) if (item := getattr(value, name)) != default}
+        return {key: encode(item) for key, name, default in _written(type(value)) if (item := getattr(value, name)) != default}
     if isinstance(value, Mapping):
         return {key: encode(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -76,9 +81,13 @@ def encode(value: Any) -> Any:
 _ALWAYS = object()  # equal to no field's value
 
 
-def _written_fields(kind: Any) -> list[tuple[str, object]]:
-    """(name, the value that is left out) of each field."""
-    return [(f.name, _default(f) if f.metadata.get("optional") else _ALWAYS) for f in fields(kind)]
+def _written_fields(kind: Any) -> list[tuple[str, str, object]]:
+    """(key, name, the value that is left out) of each field."""
+    return [(_key(f), f.name, _default(f) if f.metadata.get("optional") else _ALWAYS) for f in fields(kind)]
+
+
+def _key(field: "Field[Any]") -> str:
+    return str(field.metadata.get("key", field.name))
 
 
 def _default(field: "Field[Any]") -> Any:
@@ -121,8 +130,9 @@ _SIMPLE: Mapping[Any, _Reader] = {
 
 def _object(kind: Any) -> _Reader:
     hints = get_type_hints(kind)
-    readers = {field.name: _reader(hints[field.name]) for field in fields(kind)}
-    needs = [f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING]
+    names = {_key(field): field.name for field in fields(kind)}
+    readers = {key: _reader(hints[name]) for key, name in names.items()}
+    needs = [key for key, f in zip(names, fields(kind), strict=True) if f.default is MISSING and f.default_factory is MISSING]
 
     def read(value: dict[str, Any]) -> Any:
         given = {}
@@ -132,11 +142,11 @@ def _object(kind: Any) -> _Reader:
                 hint = f"did you mean {near[0]}?" if near else "was it written by a newer one?"
                 raise _Misfit(f"is no key that this evalkit knows ({hint})", key)
             try:
-                given[key] = reader(item)
+                given[names[key]] = reader(item)
             except _Misfit as misfit:
                 raise misfit.under(key) from None
         for key in needs:
-            if key not in given:
+            if key not in value:
                 raise _Misfit("is missing", key)
         return kind(**given)
 
@@ -215,4 +225,4 @@ def _shown(value: Any) -> str:
 
 # once a type, which is what makes them quick; mypy takes no class for a Hashable
 _reader: Callable[[Any], _Reader] = functools.cache(_reader_of)
-_written: Callable[[Any], list[tuple[str, object]]] = functools.cache(_written_fields)
+_written: Callable[[Any], list[tuple[str, str, object]]] = functools.cache(_written_fields)

@@ -1,12 +1,14 @@
 """Published figures: results/published/*.toml, every figure with its source."""
 
-import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
-from evalkit.errors import unknown
+from evalkit.errors import EvalkitError, unknown
+from evalkit.fields import load_toml
+from evalkit.record.codec import decode, key
 
 _PACKAGE = Path(__file__).parents[1]
 # in the wheel the tables lie inside the package, in a checkout under results/
@@ -126,10 +128,10 @@ class Row:
     """One model of the table: its checkpoints' hub ids, its cells by column, its printed parameters by figure, its speed."""
 
     model: str
-    base: tuple[str, ...]
-    chat: tuple[str, ...]
-    cells: Mapping[str, PublishedFigure]
-    parameters: Mapping[str, Parameters]
+    cells: Mapping[str, PublishedFigure] = field(metadata=key("cell"))
+    base: tuple[str, ...] = ()
+    chat: tuple[str, ...] = ()
+    parameters: Mapping[str, Parameters] = field(default_factory=dict)
     throughput: Throughput | None = None
 
     def is_model(self, spec: str) -> bool:
@@ -147,21 +149,50 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class PublishedTable:
-    """A published table, as printed, and what its source prints of parameters and training cost."""
+    """A published table, as printed, and what its source prints of parameters and training cost. `name` is the file's."""
 
-    name: str
     title: str
     source: str
-    columns: tuple[Column, ...]
-    rows: tuple[Row, ...]
+    columns: tuple[Column, ...] = field(metadata=key("column"))
+    rows: tuple[Row, ...] = field(metadata=key("row"))
+    unit: str = ""
     parameters: ParameterTable | None = None
     training_cost: TrainingCost | None = None
     throughput: ThroughputTable | None = None
-    anchors: tuple[Anchor, ...] = ()
+    anchors: tuple[Anchor, ...] = field(default=(), metadata=key("anchor"))
+    name: str = ""
 
     def column(self, task: str) -> Column | None:
         """The column of a whole task."""
         return next((column for column in self.columns if column.key == task), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A published figure of the model and task that were asked for, and where it stands."""
+
+    table: str
+    column: Column
+    figure: PublishedFigure
+
+    @property
+    def printed(self) -> str:
+        """As its table prints it."""
+        return self.column.printed(self.figure)
+
+    @property
+    def share(self) -> float:
+        """The figure in run.json's unit."""
+        return self.figure.value / self.column.scale
+
+    @property
+    def rounding(self) -> float:
+        """Half a unit of the last printed digit, in run.json's unit."""
+        return self.column.rounding(self.figure) / self.column.scale
+
+    def __str__(self) -> str:
+        under = f" under {self.figure.protocol}" if self.figure.protocol else ""
+        return f"{self.printed} in {self.table}{under}"
 
 
 def slug(name: str) -> str:
@@ -175,41 +206,67 @@ def table_names() -> list[str]:
 
 
 def read_table(name: str) -> PublishedTable:
-    """Raises EvalkitError for an unknown table, ValueError for a malformed file (a fault of ours, which a test finds)."""
-    if name not in table_names():
-        raise unknown("published table", name, table_names())
-    raw = tomllib.loads((FOLDER / f"{name}.toml").read_text("utf-8"))
-    columns = tuple(Column(**column) for column in raw["column"])
-    rows = tuple(_row(row, {c.key for c in columns}) for row in raw["row"])
-    parameters = ParameterTable(**raw["parameters"]) if "parameters" in raw else None
-    cost = TrainingCost(**raw["training_cost"]) if "training_cost" in raw else None
-    throughput = ThroughputTable(**raw["throughput"]) if "throughput" in raw else None
-    anchors = tuple(Anchor(**anchor) for anchor in raw.get("anchor", ()))
-    if strange := {a.model for a in anchors} - {r.model for r in rows} or {a.task for a in anchors} - {c.key for c in columns}:
-        raise ValueError(f"{name}: anchors of no row or column: {strange}")
-    return PublishedTable(name, raw["title"], raw["source"], columns, rows, parameters, cost, throughput, anchors)
+    """A table by its name, or from a .toml file. Raises EvalkitError, which names file and key, for what is not as it should be."""
+    path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
+    if path.parent == FOLDER and path.stem not in table_names():
+        raise unknown("published table", path.stem, table_names())
+    return _read(path, path.stat().st_mtime_ns if path.exists() else 0)
 
 
-def _row(raw: Mapping[str, Any], tasks: set[str]) -> Row:
-    if extra := set(raw["cell"]) - tasks:
-        raise ValueError(f"{raw['model']}: cells of no column: {extra}")
-    cells = {task: PublishedFigure(**cell | {"judges": tuple(cell.get("judges", ()))}) for task, cell in raw["cell"].items()}
-    parameters = {figure: Parameters(**printed) for figure, printed in raw.get("parameters", {}).items()}
-    speed = Throughput(**raw["throughput"]) if "throughput" in raw else None
-    return Row(raw["model"], tuple(raw.get("base", ())), tuple(raw.get("chat", ())), cells, parameters, speed)
+@lru_cache
+def _read(path: Path, changed: int) -> PublishedTable:
+    """Tables are asked for once a task of every run, and Python's TOML reader takes its time."""
+    table = decode(PublishedTable, load_toml(path), str(path), "correct the table")
+    columns, models = {column.key: column for column in table.columns}, {row.model for row in table.rows}
+    for column in table.columns:
+        if not (0 <= column.decimals <= 10 and 0 < column.scale < math.inf):
+            raise EvalkitError(f"{path}: column {column.key}: decimals is {column.decimals}, scale {column.scale:g}; give 0 to 10, above 0")
+    for row in table.rows:
+        for task, figure in row.cells.items():
+            if task not in columns:
+                raise EvalkitError(f"{path}: row {row.model}: cell {task} is of no column; known: {', '.join(columns)}")
+            if not math.isfinite(figure.value):
+                raise EvalkitError(f"{path}: row {row.model}: cell {task}: value is {figure.value}; leave out a cell without a figure")
+    for anchor in table.anchors:
+        if anchor.model not in models or anchor.task not in columns:
+            raise EvalkitError(f"{path}: anchor of {anchor.model} and {anchor.task}: there is no such row or column")
+    return replace(table, name=path.stem)
 
 
-def column_for(task: str) -> Column | None:
-    """How any published table prints this task: its unit, scale and decimals."""
-    columns = (read_table(name).column(task) for name in table_names())
-    return next((column for column in columns if column), None)
+def column_for(task: str, matches: Sequence[Match] = ()) -> Column | None:
+    """How a task's figures are printed: as the tables of `matches` print them, or else any table. None where there is no table.
+
+    Where tables differ, the largest unit and the fewest decimals, whatever the tables' names.
+    """
+    columns = [match.column for match in matches] or [column for name in table_names() if (column := read_table(name).column(task))]
+    return min(columns, key=lambda column: (-column.scale, column.decimals), default=None)
 
 
-def published_for(spec: str, task: str) -> tuple[PublishedFigure, Column] | None:
-    """The figure that any published table holds for this model and task (or task:category)."""
-    for name in table_names():
-        table = read_table(name)
-        for row in table.rows:
-            if row.is_model(spec) and task in row.cells:
-                return row.cells[task], next(c for c in table.columns if c.key == task)
-    return None
+def published_for(spec: str, task: str, protocol: str, table: str | None = None) -> tuple[Match, ...]:
+    """The published figures of a model and task (or task:category) in all tables, or in the one that is named.
+
+    Those that were made under the run's protocol where there are any, otherwise all that there are.
+    """
+    tables = map(read_table, table_names() if table is None else [table])
+    found = [Match(each.name, column, row.cells[task]) for each, column, row in _cells(tables, task) if row.is_model(spec)]
+    return tuple(match for match in found if match.figure.protocol == protocol) or tuple(found)
+
+
+def _cells(tables: Iterable[PublishedTable], task: str) -> Iterator[tuple[PublishedTable, Column, Row]]:
+    """The rows that have a figure for the task."""
+    for table in tables:
+        if column := table.column(task):
+            yield from ((table, column, row) for row in table.rows if task in row.cells)
+
+
+def agreed(matches: Sequence[Match]) -> Match | None:
+    """The most exact of the figures, where all are the same within their rounding; None where they differ, or there are none."""
+    if not matches:
+        return None
+    best = min(matches, key=lambda match: match.rounding)
+    return best if all(abs(match.share - best.share) <= match.rounding + 1e-9 for match in matches) else None
+
+
+def in_tables(matches: Sequence[Match]) -> str:
+    """ "published as 62.5 in qwen1.5-moe under qwen"."""
+    return f"published as {' and as '.join(map(str, matches))}"

@@ -7,16 +7,16 @@ from rich.console import Console
 from rich.table import Table
 
 from evalkit.record.schema import Run, TaskEntry, task_of
-from evalkit.report.published import Column, column_for, published_for
+from evalkit.report.published import Column, column_for, in_tables, published_for
 from evalkit.report.sections import multilingual
-from evalkit.report.verdict import Measured, measured_figure, scale_of, verdict, why_no_figure, why_not_comparable
+from evalkit.report.verdict import Measured, measured_figure, scale_of, verdict_on, why_no_figure, why_not_comparable
 from evalkit.tasks.registry import resolve
 
 HEAD = ("task", "protocol", "published", "measured", "95% interval", "n", "data", "verdict")
 WORDS = {  # for those who see a verdict for the first time
     "reproduced": "the published figure lies in the interval",
     "differs": "the published figure lies outside the interval",
-    "cannot tell": "another protocol or judge than the published figure's, or too few documents",
+    "cannot tell": "another protocol or judge than the published figure's, tables that differ, or too few documents",
     "published figure inconsistent": "the published figure can't be right as printed",
     "not comparable": "not the whole benchmark, or not as it should be: no figure to compare",
     "nothing published": "no figure of this model for this task is in the published tables",
@@ -40,14 +40,15 @@ def show(run: Run, folder: Path, console: Console) -> None:
     words = []
     for key, entry in run.tasks.items():
         task = task_of(key)
-        cell, column = published_for(run.model.spec, task) or (None, column_for(task))
-        word = verdict(cell, column, task, entry).word
+        matches = published_for(run.model.spec, task, entry.protocol)
+        column = column_for(task, matches)
+        word = verdict_on(matches, task, entry).word
         figure = measured_figure(entry, column)
         words.append(word)
         table.add_row(
             task,
             entry.protocol,
-            column.printed(cell) if cell and column else "-",
+            " / ".join(dict.fromkeys(match.printed for match in matches)) or "-",
             decimal(figure.value, column) if figure else "-",
             interval(figure, column),
             entry.size,
@@ -81,7 +82,10 @@ def _say(console: Console, line: str) -> None:
 def _remarks(run: Run) -> Iterator[str]:
     for key, entry in run.tasks.items():
         task = task_of(key)
-        column = column_for(task)
+        matches = published_for(run.model.spec, task, entry.protocol)
+        column = column_for(task, matches)
+        if matches:
+            yield f"{key}: {in_tables(matches)}"
         if remark := resolve(f"{task}@{entry.protocol}").remark():
             yield f"{key}: {remark}"
         if measured_figure(entry, column) is None:

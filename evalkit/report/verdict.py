@@ -1,9 +1,10 @@
 """Does the published figure hold? One function decides, and says why. Figures here are in the published table's unit."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from evalkit.record.schema import TaskEntry
-from evalkit.report.published import Column, PublishedFigure
+from evalkit.report.published import Column, Match, PublishedFigure, in_tables
 from evalkit.tasks.registry import task_classes
 
 WIDEST = 0.08  # of the scale: a 95% interval with a wider half says too little to call a figure reproduced
@@ -82,6 +83,14 @@ def verdict(cell: PublishedFigure | None, column: Column | None, task: str, entr
     if figure.half > WIDEST * column.maximum:
         return Verdict("cannot tell", f"n = {figure.n} is too small: +-{figure.half:.1f} points")
     return Verdict("reproduced")
+
+
+def verdict_on(matches: Sequence[Match], task: str, entry: TaskEntry) -> Verdict:
+    """The verdict on all figures that are published for a task: "cannot tell" where it is not the same on each."""
+    found = [verdict(match.figure, match.column, task, entry) for match in matches] or [verdict(None, None, task, entry)]
+    if len({each.word for each in found}) > 1:
+        return Verdict("cannot tell", f"the tables differ: {in_tables(matches)}")
+    return found[0]
 
 
 def why_no_figure(entry: TaskEntry) -> str:

@@ -126,16 +126,13 @@ def test_the_multilingual_column_is_the_mean_of_its_four_categories() -> None:
 
 
 def test_what_any_table_holds() -> None:
-    moe = published_for("Qwen/Qwen1.5-MoE-A2.7B", "multilingual")
-    assert moe
-    assert (moe[0].value, moe[1].decimals) == (40.8, 1)
-    gemma = published_for("google/gemma-7b", "multilingual")  # the blog has none
-    assert gemma
-    assert gemma[1].printed(gemma[0]) == "42.8"
-    exams = published_for("Qwen/Qwen1.5-7B", "multilingual:exams")
-    assert exams
-    assert exams[1].printed(exams[0]) == "47.70"
-    assert published_for("Qwen/Qwen1.5-7B", "no_such_task") is None
+    (moe, *others) = published_for("Qwen/Qwen1.5-MoE-A2.7B", "multilingual", "qwen")
+    assert (moe.figure.value, moe.column.decimals, len(others)) == (40.8, 1, 1)
+    (gemma,) = published_for("google/gemma-7b", "multilingual", "qwen")  # the blog has none
+    assert gemma.printed == "42.8"
+    (exams,) = published_for("Qwen/Qwen1.5-7B", "multilingual:exams", "qwen")
+    assert exams.printed == "47.70"
+    assert published_for("Qwen/Qwen1.5-7B", "no_such_task", "qwen") == ()
     column = column_for("mt_bench")
     assert column
     assert (column.scale, column.maximum) == (1, 10)

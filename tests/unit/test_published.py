@@ -1,0 +1,202 @@
+"""Which published figure is meant where several tables have one, and what a table must be."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_runs import fake_run
+from report_runs import entry, run
+from rich.console import Console
+
+from evalkit import cli
+from evalkit.errors import EvalkitError
+from evalkit.report import published
+from evalkit.report.published import agreed, column_for, in_tables, published_for, read_table
+from evalkit.report.screen import show
+
+MODEL = "Qwen/Qwen1.5-MoE-A2.7B"  # 62.5 on MMLU under mmlu@qwen, in the table qwen1.5-moe
+AddTable = Callable[..., None]
+
+
+def toml(value: float = 59.999, protocol: str = "opencompass", decimals: int = 3, scale: float = 100) -> str:
+    return f"""
+title = "Made up"
+source = "made up"
+
+[[column]]
+task = "mmlu"
+title = "MMLU"
+decimals = {decimals}
+scale = {scale}
+
+[[row]]
+model = "Qwen1.5-MoE-A2.7B"
+base = ["{MODEL}"]
+
+[row.cell.mmlu]
+value = {value}
+protocol = "{protocol}"
+origin = "made up"
+"""
+
+
+@pytest.fixture
+def add_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AddTable:
+    """Adds a table to the published ones, under a name that sorts first or last."""
+    folder = tmp_path / "published"
+    shutil.copytree(published.FOLDER, folder)
+    monkeypatch.setattr(published, "FOLDER", folder)
+    return lambda name, **changes: (folder / f"{name}.toml").write_text(toml(**changes)) and None
+
+
+def shown(protocol: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> str:
+    show(run(MODEL, mmlu=entry(0.62, protocol=protocol)), tmp_path, Console(width=160))
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["aaa", "zzz"])
+def test_the_runs_protocol_decides(name: str, add_table: AddTable, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    add_table(name)
+    (qwen,) = published_for(MODEL, "mmlu", "qwen")
+    assert (qwen.table, qwen.printed, qwen.column.decimals) == ("qwen1.5-moe", "62.5", 1)
+    (opencompass,) = published_for(MODEL, "mmlu", "opencompass")
+    assert (opencompass.table, opencompass.printed) == (name, "59.999")
+    text = shown("qwen", capsys, tmp_path)
+    assert "│ mmlu │ qwen     │      62.5 │     62.0 │ 61.2 to 62.8 │" in text
+    assert "mmlu: published as 62.5 in qwen1.5-moe under qwen\n" in text
+    text = shown("opencompass", capsys, tmp_path)
+    assert "│    59.999 │   62.000 │ 61.200 to 62.800 │" in text
+    assert f"mmlu: published as 59.999 in {name} under opencompass\n" in text
+
+
+@pytest.mark.parametrize("name", ["aaa", "zzz"])
+def test_another_protocol_names_every_table(name: str, add_table: AddTable, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    add_table(name)
+    assert {match.table for match in published_for(MODEL, "mmlu", "lm-eval")} == {"qwen1.5-moe", name}
+    text = shown("lm-eval", capsys, tmp_path)
+    assert "62.5 in qwen1.5-moe under qwen" in text
+    assert f"59.999 in {name} under opencompass" in text
+    assert "cannot tell" in text
+
+
+@pytest.mark.parametrize("name", ["aaa", "zzz"])
+def test_units_do_not_depend_on_names(name: str, add_table: AddTable) -> None:
+    before = column_for("mmlu")
+    add_table(name)
+    assert column_for("mmlu") == before
+    add_table(name, scale=1, decimals=0)  # in shares of one
+    assert column_for("mmlu") == before
+
+
+def gate(tmp_path: Path, capsys: pytest.CaptureFixture[str], *more: str) -> tuple[int, str]:
+    right = round(0.625 * 14_042)
+    fake_run(tmp_path / "r", MODEL, mmlu=[1.0] * right + [0.0] * (14_042 - right))
+    code = cli.main(["gate", str(tmp_path / "r"), "--against", "published", "--margin", "0.015", *more])
+    out, err = capsys.readouterr()
+    return code, out + err
+
+
+@pytest.mark.parametrize("name", ["aaa", "zzz"])
+def test_the_gate_takes_the_runs_protocol(name: str, add_table: AddTable, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    add_table(name)
+    code, text = gate(tmp_path, capsys)
+    assert code == 0
+    assert "- mmlu: published as 62.5 in qwen1.5-moe under qwen\n" in text
+
+
+@pytest.mark.parametrize("name", ["aaa", "zzz"])
+def test_tables_that_differ_are_refused_until_one_is_chosen(
+    name: str, add_table: AddTable, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add_table(name, value=80.0, decimals=1, protocol="qwen")
+    code, text = gate(tmp_path, capsys)
+    assert code == 2
+    assert "62.5 in qwen1.5-moe under qwen" in text
+    assert f"80.0 in {name} under qwen" in text
+    assert "choose one with --published NAME" in text
+    assert gate(tmp_path, capsys, "--published", "qwen1.5-moe")[0] == 0
+    assert gate(tmp_path, capsys, "--published", name)[0] == 1
+    own = tmp_path / "own.toml"
+    own.write_text(toml(value=62.4, protocol="qwen"))
+    code, text = gate(tmp_path, capsys, "--published", str(own))
+    assert (code, "62.400 in own under qwen" in text) == (0, True)
+    text = shown("qwen", capsys, tmp_path)
+    assert ("62.5 / 80.0" if name == "zzz" else "80.0 / 62.5") in text
+    assert "cannot tell" in text
+
+
+def test_a_table_is_chosen_for_published_figures_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["gate", "a", "b", "--published", "qwen1.5-moe"]) == 2
+    assert "give both" in capsys.readouterr().err
+
+
+def test_figures_agree_within_their_rounding(add_table: AddTable) -> None:
+    add_table("exact", value=62.47, decimals=2, protocol="qwen")
+    best = agreed(published_for(MODEL, "mmlu", "qwen"))
+    assert best
+    assert (best.table, best.printed) == ("exact", "62.47")
+    add_table("shares", value=0.625, decimals=3, scale=1, protocol="qwen")
+    assert agreed(published_for(MODEL, "mmlu", "qwen")) == best
+    add_table("other", value=62.6, decimals=1, protocol="qwen")
+    assert agreed(published_for(MODEL, "mmlu", "qwen")) is None
+    assert agreed(()) is None
+
+
+def test_the_same_figure_in_two_tables() -> None:
+    matches = published_for(MODEL, "multilingual", "qwen")
+    assert in_tables(matches) == "published as 40.8 in qwen1.5-moe under qwen and as 40.8 in qwen1.5-multilingual under qwen"
+    assert agreed(matches)
+
+
+# --- what a table must be ------------------------------------------------------------------------------------------------
+
+
+def test_a_table_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "own.toml").write_text(toml())
+    assert read_table(str(tmp_path / "own.toml")).name == "own"
+    (tmp_path / "run.json").write_text(json.dumps({}))
+    assert cli.main(["report", "--published", str(tmp_path / "own.toml")]) == 0
+    assert "59.999" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('title = "Made up"', "", "title is missing"),
+        ("value = 59.999", 'value = "59.999"', r"row.0.cell.mmlu.value is \"59.999\", expected a number"),
+        ("value = 59.999", "value = nan", "row Qwen1.5-MoE-A2.7B: cell mmlu: value is nan"),
+        ("value = 59.999", "valeu = 59.999", "row.0.cell.mmlu.valeu is no key .*did you mean value"),
+        ("[row.cell.mmlu]", "[row.cell.mmul]", "cell mmul is of no column; known: mmlu"),
+        ("[[row]]", "[row]", "row is .*, expected a list"),
+        ("decimals = 3", "decimals = -3", "column mmlu: decimals is -3"),
+        ("scale = 100", "scale = 0", "scale 0"),
+        ("[[column]]", "[[column", "not valid TOML"),
+    ],
+)
+def test_a_malformed_table_names_file_and_key(old: str, new: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "own.toml"
+    assert old in toml()
+    file.write_text(toml().replace(old, new, 1))
+    with pytest.raises(EvalkitError, match=message) as caught:
+        read_table(str(file))
+    assert str(file) in str(caught.value)
+    assert cli.main(["report", "--published", str(file)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_an_anchor_must_have_its_row(tmp_path: Path) -> None:
+    anchor: dict[str, Any] = {"model": "nobody", "task": "mmlu", "value": 1.0, "protocol": "qwen", "source": "s"}
+    lines = "\n".join(f"{key} = {json.dumps(value)}" for key, value in anchor.items())
+    (tmp_path / "own.toml").write_text(f"{toml()}\n[[anchor]]\n{lines}\n")
+    with pytest.raises(EvalkitError, match="anchor of nobody and mmlu"):
+        read_table(str(tmp_path / "own.toml"))
+
+
+def test_unknown_tables() -> None:
+    with pytest.raises(EvalkitError, match=r"unknown published table 'qwen1\.5'; did you mean 'qwen1\.5-moe'"):
+        read_table("qwen1.5")
+    with pytest.raises(EvalkitError, match=r"cannot read gone\.toml"):
+        read_table("gone.toml")
