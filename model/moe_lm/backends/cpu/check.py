@@ -23,5 +23,13 @@ def check_range(name: str, value: int, low: int, high: int) -> None:
         raise ValueError(f"{name} is {value}; wanted: {low} to {high}")
 
 
+def check_indices(name: str, ids: Tensor, count: int) -> None:
+    """Raise ValueError unless every id is one of 0 .. count - 1."""
+    if ids.numel():
+        low, high = ids.aminmax()
+        check_range(f"the lowest of {name}", int(low), 0, count - 1)
+        check_range(f"the highest of {name}", int(high), 0, count - 1)
+
+
 def _short(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")

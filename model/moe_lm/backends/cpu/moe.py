@@ -6,15 +6,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from moe_lm.backends.cpu.check import check, check_indices
 from moe_lm.backends.cpu.launch import combine, gemm
-from moe_lm.backends.cpu.pack import PackedMatrix
+from moe_lm.backends.cpu.pack import DTYPES, PackedMatrix
 
 GROUP = 2048  # rows of experts that are computed together, at least
 
 
 def routed_experts(x_TD: Tensor, topk_weights_TK: Tensor, topk_ids_TK: Tensor, gate_up: PackedMatrix, down: PackedMatrix) -> Tensor:
-    """The weighted sum of each token's experts, added in ascending order of their ids. [T, D] -> [T, D]"""
+    """The weighted sum of each token's experts, added in ascending order of their ids. [T, D] -> [T, D]
+
+    Raises ValueError for an id out of range."""
+    check("topk_ids", topk_ids_TK, (len(x_TD), None), torch.int64, contiguous=False)
+    check("topk_weights", topk_weights_TK, topk_ids_TK.shape, *DTYPES, contiguous=False)
     (T, K), E = topk_ids_TK.shape, len(down.weights)
+    check_indices("topk_ids", topk_ids_TK, E)
     ids_TK, choice_TK = topk_ids_TK.sort(dim=1)
     order_R = torch.argsort(ids_TK.flatten(), stable=True)  # R = T * K, one row for each (token, expert) pair
     offsets = F.pad(torch.bincount(ids_TK.flatten(), minlength=E).cumsum(0), (1, 0))

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from moe_lm.backends.cpu.check import check, check_indices
+
 PANEL = 48  # outputs of a panel, as in csrc/
 HALF = PANEL // 2
 ACTIVATIONS = {"none": 0, "silu": 1, "gelu_tanh": 2}  # as in csrc/
@@ -27,6 +29,15 @@ class PackedMatrix:
     outputs: int
     activation: str = "none"
     bias: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for what `gemm` could not read."""
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(f"activation is {self.activation!r}; wanted: {', '.join(ACTIVATIONS)}")
+        panels = -(-self.outputs // (PANEL if self.activation == "none" else HALF))
+        check("weights", self.weights, (None, panels, None, PANEL), *DTYPES)
+        if self.bias is not None:
+            check("bias", self.bias, (self.outputs,), torch.float32)
 
     @classmethod
     def of(cls, weights_EOK: Tensor, bias_O: Tensor | None = None) -> "PackedMatrix":
@@ -51,6 +62,7 @@ class PackedMatrix:
 
     def rows(self, ids_T: Tensor) -> Tensor:
         """Rows of the first matrix, [T, K]: an embedding that is also the output head is kept once."""
+        check_indices("ids", ids_T, self.outputs)
         return self.weights[0, ids_T // PANEL, :, ids_T % PANEL].contiguous()
 
 

@@ -1,0 +1,253 @@
+"""What does not fit is refused before C++ reads or writes memory, whichever argument it is."""
+
+import pytest
+import torch
+from cpu_cases import NUM_PAGES, TABLE, needs_kernels, random, three_sequences
+
+from moe_lm.backends.cpu.launch import TokenPlaces, append_kv, combine, gemm, page_shape, paged_attention, rms_norm, rope_
+from moe_lm.backends.cpu.moe import routed_experts
+from moe_lm.backends.cpu.pack import PANEL, PackedMatrix
+
+pytestmark = needs_kernels
+
+T, J, H, D = 447, 2, 4, 40  # tokens as in three_sequences
+
+
+def good_gemm():
+    return {
+        "x_MK": random(6, 16),
+        "matrix": PackedMatrix.of(random(3, 10, 16)),
+        "offsets": torch.tensor([0, 2, 2, 5]),
+        "order_R": torch.tensor([0, 5, 3, 3, 1]),
+        "out": torch.zeros(5, 10),
+        "accumulate": True,
+        "row_scales_M": random(5),
+    }
+
+
+def good_norm():
+    return {"x_TD": random(5, 20), "weight_D": random(20), "eps": 1e-5}
+
+
+def good_rope():
+    return {"x_TW": random(5, 24), "cos_Tr": random(5, 4), "sin_Tr": random(5, 4), "heads": 3}
+
+
+def pages():
+    return {f"{which}_pages": torch.zeros(NUM_PAGES, J, *page_shape(which, D)) for which in "kv"}
+
+
+def good_append():
+    return {"k_TJd": random(T, J, D), "v_TJd": random(T, J, D), "places": three_sequences(), **pages()}
+
+
+def good_attention():
+    return {"q_THd": random(T, H, D), "places": three_sequences(), **pages(), "window": 9}
+
+
+def good_combine():
+    return {
+        "y_RD": random(6, 8),
+        "rows_TK": torch.arange(6).view(3, 2),
+        "weights_TK": random(3, 2),
+        "begin": 0,
+        "out_TD": torch.zeros(3, 8),
+    }
+
+
+def good_experts():
+    return {
+        "x_TD": random(4, 8),
+        "topk_weights_TK": random(4, 2),
+        "topk_ids_TK": torch.tensor([[0, 1], [2, 1], [0, 2], [2, 0]]),
+        "gate_up": PackedMatrix.gated(random(3, 6, 8), random(3, 6, 8), "silu"),
+        "down": PackedMatrix.of(random(3, 8, 6)),
+    }
+
+
+def places(**changes):
+    good = three_sequences()
+    return TokenPlaces(**{name: changes.get(name, getattr(good, name)) for name in ("positions", "sequences", "table")})
+
+
+def changed(tensor, at, value):
+    tensor = tensor.clone()
+    tensor[at] = value
+    return tensor
+
+
+GOOD = {
+    gemm: good_gemm,
+    rms_norm: good_norm,
+    rope_: good_rope,
+    append_kv: good_append,
+    paged_attention: good_attention,
+    combine: good_combine,
+    routed_experts: good_experts,
+}
+META = {"device": "meta"}
+POSITIONS, SEQUENCES = three_sequences().positions, three_sequences().sequences
+BAD_PLACES = [
+    ("places", lambda: places(positions=changed(POSITIONS, 3, -1)), "positions has a token"),
+    ("places", lambda: places(positions=changed(POSITIONS, -1, 3 * 128)), "positions has a token"),
+    ("places", lambda: places(sequences=changed(SEQUENCES, 0, 3)), "sequences has a sequence"),
+    ("places", lambda: places(sequences=changed(SEQUENCES, 0, -1)), "sequences has a sequence"),
+    ("places", lambda: places(table=changed(TABLE, (2, 1), NUM_PAGES)), "table has a page"),
+    ("places", lambda: places(table=changed(TABLE, (2, 1), -1)), "table has a page"),
+    ("k_pages", lambda: torch.zeros(NUM_PAGES, J, 2, D + 1, 64), r"k_pages is float32 \[7, 2, 2, 41, 64\]"),
+    ("k_pages", lambda: torch.zeros(NUM_PAGES, J, 2, D, 64).double(), "k_pages is float64"),
+    ("v_pages", lambda: torch.zeros(NUM_PAGES, J, 2, 128, 64), "v_pages"),
+    ("v_pages", lambda: torch.zeros(NUM_PAGES - 1, J, *page_shape("v", D)), r"wanted: float32 \[7, 2, 1, 128, 64\]"),
+    ("v_pages", lambda: torch.zeros(NUM_PAGES, J, *page_shape("v", D)[::-1]).transpose(2, 4), "with strides"),
+]
+BAD = {
+    gemm: [
+        ("x_MK", lambda: random(6, 8), r"x is float32 \[6, 8\] on cpu; wanted: float32 or bfloat16 \[any, 16\] on cpu"),
+        ("x_MK", lambda: random(16), "x is"),
+        ("x_MK", lambda: random(6, 16).double(), "x is float64"),
+        ("x_MK", lambda: torch.empty(6, 16, **META), "on meta"),
+        ("matrix", lambda: PackedMatrix.of(random(3, 10, 17)), "x is"),
+        ("matrix", lambda: PackedMatrix.of(random(3, 11, 16)), "out is"),
+        ("matrix", lambda: PackedMatrix.of(random(2, 10, 16)), "offsets is"),
+        ("offsets", lambda: torch.tensor([0, 2, 2, 5]).int(), "offsets is int32"),
+        ("offsets", lambda: torch.tensor([0, 2, 5]), "offsets is"),
+        ("offsets", lambda: torch.tensor([0, 0, 2, 0, 2, 0, 5, 0])[::2], "with strides"),
+        ("offsets", lambda: torch.tensor([0, 3, 2, 5]), "offsets do not rise from 0"),
+        ("offsets", lambda: torch.tensor([0, 2, 9, 5]), "offsets do not rise from 0"),
+        ("offsets", lambda: torch.tensor([-1, 2, 2, 5]), "offsets do not rise from 0"),
+        ("offsets", lambda: torch.tensor([0, 2, 2, 6]), "to the number of rows"),
+        ("order_R", lambda: torch.tensor([0, 6, 3, 3, 1]), "order has a row that x does not have"),
+        ("order_R", lambda: torch.tensor([0, -1, 3, 3, 1]), "order has a row"),
+        ("order_R", lambda: torch.tensor([0, 5, 3, 3, 1]).int(), "order is int32"),
+        ("order_R", lambda: torch.tensor([0, 5, 3, 3]), "out is"),
+        ("out", lambda: torch.zeros(5, 11), r"out is float32 \[5, 11\]"),
+        ("out", lambda: torch.zeros(5, 10).bfloat16(), "out is bfloat16"),
+        ("out", lambda: torch.zeros(10, 5).t(), "with strides"),
+        ("row_scales_M", lambda: random(6), "row_scales is"),
+        ("row_scales_M", lambda: torch.ones(5).int(), "row_scales is int32"),
+        ("accumulate", lambda: False, "row_scales are for accumulate"),
+    ],
+    rms_norm: [
+        ("x_TD", lambda: random(20), "x is"),
+        ("x_TD", lambda: random(5, 20).bfloat16(), "x is bfloat16"),
+        ("weight_D", lambda: random(19), r"weight is float32 \[19\] on cpu; wanted: float32 \[20\]"),
+        ("weight_D", lambda: random(20).bfloat16(), "weight is bfloat16"),
+        ("weight_D", lambda: random(40)[::2], "with strides"),
+        ("weight_D", lambda: torch.empty(20, **META), "on meta"),
+    ],
+    rope_: [
+        ("x_TW", lambda: random(5, 24).double(), "x is float64"),
+        ("x_TW", lambda: random(5, 48)[:, :24], "with strides"),
+        ("x_TW", lambda: random(4, 24), "cos is"),
+        ("cos_Tr", lambda: random(5, 5), "sin is"),
+        ("cos_Tr", lambda: random(5, 4).bfloat16(), "cos is bfloat16"),
+        ("sin_Tr", lambda: random(4, 4), "sin is"),
+        ("heads", lambda: 4, "heads is 4; wanted: 0 to 3"),
+        ("heads", lambda: -1, "heads is -1"),
+    ],
+    append_kv: [
+        ("k_TJd", lambda: random(T, J + 1, D), "v is"),
+        ("k_TJd", lambda: random(T - 1, J, D), "k is"),
+        ("k_TJd", lambda: random(T, J, D).half(), "k is float16"),
+        ("v_TJd", lambda: random(T, J, D + 1), "v is"),
+        ("v_TJd", lambda: torch.empty(T, J, D, **META), "on meta"),
+        *BAD_PLACES,
+    ],
+    paged_attention: [
+        ("q_THd", lambda: random(T, 3, D), "q has 3 heads, and the pages have 2"),
+        ("q_THd", lambda: random(T, H, D + 1), "k_pages is"),
+        ("q_THd", lambda: random(T + 1, H, D), "q is"),
+        ("q_THd", lambda: random(T, H, D).double(), "q is float64"),
+        ("window", lambda: 0, "window is 0"),
+        ("window", lambda: -3, "window is -3"),
+        *BAD_PLACES,
+    ],
+    combine: [
+        ("y_RD", lambda: random(6, 9), "out is"),
+        ("y_RD", lambda: random(6, 8).bfloat16(), "y is bfloat16"),
+        ("y_RD", lambda: random(8, 6).t(), "with strides"),
+        ("rows_TK", lambda: torch.arange(6).view(3, 2).int(), "rows is int32"),
+        ("rows_TK", lambda: torch.arange(6).view(2, 3), "weights is"),
+        ("weights_TK", lambda: random(3, 3), "weights is"),
+        ("weights_TK", lambda: random(3, 2).double(), "weights is float64"),
+        ("begin", lambda: -1, "begin is -1"),
+        ("out_TD", lambda: torch.zeros(2, 8), "out is"),
+        ("out_TD", lambda: torch.zeros(8, 3).t(), "with strides"),
+    ],
+    routed_experts: [
+        ("x_TD", lambda: random(4, 9), "x is"),
+        ("x_TD", lambda: random(5, 8), "topk_ids is"),
+        ("topk_weights_TK", lambda: random(4, 3), "topk_weights is"),
+        ("topk_ids_TK", lambda: torch.tensor([[0, 1], [3, 1], [0, 2], [2, 0]]), "the highest of topk_ids is 3; wanted: 0 to 2"),
+        ("topk_ids_TK", lambda: torch.tensor([[0, 1], [-1, 1], [0, 2], [2, 0]]), "the lowest of topk_ids is -1"),
+        ("topk_ids_TK", lambda: torch.zeros(4, 2).int(), "topk_ids is int32"),
+        ("gate_up", lambda: PackedMatrix.gated(random(3, 6, 9), random(3, 6, 9), "silu"), "x is"),
+        ("gate_up", lambda: PackedMatrix.gated(random(2, 6, 8), random(2, 6, 8), "silu"), "offsets is"),
+        ("gate_up", lambda: PackedMatrix.gated(random(3, 5, 8), random(3, 5, 8), "silu"), "x is"),
+        ("down", lambda: PackedMatrix.of(random(3, 8, 7)), "x is"),
+    ],
+}
+
+
+@pytest.mark.parametrize("launcher", GOOD, ids=lambda launcher: launcher.__name__)
+def test_what_fits_is_computed(launcher):
+    launcher(**GOOD[launcher]())
+
+
+CASES = [
+    pytest.param(launcher, *case, id=f"{launcher.__name__}-{case[0]}-{i}")
+    for launcher, cases in BAD.items()
+    for i, case in enumerate(cases)
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("launcher", "argument", "value", "message"), CASES)
+def test_what_does_not_fit_is_refused(launcher, argument, value, message):
+    arguments = GOOD[launcher]()
+    before = {name: each.clone() for name, each in arguments.items() if isinstance(each, torch.Tensor)}
+    with pytest.raises(ValueError, match=message):
+        launcher(**arguments | {argument: value()})
+    assert all(torch.equal(arguments[name], each) for name, each in before.items())
+
+
+@pytest.mark.parametrize("launcher", BAD, ids=lambda launcher: launcher.__name__)
+def test_every_argument_is_covered(launcher):
+    """But the norm's epsilon, which may be any number."""
+    assert {argument for argument, _, _ in BAD[launcher]} == set(GOOD[launcher]()) - {"eps"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"weights": torch.zeros(1, 2, 16, PANEL)}, "weights is"),
+        ({"weights": torch.zeros(1, 1, 16, PANEL - 1)}, "weights is"),
+        ({"weights": torch.zeros(1, 1, 16, PANEL).half()}, "weights is float16"),
+        ({"weights": torch.zeros(1, 1, PANEL, 16).transpose(2, 3)}, "with strides"),
+        ({"bias": torch.zeros(9)}, "bias is"),
+        ({"bias": torch.zeros(10).bfloat16()}, "bias is bfloat16"),
+        ({"outputs": PANEL + 1}, "weights is"),
+        ({"activation": "relu"}, "activation is 'relu'; wanted: none, silu, gelu_tanh"),
+    ],
+)
+def test_a_packed_matrix_is_whole(changes, message):
+    good = {"weights": torch.zeros(1, 1, 16, PANEL), "outputs": 10, "bias": torch.zeros(10)}
+    PackedMatrix(**good)
+    with pytest.raises(ValueError, match=message):
+        PackedMatrix(**good | changes)
+
+
+@pytest.mark.parametrize("token", [-1, 10, PANEL - 1, PANEL])
+def test_an_embedding_out_of_range_is_refused(token):
+    with pytest.raises(ValueError, match="ids is"):
+        PackedMatrix.of(random(1, 10, 16)).rows(torch.tensor([3, token]))
+
+
+def test_the_header_and_python_agree():
+    from moe_lm.backends.cpu import build, launch, library, pack
+
+    header = (build.SOURCE / "kernels.h").read_text()
+    for name, value in {"PANEL": pack.PANEL, "PAGE": launch.PAGE, "SPAN": launch.SPAN}.items():
+        assert f"constexpr int {name} = {value};" in header
+    assert header.count("API int ") == len(library.SIGNATURES)
+    faults = header.split("enum Fault : int {")[1].split("}")[0].split(",")
+    assert [fault.strip().lower() for fault in faults[1:]] == [message.split()[0] for message in library.FAULTS.values()]
