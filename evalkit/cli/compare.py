@@ -16,6 +16,6 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 
 def _compare(arguments: argparse.Namespace) -> int:
-    from evalkit.comparison.compare import run
+    from evalkit.comparison.compare import compare_runs
 
-    return run(arguments.base, arguments.cand, arguments.out, arguments.tasks, arguments.metric, arguments.cluster)
+    return compare_runs(arguments.base, arguments.cand, arguments.out, arguments.tasks, arguments.metric, arguments.cluster)

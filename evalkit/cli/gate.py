@@ -21,9 +21,9 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 
 def _gate(arguments: argparse.Namespace) -> int:
-    from evalkit.comparison.gate import run
+    from evalkit.comparison.gate import gate_runs
 
-    return run(
+    return gate_runs(
         arguments.runs,
         arguments.margin,
         against=arguments.against,

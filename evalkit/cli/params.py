@@ -18,6 +18,6 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 
 def _params(arguments: argparse.Namespace) -> int:
-    from evalkit.report.sections.params import run
+    from evalkit.report.sections.params import print_parameters
 
-    return run(arguments.models, Path(arguments.out) if arguments.out else None, arguments.published)
+    return print_parameters(arguments.models, Path(arguments.out) if arguments.out else None, arguments.published)

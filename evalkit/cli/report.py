@@ -19,6 +19,6 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    from evalkit.report.assemble import run
+    from evalkit.report.assemble import write_report
 
-    return run(arguments.published, arguments.runs, arguments.out)
+    return write_report(arguments.published, arguments.runs, arguments.out)

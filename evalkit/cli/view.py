@@ -17,6 +17,6 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 
 def _view(arguments: argparse.Namespace) -> None:
-    from evalkit.view.page import run
+    from evalkit.view.page import write_view
 
-    run(arguments.runs, arguments.out, arguments.open)
+    write_view(arguments.runs, arguments.out, arguments.open)

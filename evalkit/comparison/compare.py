@@ -54,7 +54,7 @@ class Comparison:
     overall: Difference | None
 
 
-def run(
+def compare_runs(
     base: str, cand: str, out: str | None = None, tasks: Sequence[str] = (), metric: str | None = None, cluster: str | None = None
 ) -> int:
     """Print the comparison; write compare.md and compare.json into `out`. Returns 0; raises EvalkitError where not comparable."""

@@ -70,7 +70,7 @@ class Case:
     identical: bool = False
 
 
-def run(
+def gate_runs(
     runs: Sequence[str],
     margin: float = 0.01,
     *,

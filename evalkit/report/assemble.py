@@ -39,7 +39,7 @@ def report_files(inputs: Inputs) -> dict[str, bytes]:
     return {name: text.encode() for name, text in texts.items()} | attachments(document)
 
 
-def run(published: str, paths: list[str], out: str | None) -> int:
+def write_report(published: str, paths: list[str], out: str | None) -> int:
     """Write the report into `out`, or print its markdown. Raises EvalkitError for input that is no run and no bench record."""
     inputs = read_inputs(published, paths)
     if out is None:

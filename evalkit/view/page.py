@@ -26,8 +26,8 @@ STYLES = ("theme.css", "page.css")
 SCRIPTS = ("text.js", "samples.js", "figures.js", "detail.js", "responses.js", "list.js", "page.js")
 
 
-def run(paths: Sequence[str], out: str | None = None, show: bool = False) -> Path:
-    """Write the page and say where; `show` opens it in the browser. Raises EvalkitError where it can't."""
+def write_view(paths: Sequence[str], out: str | None = None, in_browser: bool = False) -> Path:
+    """Write the page and say where; `in_browser` opens it in the browser. Raises EvalkitError where it can't."""
     if len(paths) > 2:
         raise EvalkitError(f"evalkit view shows one run or two side by side; {len(paths)} were given")
     runs = [read(path) for path in paths]
@@ -39,7 +39,7 @@ def run(paths: Sequence[str], out: str | None = None, show: bool = False) -> Pat
     for viewed in runs:
         if not viewed.is_complete:
             print(f"{viewed.folder} is incomplete: the page shows the tasks that were done")
-    if show:
+    if in_browser:
         import webbrowser
 
         webbrowser.open(file.resolve().as_uri())

@@ -97,7 +97,7 @@ def two_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_samples(out / name, "mmlu", rows)
         edit_run(out / name, "mmlu", n_total=14_042, counts={"extraction_failed": 6, "truncated": 2, "unscored": 0})
     write_samples(out / "a", "gsm8k", [sample(i, s, "x", group="all") for i, s in enumerate([1.0, 0.0] * 5)])
-    return view_page.run([str(out / "a"), str(out / "b")])
+    return view_page.write_view([str(out / "a"), str(out / "b")])
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +112,7 @@ def hostile_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows.append(sample(0, 0.0, "", doc_id=HOSTILE["script"], requests=[options], responses=[{"logprobs": [-1.0, float("-inf")]}]))
     write_samples(folder, "t", rows)
     edit_run(folder, "t", protocol=HOSTILE["script"], data={"source": HOSTILE["bidi"], "sha256": HOSTILE["script"]})
-    return view_page.run([str(folder)])
+    return view_page.write_view([str(folder)])
 
 
 def test_15000_samples_load_filter_and_page_in_time(browser: Any, data_dir: Path, tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def random_model(folder: Path) -> Path:
 def assert_in_time(browser: Any, folder: Path, total: int) -> None:
     """The page of a run with all of MMLU, `total` samples: everything that is done with it takes less than BAR."""
     assert total > 15_000
-    file = view_page.run([str(folder)])
+    file = view_page.write_view([str(folder)])
     assert file.stat().st_size < 12e6
     seconds: dict[str, float] = {}
     for _ in range(3):  # a slow try may be made again
@@ -191,7 +191,7 @@ def assert_in_time(browser: Any, folder: Path, total: int) -> None:
 @pytest.mark.slow
 def test_two_runs_of_15000_samples_load_in_time(browser: Any, data_dir: Path, tmp_path: Path) -> None:
     runs = [str(big_run(tmp_path / name, data_dir, skill)) for name, skill in (("a", 0.45), ("b", 0.55))]
-    file = view_page.run(runs)
+    file = view_page.write_view(runs)
     loads = []
     while not loads or (min(loads) > BAR and len(loads) < 3):
         with Tab(browser, file, "#change=lost&q=energy") as tab:
@@ -391,7 +391,7 @@ def test_turns_and_judgments(browser: Any, tmp_path: Path) -> None:
     edit_run(folder, "mt_bench", headline="score", metrics={"score": {"value": 7.5, "ci95": [6.0, 9.0]}}, judge={})
     row = sample(0, 0, "", requests=turns, responses=said, metrics={"score": 7.5}, judgments=judged, extracted="turn 1: 7, turn 2: 8")
     write_samples(folder, "mt_bench", [row])
-    with Tab(browser, view_page.run([str(folder)]), "#sample=mt_bench:d0") as tab:
+    with Tab(browser, view_page.write_view([str(folder)]), "#sample=mt_bench:d0") as tab:
         detail = tab.page.inner_text("#detail")
         assert "7.500" in tab.page.inner_text("#figures")
         order = [

@@ -44,8 +44,8 @@ def test_it_runs_outside_the_checkout(wheel: Path, tmp_path: Path) -> None:
         "assert main(['data', 'verify', '--data', 'sample']) == 0\n"
         "assert main(['ls', 'protocols']) == 0\n"
         "assert main(['report']) == 0\n"
-        "from evalkit.report.sections.params import run\n"
-        "assert run([]) == 0\n"
+        "from evalkit.report.sections.params import print_parameters\n"
+        "assert print_parameters([]) == 0\n"
     ).format(site=str(tmp_path / "site"))
     # -I leaves out this checkout's editable install; the site-packages with the dependencies come after the wheel
     site = str(tmp_path / "site")

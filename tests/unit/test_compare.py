@@ -32,13 +32,13 @@ def tiny_runs(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 def refusal(base: Path, cand: Path, **options: object) -> str:
     with pytest.raises(EvalkitError) as caught:
-        compare.run(str(base), str(cand), **options)  # type: ignore[arg-type]
+        compare.compare_runs(str(base), str(cand), **options)  # type: ignore[arg-type]
     assert caught.value.exit_code == 2
     return str(caught.value)
 
 
 def test_figures_of_real_runs(tiny_runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert compare.run(str(tiny_runs / "a"), str(tiny_runs / "b" / "run.json"), str(tmp_path)) == 0
+    assert compare.compare_runs(str(tiny_runs / "a"), str(tiny_runs / "b" / "run.json"), str(tmp_path)) == 0
     printed = capsys.readouterr().out
     assert "mmlu@qwen" in printed
     assert "gsm8k@lm-eval: every answer is the same" in printed
@@ -79,7 +79,7 @@ def test_flips_by_subject_and_examples(tmp_path: Path, capsys: pytest.CaptureFix
     assert (mmlu.holm_p, gsm8k.holm_p) == (2 * mmlu.difference.p, 1.0)
     assert found.overall is not None
     assert found.overall.value == pytest.approx(-5 / 300 / 2)
-    assert compare.run(str(tmp_path / "a"), str(tmp_path / "b")) == 0
+    assert compare.compare_runs(str(tmp_path / "a"), str(tmp_path / "b")) == 0
     printed = capsys.readouterr().out
     assert "mmlu@qwen: 9 right to wrong, 4 wrong to right: subject1 -3 +1" in printed
     assert "document d4 (right: A)" in printed
@@ -94,7 +94,7 @@ def test_detectable_effects_of_full_benchmarks(n: int, discordant: int, mde: flo
     base, cand = flips(n, discordant // 2, discordant - discordant // 2)
     fake_run(tmp_path / "a", "a", mmlu=base)
     fake_run(tmp_path / "b", "b", mmlu=cand)
-    assert compare.run(str(tmp_path / "a"), str(tmp_path / "b"), str(tmp_path)) == 0
+    assert compare.compare_runs(str(tmp_path / "a"), str(tmp_path / "b"), str(tmp_path)) == 0
     found = json.loads((tmp_path / "compare.json").read_text())["tasks"]["mmlu"]
     assert 100 * found["mde"] == pytest.approx(mde, abs=0.012)
     assert found["method"] == "McNemar"
@@ -137,11 +137,11 @@ def test_what_is_not_comparable(tmp_path: Path) -> None:
     edit_run(cand, "mmlu", protocol="qwen", protocol_sha256="1" * 64)
     assert "mmlu: settings differs" in refusal(base, cand)
     edit_run(cand, "mmlu", protocol_sha256="0" * 64)
-    assert compare.run(str(base), str(cand)) == 0
+    assert compare.compare_runs(str(base), str(cand)) == 0
     two = fake_run(tmp_path / "two", "c", mmlu=[1.0] * 8, gsm8k=[1.0])
     assert "gsm8k is in" in refusal(two, base)
     assert "pass --tasks mmlu" in refusal(base, two)
-    assert compare.run(str(base), str(two), tasks=["mmlu"]) == 0
+    assert compare.compare_runs(str(base), str(two), tasks=["mmlu"]) == 0
     assert "unknown metric of mmlu 'acc_norm'" in refusal(base, cand, metric="acc_norm")
     assert "unknown task" in refusal(base, cand, tasks=["mmul"])
 
@@ -168,7 +168,7 @@ def test_hostile_texts_stay_texts(tmp_path: Path, capsys: pytest.CaptureFixture[
     fake_run(tmp_path / "a", hostile, mmlu=base)
     fake_run(tmp_path / "b", hostile, mmlu=cand)
     write_samples(tmp_path / "b", "mmlu", [sample(i, s, hostile + "z" * 10**6 if i == 0 else hostile) for i, s in enumerate(cand)])
-    assert compare.run(str(tmp_path / "a"), str(tmp_path / "b"), str(tmp_path / "out")) == 0
+    assert compare.compare_runs(str(tmp_path / "a"), str(tmp_path / "b"), str(tmp_path / "out")) == 0
     printed = capsys.readouterr().out
     markdown = (tmp_path / "out" / "compare.md").read_text()
     for bad in ("\x1b", "\u202e", "\x00", "##[error]"):

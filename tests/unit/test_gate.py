@@ -37,7 +37,7 @@ def two_runs(folder: Path, n: int, gained: int, lost: int) -> list[str]:
 
 def refusal(runs: list[str], *arguments: object, **options: object) -> str:
     with pytest.raises(EvalkitError) as caught:
-        gate.run(runs, *arguments, **options)  # type: ignore[arg-type]
+        gate.gate_runs(runs, *arguments, **options)  # type: ignore[arg-type]
     assert caught.value.exit_code == 2
     return str(caught.value)
 
@@ -56,21 +56,21 @@ def test_one_model_twice_passes_and_another_does_not(tiny_model: Path, tmp_path:
         assert cli.main([*arguments, "--out", str(tmp_path), "--name", name]) == 0
     capsys.readouterr()
     base, same, cand = (str(tmp_path / name) for name in "abc")
-    assert gate.run([base, same], json_file=str(tmp_path / "gate.json")) == 0
+    assert gate.gate_runs([base, same], json_file=str(tmp_path / "gate.json")) == 0
     assert "pass: all 5 answers are the same" in capsys.readouterr().out
     found = json.loads((tmp_path / "gate.json").read_text())
     assert (found["schema"], found["kind"], found["outcome"], found["exit_code"], found["margin"]) == (1, "gate", "pass", 0, 0.01)
     assert (found["tasks"]["mmlu@qwen"]["gained"], found["tasks"]["mmlu@qwen"]["lost"]) == (0, 0)
     # another model on 5 documents: even without a flip they show nothing
     assert "margin 0.01 is below what mmlu@qwen's 5 documents can detect" in refusal([base, cand])
-    assert gate.run([base, cand], allow_small_margin=True) == 3
+    assert gate.gate_runs([base, cand], allow_small_margin=True) == 3
     assert re.search(r"about [\d,]+ documents would tell", capsys.readouterr().out)
 
 
 def test_three_outcomes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert gate.run(two_runs(tmp_path / "pass", 2_000, 20, 21), 0.01) == 0
-    assert gate.run(two_runs(tmp_path / "fail", 2_000, 10, 50), 0.01) == 1
-    assert gate.run(two_runs(tmp_path / "inconclusive", 2_000, 25, 45), 0.015) == 3
+    assert gate.gate_runs(two_runs(tmp_path / "pass", 2_000, 20, 21), 0.01) == 0
+    assert gate.gate_runs(two_runs(tmp_path / "fail", 2_000, 10, 50), 0.01) == 1
+    assert gate.gate_runs(two_runs(tmp_path / "inconclusive", 2_000, 25, 45), 0.015) == 3
     printed = capsys.readouterr().out
     assert [line for line in printed.splitlines() if line.startswith("gate: ")] == ["gate: PASS", "gate: FAIL", "gate: INCONCLUSIVE"]
     assert "detectable" in printed
@@ -82,7 +82,7 @@ def test_a_margin_below_the_detectable_effect(tmp_path: Path) -> None:
     needed = int(re.search(r"takes about ([\d,]+) documents", message)[1].replace(",", ""))  # type: ignore[index]
     assert "give --margin 0.113" in message
     assert "--allow-small-margin" in message
-    assert gate.run(runs, 0.01, allow_small_margin=True) == 3
+    assert gate.gate_runs(runs, 0.01, allow_small_margin=True) == 3
     # with that many, and as many flips a document, the margin is no longer refused
     rate = needed // 50
     assert gate.decide(two_runs(tmp_path / "more", 50 * rate + 50, 5 * rate // 2, 5 * rate // 2), 0.01).word == "pass"
@@ -90,8 +90,8 @@ def test_a_margin_below_the_detectable_effect(tmp_path: Path) -> None:
 
 def test_no_flip_in_few_documents_is_no_pass(tmp_path: Path) -> None:
     assert "it takes about 268 documents" in refusal(two_runs(tmp_path / "few", 100, 0, 0), 0.01)
-    assert gate.run(two_runs(tmp_path / "few", 100, 0, 0), 0.01, allow_small_margin=True) == 3
-    assert gate.run(two_runs(tmp_path / "enough", 268, 0, 0), 0.01) == 0
+    assert gate.gate_runs(two_runs(tmp_path / "few", 100, 0, 0), 0.01, allow_small_margin=True) == 3
+    assert gate.gate_runs(two_runs(tmp_path / "enough", 268, 0, 0), 0.01) == 0
 
 
 def test_one_failing_task_fails_the_gate(tmp_path: Path) -> None:
@@ -138,10 +138,10 @@ def test_against_published(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert any(row.cells["mmlu"].value == 62.5 for row in read_table("qwen1.5-moe").rows)
     run = published_run(tmp_path / "same", 0.625)
     assert "14,042 documents can detect, 0.0144" in refusal(run, 0.01, against="published")
-    assert gate.run(run, 0.015, against="published") == 0
+    assert gate.gate_runs(run, 0.015, against="published") == 0
     assert "unpaired" in capsys.readouterr().out
-    assert gate.run(published_run(tmp_path / "worse", 0.59), 0.015, against="published") == 1
-    assert gate.run(published_run(tmp_path / "near", 0.615), 0.015, against="published") == 3
+    assert gate.gate_runs(published_run(tmp_path / "worse", 0.59), 0.015, against="published") == 1
+    assert gate.gate_runs(published_run(tmp_path / "near", 0.615), 0.015, against="published") == 3
 
 
 def test_what_can_not_be_gated_on_a_published_figure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -158,7 +158,7 @@ def test_what_can_not_be_gated_on_a_published_figure(tmp_path: Path, capsys: pyt
     record["tasks"]["arc"] = record["tasks"]["mmlu"]
     (tmp_path / "run.json").write_text(json.dumps(record))
     capsys.readouterr()
-    assert gate.run(run, 0.02, against="published") == 0
+    assert gate.gate_runs(run, 0.02, against="published") == 0
     assert "arc: not gated: nothing published" in capsys.readouterr().out
 
 
@@ -168,7 +168,7 @@ def test_what_can_not_be_gated_on_a_published_figure(tmp_path: Path, capsys: pyt
 def test_junit(tmp_path: Path) -> None:
     good, bad, unclear = flips(2_000, 20, 20), flips(2_000, 5, 60), flips(2_000, 25, 45)
     runs = [str(fake_run(tmp_path / name, name, mmlu=good[i], gsm8k=bad[i], arc=unclear[i])) for i, name in enumerate("ab")]
-    assert gate.run(runs, 0.015, junit_file=str(tmp_path / "out" / "gate.xml")) == 1
+    assert gate.gate_runs(runs, 0.015, junit_file=str(tmp_path / "out" / "gate.xml")) == 1
     suite = ElementTree.parse(tmp_path / "out" / "gate.xml").getroot().find("testsuite")
     assert suite is not None
     assert {key: suite.get(key) for key in ("tests", "failures", "errors", "skipped")} == {
@@ -201,14 +201,14 @@ def test_a_gate_that_could_not_be_held_says_so_in_every_file(
 
 def test_github(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     runs = two_runs(tmp_path, 2_000, 5, 60)
-    assert gate.run(runs, 0.015, summary_file=str(tmp_path / "mine.md")) == 1
+    assert gate.gate_runs(runs, 0.015, summary_file=str(tmp_path / "mine.md")) == 1
     assert "::" not in capsys.readouterr().out
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
-    assert gate.run(runs, 0.015) == 1
+    assert gate.gate_runs(runs, 0.015) == 1
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("::")]
     assert line.startswith("::error title=evalkit gate%3A mmlu@qwen%3A fail::fail: a real drop, at least the margin. Difference -2.75")
-    assert gate.run(two_runs(tmp_path / "unclear", 2_000, 25, 45), 0.015) == 3
+    assert gate.gate_runs(two_runs(tmp_path / "unclear", 2_000, 25, 45), 0.015) == 3
     assert "\n::warning title=" in capsys.readouterr().out
     summary = (tmp_path / "summary.md").read_text()
     assert summary.count("## evalkit gate:") == 2  # appended, not replaced
@@ -240,7 +240,9 @@ def test_hostile_names_in_the_summary(tmp_path: Path, monkeypatch: pytest.Monkey
     ]
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
     summary = tmp_path / "summary.md"
-    assert gate.run(runs, 0.015, summary_file=str(summary), junit_file=str(tmp_path / "g.xml"), json_file=str(tmp_path / "g.json")) == 1
+    assert (
+        gate.gate_runs(runs, 0.015, summary_file=str(summary), junit_file=str(tmp_path / "g.xml"), json_file=str(tmp_path / "g.json")) == 1
+    )
     printed = capsys.readouterr().out
     commands = [line for line in printed.splitlines() if line.lstrip().startswith("::")]
     assert len(commands) == 1

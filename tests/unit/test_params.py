@@ -14,7 +14,7 @@ import pytest
 from evalkit.errors import EvalkitError
 from evalkit.lm.native import known_configurations
 from evalkit.report.published import read_table
-from evalkit.report.sections.params import FIGURES, Counted, count_models, run, to_csv, training_cost, write
+from evalkit.report.sections.params import FIGURES, Counted, count_models, print_parameters, to_csv, training_cost, write
 
 TABLE = read_table("qwen1.5-moe")
 assert TABLE.parameters is not None
@@ -80,7 +80,7 @@ def test_a_folder_has_counts_and_no_published_figure(tmp_path: Path, capsys: pyt
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(LLAMA))
     assert verdicts(str(folder)) == {"tiny": "nothing published"}
-    assert run([str(folder)], tmp_path / "out") == 0
+    assert print_parameters([str(folder)], tmp_path / "out") == 0
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["parameters.csv", "params.md"]  # no score, no plot
     assert "23,968" in capsys.readouterr().out  # 2 x (4 x 32^2 + 3 x 32 x 48 + 2 x 32) + 32 + 2 x 100 x 32
 
@@ -95,7 +95,7 @@ def test_a_folder_has_counts_and_no_published_figure(tmp_path: Path, capsys: pyt
 )
 def test_unknown_models(spec: str, message: str) -> None:
     with pytest.raises(EvalkitError) as error:
-        run([spec])
+        print_parameters([spec])
     assert str(error.value).startswith(message)
     assert error.value.exit_code == 2
 
@@ -103,7 +103,7 @@ def test_unknown_models(spec: str, message: str) -> None:
 def test_a_config_that_moe_lm_can_not_read(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(LLAMA | {"model_type": "mamba"}))
     with pytest.raises(EvalkitError, match="model_type 'mamba' is not supported"):
-        run([str(tmp_path)])
+        print_parameters([str(tmp_path)])
 
 
 def test_training_cost() -> None:
@@ -131,11 +131,11 @@ def test_files_are_complete_and_the_same_every_time(tmp_path: Path) -> None:
 def test_a_folder_that_can_not_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(EvalkitError, match="cannot write"):
-        run(["gemma-7b"], tmp_path / "file")
+        print_parameters(["gemma-7b"], tmp_path / "file")
 
 
 def test_it_is_quick_and_imports_no_torch() -> None:
-    code = "import sys; from evalkit.report.sections.params import run; run([]); print(*sys.modules)"
+    code = "import sys; from evalkit.report.sections.params import print_parameters; print_parameters([]); print(*sys.modules)"
     before = os.times()
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     after = os.times()  # processor time: others' work does not count

@@ -46,7 +46,7 @@ def command(*arguments: str) -> None:
 
 def refusal(*runs: Path) -> str:
     with pytest.raises(EvalkitError) as caught:
-        page.run([str(run) for run in runs])
+        page.write_view([str(run) for run in runs])
     assert caught.value.exit_code == 2
     return str(caught.value)
 
@@ -63,7 +63,7 @@ def tiny_run(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 def test_the_page_of_a_real_run_holds_every_sample(tiny_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = page.run([str(tiny_run)])
+    file = page.write_view([str(tiny_run)])
     assert file == tiny_run / "view.html"
     assert f"wrote {file}: 10 samples, 0.1 MB" in capsys.readouterr().out
     _, about, found = parts(file)
@@ -168,7 +168,7 @@ def test_verdicts_of_scores_that_are_not_right_or_wrong(tmp_path: Path) -> None:
         ("gaps", "d2", "unscored"),
         ("gaps", "d3", "wrong"),
     ]
-    assert page.run([str(run)]).exists()  # infinities and NaN included: JSON knows neither
+    assert page.write_view([str(run)]).exists()  # infinities and NaN included: JSON knows neither
 
 
 def test_a_suite_s_document_is_scored_by_its_cell_s_metric(tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def test_no_text_ends_its_block(tmp_path: Path) -> None:
     hostile = "</script><script>alert(1)</script><!--<script>&amp;\u2028\u2029]]>\x00\ud800$policy ${script}"
     run = fake_run(tmp_path / "a", hostile, mmlu=[1.0])
     write_samples(run, "mmlu", [sample(0, 1.0, hostile, group=hostile, doc={hostile: hostile}, extracted=hostile, target=hostile)])
-    html, about, found = parts(page.run([str(run)]))
+    html, about, found = parts(page.write_view([str(run)]))
     assert about["runs"][0]["model"]["spec"] == hostile
     assert found["samples"][0]["runs"][0]["responses"][0]["text"] == hostile
     assert html.count("<script") == html.count("</script>") == 3
@@ -209,7 +209,7 @@ def test_no_text_ends_its_block(tmp_path: Path) -> None:
 
 
 def test_the_page_asks_for_nothing_from_outside(tmp_path: Path) -> None:
-    html, _, _ = parts(page.run([str(fake_run(tmp_path / "a", "a", mmlu=[1.0, 0.0]))]))
+    html, _, _ = parts(page.write_view([str(fake_run(tmp_path / "a", "a", mmlu=[1.0, 0.0]))]))
     assert not re.findall(r"https?:|//[a-z]+\.|@import|url\(|\ssrc=|innerHTML|outerHTML|insertAdjacent|document\.write|eval\(", html)
     (policy,) = re.findall(r'Content-Security-Policy" content="([^"]*)"', html)
     assert policy.startswith("default-src 'none'; script-src 'sha256-")
@@ -233,14 +233,14 @@ def test_what_is_refused(tmp_path: Path) -> None:
     assert "line 1 is damaged" in refusal(other)
     (tmp_path / "file").write_text("")
     with pytest.raises(EvalkitError, match="cannot write"):
-        page.run([str(base)], str(tmp_path / "file" / "view.html"))
+        page.write_view([str(base)], str(tmp_path / "file" / "view.html"))
 
 
 def test_an_incomplete_run_is_shown_as_far_as_it_got(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = fake_run(tmp_path / "a", "a", mmlu=[1.0, 0.0])
     record = json.loads((run / "run.json").read_text()) | {"status": "incomplete"}
     (run / "run.json").write_text(json.dumps(record))
-    _, about, found = parts(page.run([str(run)]))
+    _, about, found = parts(page.write_view([str(run)]))
     assert about["runs"][0]["status"] == "incomplete"
     assert len(found["samples"]) == 2
     assert "is incomplete: the page shows the tasks that were done" in capsys.readouterr().out

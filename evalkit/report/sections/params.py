@@ -183,7 +183,7 @@ def write(counted: Sequence[Counted], table: PublishedTable, parameters: Paramet
     return write_files(out, {"params.md": to_markdown(document).encode()} | attachments(document))
 
 
-def run(specs: Sequence[str], out: Path | None = None, published: str = "qwen1.5-moe") -> int:
+def print_parameters(specs: Sequence[str], out: Path | None = None, published: str = "qwen1.5-moe") -> int:
     """Count, print, and with `out` write the files. Returns the exit code; raises EvalkitError for bad input."""
     from evalkit.progress import console as standard_output
 
