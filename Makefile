@@ -31,9 +31,10 @@ check: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# a report for each folder in reports/, of the published table with its name
 report: $(VENV)/.run
-	$(BIN)/evalkit report $(wildcard results/baselines/*) --out reports/qwen1.5-moe
-	$(BIN)/evalkit report $(wildcard results/baselines/*) --published qwen2.5-coder --out reports/qwen2.5-coder
+	for table in $(patsubst reports/%/,%,$(wildcard reports/*/)); do \
+	  $(BIN)/evalkit report $(wildcard results/baselines/*) --published $$table --out reports/$$table || exit; done
 
 format: $(VENV)/.test
 	$(BIN)/ruff check --fix .

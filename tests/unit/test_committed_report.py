@@ -9,7 +9,8 @@ from evalkit.report.assemble import report_files
 from evalkit.report.inputs import Inputs, read_inputs
 
 ROOT = Path(__file__).parents[2]
-TABLES = ("qwen1.5-moe", "qwen2.5-coder")
+REPORTS = ROOT / "reports"
+TABLES = sorted(path.name for path in REPORTS.iterdir() if path.is_dir())
 BASELINES = ROOT / "results" / "baselines"
 AGAIN = "make report"
 DRAWN = (".svg", ".html")  # the page holds the plots
@@ -23,7 +24,7 @@ def inputs(request: pytest.FixtureRequest) -> Inputs:
 
 @pytest.fixture
 def report(inputs: Inputs) -> Path:
-    return ROOT / "reports" / inputs.table.name
+    return REPORTS / inputs.table.name
 
 
 @pytest.fixture(scope="module")
