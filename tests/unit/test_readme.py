@@ -13,6 +13,8 @@ ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 PAGES = sorted([README, ROOT / "CONTRIBUTING.md", ROOT / "results" / "README.md", *ROOT.glob("docs/*.md")])
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+FOLDERS = ("docs", "evalkit", "model", "results", "reports", "tasks", "tests")
+FILES = [str(path) for folder in FOLDERS for path in (ROOT / folder).rglob("*.*")]
 PACKAGES = ("evalkit", "model/moe_lm", "tasks/evalkit_tasks", "tests")
 # folders of data and of test cases
 WITHOUT_A_LINE = ("tasks/evalkit_tasks/sample/", "tests/faults/hostile", "tests/helpers/")
@@ -55,6 +57,15 @@ def test_every_link_leads_to_a_file(page: Path) -> None:
     targets = re.findall(r"\]\(([^)#\s]+)", re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL))
     for target in targets:
         assert target.startswith("https://") or (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_path_in_the_text_exists(page: Path) -> None:
+    """The files that a guide adds aside, which are its headings."""
+    text = re.sub(r"^(?:```.*?^```|## .*?$)", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+    added = re.findall(r"^## \d+\. `(\S+)`", page.read_text("utf-8"), re.MULTILINE)
+    for path in set(re.findall(r"`([\w.-]+/[\w./-]+\.(?:py|toml|h|cpp|md))`", text)) - set(added):
+        assert any(file.endswith(f"/{path}") for file in FILES), f"{page.name}: {path}"
 
 
 def test_the_readme_links_every_page() -> None:
