@@ -4,7 +4,20 @@ import pytest
 import torch
 from cpu_cases import NUM_PAGES, TABLE, needs_kernels, random, three_sequences
 
-from moe_lm.backends.cpu.launch import TokenPlaces, append_kv, combine, gemm, page_shape, paged_attention, rms_norm, rope_
+from moe_lm.backends.cpu.launch import (
+    TokenPlaces,
+    append_kv,
+    combine,
+    gemm,
+    logsumexp,
+    page_shape,
+    paged_attention,
+    rms_norm,
+    rope_,
+    rotation,
+    route,
+    sigmoid,
+)
 from moe_lm.backends.cpu.moe import routed_experts
 from moe_lm.backends.cpu.pack import PANEL, PackedMatrix
 
@@ -84,6 +97,10 @@ GOOD = {
     paged_attention: good_attention,
     combine: good_combine,
     routed_experts: good_experts,
+    route: lambda: {"router_logits_TE": random(4, 5), "num_experts_per_tok": 2, "norm_topk_prob": True},
+    sigmoid: lambda: {"x_T": random(4)},
+    rotation: lambda: {"positions_T": torch.arange(4, dtype=torch.int32), "inv_freq_r": random(6)},
+    logsumexp: lambda: {"x_PV": random(4, 9)},
 }
 META = {"device": "meta"}
 POSITIONS, SEQUENCES = three_sequences().positions, three_sequences().sequences
@@ -186,6 +203,28 @@ BAD = {
         ("gate_up", lambda: PackedMatrix.gated(random(3, 5, 8), random(3, 5, 8), "silu"), "x is"),
         ("down", lambda: PackedMatrix.of(random(3, 8, 7)), "x is"),
     ],
+    route: [
+        ("router_logits_TE", lambda: random(5), "router_logits is"),
+        ("router_logits_TE", lambda: random(4, 5).bfloat16(), "router_logits is bfloat16"),
+        ("router_logits_TE", lambda: torch.empty(4, 5, **META), "on meta"),
+        ("num_experts_per_tok", lambda: 0, "num_experts_per_tok is 0; wanted: 1 to 5"),
+        ("num_experts_per_tok", lambda: 6, "num_experts_per_tok is 6"),
+    ],
+    sigmoid: [
+        ("x_T", lambda: random(4, 1), "x is"),
+        ("x_T", lambda: random(4).double(), "x is float64"),
+    ],
+    rotation: [
+        ("positions_T", lambda: torch.arange(4), "positions is int64"),
+        ("positions_T", lambda: torch.arange(8, dtype=torch.int32)[::2], "with strides"),
+        ("inv_freq_r", lambda: random(6).double(), "inv_freq is float64"),
+        ("inv_freq_r", lambda: random(2, 3), "inv_freq is"),
+    ],
+    logsumexp: [
+        ("x_PV", lambda: random(9), "x is"),
+        ("x_PV", lambda: random(4, 9).bfloat16(), "x is bfloat16"),
+        ("x_PV", lambda: random(4, 0), "the width of x is 0"),
+    ],
 }
 
 
@@ -212,8 +251,8 @@ def test_what_does_not_fit_is_refused(launcher, argument, value, message):
 
 @pytest.mark.parametrize("launcher", BAD, ids=lambda launcher: launcher.__name__)
 def test_every_argument_is_covered(launcher):
-    """But the norm's epsilon, which may be any number."""
-    assert {argument for argument, _, _ in BAD[launcher]} == set(GOOD[launcher]()) - {"eps"}
+    """But the norm's epsilon, which may be any number, and a yes or no."""
+    assert {argument for argument, _, _ in BAD[launcher]} == set(GOOD[launcher]()) - {"eps", "norm_topk_prob"}
 
 
 @pytest.mark.parametrize(

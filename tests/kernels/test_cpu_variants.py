@@ -5,7 +5,7 @@ import torch
 from cpu_cases import NUM_PAGES, needs_kernels, random, three_sequences, variant
 
 from moe_lm.backends.cpu import library
-from moe_lm.backends.cpu.launch import append_kv, gemm, page_shape, paged_attention, rms_norm, rope_
+from moe_lm.backends.cpu.launch import append_kv, gemm, logsumexp, page_shape, paged_attention, rms_norm, rope_, rotation, route, sigmoid
 from moe_lm.backends.cpu.pack import PackedMatrix
 
 pytestmark = [
@@ -36,6 +36,11 @@ def norm_and_rope(rows, width):
     return [x, rms_norm(x, random(width, seed=3), 1e-5), rms_norm(x, random(width, seed=4), 1e-6, 1.0)]
 
 
+def softmaxes(rows, width):
+    x = 4 * random(rows, width)
+    return [*route(x, min(4, width), True), sigmoid(x[:, 0]), logsumexp(x), *rotation(torch.arange(rows).int(), random(width).abs())]
+
+
 PRODUCTS = [
     (1, 70, 300),
     (2, 48, 128),
@@ -51,6 +56,7 @@ CASES = (
     [(products, (*shape, dtype)) for shape in PRODUCTS for dtype in (torch.float32, torch.bfloat16)]
     + [(attention, shape) for shape in [(9, 3, 64, None), (8, 2, 256, 200), (6, 1, 40, 7), (2, 2, 200, 1), (64, 1, 96, None)]]
     + [(norm_and_rope, shape) for shape in [(1, 8), (50, 100), (3, 900)]]
+    + [(softmaxes, shape) for shape in [(1, 1), (33, 60), (5, 5000)]]
 )
 
 

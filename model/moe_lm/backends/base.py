@@ -110,3 +110,7 @@ class Backend(ABC):
     @abstractmethod
     def logits(self, hidden_PD: Tensor) -> Tensor:
         """[P, D] -> [P, V], float32."""
+
+    def logsumexp(self, logits_PV: Tensor) -> Tensor:
+        """log(sum(exp(logits))) of each row, [P]: a token's log-probability is its logit less this."""
+        return logits_PV.logsumexp(-1)

@@ -58,7 +58,7 @@ def _run(
     following = iter(rows)
     for some_TD in hidden_TD.split(HEAD_ROWS):
         logits_TV = backend.logits(some_TD)
-        logsumexp_T1 = logits_TV.logsumexp(-1, keepdim=True)
+        logsumexp_T1 = backend.logsumexp(logits_TV)[:, None]
         top = logits_TV.topk(min(num_top, logits_TV.shape[-1]), dim=-1)
         # argmax breaks ties towards the lower id, topk does not say; the best one is greedy decoding's
         best = logits_TV.argmax(-1).tolist() if num_top else []

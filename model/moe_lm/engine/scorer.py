@@ -107,7 +107,9 @@ class Scorer:
         groups = iter(at.values())
         for some_PD in hidden_PD.split(HEAD_ROWS):
             logits_PV = self.backend.logits(some_PD)
-            for logits_V, logsumexp, argmax in zip(logits_PV, logits_PV.logsumexp(-1), logits_PV.argmax(-1).tolist(), strict=True):
+            for logits_V, logsumexp, argmax in zip(
+                logits_PV, self.backend.logsumexp(logits_PV), logits_PV.argmax(-1).tolist(), strict=True
+            ):
                 group = next(groups)
                 logprobs = (logits_V[[w.token for w in group]] - logsumexp).tolist()
                 for want, logprob in zip(group, logprobs, strict=True):

@@ -1,6 +1,8 @@
 """The CPU's back-end: a decoder on the compiled kernels, its weights packed, its keys and values on pages as attention reads them.
 
-A prefill and a decode step are one and the same pass: no row's bits depend on how many rows are computed with it.
+A prefill and a decode step are one and the same pass: no row's bits depend on how many rows are computed with it, nor on the
+processor. What torch computes here are copies, comparisons and single float32 operations, which IEEE 754 fixes to the bit; its sums and
+transcendental functions round differently from one vector width to another, so none of them is used.
 
 T new tokens, P wanted ones; D hidden, F FFN hidden, E experts, K experts a token, H query heads, J key/value heads, d head_dim, r = d/2.
 """
@@ -12,11 +14,23 @@ import torch
 from torch import Tensor
 
 from moe_lm.backends.base import Backend, Batch
-from moe_lm.backends.cpu.launch import TokenPlaces, append_kv, gemm, page_shape, paged_attention, rms_norm, rope_
+from moe_lm.backends.cpu.launch import (
+    TokenPlaces,
+    append_kv,
+    gemm,
+    logsumexp,
+    page_shape,
+    paged_attention,
+    rms_norm,
+    rope_,
+    rotation,
+    route,
+    sigmoid,
+)
 from moe_lm.backends.cpu.moe import routed_experts
 from moe_lm.backends.cpu.pack import PackedMatrix
 from moe_lm.config import MoEConfig
-from moe_lm.model import FFN, Attention, Decoder, Layer, Linear, MoE, RMSNorm, inverse_frequencies, rope, route
+from moe_lm.model import FFN, Attention, Decoder, Layer, Linear, MoE, RMSNorm, inverse_frequencies, rope
 
 ROWS = 512  # of an FFN that are computed together: what lies between its two products stays in the cache
 
@@ -29,20 +43,28 @@ def _add_product(onto_TO: Tensor, x_TK: Tensor, matrix: PackedMatrix, row_scales
     """onto += scales * x @ matrix.T; in another precision than float32 the product is rounded to it first."""
     if onto_TO.dtype == torch.float32:
         gemm(x_TK, matrix, out=onto_TO, accumulate=True, row_scales_M=row_scales_T)
-    elif row_scales_T is None:
-        onto_TO += gemm(x_TK, matrix)
     else:
-        onto_TO.addcmul_(gemm(x_TK, matrix), row_scales_T[:, None])
+        product_TO = gemm(x_TK, matrix)
+        onto_TO += product_TO if row_scales_T is None else (product_TO * row_scales_T[:, None]).to(onto_TO.dtype)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Norm:
-    norm: RMSNorm
+    """An RMS norm; in another precision than float32 it rounds where `RMSNorm` does."""
+
+    weight: Tensor
+    eps: float
+    offset: float
+
+    @classmethod
+    def of(cls, module: RMSNorm) -> "Norm":
+        return cls(module.weight.detach(), module.eps, module.offset)
 
     def __call__(self, x_TD: Tensor) -> Tensor:
-        if x_TD.dtype == torch.float32:
-            return rms_norm(x_TD, self.norm.weight, self.norm.eps, self.norm.offset)
-        return self.norm(x_TD)
+        dtype, weight = x_TD.dtype, self.weight.float()
+        if dtype == torch.float32 or self.offset:
+            return rms_norm(x_TD.float(), weight, self.eps, self.offset).to(dtype)
+        return rms_norm(x_TD.float(), torch.ones_like(weight), self.eps).to(dtype) * self.weight
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,17 +132,12 @@ class PackedMoE:
         )
 
     def add_to(self, onto_TD: Tensor, x_TD: Tensor) -> None:
-        weights_TK, ids_TK = route(gemm(x_TD, self.router), self.moe.num_experts_per_tok, self.moe.norm_topk_prob)
+        weights_TK, ids_TK = route(gemm(x_TD, self.router).float(), self.moe.num_experts_per_tok, self.moe.norm_topk_prob)
         out_TD = routed_experts(x_TD, weights_TK, ids_TK, self.gate_up, self.down)
         if self.shared_expert:
-            gates_T = None if self.shared_expert_gate is None else _sigmoid(gemm(x_TD, self.shared_expert_gate))[:, 0]
+            gates_T = None if self.shared_expert_gate is None else sigmoid(gemm(x_TD, self.shared_expert_gate)[:, 0].float())
             self.shared_expert.add_to(out_TD, x_TD, gates_T)
         onto_TD += out_TD
-
-
-def _sigmoid(x_T1: Tensor) -> Tensor:
-    """torch computes 32 values at a time and the rest one by one, which rounds otherwise: no row may be in the rest."""
-    return torch.sigmoid(torch.nn.functional.pad(x_T1, (0, 0, 0, -len(x_T1) % 32)))[: len(x_T1)]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -133,7 +150,7 @@ class PackedLayer:
     @classmethod
     def of(cls, layer: Layer) -> "PackedLayer":
         ffn = PackedMoE.of(layer.ffn) if isinstance(layer.ffn, MoE) else PackedFFN.of(layer.ffn)  # type: ignore[arg-type]
-        return cls(Norm(layer.input_norm), PackedAttention.of(layer.attention), Norm(layer.post_attention_norm), ffn)
+        return cls(Norm.of(layer.input_norm), PackedAttention.of(layer.attention), Norm.of(layer.post_attention_norm), ffn)
 
 
 class CpuBackend(Backend):
@@ -150,7 +167,8 @@ class CpuBackend(Backend):
         self.layers = []
         while len(model.layers):
             self.layers.append(PackedLayer.of(model.layers.pop(0)))  # type: ignore[arg-type]
-        self.norm = Norm(model.norm)
+        self.norm = Norm.of(model.norm)
+        self.inv_freq_r = inverse_frequencies(self.config.rope_theta, self.config.head_dim, self.device)
         self.head = _packed(model.lm_head)
         # an embedding that is also the output head is kept once
         self.embedding = None if self.config.tie_word_embeddings else weight
@@ -171,7 +189,7 @@ class CpuBackend(Backend):
         positions_T, wanted_P = torch.tensor(batch.positions), torch.tensor(wanted, dtype=torch.int64)
         places = _places(batch, positions_T)
         x_TD = self._embed(torch.tensor(batch.flat))
-        cos_Tr, sin_Tr = (x.to(x_TD.dtype) for x in self._rotation(positions_T))
+        cos_Tr, sin_Tr = (x.to(x_TD.dtype) for x in rotation(places.positions, self.inv_freq_r))
         for index, layer in enumerate(self.layers):
             q_THd, k_TJd, v_TJd = layer.attention.project(layer.input_norm(x_TD), cos_Tr, sin_Tr)
             k_pages, v_pages = batch.memory.k[index], batch.memory.v[index]
@@ -189,18 +207,14 @@ class CpuBackend(Backend):
     def logits(self, hidden_PD: Tensor) -> Tensor:
         return gemm(hidden_PD, self.head).float()
 
+    def logsumexp(self, logits_PV: Tensor) -> Tensor:
+        return logsumexp(logits_PV)
+
     def _embed(self, tokens_T: Tensor) -> Tensor:
         x_TD = self.head.rows(tokens_T) if self.embedding is None else self.embedding[tokens_T]
         if self.config.scale_embeddings:  # by a number of the weights' precision, as Gemma was trained
             x_TD *= torch.tensor(self.config.hidden_size**0.5, dtype=x_TD.dtype).item()
         return x_TD
-
-    def _rotation(self, positions_T: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosines and sines, [T, r] each. torch computes 16 or 32 at a time and the rest one by one, which rounds otherwise."""
-        T = len(positions_T)
-        padded = torch.nn.functional.pad(positions_T, (0, -T % 16))
-        angles_Tr = torch.outer(padded.float(), inverse_frequencies(self.config.rope_theta, self.config.head_dim, self.device))
-        return angles_Tr.cos()[:T], angles_Tr.sin()[:T]
 
 
 def _places(batch: Batch, positions_T: Tensor) -> TokenPlaces:

@@ -134,6 +134,43 @@ def combine(y_RD: Tensor, rows_TK: Tensor, weights_TK: Tensor, begin: int, out_T
     call("combine", y_RD, rows_TK, weights_TK, *rows_TK.shape, y_RD.shape[1], begin, begin + len(y_RD), out_TD)
 
 
+def route(router_logits_TE: Tensor, num_experts_per_tok: int, norm_topk_prob: bool) -> tuple[Tensor, Tensor]:
+    """As `moe_lm.model.route`: softmax, then the top K, ties to the lowest expert. Float32 weights and int64 ids, both [T, K]."""
+    check("router_logits", router_logits_TE, (None, None), torch.float32, contiguous=False)
+    (T, E), K = router_logits_TE.shape, num_experts_per_tok
+    check_range("num_experts_per_tok", K, 1, E)
+    weights_TK, ids_TK = torch.empty(T, K), torch.empty(T, K, dtype=torch.int64)
+    call("route", router_logits_TE.contiguous(), T, E, K, norm_topk_prob, weights_TK, ids_TK)
+    return weights_TK, ids_TK
+
+
+def sigmoid(x_T: Tensor) -> Tensor:
+    """1 / (1 + e^-x) of float32 numbers. [T] -> [T]"""
+    check("x", x_T, (None,), torch.float32, contiguous=False)
+    out_T = torch.empty(len(x_T))
+    call("sigmoid", x_T.contiguous(), len(x_T), out_T)
+    return out_T
+
+
+def rotation(positions_T: Tensor, inv_freq_r: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosines and sines for `rope_` of int32 positions, [T, r] float32 each."""
+    check("positions", positions_T, (None,), torch.int32)
+    check("inv_freq", inv_freq_r, (None,), torch.float32)
+    T, r = len(positions_T), len(inv_freq_r)
+    cos_Tr, sin_Tr = torch.empty(T, r), torch.empty(T, r)
+    call("rotation", positions_T, inv_freq_r, T, r, cos_Tr, sin_Tr)
+    return cos_Tr, sin_Tr
+
+
+def logsumexp(x_PV: Tensor) -> Tensor:
+    """log(sum(e^x)) of each float32 row. [P, V] -> [P]"""
+    check("x", x_PV, (None, None), torch.float32, contiguous=False)
+    check_range("the width of x", x_PV.shape[1], 1, 2**31 - 1)
+    out_P = torch.empty(len(x_PV))
+    call("logsumexp", x_PV.contiguous(), *x_PV.shape, out_P)
+    return out_P
+
+
 def _heads(x_THd: Tensor) -> Tensor:
     """In float32, each token's heads side by side; the tokens may lie apart, as those of a product that gives more."""
     x = x_THd.float()

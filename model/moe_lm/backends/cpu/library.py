@@ -45,6 +45,14 @@ SIGNATURES = {
     "paged_attention": (POINTER, *[INT] * 5, FLOAT, *TABLE, INT, POINTER, POINTER, POINTER),
     # y, rows, weights, T, K, D, begin, end, out
     "combine": (POINTER, POINTER, POINTER, *[INT] * 5, POINTER),
+    # logits, T, E, K, normalise, weights, ids
+    "route": (POINTER, INT, INT, INT, INT, POINTER, POINTER),
+    # x, T, out
+    "sigmoid": (POINTER, INT, POINTER),
+    # positions, inv_freq, T, half, cos, sin
+    "rotation": (POINTER, POINTER, INT, INT, POINTER, POINTER),
+    # x, P, V, out
+    "logsumexp": (POINTER, INT, INT, POINTER),
 }
 # what a function returns that would have read or written out of range (Fault in csrc/kernels.h)
 FAULTS = {

@@ -51,3 +51,16 @@ API int paged_attention(GompParallel gomp, int threads, const float* q, int q_ro
 // y[rows[t][n] - begin]; y [end - begin, D], out [T, D]. The sums begin at zero where `begin` is 0.
 API int combine(GompParallel gomp, int threads, const float* y, const int64_t* rows, const float* weights, int T, int K, int D, int begin,
                 int end, float* out);
+
+// Softmax of the router's logits [T, E] in float32, then the K most probable experts, ties to the lowest: weights and ids [T, K], the weights
+// divided by their sum where they are to be normalised. 1 <= K <= E.
+API int route(GompParallel gomp, int threads, const float* logits, int T, int E, int K, int normalise, float* weights, int64_t* ids);
+
+// out = 1 / (1 + e^-x) of T numbers.
+API int sigmoid(GompParallel gomp, int threads, const float* x, int T, float* out);
+
+// Cosines and sines [T, half] of positions[t] * inv_freq[r], an angle in float32; each is computed in float64 and rounded once.
+API int rotation(GompParallel gomp, int threads, const int32_t* positions, const float* inv_freq, int T, int half, float* cos, float* sin);
+
+// out = log(sum(e^x)) of each of P rows of V numbers.
+API int logsumexp(GompParallel gomp, int threads, const float* x, int P, int V, float* out);

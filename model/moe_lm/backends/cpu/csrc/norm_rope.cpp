@@ -34,3 +34,14 @@ int rope(GompParallel gomp, int threads, float* x, const float* cos, const float
     });
     return NONE;
 }
+
+int rotation(GompParallel gomp, int threads, const int32_t* positions, const float* inv_freq, int T, int half, float* cos, float* sin) {
+    parallel_for_rows(gomp, threads, T, [&](int t) {
+        for (int r = 0; r < half; r++) {
+            const float angle = static_cast<float>(positions[t]) * inv_freq[r];
+            cos[static_cast<std::size_t>(t) * half + r] = static_cast<float>(std::cos(static_cast<double>(angle)));
+            sin[static_cast<std::size_t>(t) * half + r] = static_cast<float>(std::sin(static_cast<double>(angle)));
+        }
+    });
+    return NONE;
+}
