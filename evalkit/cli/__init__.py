@@ -50,27 +50,27 @@ def _run(arguments: argparse.Namespace) -> int:
     try:
         return int(arguments.command(arguments) or 0)
     except BrokenPipeError:  # `evalkit ls tasks | head`
-        if _is_read(sys.stdout):  # another pipe broke
+        if _is_read(sys.stdout):  # another pipe has broken
             raise
         return 0
-    except SystemExit as error:  # argparse has come to its end: a library wants to end the process, with a code of its own
+    except SystemExit as error:  # argparse is done by now, so this comes from a library
         raise RuntimeError(f"a library called sys.exit({error.code!r})") from error
 
 
 def _say(message: str) -> None:
-    with suppress(OSError):  # nobody reads standard error
+    with suppress(OSError):  # standard error is closed
         print(f"evalkit: {' '.join(message.split())}", file=sys.stderr)
 
 
 def _is_read(stream: TextIO) -> bool:
-    """Is somebody at the other end of the pipe?"""
+    """Is the other end of the pipe still open?"""
     poll = select.poll()
-    poll.register(stream, 0)  # errors are always told
+    poll.register(stream, 0)  # errors are always reported
     return not any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
 def _release(stream: TextIO) -> None:
-    """Flush the stream. Where that fails, what it holds goes nowhere: the interpreter would try again and end with a code of its own."""
+    """Flush the stream. If that fails, discard its buffer: the interpreter would try again at exit and change the exit code."""
     try:
         stream.flush()
     except OSError:
@@ -81,7 +81,7 @@ def _release(stream: TextIO) -> None:
 def _parser() -> argparse.ArgumentParser:
     from evalkit.cli import bench, compare, data, gate, generate, judge, ls, params, report, run, score, serve, upcycle, verify, view
 
-    parser = _Parser(prog="evalkit", description="Does this model really score what its table says?")
+    parser = _Parser(prog="evalkit", description="Check whether a language model scores what its published table says.")
     parser.add_argument("--version", action="version", version=f"evalkit {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
     for command in (run, score, judge, ls, data, report, params, compare, gate, view, verify, bench, generate, upcycle, serve):

@@ -10,22 +10,22 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     """Put the command into the parser."""
     bench = commands.add_parser(
         "bench",
-        help="requests and tokens a second, beside published ones and this device's floor",
-        description="Random prompts, all submitted at once, the end of text ignored: the blog's third table, on this device.",
+        help="measure requests and tokens per second, beside the published figures and this device's roofline",
+        description="Measure throughput as the blog's third table does: random prompts, all submitted at once, end of text ignored.",
     )
     bench.add_argument(
         "models",
         nargs="*",
         metavar="MODEL",
-        help=f"as --model of evalkit run, or random:CONFIG, random weights (default: {' '.join(MODELS)})",
+        help=f"as --model of evalkit run; random:CONFIG has random weights (default: {' '.join(MODELS)})",
     )
-    add_option(bench, BenchConfig, "prompt_tokens", "tokens in, of each request", metavar="N")
-    add_option(bench, BenchConfig, "output_tokens", "tokens out, of each request", metavar="N")
-    add_option(bench, BenchConfig, "num_requests", "requests; so many take hours on a CPU", metavar="N")
+    add_option(bench, BenchConfig, "prompt_tokens", "input tokens of each request", metavar="N")
+    add_option(bench, BenchConfig, "output_tokens", "output tokens of each request", metavar="N")
+    add_option(bench, BenchConfig, "num_requests", "number of requests; the default takes hours on a CPU", metavar="N")
     helps = {
-        "engine": "native, lm_eval:CLASS, openai:URL",
-        "seed": "of the random prompts",
-        "out": "where bench.json is kept, in a folder a model",
+        "engine": "native, lm_eval:CLASS or openai:URL",
+        "seed": "seed of the random prompts",
+        "out": "folder for the results; each model gets a subfolder with bench.json",
     }
     add_shared(bench, "engine", "seed", "device", "dtype", "kernel", "out", "quiet", **helps)
     bench.set_defaults(command=_bench)

@@ -1,4 +1,4 @@
-"""`evalkit data`: what benchmark data is at hand, and whether its rows are the official ones."""
+"""`evalkit data`: which benchmark data is present, whether its rows are the official ones, and downloads."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ if TYPE_CHECKING:
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Put the command into the parser."""
-    data = commands.add_parser("data", help="what benchmark data is at hand, and is it the real thing?")
-    data.add_argument("action", choices=ACTIONS)
-    data.add_argument("tasks", nargs="*", metavar="TASK", help="(default: all)")
+    data = commands.add_parser(
+        "data", help="list, verify or download benchmark data", description="List, verify or download benchmark data."
+    )
+    data.add_argument("action", choices=ACTIONS, help="list the files, compare their rows with the official ones, or download them")
+    data.add_argument("tasks", nargs="*", metavar="TASK", help="task names (default: all)")
     add_shared(data, "data", data="hub, sample, or a folder (default: EVALKIT_DATA, else sample)")
     data.set_defaults(command=_data)
 
@@ -30,7 +32,7 @@ def _data(arguments: argparse.Namespace) -> int:
 
 
 def status(spec: str, names: Sequence[str]) -> int:
-    """How many of each task's tables there are."""
+    """List how many of each task's tables are present."""
     from evalkit.data.sources import FolderSource, open_source
 
     source = open_source(spec)
@@ -48,7 +50,7 @@ def status(spec: str, names: Sequence[str]) -> int:
 
 
 def verify(spec: str, names: Sequence[str]) -> int:
-    """0 where every task's rows are the official ones (or the sample is whole), else 2."""
+    """Compare rows with the official ones. Returns 0 if all are (or the sample is complete), else 2."""
     from evalkit.data.sources import open_source
 
     found = {cls.name: _read(cls, open_source(spec)) for cls in _chosen(names)}
@@ -68,7 +70,7 @@ def verify(spec: str, names: Sequence[str]) -> int:
 
 
 def fetch(spec: str, names: Sequence[str]) -> int:
-    """Tables into the hub's cache (hub), or the protocols' worked examples into a folder."""
+    """Download tables into the hub's cache, or the protocols' worked examples into a folder."""
     from evalkit.data.sources import HubSource, open_source
 
     source = open_source(spec)
@@ -94,7 +96,7 @@ def _chosen(names: Sequence[str]) -> list[type[Task]]:
 
 
 def _read(cls: type[Task], source: FolderSource | HubSource) -> DataState:
-    """One task's data in a source that nothing was read from yet."""
+    """The state of one task's data, in a source from which nothing has been read yet."""
     if issubclass(cls, SuiteTask):
         return cls.check_data(source)
     try:

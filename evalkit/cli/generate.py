@@ -8,13 +8,13 @@ from evalkit.lm.generate import GenerateConfig
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Put the command into the parser."""
-    generate = commands.add_parser("generate", help="one prompt, one answer", description="What does the model answer to this prompt?")
-    add_option(generate, GenerateConfig, "prompt", "the prompt; - reads it from standard input", metavar="TEXT", required=True)
-    add_option(generate, GenerateConfig, "chat", "write the prompt as a conversation, by the model's chat template")
-    add_option(generate, GenerateConfig, "system", "system message (default: the chat template's own)", metavar="TEXT")
-    add_option(generate, GenerateConfig, "max_new_tokens", "the longest answer", metavar="N")
-    add_option(generate, GenerateConfig, "temperature", "0 is greedy", metavar="X")
-    add_option(generate, GenerateConfig, "seed", "for a sampled answer", metavar="N")
+    generate = commands.add_parser("generate", help="complete one prompt", description="Complete one prompt with the native engine.")
+    add_option(generate, GenerateConfig, "prompt", "the prompt, or - for standard input", metavar="TEXT", required=True)
+    add_option(generate, GenerateConfig, "chat", "format the prompt with the model's chat template")
+    add_option(generate, GenerateConfig, "system", "system message (default: the chat template's)", metavar="TEXT")
+    add_option(generate, GenerateConfig, "max_new_tokens", "maximum length of the answer, in tokens", metavar="N")
+    add_option(generate, GenerateConfig, "temperature", "sampling temperature; 0 is greedy", metavar="X")
+    add_option(generate, GenerateConfig, "seed", "seed of the sampling", metavar="N")
     add_shared(generate, *MODEL)
     generate.set_defaults(command=_generate)
 

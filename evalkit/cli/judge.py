@@ -13,33 +13,33 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     """Put the command into the parser."""
     judge = commands.add_parser(
         "judge",
-        help="a language model rates a run's answers",
-        description=f"Judge a run, or go on judging it. The key is read from {' or '.join(KEY_VARIABLES)} and kept nowhere.",
+        help="have a language model rate a run's answers",
+        description=f"Rate a run's answers, or resume doing so. The key is read from {' or '.join(KEY_VARIABLES)} and not stored.",
     )
-    judge.add_argument("run", metavar="RUN", type=Path, help="a run's folder, e.g. of --tasks mt_bench")
+    judge.add_argument("run", metavar="RUN", type=Path, help="a run's folder, for example of --tasks mt_bench")
 
     def add(field: str, metavar: str, help: str, flag: str = "", required: bool = False) -> None:
         add_option(judge, JudgeConfig, field, help, flag, metavar=metavar, required=required)
 
-    add("model", "NAME", "the judge, as its server knows it: gpt-4-0613", "--judge-model", required=True)
-    add("url", "URL", "any OpenAI-compatible server", "--judge-url")
-    add("snapshot", "NAME", "what its answers must name (default: NAME, or a dated form of it)", "--judge-snapshot")
-    add("against", "RUN", "pairwise: is RUN's answer better than this run's? Both orders are asked")
-    add_option(judge, JudgeConfig, "rating", "how ratings are read", choices=READERS)
-    add("repeats", "K", "judge K times and print the judge's own spread")
-    add_option(judge, JudgeConfig, "retry_failed", "ask again where a judgment failed or holds no rating")
-    add("max_failed", "X", "share of judgments that a score may lack")
-    add("concurrency", "N", "requests at a time")
-    add("max_requests", "N", "stop before more requests than these, tries included, in all sessions")
-    add("max_cost", "X", "stop before a judgment that might cost more than this, in all sessions")
-    add("price_in", "X", "of a million prompt tokens")
-    add("price_out", "X", "of a million completion tokens")
-    add("temperature", "X", "of the judge")
-    add("max_tokens", "N", "of a judgment")
-    add("attempts", "N", "tries a judgment")
-    add("backoff", "S", "seconds before a second try, doubled at each one")
-    add("timeout", "S", "seconds a try may take")
-    data = "where the judge prompts are: hub, sample, or a folder (default: EVALKIT_DATA, else as the run)"
+    add("model", "NAME", "name of the judge on its server, such as gpt-4-0613", "--judge-model", required=True)
+    add("url", "URL", "address of any OpenAI-compatible server", "--judge-url")
+    add("snapshot", "NAME", "model name that its responses must carry (default: NAME, with or without a date)", "--judge-snapshot")
+    add("against", "RUN", "compare pairwise with the answers of this other run, in both orders")
+    add_option(judge, JudgeConfig, "rating", "how ratings are read from the judge's text", choices=READERS)
+    add("repeats", "K", "rate each answer K times and print the spread")
+    add_option(judge, JudgeConfig, "retry_failed", "repeat judgments that failed or hold no rating")
+    add("max_failed", "X", "largest share of judgments that a score may lack")
+    add("concurrency", "N", "number of concurrent requests")
+    add("max_requests", "N", "stop before more requests than this, retries included, over all sessions")
+    add("max_cost", "X", "stop before the cost over all sessions may exceed this")
+    add("price_in", "X", "price of a million prompt tokens")
+    add("price_out", "X", "price of a million completion tokens")
+    add("temperature", "X", "sampling temperature of the judge")
+    add("max_tokens", "N", "maximum length of a judgment, in tokens")
+    add("attempts", "N", "attempts for each judgment")
+    add("backoff", "S", "seconds before the second attempt, doubled for each one after it")
+    add("timeout", "S", "seconds that one attempt may take")
+    data = "source of the judge prompts: hub, sample, or a folder (default: EVALKIT_DATA, else that of the run)"
     add_shared(judge, "data", "quiet", data=data)
     judge.set_defaults(command=_judge)
 

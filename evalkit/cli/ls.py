@@ -1,4 +1,4 @@
-"""`evalkit ls`: the tasks, protocols, models and runs that there are."""
+"""`evalkit ls`: lists of tasks, protocols, models and runs."""
 
 import argparse
 from collections.abc import Callable
@@ -18,8 +18,8 @@ WAITS = "waits for a judge"
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Put the command into the parser."""
-    ls = commands.add_parser("ls", help="list tasks, protocols, models or runs")
-    ls.add_argument("what", choices=LISTS)
+    ls = commands.add_parser("ls", help="list tasks, protocols, models or runs", description="List tasks, protocols, models or runs.")
+    ls.add_argument("what", choices=LISTS, help="what to list")
     add_shared(ls, "out")
     ls.set_defaults(command=_ls)
 
@@ -56,20 +56,20 @@ def _models(out: Path) -> None:
 
 
 def _runs(out: Path) -> None:
-    """The runs of a folder, the latest last, a line a task; and what can be done with them."""
+    """The runs in a folder, the latest last, one line per task, and what to do next."""
     found = sorted((run for file in out.glob("*/run.json") for run in _run(file)), key=lambda run: (run[0], run[1]))
     timed = [_bench(file) for file in sorted(out.glob("*/bench.json"))]
     if not found and timed:
         print("\n".join(timed))
         return
     if not found:
-        print(f"no runs in {out} yet; the first one: evalkit run --tasks mmlu,gsm8k")
+        print(f"no runs in {out} yet; start with: evalkit run --tasks mmlu,gsm8k")
         return
     head = ("run", "status", "model", "task", "measured", "95% interval", "n", "data")
     names = list(dict.fromkeys(name for _, name, _ in found))
     remarks = [f"{len(names)} run{'s' if len(names) > 1 else ''} in {out}", *timed]
     incomplete = dict.fromkeys(name for _, name, row in found if row[0] == "incomplete")
-    remarks += [f"{name} is incomplete: the same command again goes on" for name in incomplete]
+    remarks += [f"{name} is incomplete; run the same command again to resume it" for name in incomplete]
     waiting = [(name, row[2]) for _, name, row in found if row[4] == WAITS]
     remarks += [f"{task} waits for a judge: evalkit judge {out / name} --judge-model NAME" for name, task in waiting]
     remarks.append(f"next: evalkit report {out}/* --out report")

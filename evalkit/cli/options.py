@@ -1,6 +1,6 @@
-"""What commands share: the options, and how parsed arguments become a configuration.
+"""Options that commands share, and how parsed arguments become a configuration.
 
-An option that was not given is absent from the arguments: a configuration file and the dataclass's defaults then decide.
+An option that was not given is absent from the arguments, so that a configuration file or the dataclass's default decides.
 """
 
 from __future__ import annotations
@@ -17,31 +17,31 @@ from evalkit.fields import annotations, without_none
 if TYPE_CHECKING:  # rich would slow --help down
     from evalkit.progress import Reporter
 
-# the options of `evalkit run`, by RunConfig's fields: (what stands for the value, help); other commands take some of them
+# the options of `evalkit run` by RunConfig's fields: (metavar, help); other commands take some of them
 SHARED = {
-    "tasks": ("T[,T]", "mmlu, gsm8k, or with a protocol: gsm8k@lm-eval (see evalkit ls tasks)"),
-    "model": ("SPEC", f"hub id, folder, .gguf file, or a name from evalkit ls models (default: {DEMO_MODEL})"),
-    "engine": ("ENGINE", "native, lm_eval:hf, lm_eval:vllm, .., openai:URL, replay:RUN"),
-    "data": ("DATA", "hub, sample, or a folder (default: EVALKIT_DATA, else hub; sample for the demo model)"),
-    "limit": ("N", "at most N documents a task (of the multilingual suite: a cell), always the same ones"),
-    "seed": ("N", "for sampled answers"),
-    "temperature": ("X", "for tasks that can be sampled (default: the protocol's; 0 is greedy)"),
-    "repeats": ("N", "answers a document, sampled"),
-    "allow_unsafe_code": ("", "run model-written code without a full sandbox"),
-    "device": ("", "(default: auto, cuda where there is one)"),
-    "dtype": ("", "(default: auto, float32 on cpu and bfloat16 on cuda)"),
-    "kernel": ("", "(default: auto, cpu or without a compiler torch on cpu, triton on cuda)"),
-    "out": ("DIR", "where runs are kept"),
-    "name": ("NAME", "the run's folder (default: made of model, tasks, data and limit)"),
-    "fresh": ("", "start anew instead of resuming"),
-    "quiet": ("", "print the result only"),
+    "tasks": ("T[,T]", "tasks to run, each with or without a protocol: mmlu,gsm8k@lm-eval (see evalkit ls tasks)"),
+    "model": ("SPEC", f"hub id, folder, .gguf file, random:CONFIG, or a name from evalkit ls models (default: {DEMO_MODEL})"),
+    "engine": ("ENGINE", "native, lm_eval:CLASS (such as lm_eval:hf), openai:URL, or replay:RUN"),
+    "data": ("DATA", "data source: hub, sample, or a folder (default: EVALKIT_DATA, else hub; for the demo model, sample)"),
+    "limit": ("N", "at most N documents per task (per cell of a suite); the same ones for the same N"),
+    "seed": ("N", "seed of the sampling"),
+    "temperature": ("X", "sampling temperature, for tasks that can be sampled; 0 is greedy (default: the protocol's)"),
+    "repeats": ("N", "sampled answers per document"),
+    "allow_unsafe_code": ("", "run model-written code even if the sandbox is incomplete"),
+    "device": ("", "device to run on (default: auto, a GPU if there is one)"),
+    "dtype": ("", "precision of weights and activations (default: auto, float32 on a CPU and bfloat16 on a GPU)"),
+    "kernel": ("", "kernels to compute with (default: auto: cpu, or reference if those are not built; triton on a GPU)"),
+    "out": ("DIR", "folder of all runs"),
+    "name": ("NAME", "name of the run's folder (default: made from model, tasks, data and limit)"),
+    "fresh": ("", "start over instead of resuming"),
+    "quiet": ("", "print only the result"),
 }
 MODEL = ("model", "device", "dtype", "kernel")
 CHOICES = {"device": DEVICES, "dtype": DTYPES, "kernel": KERNELS}
 
 
 def add_shared(command: ArgumentParser, *names: str, required: bool = False, **helps: str) -> None:
-    """Options of `evalkit run` by name; `helps` replaces what a command says of one of them."""
+    """Add options of `evalkit run` by name; `helps` replaces their help texts for a command."""
     for name in names:
         metavar, text = SHARED[name]
         settings: dict[str, Any] = {"choices": CHOICES[name]} if name in CHOICES else {"metavar": metavar} if metavar else {}
@@ -49,7 +49,7 @@ def add_shared(command: ArgumentParser, *names: str, required: bool = False, **h
 
 
 def add_option(command: ArgumentParser, config: type, field: str, help: str, flag: str = "", **settings: Any) -> None:
-    """An option that fills a field of the configuration: its type and its default are the field's."""
+    """Add an option for a field of the configuration, with the field's type and default."""
     annotation = without_none(annotations(config)[field])
     default = next(each.default for each in fields(config) if each.name == field)
     if annotation is bool:
@@ -62,15 +62,20 @@ def add_option(command: ArgumentParser, config: type, field: str, help: str, fla
 
 
 def add_pairing(command: ArgumentParser) -> None:
-    """How two runs are put side by side."""
-    command.add_argument("--tasks", type=_names, default=(), metavar="T[,T]", help="only these of the runs' tasks")
-    command.add_argument("--metric", help="instead of the headline: acc_norm; of lm-eval's with its filter: exact_match,strict-match")
-    command.add_argument("--cluster", metavar="FIELD", help="the field of a document that names its source: a passage, a sentence")
+    """Add the options that say how two runs are paired."""
+    command.add_argument("--tasks", type=_names, default=(), metavar="T[,T]", help="tasks to compare (default: all)")
+    command.add_argument(
+        "--metric",
+        help="metric to compare, such as acc_norm; for lm-eval with its filter: exact_match,strict-match (default: the task's headline)",
+    )
+    command.add_argument(
+        "--cluster", metavar="FIELD", help="document field that names a shared source, such as a passage; errors are then clustered by it"
+    )
 
 
 def add_published(command: ArgumentParser, default: str | None = "qwen1.5-moe", help: str = "(default: %(default)s)") -> None:
-    """Which published table is meant."""
-    command.add_argument("--published", metavar="NAME", default=default, help=f"a published table, or a .toml file with one {help}")
+    """Add the option that names a published table."""
+    command.add_argument("--published", metavar="NAME", default=default, help=f"name of a published table, or a .toml file {help}")
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -78,7 +83,7 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def given(arguments: Namespace, config: type) -> dict[str, Any]:
-    """What was given for the configuration's fields."""
+    """The arguments that were given for fields of the configuration."""
     return {field.name: getattr(arguments, field.name) for field in fields(config) if hasattr(arguments, field.name)}
 
 
@@ -88,13 +93,13 @@ def model_of(arguments: Namespace) -> ModelSpec:
 
 
 def with_data(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings, with EVALKIT_DATA for `data` where they do not say: the one place that reads it."""
+    """The settings, with `data` from EVALKIT_DATA if they lack it. No other code reads that variable."""
     data = settings.get("data") or os.environ.get("EVALKIT_DATA")
     return {**settings, "data": data} if data else dict(settings)
 
 
 def reporter_of(arguments: Namespace) -> Reporter:
-    """Where the command says how far it is."""
+    """The reporter of the command's progress."""
     from evalkit.progress import Reporter
 
     return Reporter(getattr(arguments, "quiet", False))

@@ -8,12 +8,19 @@ from evalkit.cli.options import add_published
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Put the command into the parser."""
-    params = commands.add_parser("params", help="parameters counted from configurations, beside the published ones")
+    params = commands.add_parser(
+        "params",
+        help="count parameters from configurations, beside the published figures",
+        description="Count parameters from configurations, beside the published figures.",
+    )
     params.add_argument(
-        "models", nargs="*", metavar="MODEL", help="a name or hub id, or a folder with config.json (default: the published table's models)"
+        "models",
+        nargs="*",
+        metavar="MODEL",
+        help="a model's name, hub id, or folder with config.json (default: the published table's models)",
     )
     add_published(params)
-    params.add_argument("--out", metavar="DIR", help="write params.md, parameters.csv and the plot there")
+    params.add_argument("--out", metavar="DIR", help="folder for params.md, parameters.csv and the plot")
     params.set_defaults(command=_params)
 
 

@@ -9,12 +9,12 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     """Put the command into the parser."""
     report = commands.add_parser(
         "report",
-        help="published tables beside what runs measured: markdown, CSV, LaTeX, HTML, plots",
-        description="The published tables, each figure beside what runs measured, with a verdict.",
+        help="write the published tables beside what runs measured: markdown, CSV, LaTeX, HTML and plots",
+        description="Write a published table with each figure beside what runs measured, and a verdict.",
     )
-    report.add_argument("runs", nargs="*", metavar="RUN", help="a run's folder or run.json, or a bench.json")
+    report.add_argument("runs", nargs="*", metavar="RUN", help="a run's folder, its run.json, or a bench.json")
     add_published(report)
-    report.add_argument("--out", metavar="DIR", help="write every format there; without it the markdown goes to standard output")
+    report.add_argument("--out", metavar="DIR", help="folder for all formats (default: markdown on standard output)")
     report.set_defaults(command=_report)
 
 

@@ -9,9 +9,13 @@ from evalkit.errors import keeping_traceback
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Put the command into the parser."""
-    run = commands.add_parser("run", help="run a model on benchmarks under named protocols", description="Run, resume or re-score.")
+    run = commands.add_parser(
+        "run",
+        help="run a model on benchmarks under named protocols",
+        description="Run a model on benchmarks. The same command again resumes the run.",
+    )
     add_shared(run, *SHARED)
-    run.add_argument("--config", metavar="run.toml", help="the same settings from a file; the command line wins")
+    run.add_argument("--config", metavar="run.toml", help="read these settings from a file; the command line takes precedence")
     run.set_defaults(command=_run)
 
 
@@ -26,7 +30,7 @@ def _run(arguments: argparse.Namespace) -> int:
     reporter = Reporter(config.quiet)
     if config.is_demo:
         what = "the bundled sample" if config.data_spec == "sample" else config.data_spec
-        reporter.say(f"demo: SmolLM2-135M upcycled to a mixture of experts, on {what}; its figures compare with nothing published")
+        reporter.say(f"demo: SmolLM2-135M upcycled to a mixture of experts, on {what}; its figures do not compare with published ones")
     with keeping_traceback(config.folder):
         record = run(config, reporter)
     show(record, config.folder, console())

@@ -8,12 +8,20 @@ from evalkit.cli.options import add_shared, given, reporter_of, with_data
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Put the command into the parser."""
-    score = commands.add_parser("score", help="answers made elsewhere, scored as a run", description="Score a file of answers.")
-    score.add_argument("task", metavar="TASK", help="humaneval, mt_bench, ..; a protocol (humaneval@codex) is applied first")
-    score.add_argument("file", metavar="FILE", type=Path, help="a .jsonl or .jsonl.gz of {task_id, completion}, or of FastChat's judgments")
+    score = commands.add_parser(
+        "score", help="score answers made elsewhere", description="Score a file of answers as a run. No model is loaded."
+    )
+    score.add_argument(
+        "task",
+        metavar="TASK",
+        help="humaneval, mt_bench or another task that reads answers; a protocol (humaneval@codex) also cuts them as it does its own",
+    )
+    score.add_argument(
+        "file", metavar="FILE", type=Path, help="a .jsonl or .jsonl.gz file of {task_id, completion}, or of FastChat's judgments"
+    )
     helps = {
-        "data": "hub, sample, or a folder (default: EVALKIT_DATA, else hub)",
-        "name": "the run's folder (default: made of the file's name and the task)",
+        "data": "data source: hub, sample, or a folder (default: EVALKIT_DATA, else hub)",
+        "name": "name of the run's folder (default: made from the file's name and the task)",
     }
     add_shared(score, "data", "out", "name", "allow_unsafe_code", "quiet", **helps)
     score.set_defaults(command=_score)

@@ -8,10 +8,12 @@ from evalkit.serve import ServeConfig
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Put the command into the parser."""
-    serve = commands.add_parser("serve", help="an OpenAI-compatible server", description="Serve a model at /v1, OpenAI's way.")
-    add_option(serve, ServeConfig, "name", "what clients call the model (default: made of its SPEC)", metavar="NAME")
-    add_option(serve, ServeConfig, "host", "the address to listen on; there is no key", metavar="ADDRESS")
-    add_option(serve, ServeConfig, "port", "0: any free one", metavar="N")
+    serve = commands.add_parser(
+        "serve", help="serve a model over an OpenAI-compatible API", description="Serve a model over an OpenAI-compatible API at /v1."
+    )
+    add_option(serve, ServeConfig, "name", "the model's name for clients (default: made from its SPEC)", metavar="NAME")
+    add_option(serve, ServeConfig, "host", "address to listen on; there is no authentication", metavar="ADDRESS")
+    add_option(serve, ServeConfig, "port", "port to listen on; 0 takes any free one", metavar="N")
     add_shared(serve, *MODEL)
     serve.set_defaults(command=_serve)
 

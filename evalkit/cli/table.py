@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-FIGURES = ("documents", "measured", "n")  # columns of figures stand to the right
+FIGURES = ("documents", "measured", "n")  # aligned to the right
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *remarks: str) -> None:
-    """A table of plain texts, and what to say below it."""
+    """Print a table of plain texts, then the remarks."""
     from rich.table import Table
     from rich.text import Text
 

@@ -10,13 +10,13 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     """Put the command into the parser."""
     verify = commands.add_parser(
         "verify",
-        help="does an answer depend on what is asked beside it?",
-        description="The same documents in several batch sizes and orders, prefixes shared or not: exit 0 all the same, 1 any differs.",
+        help="check that answers do not depend on batch size, order or prefix cache",
+        description="Run the same documents in several batch sizes and orders, prefixes shared or not. Exit code 1 if an answer differs.",
     )
     add_shared(verify, "tasks", required=True)
     helps = {
-        "engine": "other engines than native are asked in several orders only",
-        "limit": "at most N documents a task (all of them run seven times)",
+        "engine": "native, or another engine, which is tested in several orders only",
+        "limit": "at most N documents per task; each is run seven times",
     }
     add_shared(verify, *MODEL, "engine", "data", "limit", **helps)
     verify.set_defaults(command=_verify)

@@ -7,12 +7,12 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     """Put the command into the parser."""
     view = commands.add_parser(
         "view",
-        help="the samples of a run, or of two side by side, as one HTML file",
-        description="One self-contained HTML file: every prompt, response, extraction and score, with filters and search.",
+        help="write the samples of one run, or of two side by side, as one HTML page",
+        description="Write one self-contained HTML file with every prompt, response, extraction and score, with filters and search.",
     )
-    view.add_argument("runs", nargs="+", metavar="RUN", help="a run's folder, run.json, or an lm-eval results folder; at most two")
-    view.add_argument("--out", metavar="FILE.html", help="(default: view.html in the run's folder; of two, in the second's)")
-    view.add_argument("--open", action="store_true", help="open it in the browser")
+    view.add_argument("runs", nargs="+", metavar="RUN", help="one or two of: a run's folder, its run.json, a results folder of lm-eval")
+    view.add_argument("--out", metavar="FILE.html", help="file to write (default: view.html in the folder of the last run)")
+    view.add_argument("--open", action="store_true", help="open the page in a browser")
     view.set_defaults(command=_view)
 
 
