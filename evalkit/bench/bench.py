@@ -192,4 +192,4 @@ def show(config: BenchConfig, records: Sequence[BenchRecord]) -> None:
     for record in records:
         if record.short_answers:
             say(f"{record.model.spec}: {record.short_answers:,} answers ended early: the engine does not heed ignore_eos")
-    say("kept in " + ", ".join(str(config.folder(record.model.spec) / "bench.json") for record in records))
+    say("wrote " + ", ".join(str(config.folder(record.model.spec) / "bench.json") for record in records))

@@ -57,12 +57,12 @@ def verify(spec: str, names: Sequence[str]) -> int:
     good = [name for name, data in found.items() if data.state in ("official", "sample")]
     rows = [(name, data.state, f"{data.documents:,}", data.detail) for name, data in found.items()]
     if open_source(spec).kind == "sample":
-        summary = f"the bundled sample is whole for {len(good)} of {len(found)} tasks; no benchmark's figure comes from it"
+        summary = f"the bundled sample is complete for {len(good)} of {len(found)} tasks; its figures are not the benchmarks'"
     else:
-        summary = f"{len(good)} of {len(found)} tasks have the official rows, to the byte"
+        summary = f"{len(good)} of {len(found)} tasks have the official rows"
     remarks = [summary]
     if bad := [name for name in found if name not in good]:
-        remarks.append(f"look into: {', '.join(bad)}; a run on them stops, or its figures do not compare")
+        remarks.append(f"check {', '.join(bad)}: a run on them stops, or its figures are not comparable")
     if good:
         remarks.append(f"next: evalkit run --tasks {','.join(good)} --data {spec}")
     print_table(f"data in {spec}", ("task", "state", "documents", "sha256 of the rows, or what is wrong"), rows, *remarks)

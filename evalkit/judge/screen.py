@@ -31,7 +31,7 @@ def show(entry: TaskEntry, task: str, model: str, folder: Path, console: Console
         _say(console, line)
     if reason := why_not_comparable(task, entry):
         _say(console, f"not the benchmark's figure: {reason}")
-    _say(console, f"kept in {folder}")
+    _say(console, f"written to {folder}")
 
 
 def show_pairs(comparison: Pairwise, model: str, folder: Path, console: Console) -> None:
@@ -52,7 +52,7 @@ def show_pairs(comparison: Pairwise, model: str, folder: Path, console: Console)
         )
     if comparison.judge.spent:
         _say(console, expense(comparison.judge.spent))
-    _say(console, f"kept in {folder}")
+    _say(console, f"written to {folder}")
 
 
 def write_plots(task: type[JudgedTask], judged: Mapping[str, TaskEntry], folder: Path) -> None:

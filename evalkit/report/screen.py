@@ -1,4 +1,4 @@
-"""What `evalkit run` and `evalkit score` print at their end: the figures, what they are worth, what is kept, and what to do next."""
+"""What `evalkit run` and `evalkit score` print at their end: figures, verdicts, remarks, files written, and what to do next."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,27 +13,27 @@ from evalkit.report.verdict import Measured, measured_figure, scale_of, verdict_
 from evalkit.tasks.registry import resolve
 
 HEAD = ("task", "protocol", "published", "measured", "95% interval", "n", "data", "verdict")
-WORDS = {  # for those who see a verdict for the first time
+WORDS = {  # what each verdict means
     "reproduced": "the published figure lies in the interval",
     "differs": "the published figure lies outside the interval",
-    "cannot tell": "another protocol or judge than the published figure's, tables that differ, or too few documents",
-    "published figure inconsistent": "the published figure can't be right as printed",
-    "not comparable": "not the whole benchmark, or not as it should be: no figure to compare",
-    "nothing published": "no figure of this model for this task is in the published tables",
-    "not measured": "there is no figure yet",
+    "cannot tell": "protocols, judges or tables differ, or there are too few documents",
+    "published figure inconsistent": "the published figure cannot be right as printed",
+    "not comparable": "the run is not of the whole benchmark, or too many of its documents are flawed",
+    "nothing published": "no published table has a figure for this model and task",
+    "not measured": "the run has no figure for it yet",
 }
 COUNTS = {
-    "extraction_failed": "answers held nothing to extract (counted wrong)",
+    "extraction_failed": "answers had nothing to extract; they count as wrong",
     "truncated": "prompts were truncated",
     "boundary_merged": "questions had a token merged across context and continuation",
-    "stopped_by_length": "answers were stopped by their length",
+    "stopped_by_length": "answers reached the length limit",
 }
 FILES = ("run.json", "samples", "lm_eval", "completions")  # named first, in this order
 SCAFFOLDING = (".lock", ".partial", "-wal", "-shm")
 
 
 def show(run: Run, folder: Path, console: Console) -> None:
-    """Print one run."""
+    """Print one run's table and remarks."""
     table = Table(title=f"{run.model.spec}: published and measured", title_justify="left")
     for name in HEAD:
         table.add_column(name, justify="right" if name in ("published", "measured", "n") else "left")
@@ -61,12 +61,12 @@ def show(run: Run, folder: Path, console: Console) -> None:
     _say(console, f"model {run.model.fingerprint[:19]}, {run.model.how}")
     if run.model.layout_invariant is False:
         _say(console, f"no layout invariance (kernel {run.model.kernel}): an answer's last bits may depend on what else was in its batch")
-    _say(console, f"kept in {folder}: {', '.join(kept(folder))}")
+    _say(console, f"written to {folder}: {', '.join(written(folder))}")
     _say(console, f"next: {next_step(run, folder)}")
 
 
 def decimal(value: float, column: Column | None) -> str:
-    """A figure as its column prints it, else with one decimal."""
+    """A figure with its column's decimals, or one."""
     return f"{value:.{column.decimals if column else 1}f}"
 
 
@@ -117,20 +117,20 @@ def _parts(entry: TaskEntry, column: Column | None) -> Iterator[str]:
             yield f"{name} {decimal(scale * metrics[entry.headline].value, column)}"
 
 
-def kept(folder: Path) -> list[str]:
-    """What the run's folder holds, without locks and half-written files."""
+def written(folder: Path) -> list[str]:
+    """Names of the files in the run's folder, without locks and half-written ones."""
     found = {path.name: path for path in folder.iterdir() if not path.name.endswith(SCAFFOLDING)} if folder.is_dir() else {}
     ordered = [name for name in FILES if name in found] + sorted(found.keys() - set(FILES))
     return [f"{name}/" if found[name].is_dir() else name for name in ordered]
 
 
 def next_step(run: Run, folder: Path) -> str:
-    """The command that makes sense now."""
+    """What to do next, most often a command."""
     entries = run.tasks.values()
     if not run.is_complete:
-        return "the same command again goes on where this one stopped"
+        return "run the same command again to resume"
     if any(not entry.metrics and entry.counts.unscored for entry in entries):
         return f"evalkit judge {folder} --judge-model NAME"
     if any(entry.data.source == "sample" for entry in entries):
-        return "real data and a model of yours, e.g. evalkit run --tasks mmlu,gsm8k --model Qwen/Qwen1.5-MoE-A2.7B --data hub"
+        return "your model on real data, for example evalkit run --tasks mmlu,gsm8k --model Qwen/Qwen1.5-MoE-A2.7B --data hub"
     return f"evalkit report {folder} --out report"

@@ -17,7 +17,7 @@ from evalkit.record.sample import Sample
 from evalkit.record.schema import Run
 from evalkit.record.write import task_entry
 from evalkit.report.document import ORDER
-from evalkit.report.screen import WORDS, kept, next_step, show
+from evalkit.report.screen import WORDS, next_step, show, written
 from evalkit.runner.running_score import RunningScore
 from evalkit.stats.estimate import Estimate
 from evalkit.tasks import Generated, Loglikelihoods
@@ -41,7 +41,7 @@ def test_the_end_of_a_run_says_what_where_and_what_next(tmp_path: Path) -> None:
     assert "│ mmlu │ qwen     │      62.5 │     62.0 │ 61.2 to 62.8 │ 14,042 │ dir abababab │ reproduced │" in text
     assert "reproduced: the published figure lies in the interval" in text
     assert "model sha256:cdcdcdcdcdcd, native, bfloat16" in text
-    assert f"kept in {tmp_path}: run.json, samples/, lm_eval/, journal.sqlite\n" in text
+    assert f"written to {tmp_path}: run.json, samples/, lm_eval/, journal.sqlite\n" in text
     assert f"next: evalkit report {tmp_path} --out report" in text
     assert "mmlu: 12 s, 300 tokens computed of 400 (25% shared)" in text
 
@@ -53,8 +53,8 @@ def test_every_verdict_has_its_words() -> None:
 def test_what_is_kept_is_what_is_there(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text("")
     (tmp_path / "completions").mkdir()
-    assert kept(tmp_path) == ["run.json", "completions/"]
-    assert kept(tmp_path / "gone") == []
+    assert written(tmp_path) == ["run.json", "completions/"]
+    assert written(tmp_path / "gone") == []
 
 
 def test_answers_that_wait_for_a_judge(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_points_of_ten_are_no_percent(tmp_path: Path) -> None:
 
 def test_an_incomplete_run_is_to_be_gone_on_with(tmp_path: Path) -> None:
     record = run("m", status="incomplete", mmlu=entry(0.5))
-    assert next_step(record, tmp_path) == "the same command again goes on where this one stopped"
+    assert next_step(record, tmp_path) == "run the same command again to resume"
 
 
 def write(folder: Path, record: Run) -> None:
@@ -97,24 +97,24 @@ def test_ls_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "[red]m[/red]" in text
     assert "unreadable" in text
     assert f"mt_bench waits for a judge: evalkit judge {tmp_path / 'first'} --judge-model NAME" in text
-    assert "first is incomplete: the same command again goes on" in text
+    assert "first is incomplete; run the same command again to resume it" in text
     assert f"next: evalkit report {tmp_path}/* --out report" in text
 
 
 def test_ls_runs_of_an_empty_folder_says_how_to_begin(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["ls", "runs", "--out", str(tmp_path)]) == 0
-    assert capsys.readouterr().out == f"no runs in {tmp_path} yet; the first one: evalkit run --tasks mmlu,gsm8k\n"
+    assert capsys.readouterr().out == f"no runs in {tmp_path} yet; start with: evalkit run --tasks mmlu,gsm8k\n"
 
 
 def test_data_verify_ends_with_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["data", "verify", "mmlu", "--data", "sample"]) == 0
     text = capsys.readouterr().out
-    assert "the bundled sample is whole for 1 of 1 tasks; no benchmark's figure comes from it" in text
+    assert "the bundled sample is complete for 1 of 1 tasks; its figures are not the benchmarks'" in text
     assert "next: evalkit run --tasks mmlu --data sample" in text
     assert cli.main(["data", "verify", "gsm8k", "--data", str(tmp_path)]) == 2
     text = capsys.readouterr().out
     assert "0 of 1 tasks have the official rows" in text
-    assert "look into: gsm8k" in text
+    assert "check gsm8k: a run on them stops" in text
 
 
 def test_a_pipe_is_wide_and_plain(capsys: pytest.CaptureFixture[str]) -> None:
