@@ -140,6 +140,7 @@ def test_without_libraries_the_reason_is_given(tmp_path, monkeypatch):
 @needs_kernels
 def test_the_variant_is_chosen_by_the_processor_or_the_environment(monkeypatch):
     avx2 = library.FEATURES["avx2"]
+    monkeypatch.delenv(library.VARIANT_VARIABLE, raising=False)
     monkeypatch.setattr(build.platform, "machine", lambda: "x86_64")
     for features, best in ((avx2, "avx2"), (library.FEATURES["avx512"], "avx512"), (avx2 | {"avx512f"}, "avx2")):
         monkeypatch.setattr(library, "processor_features", lambda features=features: features)

@@ -164,9 +164,3 @@ def test_the_hash_is_over_rows_not_files(tmp_path: Path) -> None:
         source.rows(table)
         digests.add(source.sha256())
     assert len(digests) == 1
-
-
-def test_the_real_data_is_the_official_one(data_dir: Path) -> None:
-    from evalkit.cli.data import verify
-
-    assert verify(str(data_dir), []) == 0

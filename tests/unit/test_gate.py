@@ -1,25 +1,19 @@
 """`evalkit gate`: three outcomes and their exit codes, what it refuses, and the files that CI reads."""
 
 import json
-import os
 import re
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 from fake_runs import edit_run, fake_run, flips
 
-from evalkit import cli
 from evalkit.comparison import gate
 from evalkit.comparison.ci import CI, annotation, junit
 from evalkit.errors import EvalkitError
 from evalkit.report.published import read_table
 from evalkit.stats.estimate import mean
 
-DOCS = Path(__file__).parents[2] / "docs"
 HOSTILE = "a\r\n::error::owned\n##[add-mask]x %0A ]]> <b>&amp; \x00\x1b[31m\x85\u202e\ud800 \ufffe, title=x::y"
 
 
@@ -40,31 +34,6 @@ def refusal(runs: list[str], *arguments: object, **options: object) -> str:
         gate.gate_runs(runs, *arguments, **options)  # type: ignore[arg-type]
     assert caught.value.exit_code == 2
     return str(caught.value)
-
-
-@pytest.mark.usefixtures("one_thread")
-def test_one_model_twice_passes_and_another_does_not(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from safetensors.torch import load_file, save_file
-
-    other = tmp_path / "other"
-    shutil.copytree(tiny_model, other)
-    tensors = load_file(other / "model.safetensors")
-    tensors["model.norm.weight"][0] += 5
-    save_file(tensors, other / "model.safetensors", metadata={"format": "pt"})
-    for name, model in (("a", tiny_model), ("b", tiny_model), ("c", other)):
-        arguments = ["run", "--tasks", "mmlu", "--model", str(model), "--data", "sample", "--limit", "5", "--quiet"]
-        assert cli.main([*arguments, "--out", str(tmp_path), "--name", name]) == 0
-    capsys.readouterr()
-    base, same, cand = (str(tmp_path / name) for name in "abc")
-    assert gate.gate_runs([base, same], json_file=str(tmp_path / "gate.json")) == 0
-    assert "pass: all 5 answers are the same" in capsys.readouterr().out
-    found = json.loads((tmp_path / "gate.json").read_text())
-    assert (found["schema"], found["kind"], found["outcome"], found["exit_code"], found["margin"]) == (1, "gate", "pass", 0, 0.01)
-    assert (found["tasks"]["mmlu@qwen"]["gained"], found["tasks"]["mmlu@qwen"]["lost"]) == (0, 0)
-    # another model on 5 documents: even without a flip they show nothing
-    assert "margin 0.01 is below what mmlu@qwen's 5 documents can detect" in refusal([base, cand])
-    assert gate.gate_runs([base, cand], allow_small_margin=True) == 3
-    assert re.search(r"about [\d,]+ documents would tell", capsys.readouterr().out)
 
 
 def test_three_outcomes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -257,26 +226,6 @@ def test_where_the_summary_goes() -> None:
     assert CI.from_environment(None, {}) == CI(None, False)
     assert CI.from_environment(None, {"GITHUB_STEP_SUMMARY": "s", "GITHUB_ACTIONS": "true"}) == CI("s", True)
     assert CI.from_environment("mine", {"GITHUB_STEP_SUMMARY": "s"}) == CI("mine", False)
-
-
-@pytest.mark.usefixtures("one_thread")
-def test_the_workflow_in_the_docs(tiny_model: Path, tmp_path: Path) -> None:
-    """Its commands as they stand, on the tiny model and few documents; then those of docs/ci.md at least parse."""
-    yaml = pytest.importorskip("yaml", reason="comes with lm-eval")
-    workflow = yaml.safe_load((DOCS / "evalkit-gate.yml").read_text())
-    settings = {key: str(value) for key, value in workflow["env"].items()}
-    settings |= {"BASE": str(tiny_model), "CAND": str(tiny_model), "TASKS": "mmlu", "LIMIT": "3"}
-    steps = [step["run"] for step in workflow["jobs"]["gate"]["steps"] if step.get("run", "").startswith("evalkit ")]
-    assert [step.split()[1] for step in steps] == ["run", "run", "gate", "compare"]
-    environment = {**os.environ, **settings, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    for step in steps:
-        done = subprocess.run(["bash", "-euo", "pipefail", "-c", step], cwd=tmp_path, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-    assert {file.name for file in (tmp_path / "report").iterdir()} == {"gate.xml", "gate.json", "compare.md", "compare.json"}
-    commands = re.findall(r"^    evalkit (.+)$|`evalkit (.+?)`", (DOCS / "ci.md").read_text(), re.MULTILINE)
-    assert len(commands) >= 5
-    for command in commands:
-        cli._parser().parse_args("".join(command).split())
 
 
 def test_a_run_against_itself_needs_no_documents(tmp_path: Path) -> None:

@@ -1,19 +1,14 @@
 """The report as markdown, LaTeX, HTML and plots: nothing in it is markup by accident, and the same input gives the same bytes."""
 
-import os
 import re
-import shutil
-import subprocess
-import sys
-from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from report_runs import bench, entry, run
+from hostile_report import HOSTILE, hostile_inputs, subjects
+from report_runs import entry, run
 
-from evalkit.record.schema import Metrics, Parameters
-from evalkit.report.assemble import SECTIONS, assemble, report_files
+from evalkit.report.assemble import SECTIONS, assemble
 from evalkit.report.document import Document, Grid, Notes, Pair, Section
 from evalkit.report.inputs import Inputs
 from evalkit.report.plots.subjects import subject_plot
@@ -22,27 +17,14 @@ from evalkit.report.render.html import to_html
 from evalkit.report.render.latex import tex, to_latex
 from evalkit.report.render.markdown import markdown_table, to_markdown
 from evalkit.report.verdict import Verdict
-from evalkit.stats.estimate import Estimate
 
 TABLE = read_table("qwen1.5-moe")
-HOSTILE = '<script>alert("1")</script> & \\input{x} $\\frac$ % # _ ^ ~ | [a](b) **b** `c`'
 VOID = {"meta", "link", "br", "hr", "img", "input"}
-
-
-def subjects(*values: float) -> dict[str, Metrics]:
-    names = ("astronomy", "anatomy", "philosophy", "econometrics", "virology")
-    return {name: {"acc": Estimate(value, 0.1, (0.0, 1.0), 9)} for name, value in zip(names, values, strict=True)}
 
 
 @pytest.fixture(scope="module")
 def inputs() -> Inputs:
-    """Runs of a model of the table, of another, with hostile names; bench records of the two models of the claim."""
-    moe = run(
-        "Qwen/Qwen1.5-MoE-A2.7B", mmlu=entry(0.62, subjects=subjects(0.1, 0.4, 0.5, 0.6, 0.99)), gsm8k=entry(0.6, n=1319, n_total=1319)
-    )
-    other = run(HOSTILE, HOSTILE, mmlu=entry(0.4, subjects=subjects(0, 0.3, 1, 0.6, 0.7)))
-    other = replace(other, model=replace(other.model, parameters=Parameters(total=500_000_000, activated=500_000_000)))
-    return Inputs(TABLE, (moe, other), (bench("Qwen/Qwen1.5-MoE-A2.7B", 2.0), bench("Qwen/Qwen1.5-7B", 1.15), bench(HOSTILE, 3.0)))
+    return hostile_inputs()
 
 
 @pytest.fixture(scope="module")
@@ -140,18 +122,6 @@ def test_latex_tables_are_closed_and_escaped(document: Document) -> None:
     assert tex("5 ± 1\n→ é ∞") == "5 $\\pm$ 1 $\\to$ é ?"
 
 
-def test_latex_compiles(document: Document, tmp_path: Path) -> None:
-    if not shutil.which("pdflatex"):
-        pytest.skip("no pdflatex here")
-    for plot in document.plots:
-        (tmp_path / f"{plot.name}.png").write_bytes(plot.png)
-    head = r"\documentclass{article}\usepackage[T1]{fontenc}\usepackage{booktabs,longtable,array,graphicx}\begin{document}"
-    (tmp_path / "main.tex").write_text(head + "\n" + to_latex(document) + "\\end{document}\n")
-    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "main.tex"]
-    found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace", timeout=120)
-    assert found.returncode == 0, found.stdout[-2000:]
-
-
 def test_a_verdict_is_told_by_a_sign_and_a_word_not_by_colour() -> None:
     grid = Grid("t", "ll", ("a", "b"), [("x", Verdict("differs", "why <b>")), ("y", Pair("1", "2", sure=False))])
     page = to_html(Document("d", [], [Section("s", "S", [grid, Notes("n", ["l"], folded=True)], [Verdict("differs")])]))
@@ -163,24 +133,6 @@ def test_a_verdict_is_told_by_a_sign_and_a_word_not_by_colour() -> None:
 def test_a_table_with_a_row_of_another_width_is_refused() -> None:
     with pytest.raises(ValueError, match="rows of another width"):
         Grid("t", "ll", ("a", "b"), [("x",)])
-
-
-def test_the_same_input_gives_the_same_bytes_whatever_matplotlib_is_set_to(inputs: Inputs, tmp_path: Path) -> None:
-    here = report_files(inputs)
-    (tmp_path / "matplotlibrc").write_text("font.size: 20\nsvg.fonttype: path\nlines.linewidth: 9\naxes.grid: True\n")
-    code = (
-        "import pickle, sys; from pathlib import Path\n"
-        "from evalkit.report.assemble import report_files\n"
-        "inputs = pickle.loads(Path(sys.argv[1]).read_bytes())\n"
-        "Path(sys.argv[2]).write_bytes(pickle.dumps(report_files(inputs)))\n"
-    )
-    import pickle
-
-    (tmp_path / "in").write_bytes(pickle.dumps(inputs))
-    environment = os.environ | {"MATPLOTLIBRC": str(tmp_path / "matplotlibrc"), "PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo", "LC_ALL": "C"}
-    subprocess.run([sys.executable, "-c", code, str(tmp_path / "in"), str(tmp_path / "out")], env=environment, check=True)
-    assert pickle.loads((tmp_path / "out").read_bytes()) == here
-    assert {"throughput.svg", "subjects.svg", "activated.png", "scores.png"} <= here.keys()
 
 
 def test_svgs_carry_no_date_path_or_version(document: Document) -> None:

@@ -1,40 +1,24 @@
 """`evalkit view`: what is read and packed, how two runs are laid side by side, what is refused, and that no text can end its block."""
 
 import argparse
-import base64
-import gzip
 import json
 import re
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import pytest
 from fake_runs import asked, edit_run, fake_run, flips, sample, write_samples
 from report_runs import judge
+from view_pages import packed, parts
 
-from evalkit import cli
 from evalkit.cli import view
 from evalkit.errors import EvalkitError
 from evalkit.record.codec import encode
 from evalkit.tasks import SuiteCell
 from evalkit.view import page
-from evalkit.view.pack import pack
 from evalkit.view.read import read
 
 FIGURE = {"value": 0.4, "stderr": 0.05, "ci95": [0.3, 0.5], "n": 80}
-
-
-def parts(file: Path) -> tuple[str, dict[str, Any], dict[str, Any]]:
-    """(the page, its header, its samples)."""
-    html = file.read_text("utf-8")
-    (about,) = re.findall(r'<script type="application/json" id="about">(.*?)</script>', html, re.DOTALL)
-    (samples,) = re.findall(r'<script type="application/octet-stream" id="samples">(.*?)</script>', html, re.DOTALL)
-    return html, json.loads(about), json.loads(gzip.decompress(base64.b64decode(samples, validate=True)))
-
-
-def packed(*runs: Path) -> dict[str, Any]:
-    return pack([read(str(run)) for run in runs])
 
 
 def command(*arguments: str) -> None:
@@ -51,44 +35,6 @@ def refusal(*runs: Path) -> str:
     return str(caught.value)
 
 
-@pytest.fixture(scope="module")
-def tiny_run(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    import torch
-
-    torch.set_num_threads(1)
-    out = tmp_path_factory.mktemp("runs")
-    arguments = ["run", "--tasks", "mmlu,gsm8k@lm-eval", "--model", str(tiny_model), "--data", "sample", "--limit", "5"]
-    assert cli.main([*arguments, "--out", str(out), "--name", "tiny", "--quiet"]) == 0
-    return out / "tiny"
-
-
-def test_the_page_of_a_real_run_holds_every_sample(tiny_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = page.write_view([str(tiny_run)])
-    assert file == tiny_run / "view.html"
-    assert f"wrote {file}: 10 samples, 0.1 MB" in capsys.readouterr().out
-    _, about, found = parts(file)
-    record = json.loads((tiny_run / "run.json").read_text())
-    (run,) = about["runs"]
-    assert run["model"]["fingerprint"] == record["model"]["fingerprint"]
-    for name, task in record["tasks"].items():
-        figure = task["metrics"][task["headline"]]
-        shown = run["tasks"][name]
-        assert (shown["protocol"], shown["n"], shown["n_total"]) == (task["protocol"], task["n"], task["n_total"])
-        assert (shown["value"], shown["ci95"], shown["data"]) == (figure["value"], figure["ci95"], task["data"])
-    rows = [json.loads(line) for name in record["tasks"] for line in (tiny_run / "samples" / f"{name}.jsonl").read_text().splitlines()]
-    assert [each["id"] for each in found["samples"]] == [row["doc_id"] for row in rows]
-    for each, row in zip(found["samples"], rows, strict=True):
-        ((request,),), (outcome,) = each["requests"], each["runs"]
-        start = found["prefixes"][request["prefix"]] if "prefix" in request else ""
-        assert start + request["context"] == row["requests"][0]["context"]
-        assert (outcome["extracted"], outcome["failed"], each["target"]) == (row["extracted"], row["extraction_failed"], row["target"])
-        assert outcome["verdict"] == ("right" if outcome["score"] else "wrong")
-        if "text" in row["responses"][0]:
-            assert outcome["responses"] == row["responses"]
-        else:
-            assert outcome["responses"][0]["logprobs"] == pytest.approx(row["responses"][0]["logprobs"], abs=5.1e-5)
-
-
 def test_what_prompts_of_a_subject_share_is_stored_once(tmp_path: Path) -> None:
     run = fake_run(tmp_path / "a", "a", mmlu=[1.0] * 6)
     shots = {f"subject{i}": "".join(f"Worked example {k} of subject {i}.\nAnswer: A\n\n" for k in range(5)) for i in range(3)}
@@ -101,24 +47,6 @@ def test_what_prompts_of_a_subject_share_is_stored_once(tmp_path: Path) -> None:
     shown = [(request["prefix"], request["context"]) for request in (each["requests"][0][0] for each in found["samples"][:6])]
     assert shown == [(i % 3, f"Question: {i}?\nAnswer:") for i in range(6)]
     assert found["samples"][0]["requests"][0][1]["context"] is None  # the same again
-
-
-def test_lm_eval_results_show_the_same(tiny_run: Path) -> None:
-    ours, theirs = packed(tiny_run)["samples"], packed(tiny_run / "lm_eval")["samples"]
-    assert len(theirs) == len(ours) == 10
-    for task in ("mmlu", "gsm8k"):
-        scores, prompts = [], []
-        for each in (ours, theirs):
-            chosen = [s for s in each if s["task"] == task]
-            scores.append(sorted((s["runs"][0]["verdict"], s["runs"][0]["responses"][0].get("text", "")) for s in chosen))
-            prompts.append(sorted(s["requests"][0][0]["context"] for s in chosen))
-        assert scores[0] == scores[1]
-        assert prompts[0] == prompts[1]
-    gsm8k = next(s for s in theirs if s["task"] == "gsm8k")
-    assert set(gsm8k["runs"][0]["metrics"]) == {"exact_match,strict-match", "exact_match,flexible-extract"}
-    about = read(str(tiny_run / "lm_eval")).about
-    assert about["tasks"]["gsm8k"]["ci95"] == read(str(tiny_run)).about["tasks"]["gsm8k"]["ci95"]
-    assert "lm_eval instead" in refusal(tiny_run, tiny_run / "lm_eval")
 
 
 def test_the_command_writes_the_same_bytes_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

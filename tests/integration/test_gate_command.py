@@ -1,0 +1,70 @@
+"""`evalkit gate` on real runs, and the workflow of docs/ step by step."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from evalkit import cli
+from evalkit.comparison import gate
+from evalkit.errors import EvalkitError
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+@pytest.fixture(autouse=True)
+def no_github(monkeypatch: pytest.MonkeyPatch) -> None:
+    """These tests may themselves run on GitHub."""
+    monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
+    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_one_model_twice_passes_and_another_does_not(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from safetensors.torch import load_file, save_file
+
+    other = tmp_path / "other"
+    shutil.copytree(tiny_model, other)
+    tensors = load_file(other / "model.safetensors")
+    tensors["model.norm.weight"][0] += 5
+    save_file(tensors, other / "model.safetensors", metadata={"format": "pt"})
+    for name, model in (("a", tiny_model), ("b", tiny_model), ("c", other)):
+        arguments = ["run", "--tasks", "mmlu", "--model", str(model), "--data", "sample", "--limit", "5", "--quiet"]
+        assert cli.main([*arguments, "--out", str(tmp_path), "--name", name]) == 0
+    capsys.readouterr()
+    base, same, cand = (str(tmp_path / name) for name in "abc")
+    assert gate.gate_runs([base, same], json_file=str(tmp_path / "gate.json")) == 0
+    assert "pass: all 5 answers are the same" in capsys.readouterr().out
+    found = json.loads((tmp_path / "gate.json").read_text())
+    assert (found["schema"], found["kind"], found["outcome"], found["exit_code"], found["margin"]) == (1, "gate", "pass", 0, 0.01)
+    assert (found["tasks"]["mmlu@qwen"]["gained"], found["tasks"]["mmlu@qwen"]["lost"]) == (0, 0)
+    # another model on 5 documents: even without a flip they show nothing
+    with pytest.raises(EvalkitError, match=r"margin 0\.01 is below what mmlu@qwen's 5 documents can detect"):
+        gate.gate_runs([base, cand])
+    assert gate.gate_runs([base, cand], allow_small_margin=True) == 3
+    assert re.search(r"about [\d,]+ documents would tell", capsys.readouterr().out)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_the_workflow_in_the_docs(tiny_model: Path, tmp_path: Path) -> None:
+    """Its commands as they stand, on the tiny model and few documents; then those of docs/ci.md at least parse."""
+    yaml = pytest.importorskip("yaml", reason="comes with lm-eval")
+    workflow = yaml.safe_load((DOCS / "evalkit-gate.yml").read_text())
+    settings = {key: str(value) for key, value in workflow["env"].items()}
+    settings |= {"BASE": str(tiny_model), "CAND": str(tiny_model), "TASKS": "mmlu", "LIMIT": "3"}
+    steps = [step["run"] for step in workflow["jobs"]["gate"]["steps"] if step.get("run", "").startswith("evalkit ")]
+    assert [step.split()[1] for step in steps] == ["run", "run", "gate", "compare"]
+    environment = {**os.environ, **settings, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    for step in steps:
+        done = subprocess.run(["bash", "-euo", "pipefail", "-c", step], cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert {file.name for file in (tmp_path / "report").iterdir()} == {"gate.xml", "gate.json", "compare.md", "compare.json"}
+    commands = re.findall(r"^    evalkit (.+)$|`evalkit (.+?)`", (DOCS / "ci.md").read_text(), re.MULTILINE)
+    assert len(commands) >= 5
+    for command in commands:
+        cli._parser().parse_args("".join(command).split())
