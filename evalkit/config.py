@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from evalkit.codec import decode_given, load_toml
 from evalkit.errors import EvalkitError, unknown
-from evalkit.fields import load_toml, parse
 
 DEMO_MODEL = "demo"
 RUNS = "results/runs"  # the folder that runs are kept in
@@ -70,6 +70,8 @@ class RunConfig:
             raise EvalkitError(f"tasks is {self.tasks!r}; give a list of names, as in tasks = ['mmlu', 'gsm8k']")
         if self.limit is not None and self.limit < 1:
             raise EvalkitError(f"limit is {self.limit}; give at least 1 document, or leave it out for all")
+        if isinstance(self.temperature, int):  # 1 and 1.0 are one setting, and a request's key is made of it
+            object.__setattr__(self, "temperature", float(self.temperature))
         if self.temperature is not None and not 0 <= self.temperature < float("inf"):
             raise EvalkitError(f"temperature is {self.temperature}; give 0 (greedy) or more")
         if self.repeats < 1 or (self.repeats > 1 and not self.temperature):
@@ -113,4 +115,4 @@ class RunConfig:
 
 def read_toml(path: str) -> dict[str, Any]:
     """The settings of a run.toml: RunConfig's fields by name. Raises EvalkitError for unknown keys and values of another type."""
-    return parse(RunConfig, load_toml(Path(path)), path)
+    return decode_given(RunConfig, load_toml(Path(path)), path, "see evalkit run --help")

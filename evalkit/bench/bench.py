@@ -17,9 +17,9 @@ from evalkit.bench.config import BenchConfig
 from evalkit.bench.engines import Work, open_engine
 from evalkit.bench.record import BenchRecord, Roofline, ratio
 from evalkit.bench.roofline import Device
+from evalkit.codec import encode
 from evalkit.errors import EvalkitError
 from evalkit.files import write_output
-from evalkit.record.codec import encode
 from evalkit.record.write import environment, model_info
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+from evalkit.codec import decode
 from evalkit.errors import EvalkitError
-from evalkit.record.codec import decode
 from evalkit.record.schema import Environment, ModelInfo
 
 SCHEMA: Final = 1

@@ -27,7 +27,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "seed": "seed of the random prompts",
         "out": "folder for the results; each model gets a subfolder with bench.json",
     }
-    add_shared(bench, "engine", "seed", "device", "dtype", "kernel", "out", "quiet", **helps)
+    add_shared(bench, "engine", "seed", "device", "dtype", "kernel", "out", "quiet", helps=helps)
     bench.set_defaults(command=_bench)
 
 

@@ -23,7 +23,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     data.add_argument("action", choices=ACTIONS, help="list the files, compare their rows with the official ones, or download them")
     data.add_argument("tasks", nargs="*", metavar="TASK", help="task names (default: all)")
-    add_shared(data, "data", data="hub, sample, or a folder (default: EVALKIT_DATA, else sample)")
+    add_shared(data, "data", helps={"data": "hub, sample, or a folder (default: EVALKIT_DATA, else sample)"})
     data.set_defaults(command=_data)
 
 

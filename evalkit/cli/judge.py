@@ -40,7 +40,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     add("backoff", "S", "seconds before the second attempt, doubled for each one after it")
     add("timeout", "S", "seconds that one attempt may take")
     data = "source of the judge prompts: hub, sample, or a folder (default: EVALKIT_DATA, else that of the run)"
-    add_shared(judge, "data", "quiet", data=data)
+    add_shared(judge, "data", "quiet", helps={"data": data})
     judge.set_defaults(command=_judge)
 
 

@@ -9,10 +9,10 @@ import os
 from argparse import SUPPRESS, ArgumentParser, Namespace
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, get_origin
+from types import MappingProxyType, NoneType, UnionType
+from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 from evalkit.config import DEMO_MODEL, DEVICES, DTYPES, KERNELS, ModelSpec, RunConfig
-from evalkit.fields import annotations, without_none
 
 if TYPE_CHECKING:  # rich would slow --help down
     from evalkit.progress import Reporter
@@ -40,7 +40,7 @@ MODEL = ("model", "device", "dtype", "kernel")
 CHOICES = {"device": DEVICES, "dtype": DTYPES, "kernel": KERNELS}
 
 
-def add_shared(command: ArgumentParser, *names: str, required: bool = False, **helps: str) -> None:
+def add_shared(command: ArgumentParser, *names: str, required: bool = False, helps: Mapping[str, str] = MappingProxyType({})) -> None:
     """Add options of `evalkit run` by name; `helps` replaces their help texts for a command."""
     for name in names:
         metavar, text = SHARED[name]
@@ -50,7 +50,7 @@ def add_shared(command: ArgumentParser, *names: str, required: bool = False, **h
 
 def add_option(command: ArgumentParser, config: type, field: str, help: str, flag: str = "", **settings: Any) -> None:
     """Add an option for a field of the configuration, with the field's type and default."""
-    annotation = without_none(annotations(config)[field])
+    annotation = _without_none(get_type_hints(config)[field])
     default = next(each.default for each in fields(config) if each.name == field)
     if annotation is bool:
         settings["action"] = "store_true"
@@ -76,6 +76,12 @@ def add_pairing(command: ArgumentParser) -> None:
 def add_published(command: ArgumentParser, default: str | None = "qwen1.5-moe", help: str = "(default: %(default)s)") -> None:
     """Add the option that names a published table."""
     command.add_argument("--published", metavar="NAME", default=default, help=f"name of a published table, or a .toml file {help}")
+
+
+def _without_none(annotation: Any) -> Any:
+    """`X` of `X | None`; any other annotation as it stands."""
+    kinds = [each for each in get_args(annotation) if each is not NoneType]
+    return kinds[0] if isinstance(annotation, UnionType) else annotation
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "data": "data source: hub, sample, or a folder (default: EVALKIT_DATA, else hub)",
         "name": "name of the run's folder (default: made from the file's name and the task)",
     }
-    add_shared(score, "data", "out", "name", "allow_unsafe_code", "quiet", **helps)
+    add_shared(score, "data", "out", "name", "allow_unsafe_code", "quiet", helps=helps)
     score.set_defaults(command=_score)
 
 

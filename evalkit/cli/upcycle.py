@@ -29,7 +29,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     add_option(upcycle, Recipe, "shared", "width of the shared expert, in experts; not for preserve (default: 4)", metavar="N")
     add_option(upcycle, Recipe, "noise", "share of each expert that is re-initialised; not for preserve (default: 0.5)", metavar="X")
     add_option(upcycle, Recipe, "seed", "seed of the random weights", metavar="N")
-    add_shared(upcycle, "dtype", "quiet", dtype="precision of the result (default: the source's)")
+    add_shared(upcycle, "dtype", "quiet", helps={"dtype": "precision of the result (default: the source's)"})
     upcycle.set_defaults(command=_upcycle)
 
 

@@ -4,9 +4,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from evalkit.codec import encode
 from evalkit.errors import EvalkitError
 from evalkit.lm.base import LM
-from evalkit.record.codec import encode
 from evalkit.record.read import read_run
 from evalkit.runner.journal import Journal, request_key
 from evalkit.tasks import Generate, Generated, Loglikelihood, Loglikelihoods, Request, Response

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from evalkit.codec import decode
 from evalkit.errors import EvalkitError
-from evalkit.record.codec import decode
 from evalkit.record.sample import SampleRow
 from evalkit.record.schema import SCHEMA, Run
 

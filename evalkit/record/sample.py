@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from evalkit.codec import OPTIONAL, encode
 from evalkit.hashing import sha256_json
-from evalkit.record.codec import OPTIONAL, encode
 from evalkit.tasks import Doc, Generated, Loglikelihoods, Request, Response, Scored
 
 Score = float | tuple[tuple[str, ...], str]  # a number, or (references, hypothesis) where only the corpus has one

@@ -1,6 +1,6 @@
 """run.json, schema 1, as frozen dataclasses; results/README.md says what each key means. Fields stand in the file's order.
 
-Files are read and written by `evalkit.record.codec`: a field without a default must be there, one marked OPTIONAL is left out
+Files are read and written by `evalkit.codec`: a field without a default must be there, one marked OPTIONAL is left out
 while it holds its default, and an unknown key is refused.
 """
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-from evalkit.record.codec import OPTIONAL
+from evalkit.codec import OPTIONAL
 from evalkit.stats.estimate import Estimate
 from evalkit.tasks import SuiteCell
 

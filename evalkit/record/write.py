@@ -10,10 +10,10 @@ from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 
+from evalkit.codec import decode, encode
 from evalkit.files import kept, stage, sync, write_atomically
 from evalkit.hashing import sha256_json
 from evalkit.lm.base import LM
-from evalkit.record.codec import decode, encode
 from evalkit.record.read import samples_file
 from evalkit.record.sample import Sample, SampleRow
 from evalkit.record.schema import Counts, Coverage, DataInfo, Environment, Metrics, ModelInfo, Run, TaskEntry, Tokens

@@ -6,9 +6,8 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
+from evalkit.codec import decode, key, load_toml
 from evalkit.errors import EvalkitError, unknown
-from evalkit.fields import load_toml
-from evalkit.record.codec import decode, key
 
 _PACKAGE = Path(__file__).parents[1]
 # in the wheel the tables lie inside the package, in a checkout under results/

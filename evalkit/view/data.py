@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evalkit.record.codec import encode
+from evalkit.codec import encode
 from evalkit.record.pairs import score_of
 from evalkit.record.read import read_run, read_samples, run_folder
 from evalkit.record.sample import SampleRow

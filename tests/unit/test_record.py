@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from report_runs import bench, entry, figure, judge, run
 
 from evalkit.bench.record import read_bench
+from evalkit.codec import decode, encode
 from evalkit.errors import EvalkitError
-from evalkit.record.codec import decode, encode
 from evalkit.record.read import read_run, read_samples
 from evalkit.record.sample import RatedTurn, Sample, SampleRow
 from evalkit.record.schema import (

@@ -12,8 +12,8 @@ from report_runs import SAMPLE, befallen, bench, entry, judge, run
 
 from evalkit import cli
 from evalkit.bench.record import BenchRecord
+from evalkit.codec import encode
 from evalkit.errors import EvalkitError
-from evalkit.record.codec import encode
 from evalkit.record.schema import Coverage, Run, TaskEntry
 from evalkit.report.assemble import assemble, report_files
 from evalkit.report.inputs import Inputs, read_inputs

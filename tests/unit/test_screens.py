@@ -10,9 +10,9 @@ from report_runs import SAMPLE, befallen, bench, entry, judge, run
 from rich.console import Console
 
 from evalkit import cli, progress
+from evalkit.codec import encode
 from evalkit.data.sources import open_source
 from evalkit.progress import Reporter, console, duration
-from evalkit.record.codec import encode
 from evalkit.record.sample import Sample
 from evalkit.record.schema import Run
 from evalkit.record.write import task_entry

@@ -12,8 +12,8 @@ from report_runs import judge
 from view_pages import packed, parts
 
 from evalkit.cli import view
+from evalkit.codec import encode
 from evalkit.errors import EvalkitError
-from evalkit.record.codec import encode
 from evalkit.tasks import SuiteCell
 from evalkit.view import page
 from evalkit.view.read import read

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from evalkit.bench.record import BenchRecord, ratio
-from evalkit.record.codec import encode
+from evalkit.codec import encode
 from evalkit.report.document import Block, Grid, Notes, Section
 from evalkit.report.inputs import Inputs
 from evalkit.report.plots.throughput import throughput_plot

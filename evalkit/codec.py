@@ -1,4 +1,4 @@
-"""Frozen dataclasses <-> JSON, by their annotations: how run.json, samples and bench records are read and written.
+"""Frozen dataclasses <-> JSON and TOML, by their annotations: how records, run.toml and published tables are read and written.
 
 A field without a default must be in the file. One with a default may be missing, and is written all the same; marked OPTIONAL it
 is left out while it holds its default. A key that no field has is refused: a file that was not understood is not read in part.
@@ -10,9 +10,11 @@ Mapping[str, X], tuple[X, ...] and tuple[X, Y].
 import difflib
 import functools
 import json
+import tomllib
 import types
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from evalkit.errors import EvalkitError
@@ -65,6 +67,25 @@ def decode(kind: type[T], value: Any, source: str, fix: str = "run it again") ->
         return cast(T, _reader(kind)(value))
     except _Misfit as misfit:
         raise EvalkitError(f"{source}: {misfit}; {fix}") from None
+
+
+def decode_given(kind: type, value: Mapping[str, Any], source: str, fix: str) -> dict[str, Any]:
+    """Those fields of a `kind` that a file gives, by name: for a file that is not the only place to say them. Raises as `decode`."""
+    try:
+        return _given(kind)(value)
+    except _Misfit as misfit:
+        raise EvalkitError(f"{source}: {misfit}; {fix}") from None
+
+
+def load_toml(path: Path) -> dict[str, Any]:
+    """What a TOML file holds. Raises EvalkitError where it can't be read."""
+    try:
+        with open(path, "rb") as f:
+            return tomllib.load(f)
+    except OSError as error:
+        raise EvalkitError(f"cannot read {path}: {error.strerror}") from None
+    except ValueError as error:  # not TOML, or not UTF-8
+        raise EvalkitError(f"cannot read {path}: not valid TOML ({error})") from None
 
 
 def encode(value: Any) -> Any:
@@ -129,12 +150,25 @@ _SIMPLE: Mapping[Any, _Reader] = {
 
 
 def _object(kind: Any) -> _Reader:
+    given = _given(kind)
+    needs = [_key(f) for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING]
+
+    def read(value: dict[str, Any]) -> Any:
+        found = given(value)
+        for key in needs:
+            if key not in value:
+                raise _Misfit("is missing", key)
+        return kind(**found)
+
+    return _Reader(frozenset({dict}), "an object", read, frozenset(needs))
+
+
+def _given_reader(kind: Any) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
     hints = get_type_hints(kind)
     names = {_key(field): field.name for field in fields(kind)}
     readers = {key: _reader(hints[name]) for key, name in names.items()}
-    needs = [key for key, f in zip(names, fields(kind), strict=True) if f.default is MISSING and f.default_factory is MISSING]
 
-    def read(value: dict[str, Any]) -> Any:
+    def read(value: Mapping[str, Any]) -> dict[str, Any]:
         given = {}
         for key, item in value.items():
             if (reader := readers.get(key)) is None:
@@ -145,12 +179,9 @@ def _object(kind: Any) -> _Reader:
                 given[names[key]] = reader(item)
             except _Misfit as misfit:
                 raise misfit.under(key) from None
-        for key in needs:
-            if key not in value:
-                raise _Misfit("is missing", key)
-        return kind(**given)
+        return given
 
-    return _Reader(frozenset({dict}), "an object", read, frozenset(needs))
+    return read
 
 
 def _literal(values: tuple[Any, ...]) -> _Reader:
@@ -219,10 +250,11 @@ def _mapping(reader: _Reader) -> _Reader:
 
 def _shown(value: Any) -> str:
     """A value as the file has it, cut where it is long."""
-    text = json.dumps(value)
+    text = json.dumps(value, default=str)  # TOML has dates
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 2]}.."
 
 
 # once a type, which is what makes them quick; mypy takes no class for a Hashable
 _reader: Callable[[Any], _Reader] = functools.cache(_reader_of)
+_given: Callable[[Any], Callable[[Mapping[str, Any]], dict[str, Any]]] = functools.cache(_given_reader)
 _written: Callable[[Any], list[tuple[str, str, object]]] = functools.cache(_written_fields)
