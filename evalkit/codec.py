@@ -41,14 +41,14 @@ class _Misfit(Exception):
         return self
 
     def __str__(self) -> str:
-        # a key is the file's: whatever can't stand in one line of a terminal is escaped
+        # keys come from the file: what is not printable on one line is escaped
         keys = (key if key.isprintable() and 0 < len(key) <= LONGEST else _shown(key) for key in reversed(self.keys))
         return f"{'.'.join(keys) or 'the whole'} {self.what}"
 
 
 @dataclass(frozen=True, slots=True)
 class _Reader:
-    """How one annotation is read: `kinds` of JSON value that it takes, its `words` for messages, the keys that an object `needs`."""
+    """Reads one annotation: the `kinds` of JSON value that it accepts, `words` for messages, and the keys that an object `needs`."""
 
     kinds: frozenset[type]
     words: str
@@ -196,7 +196,7 @@ def _literal(values: tuple[Any, ...]) -> _Reader:
 
 
 def _union(readers: list[_Reader]) -> _Reader:
-    """The alternative that takes such a JSON value; among several kinds of object, the first whose needed keys are all there."""
+    """The alternative that accepts this kind of JSON value; among several kinds of object, the first whose needed keys are all there."""
 
     def read(value: Any) -> Any:
         fitting = [reader for reader in readers if type(value) in reader.kinds]
@@ -254,7 +254,7 @@ def _shown(value: Any) -> str:
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 2]}.."
 
 
-# once a type, which is what makes them quick; mypy takes no class for a Hashable
+# cached: each type is analysed once. Not as decorators, since mypy does not accept a class as Hashable
 _reader: Callable[[Any], _Reader] = functools.cache(_reader_of)
 _given: Callable[[Any], Callable[[Mapping[str, Any]], dict[str, Any]]] = functools.cache(_given_reader)
 _written: Callable[[Any], list[tuple[str, str, object]]] = functools.cache(_written_fields)

@@ -38,7 +38,7 @@ def answers_of(
 
 
 def document(leaf: Leaf, row: Row) -> str:
-    """What a document goes by: lm-eval numbers those of each leaf from 0."""
+    """A document's id within its task: lm-eval numbers the documents of each leaf from 0."""
     return f"{leaf.name}/{row.doc_id}"
 
 
@@ -74,7 +74,7 @@ def _fits(row: Row, pair: tuple[str, str], metric: str | None) -> bool:
 def _answer(row: Row, leaf: Leaf, metric: str, cluster: str | None) -> Answer:
     score = score_of(row.metrics[metric], metric)
     if metric in leaf.lower_is_better and isinstance(score, float):
-        score = -score  # a perplexity: higher is better from here on
+        score = -score  # a perplexity: from here on, higher is better
     logprobs = [logprob for logprob, _ in row.logprobs]
     if logprobs:  # the likeliest continuation stands for the answer
         likeliest = row.asked[max(range(len(logprobs)), key=logprobs.__getitem__)]

@@ -1,4 +1,4 @@
-"""The run again in lm-eval's layout, for the tools that read it: lm_eval/<org__model>/results_<time>.json and samples_<task>_<time>.jsonl.
+"""Writes a run in lm-eval's layout too, for tools that read it: lm_eval/<org__model>/results_<time>.json and samples_<task>_<time>.jsonl.
 
 Layout and keys: lm-eval 0.4.13, loggers/evaluation_tracker.py. One file of samples a leaf task (mmlu_anatomy, ..), as there.
 """
@@ -18,7 +18,7 @@ _FILTERS = {"exact_match_strict": ("exact_match", "strict-match"), "exact_match_
 
 
 def write(folder: Path, run: Run, samples: Mapping[str, Sequence[Sample]]) -> None:
-    """Write both kinds of files below `folder`; a file of an earlier session of the same run is replaced."""
+    """Write results and samples below `folder`; files of earlier sessions of the run are replaced."""
     time = run.started.replace(":", "-")
     target = folder / run.model.spec.strip("/").replace("/", "__")
     for old in target.glob("*_????-??-??T*.json*"):
@@ -104,7 +104,7 @@ def _rows(samples: Sequence[Sample]) -> Iterator[dict[str, Any]]:
 
 
 def _prompt(request: Request) -> str:
-    """The context, or the conversation as JSON: what lm-eval keeps where a server writes the template."""
+    """The context, or the conversation as JSON, which is what lm-eval records where a server applies the template."""
     if isinstance(request, Generate) and request.messages:
         return json.dumps([{"role": role, "content": content} for role, content in request.messages], ensure_ascii=False)
     return request.context

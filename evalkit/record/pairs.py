@@ -21,7 +21,7 @@ LOGPROB_NOISE = 1e-3  # nats: the same function computed in another order
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One document's outcome, repeats averaged. `said`: all texts and log-probabilities; `shown`: the one line that stands for them."""
+    """One document's outcome, repeats averaged. `said` holds all texts and log-probabilities, `shown` the one line to print."""
 
     doc_hash: str
     prompt_hash: str
@@ -43,9 +43,9 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class TaskAnswers:
-    """One task of a run, or one set of a suite. `protocol`: all that must agree, by name; `answers` by document id.
+    """One task of a run, or one set of a suite. `protocol` holds the settings that must agree, by name; `answers` are by document id.
 
-    `tokenize`: of BLEU, sacrebleu's tokenizer by group, where that is not its default.
+    `tokenize` is BLEU's sacrebleu tokenizer by group, where it is not the default.
     """
 
     name: str
@@ -81,7 +81,7 @@ class Pairs:
 
     @property
     def identical(self) -> bool:
-        """Every answer is the same: there is nothing to test."""
+        """Every answer is the same, so there is nothing to test."""
         return all(a.says_the_same_as(b) for a, b in zip(self.base, self.cand, strict=True))
 
 

@@ -18,7 +18,7 @@ Metrics = Mapping[str, Estimate]  # by the metric's name
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parameters:
-    """Of a model: all of them, and those that one token visits."""
+    """A model's parameters: all of them, and those that one token uses."""
 
     total: int
     activated: int
@@ -26,7 +26,7 @@ class Parameters:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelInfo:
-    """Who answered. What an engine does not know of its model is None; from `server` on, only a remote engine says something."""
+    """The model that answered. What its engine does not know is None; the fields from `server` on are a remote engine's."""
 
     spec: str
     fingerprint: str
@@ -41,7 +41,7 @@ class ModelInfo:
     chat_template: str | None = field(default=None, metadata=OPTIONAL)
     server: str | None = field(default=None, metadata=OPTIONAL)
     server_version: str | None = field(default=None, metadata=OPTIONAL)
-    served: Mapping[str, Any] = field(default_factory=dict, metadata=OPTIONAL)  # the server's own words on the model
+    served: Mapping[str, Any] = field(default_factory=dict, metadata=OPTIONAL)  # the server's own entry for the model
     identity: str | None = field(default=None, metadata=OPTIONAL)
 
     @property
@@ -64,7 +64,7 @@ class DataInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
-    """Documents of a task that something befell. `extraction_failed` ones count as wrong, `unscored` ones wait for a judge."""
+    """How many documents had a problem. Those whose extraction failed count as wrong; unscored ones wait for a judge."""
 
     extraction_failed: int
     truncated: int
@@ -83,7 +83,7 @@ class Tokens:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Coverage:
-    """Of a suite: its cells, those with data, those with all of it, and why each of the others is incomplete, by name."""
+    """How many cells a suite has, how many have data, how many have all of it; why each of the others is incomplete, by name."""
 
     cells: int
     measured: int
@@ -121,7 +121,7 @@ class Judge:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgeCounts:
-    """What became of the judgments. `published`, `strict`: those with a rating by that reader. The last three: of a file alone."""
+    """What became of the judgments. `published` and `strict` count those with a rating by that reader; the last three, a file's only."""
 
     judgments: int
     failed: int
@@ -137,7 +137,7 @@ class JudgeCounts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spread:
-    """The judge's own: the score of each repeat, their standard deviation and range."""
+    """How much the judge differs from itself: the score of each repeat, their standard deviation and range."""
 
     scores: tuple[float, ...]
     stdev: float
@@ -153,10 +153,15 @@ class JudgeEntry(Judge):
     counts: JudgeCounts
     score_without_repeats: Estimate | None = field(default=None, metadata=OPTIONAL)
 
+    @property
+    def left_out(self) -> int:
+        """Judgments without a rating by the reader that the figures are by."""
+        return self.counts.judgments - (self.counts.strict if self.rating == "strict" else self.counts.published)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairOutcome:
-    """Games of two runs' answers. `inconsistent`: the share whose winner changed with the order, None where none was played."""
+    """Games between two runs' answers. `inconsistent` is the share whose winner changed with the order, None without games."""
 
     games: int
     win: int
@@ -178,7 +183,7 @@ class Opponent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pairwise:
-    """A pairwise comparison with another run, by category and over all."""
+    """A pairwise comparison with another run, by category and overall."""
 
     against: Opponent
     judge: Judge
@@ -188,7 +193,7 @@ class Pairwise:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskEntry:
-    """One task of a run, with all that belongs to its figures."""
+    """One task of a run: its figures and everything that they depend on."""
 
     protocol: str
     protocol_sha256: str

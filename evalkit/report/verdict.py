@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from evalkit.judge.config import MAX_FAILED
 from evalkit.record.schema import TaskEntry
 from evalkit.report.published import Column, Match, PublishedFigure, in_tables
 from evalkit.tasks.registry import task_classes
@@ -116,4 +117,7 @@ def why_not_comparable(task: str, entry: TaskEntry) -> str:
     for count, what in ((counts.truncated, "truncated"), (counts.boundary_merged, "boundary merged"), (counts.unscored, "unscored")):
         if count > MAX_FLAWED * entry.n:
             return f"{count:,} of {entry.n:,} documents {what}"
+    judge = entry.judge
+    if judge and judge.max_failed is not None and judge.left_out > MAX_FAILED * judge.counts.judgments:
+        return f"{judge.left_out:,} of {judge.counts.judgments:,} judgments have no rating, more than {MAX_FAILED:.0%}"
     return ""

@@ -16,7 +16,7 @@ _PACKAGES = {"ja-mecab": ("ja", ("MeCab", "ipadic")), "ko-mecab": ("ko", ("mecab
 
 
 def require(tokenize: str = "13a") -> None:
-    """Raises EvalkitError, with what to install, where sacrebleu or what this tokenizer takes is not there. Asked before generation."""
+    """Raises EvalkitError, with what to install, where sacrebleu or this tokenizer's packages are missing. Called before generation."""
     extra, modules = _PACKAGES.get(tokenize, ("", ()))
     if importlib.util.find_spec("sacrebleu") is None:
         raise EvalkitError("BLEU needs sacrebleu; run `pip install 'evalkit[multilingual]'`")
@@ -26,7 +26,7 @@ def require(tokenize: str = "13a") -> None:
 
 
 def default_tokenizer(language: str) -> str:
-    """The tokenizer that sacrebleu takes for a target language where none is asked for."""
+    """The tokenizer that sacrebleu uses for a target language by default."""
     require()
     from sacrebleu.metrics import BLEU
 
@@ -53,7 +53,7 @@ def corpus_bleu(counts: Array) -> float:
 
 
 def grouped_counts(pairs: Pairs, groups: Sequence[str], tokenize: Mapping[str, str]) -> Array:
-    """`sentence_counts`, each group's by its own tokenizer, after a first column that numbers the groups."""
+    """`sentence_counts` with each group's own tokenizer, after a first column that numbers the groups."""
     names = list(dict.fromkeys(groups))
     rows = np.zeros((len(pairs), 1 + 2 * ORDERS + 2))
     for number, name in enumerate(names):
@@ -64,7 +64,7 @@ def grouped_counts(pairs: Pairs, groups: Sequence[str], tokenize: Mapping[str, s
 
 
 def mean_bleu(rows: Array) -> float:
-    """The mean over groups of their corpus BLEU, of `grouped_counts`; the groups that these rows have."""
+    """The mean of the corpus BLEU of each group that these rows of `grouped_counts` have."""
     numbers = rows[:, 0].astype(int)
     sums = np.stack([np.bincount(numbers, column) for column in rows[:, 1:].T], axis=1)
     return float(np.mean([corpus_bleu(sums[number][None]) for number in np.unique(numbers)]))
@@ -91,7 +91,7 @@ def signature(tokenize: str = "13a") -> str:
 
 
 def influences(counts: Array, statistic: Callable[[Array], float]) -> Array:
-    """How much each sentence adds to the statistic (jackknife): their squares sum to its variance, but for n / (n - 1)."""
+    """How much each sentence adds to the statistic (jackknife): their squares sum to its variance, up to n / (n - 1)."""
     n, total, value = len(counts), counts.sum(0), statistic(counts)
     if n < 2:
         return np.zeros(n)

@@ -34,10 +34,10 @@ def mean(values: Sequence[float]) -> Estimate:
 
 
 def macro(groups: Iterable[Sequence[float]]) -> Estimate:
-    """Mean of the groups' means, each counting the same; the groups are the benchmark's own, not a sample of groups."""
+    """Mean of the groups' means with equal weights; the groups are the benchmark's own, not a sample of groups."""
     groups = list(groups)
     everything = [x for values in groups for x in values]
-    # a group of one document shows no variance of its own: the whole sample's stands in
+    # a group of one document shows no variance of its own: the whole sample's is used
     variances = [(_variance(values) if len(values) > 1 else _variance(everything)) / len(values) for values in groups]
     value = math.fsum(math.fsum(values) / len(values) for values in groups) / len(groups)
     stderr = math.sqrt(math.fsum(variances)) / len(groups)

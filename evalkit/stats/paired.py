@@ -1,9 +1,9 @@
-"""Two runs on the same documents: the difference, its uncertainty, and what could have been seen at all.
+"""Two runs on the same documents: the difference, its uncertainty, and the smallest difference that could have been detected.
 
-d = candidate - base, a document; everything is in the metric's own unit (accuracy: 0 to 1). Standard error sd(d) / sqrt(n), over
+d = candidate - base for each document, in the metric's own unit (accuracy: 0 to 1). The standard error is sd(d) / sqrt(n), over
 clusters where documents share a source (Miller 2024, "Adding error bars to evals", arXiv 2411.00640). Right-or-wrong scores of
-independent documents get the exact McNemar test and Tango's score interval (1998, Statistics in Medicine 17: 891-908), which is Wilson's
-for a paired difference: honest where few documents flip, or none. All others get t. Corpus metrics (BLEU) are resampled.
+independent documents get the exact McNemar test and Tango's score interval (1998, Statistics in Medicine 17: 891-908), the counterpart of
+Wilson's for a paired difference, valid also where few documents flip, or none. All others get t. Corpus metrics (BLEU) are resampled.
 """
 
 import functools
@@ -133,14 +133,14 @@ def mean_of(differences: Sequence[Difference]) -> Difference:
     n = sum(d.n for d in differences)
     if stderr:
         tests, mde = _t_tests(cand - base, stderr, stats.norm), _detectable(stderr, stats.norm)
-    else:  # what no task showed is no more certain on average
+    else:  # no task showed a difference: the mean is no more certain than they are
         low, high, lower, upper, mde = np.mean([(*d.ci95, d.lower, d.upper, d.mde) for d in differences], axis=0).tolist()
         tests = {"ci95": (low, high), "lower": lower, "upper": upper, "p": 1.0, "p_drop": 1.0}
     return Difference(n, base, cand, cand - base, stderr, **tests, mde=mde, method="mean of tasks")
 
 
 def mcnemar(gained: int, lost: int) -> float:
-    """Exact McNemar p, two-sided: are `gained` of the flips a fair coin's?"""
+    """Exact McNemar p, two-sided: could a fair coin have given `gained` of the flips?"""
     return float(stats.binomtest(gained, gained + lost, 0.5).pvalue) if gained + lost else 1.0
 
 
@@ -175,13 +175,13 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def _codes(names: Sequence[str]) -> NDArray[np.int64]:
-    """0, 1, .. a name, in the order they come."""
+    """A number for each name: 0, 1, .. in order of first appearance."""
     codes: dict[str, int] = {}
     return np.array([codes.setdefault(name, len(codes)) for name in names])
 
 
 def _weights(d: Array, groups: Sequence[str]) -> tuple[Array, Array]:
-    """A weight a document (they sum to 1), and d less its group's mean."""
+    """A weight for each document (they sum to 1), and d less its group's mean."""
     if not groups:
         return np.full(len(d), 1 / len(d)), d - d.mean()
     index = _codes(groups)
@@ -198,7 +198,7 @@ def _by_group(values: Array, groups: Sequence[str]) -> list[list[float]]:
 
 
 def _mean(values: Array, groups: Sequence[str]) -> float:
-    """As run.json's figures are averaged, to the last digit."""
+    """The same arithmetic as run.json's figures, so that they agree to the last digit."""
     return macro(_by_group(values, groups)).value if groups else math.fsum(values) / len(values)
 
 
@@ -242,6 +242,6 @@ def _exact_tests(gained: int, lost: int, n: int) -> dict[str, Any]:
 
 
 def _no_tests(floor: float, span: float, units: int) -> dict[str, Any]:
-    """No document differs, or there is but one independent unit: nothing to test, and no certainty either."""
+    """No document differs, or there is only one independent unit: nothing can be tested, and nothing is certain."""
     wide = max(floor, span * _unseen(units, ALPHA / 2))
     return {"ci95": (-wide, wide), "lower": -floor, "upper": floor, "p": 1.0, "p_drop": 1.0}

@@ -1,8 +1,8 @@
 """Figures of a suite: cells (one set in one language), categories, and the column, which is the mean of its categories.
 
-A category is the mean over its cells; over its sets, and over all its documents, stand beside it, since published figures do not say
-which was meant. Standard errors are linear in the documents: each adds its influence on its cell, times the cell's weight, to the cluster
-it belongs to (a passage, a question in six languages, a sentence in 48 directions), and clusters are what is independent.
+A category is the mean over its cells. The means over its sets and over all its documents are given too, since published figures do not
+say which was meant. Standard errors are linear in the documents: each document adds its influence on its cell, times the cell's weight, to
+its cluster (a passage, a question in six languages, a sentence in 48 directions), and clusters are independent.
 """
 
 import math
@@ -25,7 +25,7 @@ READINGS = ("", "_over_sets", "_pooled")  # of a category's mean, and of the col
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """One metric of one cell: its value (0..1), and what each document adds to it, with the document's cluster."""
+    """One metric of one cell: its value (0..1), each document's influence on it, and each document's cluster."""
 
     value: float
     influences: Sequence[float]
@@ -71,7 +71,7 @@ def mean_of_categories(scores: Mapping[str, float], categories: Sequence[str]) -
 
 
 def require(cells: Iterable[SuiteCell]) -> None:
-    """Raises EvalkitError where what scoring these cells takes is not installed. Asked before anything is generated."""
+    """Raises EvalkitError where a package that scoring these cells needs is not installed. Called before anything is generated."""
     for tokenize in sorted({cell.tokenize for cell in cells if cell.metric == "bleu"}):
         bleu.require(tokenize)
 
@@ -132,7 +132,7 @@ def _estimate(terms: Terms) -> Estimate:
     n = sum(scores.n for _, scores in terms)
     parts = (weight * influence for weight, scores in terms for influence in scores.influences)
     stderr, clusters = clustered_stderr(parts, (cluster for _, scores in terms for cluster in scores.clusters))
-    if clusters > 1 and not stderr:  # all right or all wrong: no spread was seen, which is not to know that there is none
+    if clusters > 1 and not stderr:  # all right or all wrong: no spread was seen, but that does not show that there is none
         return Estimate(value, stderr, wilson(value, clusters), n)
     return Estimate(value, stderr, t_interval(value, stderr, clusters, (0.0, 1.0)), n)
 
@@ -161,7 +161,7 @@ def _corpus(counts: Any, statistic: Callable[[Any], float], clusters: Sequence[s
 
 
 def _tokenizers(found: Sequence[CellScores]) -> list[str]:
-    """All that signatures are printed of: tokenizers of BLEU, and chrF."""
+    """What has a signature: each tokenizer of BLEU, and chrF."""
     translated = [each for each in found if each.cell.metric == "bleu"]
     defaults = {name.removeprefix("bleu_") for each in translated for name in each.metrics if name.startswith("bleu_")}
     return sorted({each.cell.tokenize for each in translated} | defaults | ({"chrf"} if translated else set()))

@@ -1,4 +1,4 @@
-"""A run as the page shows it: who answered, every figure with what it depends on, and every sample as it was recorded."""
+"""A run as the page shows it: the model, every figure with what it depends on, and every sample as it was recorded."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,7 +28,7 @@ class ViewedRequest:
 class ViewedSample:
     """One document's sample. `score`: the headline metric's, None where the document has none.
 
-    `graded`: right and wrong are not what the score tells (a judge's rating; BLEU, which only a corpus has). `responses` and
+    `graded`: the score does not say right or wrong (a judge's rating; BLEU, which only a corpus has). `responses` and
     `judgments` are JSON, as the page reads them.
     """
 
@@ -151,7 +151,7 @@ def read_score(value: Any, metric: str) -> tuple[float | None, bool]:
 
 
 def numbered(samples: Iterable[tuple[str, ViewedSample]]) -> dict[str, ViewedSample]:
-    """By document; a document that was answered several times keeps every answer, as "ID (2)" and so on."""
+    """By document; further answers to a document are kept as "ID (2)" and so on."""
     found: dict[str, ViewedSample] = {}
     times: dict[str, int] = {}
     for doc_id, sample in samples:

@@ -1,6 +1,6 @@
 """The samples of one or two runs, aligned by task and document, as the compact JSON that the page reads.
 
-What prompts of a subject begin with (header, worked examples) is stored once: the 60 MB of an MMLU run's samples become 4 MB.
+The common beginning of a subject's prompts (header, worked examples) is stored once: the 60 MB of an MMLU run's samples become 4 MB.
 Log-probabilities keep four decimals: the page shows three.
 """
 
@@ -11,7 +11,7 @@ from typing import Any
 from evalkit.errors import EvalkitError
 from evalkit.view.data import ViewedRequest, ViewedRun, ViewedSample
 
-SHARED_ENOUGH = 80  # characters; a shorter common beginning is not worth folding away
+SHARED_ENOUGH = 80  # characters; a shorter common beginning is stored with each prompt
 
 Packed = dict[str, Any]
 

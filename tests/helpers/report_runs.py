@@ -7,9 +7,8 @@ from evalkit.bench.record import BenchRecord, Roofline
 from evalkit.record.schema import Counts, DataInfo, Environment, JudgeCounts, JudgeEntry, ModelInfo, Run, TaskEntry, Tokens
 from evalkit.stats.estimate import Estimate
 
-NOBODY = Counts(extraction_failed=0, truncated=0, boundary_merged=0, stopped_by_length=0, unscored=0)
+NO_PROBLEMS = Counts(extraction_failed=0, truncated=0, boundary_merged=0, stopped_by_length=0, unscored=0)
 SOMEWHERE = Environment(python="3", torch="2", platform="p", cpu="c", cores=2, gpu=None, git=None)
-NO_JUDGMENTS = JudgeCounts(judgments=0, failed=0, published=0, strict=0, readers_differ=0, outside_scale=0)
 
 
 def figure(value: float, half: float, n: int = 14_042) -> Estimate:
@@ -27,7 +26,7 @@ def entry(value: float, half: float = 0.008, **changes: Any) -> TaskEntry:
         groups={},
         n=14_042,
         n_total=14_042,
-        counts=NOBODY,
+        counts=NO_PROBLEMS,
         data=DataInfo(source="dir", sha256="ab" * 32),
         seconds=12.0,
         tokens=Tokens(300, 100),
@@ -35,13 +34,16 @@ def entry(value: float, half: float = 0.008, **changes: Any) -> TaskEntry:
     return replace(full, **changes)
 
 
-def befallen(**counts: int) -> Counts:
-    """Counts of documents, the others none."""
-    return replace(NOBODY, **counts)
+def counted(**counts: int) -> Counts:
+    """These counts of documents, and 0 for the others."""
+    return replace(NO_PROBLEMS, **counts)
 
 
-def judge(model: str) -> JudgeEntry:
-    return JudgeEntry(model=model, rating="published", counts=NO_JUDGMENTS)
+def judge(model: str, judgments: int = 0, failed: int = 0) -> JudgeEntry:
+    """The judge of an entry, allowed half of its judgments to fail."""
+    rated = judgments - failed
+    counts = JudgeCounts(judgments=judgments, failed=failed, published=rated, strict=rated, readers_differ=0, outside_scale=0)
+    return JudgeEntry(model=model, rating="published", max_failed=0.5, counts=counts)
 
 
 SAMPLE = DataInfo(source="sample", sha256="0" * 64)

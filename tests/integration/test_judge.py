@@ -144,7 +144,7 @@ def test_a_raised_limit_is_said(run: Path, capsys: pytest.CaptureFixture[str]) -
     with judge_server(saying(lambda prompt, _: "no idea" if "question 2," in prompt else "[[8]]")) as (_, url):
         assert judge(run, url) == 4
         assert judge(run, url, "--max-failed", "0.5") == 0
-    assert "not the benchmark's figure: more than 2% left out (--max-failed 0.5)" in capsys.readouterr().out
+    assert "judgments have no rating and are left out (--max-failed 0.5)" in capsys.readouterr().out
     assert entry(run)["judge"]["max_failed"] == 0.5
     assert entry(run)["counts"]["unscored"] == 1
     assert judge(run, url, "--max-failed", "1") == 2

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from report_runs import SAMPLE, befallen, bench, entry, judge, run
+from report_runs import SAMPLE, bench, counted, entry, judge, run
 
 from evalkit import cli
 from evalkit.bench.record import BenchRecord
@@ -54,8 +54,9 @@ def test_verdicts() -> None:
         ({"data": SAMPLE, "n": 140, "n_total": 140}, "bundled sample"),
         ({"n": 500}, "limited to 500 of 14,042"),
         ({"n": 140, "n_total": 140}, "the benchmark has 14,042"),
-        ({"counts": befallen(truncated=200)}, "200 of 14,042 documents truncated"),
-        ({"counts": befallen(boundary_merged=14_042)}, "boundary merged"),
+        ({"counts": counted(truncated=200)}, "200 of 14,042 documents truncated"),
+        ({"counts": counted(boundary_merged=14_042)}, "boundary merged"),
+        ({"judge": judge("gpt-4", failed=3, judgments=100)}, "3 of 100 judgments have no rating, more than 2%"),
         ({"coverage": Coverage(cells=60, measured=50, complete=41, incomplete={})}, "41 of 60 parts"),
     ],
 )
@@ -190,7 +191,7 @@ def test_what_each_humaneval_protocol_breaks_is_told() -> None:
 
 
 def test_answers_that_wait_for_a_judge_are_named_as_such() -> None:
-    waiting = entry(0.5, protocol="fastchat", headline="score", metrics={}, n=80, n_total=80, counts=befallen(unscored=80))
+    waiting = entry(0.5, protocol="fastchat", headline="score", metrics={}, n=80, n_total=80, counts=counted(unscored=80))
     text = markdown(run("Qwen/Qwen1.5-7B-Chat", mt_bench=waiting))
     assert "not measured (80 of 80 documents wait for judgments)" in text
     assert "| Qwen1.5-7B | 61.0 | 62.5 | 36.0 | 45.2 | 7.60 |" in text

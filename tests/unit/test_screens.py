@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from report_runs import SAMPLE, befallen, bench, entry, judge, run
+from report_runs import SAMPLE, bench, counted, entry, judge, run
 from rich.console import Console
 
 from evalkit import cli, progress
@@ -23,7 +23,7 @@ from evalkit.stats.estimate import Estimate
 from evalkit.tasks import Generated, Loglikelihoods
 from evalkit.tasks.registry import resolve
 
-UNJUDGED = entry(0.5, protocol="fastchat", headline="score", metrics={}, n=80, n_total=80, counts=befallen(unscored=80))
+UNJUDGED = entry(0.5, protocol="fastchat", headline="score", metrics={}, n=80, n_total=80, counts=counted(unscored=80))
 JUDGED = {"score": Estimate(7.17, 0.1, (6.9, 7.4), 160)}
 
 
@@ -66,7 +66,7 @@ def test_answers_that_wait_for_a_judge(tmp_path: Path) -> None:
 
 
 def test_points_of_ten_are_no_percent(tmp_path: Path) -> None:
-    judged = replace(UNJUDGED, metrics=JUDGED, counts=befallen(), groups={"writing": JUDGED}, judge=judge("gpt-4"))
+    judged = replace(UNJUDGED, metrics=JUDGED, counts=counted(), groups={"writing": JUDGED}, judge=judge("gpt-4"))
     text = shown(run("some/model", mt_bench=judged), tmp_path)
     assert "7.17 │ 6.90 to 7.40" in text
     assert "writing 7.17" in text

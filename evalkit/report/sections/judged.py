@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import cycle
 from typing import TYPE_CHECKING
 
-from evalkit.judge.config import MAX_FAILED
 from evalkit.record.schema import Judge, JudgeEntry, JudgeSpent, Metrics, Run, TaskEntry, task_of
 from evalkit.report.document import Block, Grid, Notes, Section
 from evalkit.report.inputs import Inputs
@@ -96,10 +95,9 @@ def remarks(judge: JudgeEntry | None) -> Iterator[str]:
         f"{counts.judgments:,} judgments: {counts.published:,} have a rating as published, {counts.strict:,} strictly,"
         f" {counts.failed:,} failed; the readers differ on {counts.readers_differ:,}"
     )
-    if left := counts.judgments - (counts.strict if judge.rating == "strict" else counts.published):
-        yield f"{left:,} judgments have no rating and are left out"
-        if judge.max_failed is not None and left > MAX_FAILED * counts.judgments:
-            yield f"not the benchmark's figure: more than {MAX_FAILED:.0%} left out (--max-failed {judge.max_failed:g})"
+    if judge.left_out:
+        allowed = "" if judge.max_failed is None else f" (--max-failed {judge.max_failed:g})"
+        yield f"{judge.left_out:,} judgments have no rating and are left out{allowed}"
     if outside := counts.outside_scale or counts.outside_1_to_10:
         yield f"{outside:,} published ratings lie outside the benchmark's scale"
     if counts.score_is_not_its_texts:
