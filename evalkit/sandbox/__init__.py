@@ -1,14 +1,14 @@
-"""Runs what a model wrote, and says what became of it. No daemon, no root; usable by itself.
+"""Runs model-written programs and reports their outcome. It needs no daemon and no root, and can be used by itself.
 
     from evalkit.sandbox import run_python
 
     print(run_python("print(6 * 7)"))
 
-Walls: namespaces.py, tree.py, seccomp.py, landlock.py, limits.py; jail.py puts them up. Processes, each a child of the one before:
+Layers: namespaces.py, tree.py, seccomp.py, landlock.py, limits.py; jail.py applies them. Processes, each the parent of the next:
 
     pool.py (yours) -> server.py, supervisor.py -> checker.py -> jail.py's init -> program.py
 
-What this machine gives: probe().
+probe() reports which layers this machine supports.
 """
 
 from evalkit.sandbox.job import Job

@@ -1,8 +1,8 @@
-"""The checker: runs a problem's test in an interpreter of its own, the program's function at the end of two pipes.
+"""The checker: runs a problem's test in a separate interpreter, which calls the program's function through two pipes.
 
-The test compares values that it owns: arguments go out as plain data, answers come back as plain data (wire.py). So a value
-whose __eq__ is always true, patched builtins, an exit handler or a forged marker stay in the jail and change nothing here.
-Arguments are passed by value: what the function does to a list is not seen by the test.
+Arguments go out and answers come back as plain data (wire.py), so the test compares values of its own process. A value whose __eq__
+is always true, patched builtins, an exit handler or a forged marker stay in the jail and have no effect here.
+Arguments are passed by value: the test does not see what the function does to a list.
 """
 
 import builtins
@@ -19,15 +19,15 @@ _DETAIL = 500
 
 
 class Gone(BaseException):
-    """The program left before it had answered. Not an Exception: a test that catches those does not catch this."""
+    """The program ended before it had answered. Not an Exception, so that a test's `except Exception` does not catch it."""
 
 
 class CandidateError(Exception):
-    """The program's exception, where it is not one of Python's own."""
+    """The program's exception, if it is not one of Python's."""
 
 
 class Candidate:
-    """Calls the function in the jail. `error` is the last exception that came from there, with its type's name."""
+    """Calls the function in the jail. `error` is the last exception from there, with its type's name."""
 
     def __init__(self, requests: int, answers: int):
         self._requests, self._answers = requests, answers
@@ -43,7 +43,7 @@ class Candidate:
         return self.answer()
 
     def answer(self) -> Any:
-        """The next frame's value, or its exception raised."""
+        """Return the next frame's value, or raise its exception."""
         try:
             report = wire.receive(self._answers)
             if not isinstance(report, dict):
@@ -62,23 +62,23 @@ class Candidate:
 
 
 def _exception(name: str, message: str) -> Exception:
-    """One of Python's own, so that a test can expect it; else a CandidateError."""
+    """One of Python's exceptions, so that a test can expect it, or a CandidateError."""
     kind = getattr(builtins, name, None)
     if isinstance(kind, type) and issubclass(kind, Exception):
-        with suppress(TypeError):  # UnicodeDecodeError and its like want more than a text
+        with suppress(TypeError):  # UnicodeDecodeError and some others need more than a text
             return kind(message)
     return CandidateError(message)
 
 
 def check(job: dict[str, Any], texts: dict[str, str], candidate: Candidate) -> dict[str, Any]:
-    """A Result's verdict, error and detail, and the test's line (from 1, 0 for none) in place of its text, which must not leave here.
+    """A Result's verdict, error and detail, with the number of the test's line (from 1, 0 for none) but not its text, which must not leave.
 
-    {} where the program is gone, and how it ended must tell. With a function, runs `test`, which defines check(candidate), as
-    HumanEval's do; helpers that it names come from the prompt's own text before the function, never from the program.
+    {} if the program is gone: how it ended decides. With a function, runs `test`, which defines check(candidate), as
+    HumanEval's do; its helpers come from the prompt's text before the function, never from the program.
     """
     function = job["function"]
     try:
-        candidate.answer()  # the program is defined, or has reached its end; or what it raised
+        candidate.answer()  # the program is defined or has ended; or the exception that it raised
         if function:
             _run_test(texts, function, candidate)
     except BaseException as error:
@@ -112,6 +112,6 @@ def _before(prompt: str, function: str) -> str:
 
 
 def _line(error: BaseException) -> int:
-    """Where in the test it was raised."""
+    """The line of the test where it was raised."""
     lines = [number for frame, number in traceback.walk_tb(error.__traceback__) if frame.f_code.co_filename == "<test>"]
     return lines[-1] if lines else 0

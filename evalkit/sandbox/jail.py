@@ -1,7 +1,7 @@
-"""One program in its jail: init puts the walls up, starts the program behind them and waits for it.
+"""One program in its jail: init applies the layers of the sandbox, starts the program inside and waits for it.
 
-When init ends, for whatever reason, the kernel kills everything in there. Init is in the program's sight, so it holds what the
-program lacks (its capabilities, no dump) and cannot be touched from there.
+When init ends, for whatever reason, the kernel kills everything in the jail. The program can see init, so init keeps
+capabilities that the program lacks and is not dumpable: the program cannot reach into it.
 """
 
 import os
@@ -16,23 +16,23 @@ _ENVIRONMENT = {"HOME": tree.SCRATCH, "TMPDIR": tree.SCRATCH, "LANG": "C.UTF-8",
 
 
 class Ends(NamedTuple):
-    """The jail's ends of its pipes. The program itself never holds `status`."""
+    """The jail's ends of its pipes. The program itself never has `status`."""
 
-    status: int  # one frame: {"code": exit code, or minus the signal}, or {"broken": why no wall stands}
+    status: int  # one frame: {"code": exit code, or minus the signal}, or {"broken": why a layer failed}
     output: int
     requests: int
     answers: int
 
 
 def start(job: dict[str, Any], limits: Limits, level: Level, scratch: str, ends: Ends) -> None:
-    """Start a program, as a child that dies with this process. Raises OSError where there is no process to be had."""
+    """Start a program, as a child that dies with this process. Raises OSError if no process can be created."""
     ids = os.getuid(), os.getgid()
     if (kernel.clone(namespaces.JAIL) if level.has("namespaces") else os.fork()) == 0:
         try:
             kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
             keep(*ends)
             with open("/proc/self/oom_score_adj", "w") as file:
-                file.write("1000")  # where memory ends, this goes before anything else
+                file.write("1000")  # out of memory, the kernel kills this first
             if level.has("namespaces"):
                 namespaces.enter_jail(*ids, limits.disk_bytes)
             _init(job, limits, level, scratch, ends)
@@ -50,7 +50,7 @@ def _init(job: dict[str, Any], limits: Limits, level: Level, scratch: str, ends:
         kernel.prctl(kernel.PR_SET_DUMPABLE, 1)
         kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
         _confine(limits, level, scratch, ends.output)
-        keep(ends.requests, ends.answers)  # and no status: from here on nothing can say that a wall is missing
+        keep(ends.requests, ends.answers)  # without `status`: from here on nothing can claim that a layer is missing
         if job["function"]:
             program.serve(job["program"], job["function"], ends.requests, ends.answers)
         else:
@@ -58,7 +58,7 @@ def _init(job: dict[str, Any], limits: Limits, level: Level, scratch: str, ends:
         os._exit(0)
     keep(ends.status)
     while True:
-        pid, code = os.wait()  # orphans too
+        pid, code = os.wait()  # orphans included
         if pid == main:
             wire.send(ends.status, {"code": os.waitstatus_to_exitcode(code)})
             os._exit(0)
@@ -77,7 +77,7 @@ def _confine(limits: Limits, level: Level, scratch: str, output: int) -> None:
 
 
 def lock(level: Level, *writable: str) -> None:
-    """Take what privileges are left and bar the files and system calls that are not needed, for good."""
+    """Irrevocably drop the remaining privileges, and block the files and system calls that are not needed."""
     kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
     if level.has("landlock"):
         landlock.restrict([*tree.readable(), "/proc"], [*writable, *tree.DEVICES])
@@ -87,7 +87,7 @@ def lock(level: Level, *writable: str) -> None:
 
 
 def keep(*fds: int) -> None:
-    """Close every file but these and the standard three."""
+    """Close every file except these and the standard three."""
     edge = 3
     for fd in sorted(fds):
         os.closerange(edge, fd)

@@ -1,4 +1,4 @@
-"""What a worker is given to run."""
+"""A job: what a worker runs."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,9 +10,9 @@ MAX_SOURCE = 1 << 20  # characters; larger programs are refused (as JSON they mu
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A bare program; or, with an entry point, a program that defines that function, and the test that calls it.
+    """A bare program, or with an entry point a program that defines that function and the test that calls it.
 
-    The test is text that defines `check(candidate)`. Helpers that it names besides the function come from `prompt`.
+    The test is text that defines `check(candidate)`. Its helpers other than the function come from `prompt`.
     """
 
     program: str
@@ -22,5 +22,5 @@ class Job:
     limits: Limits = field(default_factory=Limits)
 
     def frames(self) -> list[dict[str, Any]]:
-        """What the checker reads: the jail is started from the first, before anybody in there has read the second."""
+        """The frames that the checker reads. The jail is started from the first before the second is read."""
         return [{"program": self.program, "function": self.entry_point}, {"prompt": self.prompt, "test": self.test}]

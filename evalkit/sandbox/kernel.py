@@ -1,4 +1,4 @@
-"""The kernel's calls that Python 3.11 lacks, through ctypes. Every call raises OSError, its message naming the call.
+"""System calls that Python 3.11 lacks, through ctypes. Every call raises OSError, and its message names the call.
 
 Sources: the kernel's include/uapi headers; man 2 clone, mount, mount_setattr, pivot_root, prctl, capset.
 """
@@ -71,16 +71,16 @@ def mount(source: str, target: str, kind: str | None = None, flags: int = 0, opt
 
 
 def restrict_mounts(target: str, attributes: int) -> None:
-    """Set attributes on a mount and all below it; flags that are set already stay (Linux 5.12)."""
+    """Set attributes on a mount and all mounts below it; flags that are already set stay (Linux 5.12)."""
     attr = (ctypes.c_uint64 * 4)(attributes, 0, 0, 0)
     call = number(_NUMBERS["mount_setattr"])
     syscall("mount_setattr", call, _AT_FDCWD, os.fsencode(target), _AT_RECURSIVE, attr, ctypes.sizeof(attr))
 
 
 def change_root(folder: str) -> None:
-    """Make `folder` (a mount) the root of this mount namespace, and let go of the old one."""
+    """Make `folder` (a mount) the root of this mount namespace, and detach the old one."""
     os.chdir(folder)
-    # both names are ".": the old root ends up on top of the new one, where it is taken off
+    # both names are ".": the old root ends up on top of the new one, and is unmounted there
     syscall("pivot_root", number(_NUMBERS["pivot_root"]), b".", b".")
     checked("umount", _libc.umount2(b".", MNT_DETACH))
     os.chdir("/")
@@ -92,6 +92,6 @@ def prctl(option: int, value: int, pointer: object = 0) -> int:
 
 
 def drop_capabilities() -> None:
-    """Empty the effective, permitted and inheritable sets: for good, where no_new_privs is set."""
+    """Empty the effective, permitted and inheritable sets; irrevocable with no_new_privs."""
     header = (ctypes.c_uint32 * 2)(0x2008_0522, 0)  # _LINUX_CAPABILITY_VERSION_3, this process
     checked("capset", _libc.capset(header, (ctypes.c_uint32 * 6)()))

@@ -1,6 +1,6 @@
-"""Landlock: third wall, which files a process and its children reach, whatever the mounts say (man 7 landlock).
+"""Landlock: the third layer. It restricts which files a process and its children reach, whatever is mounted (man 7 landlock).
 
-Nothing may be executed. From the kernel's version 4 on no TCP, from 6 on no signal and no abstract socket out of the domain.
+Nothing may be executed. Version 4 and later also block TCP; version 6 and later block signals and abstract sockets out of the domain.
 """
 
 import ctypes
@@ -25,7 +25,7 @@ class _PathBeneath(ctypes.Structure):
 
 
 def version() -> int:
-    """The kernel's Landlock version; 0 where it has none."""
+    """The kernel's Landlock version; 0 if it has none."""
     try:
         return kernel.syscall("landlock", _CREATE, 0, 0, _VERSION)
     except OSError:
@@ -33,7 +33,7 @@ def version() -> int:
 
 
 def restrict(readable: Iterable[str], writable: Iterable[str]) -> None:
-    """Only these files and folders, for this process and all it starts, for good. no_new_privs must be set. Missing paths are skipped."""
+    """Irrevocably restrict this process and its children to these paths, skipping missing ones. no_new_privs must be set."""
     abi = version()
     bits = {1: 13, 2: 14, 3: 15, 4: 15}.get(abi, 16)
     handled = (1 << bits) - 1

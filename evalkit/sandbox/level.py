@@ -1,19 +1,19 @@
-"""How much of the sandbox this machine gives."""
+"""The sandbox level: which layers this machine supports."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-# layer: what it gives
+# layer: what it isolates
 LAYERS = {
     "namespaces": "own users, processes and network (none); a read-only tree with nothing of the host; one small writable /tmp",
     "seccomp": "no ptrace, mount, namespaces, sockets, exec, shared memory; none of the kernel's large or new calls",
     "landlock": "the same files once more, nothing executable, no signals to outside",
     "rlimits": "CPU time, memory, file size, processes, open files, no core dumps",
 }
-# Landlock is one wall more; these two are the sandbox
+# Landlock is an additional layer; these two are required
 REQUIRED = ("namespaces", "seccomp")
-_SWITCHES = (  # file below /proc/sys, the value that forbids, the command that allows
+_SWITCHES = (  # file below /proc/sys, the value that forbids namespaces, the command that allows them
     ("kernel/apparmor_restrict_unprivileged_userns", "1", "sysctl kernel.apparmor_restrict_unprivileged_userns=0"),
     ("kernel/unprivileged_userns_clone", "0", "sysctl kernel.unprivileged_userns_clone=1"),
     ("user/max_user_namespaces", "0", "sysctl user.max_user_namespaces=10000"),
@@ -23,7 +23,7 @@ _ELSE = "Linux 5.14 or later; in a container, docker run --security-opt seccomp=
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """The layers that do not hold, and why. rlimits always do."""
+    """The missing layers, and why. rlimits always work."""
 
     missing: Mapping[str, str]
 
@@ -37,7 +37,7 @@ class Level:
 
     @property
     def layers(self) -> dict[str, str]:
-        """Layer -> what it gives, of those that hold."""
+        """Layer -> what it isolates, of those that work."""
         return {name: gives for name, gives in LAYERS.items() if self.has(name)}
 
     @property
@@ -57,6 +57,6 @@ class Level:
         return _ELSE
 
     def __str__(self) -> str:
-        """One line, for people."""
+        """One line for the screen."""
         absent = "".join(f"; {name} missing: {reason}" for name, reason in self.missing.items())
         return f"sandbox level {self.name} ({', '.join(self.layers)}{absent})"

@@ -1,4 +1,4 @@
-"""What a program may use."""
+"""Limits on what a program may use."""
 
 import math
 import resource
@@ -11,7 +11,7 @@ MAX_OUTPUT = 1 << 20  # bytes
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """CPU time decides; the wall clock is there for programs that sleep. Raises EvalkitError for a limit out of range."""
+    """CPU time counts; the wall clock stops programs that sleep. Raises EvalkitError for a limit out of range."""
 
     cpu_seconds: float = 3.0  # of all its processes together
     wall_seconds: float = 20.0
@@ -19,7 +19,7 @@ class Limits:
     disk_bytes: int = 64 << 20  # the size of its /tmp
     processes: int = 32  # threads count
     open_files: int = 64
-    output_bytes: int = 64 << 10  # kept of what it prints
+    output_bytes: int = 64 << 10  # of its output that are kept
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -30,8 +30,8 @@ class Limits:
             raise EvalkitError(f"sandbox limit output_bytes is {self.output_bytes}; at most {MAX_OUTPUT} are kept")
 
     def apply(self) -> None:
-        """Bind this process and what it starts, for good."""
-        # whole seconds are all that the kernel counts here: the supervisor stops it before, at the exact limit
+        """Apply the limits irrevocably to this process and its children."""
+        # the kernel counts whole seconds here; the supervisor stops it earlier, at the exact limit
         cpu = math.ceil(self.cpu_seconds) + 1
         for name, value in (
             (resource.RLIMIT_CPU, cpu),

@@ -1,4 +1,4 @@
-"""Workers, and jobs run on them."""
+"""A pool of workers, and running jobs on them."""
 
 import json
 import os
@@ -23,7 +23,7 @@ from evalkit.sandbox.limits import Limits
 from evalkit.sandbox.result import Result, Verdict
 
 _FOLDER = Path(__file__).parent
-# The package without its __init__, which loads the host's side (threads, subprocess): a smaller process forks faster.
+# Without the package's __init__, which loads the host's side (threads, subprocess): a smaller process forks faster.
 _START = f"""
 import sys, types
 sys.path.insert(0, {str(_FOLDER.parents[1])!r})
@@ -32,19 +32,19 @@ package.__path__ = [{str(_FOLDER)!r}]
 from evalkit.sandbox.server import main
 main(int(sys.argv[1]))
 """
-# all that a worker knows of the host's environment; the hash seed makes the order of a set the same in every worker
+# the whole environment of a worker; the hash seed makes the order of a set the same in every worker
 _ENVIRONMENT = {"LANG": "C.UTF-8", "PYTHONHASHSEED": "0", "PYTHONUTF8": "1", "PYTHONDONTWRITEBYTECODE": "1"}
 _DETAIL = 500  # characters
 _GRACE = 30.0  # seconds past a job's wall clock, or for a worker's start, before a worker counts as lost
 
 
 class Worker:
-    """A server process (server.py) and the socket to it. Raises EvalkitError where it does not start."""
+    """A server process (server.py) and the socket to it. Raises EvalkitError if it does not start."""
 
     def __init__(self) -> None:
         self._socket, other = socket.socketpair()
         with other:
-            # -S: no site-packages, whose start-up files would run and whose packages the jail does not have
+            # -S: no site-packages: their start-up files would run, and the jail does not have their packages
             python = getattr(sys, "_base_executable", sys.executable)
             command = [python, "-S", "-s", "-P", "-c", _START, str(other.fileno())]
             self._process = subprocess.Popen(
@@ -63,7 +63,7 @@ class Worker:
             raise EvalkitError(f"the sandbox's server does not start ({' '.join(command[:4])}); its message is above") from None
 
     def run(self, job: Job) -> Result:
-        """Raises wire.Ended or TimeoutError where the worker is lost, EvalkitError where a jail can't be put up."""
+        """Raises wire.Ended or TimeoutError if the worker is lost, EvalkitError if a jail cannot be set up."""
         file = os.memfd_create("job")
         try:
             try:
@@ -91,7 +91,7 @@ class Worker:
         return frame
 
     def close(self) -> None:
-        """End it and all that it runs."""
+        """End the worker and everything it runs."""
         self._socket.close()
         try:
             self._process.wait(_GRACE)
@@ -102,7 +102,7 @@ class Worker:
 
 @cache
 def probe() -> Level:
-    """What this machine gives, by trying it. Raises EvalkitError where not even a plain worker runs."""
+    """The sandbox level of this machine, found by trying. Raises EvalkitError if not even a plain worker runs."""
     if sys.platform != "linux":
         raise EvalkitError(f"the sandbox needs Linux, this is {sys.platform}; run evalkit in a Linux virtual machine")
     worker = Worker()
@@ -116,7 +116,7 @@ def probe() -> Level:
 
 
 def require(allow_unsafe: bool = False) -> Level:
-    """The level, or EvalkitError where it is too low for untrusted code and that is not allowed."""
+    """The level. Raises EvalkitError if it is too low for untrusted code and `allow_unsafe` is not set."""
     level = probe()
     if not level.safe and not allow_unsafe:
         raise EvalkitError(f"untrusted code needs a better sandbox than this machine gives: {level}; enable it ({level.fix}), "
@@ -125,7 +125,7 @@ def require(allow_unsafe: bool = False) -> Level:
 
 
 class Pool:
-    """Warm workers. Raises EvalkitError where the sandbox is too weak and `allow_unsafe` is not set.
+    """Warm workers. Raises EvalkitError if the sandbox is too weak and `allow_unsafe` is not set.
 
     with Pool(2) as pool:
         results = pool.map(Job(program) for program in programs)
@@ -150,7 +150,7 @@ class Pool:
             return Result(Verdict.REFUSED, f"a program of {len(job.program):,} characters; {MAX_SOURCE:,} are taken")
         worker = self._idle.get()
         try:
-            for _ in range(2):  # a worker may be lost through no fault of the program; twice is its doing
+            for _ in range(2):  # once, a worker may be lost for another reason; twice, the program caused it
                 worker = worker or Worker()
                 try:
                     return worker.run(job)
@@ -162,9 +162,9 @@ class Pool:
             self._idle.put(worker)
 
     def map(self, jobs: Iterable[Job], advance: Callable[[int], None] = lambda done: None) -> list[Result]:
-        """The results in the jobs' order; `advance` hears how many are done.
+        """The results in the jobs' order; `advance` is called with the number of finished jobs.
 
-        A job that timed out beside others, or on a busy machine, is run again alone at the end, and that is its result.
+        A job that timed out while others ran, or on a busy machine, is run again alone at the end; that result counts.
         """
         jobs = list(jobs)
         results: list[Result] = []
@@ -190,10 +190,10 @@ def _busy() -> bool:
 
 
 def run_python(program: str, limits: Limits | None = None, allow_unsafe: bool = False) -> Result:
-    """Run a program; it passes when it reaches its end without an exception. stdin is empty.
+    """Run a program; it passes if it ends without an exception. stdin is empty.
 
-    A program checks itself here: one that knows this file can report a success that is none. A verdict that the program
-    can't reach takes a test: check_function.
+    The program checks itself here, so one that knows this file can fake a success. For a verdict out of the program's reach, use
+    check_function.
     """
     with Pool(1, allow_unsafe) as pool:
         return pool.map([Job(program, limits=limits or Limits())])[0]
@@ -202,6 +202,6 @@ def run_python(program: str, limits: Limits | None = None, allow_unsafe: bool = 
 def check_function(
     prompt: str, completion: str, test: str, entry_point: str, limits: Limits | None = None, allow_unsafe: bool = False
 ) -> Result:
-    """Run a HumanEval problem's test on prompt + completion. The test's values are compared out of the program's reach."""
+    """Run a HumanEval problem's test on prompt + completion. Values are compared out of the program's reach."""
     with Pool(1, allow_unsafe) as pool:
         return pool.map([Job(prompt + completion, entry_point, prompt, test, limits or Limits())])[0]

@@ -1,4 +1,4 @@
-"""The jailed side: runs a program, then answers calls to its function. Nothing that comes from here is believed but as data."""
+"""The jailed side: runs a program, then answers calls to its function. The host treats everything from here as untrusted data."""
 
 import os
 import random
@@ -12,13 +12,13 @@ _MESSAGE = 500  # characters kept of an exception's message
 
 
 def run(source: str, answers: int) -> None:
-    """A bare program, as __main__: one frame when it has ended."""
+    """Run a bare program as __main__; sends one frame when it has ended."""
     _, report = _execute(source, "__main__")
     _answer(answers, report)
 
 
 def serve(source: str, function: str, requests: int, answers: int) -> None:
-    """A program that defines `function`: one frame when it is defined, then one a call. Returns when the caller is gone."""
+    """Run a program that defines `function`; sends one frame when it is defined, then one per call. Returns when the caller is gone."""
     names, report = _execute(source, "candidate")
     if "error" not in report and function not in names:
         report = {"error": "NameError", "message": f"name {function!r} is not defined"}
@@ -37,7 +37,7 @@ def serve(source: str, function: str, requests: int, answers: int) -> None:
 
 def _execute(source: str, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
     module = types.ModuleType(name)
-    sys.modules[name] = module  # dataclasses and pickle look their class's module up
+    sys.modules[name] = module  # dataclasses and pickle look up the module of a class
     random.seed(0)
     try:
         exec(compile(source, "<program>", "exec"), vars(module))
@@ -57,11 +57,11 @@ def _answer(answers: int, report: dict[str, Any]) -> None:
     try:
         sys.stdout.flush()
         sys.stderr.flush()
-    except BaseException:  # its own stdout, or none
+    except BaseException:  # the program's own stdout, or none
         pass
     try:
         wire.send(answers, report)
     except (ValueError, RecursionError, MemoryError) as error:
         wire.send(answers, _describe(error))
     except OSError:
-        os._exit(0)  # nobody listens any more
+        os._exit(0)  # the other end is gone

@@ -1,7 +1,7 @@
-"""A filter on system calls: second wall behind the namespaces, for what their code paths and the kernel's bugs would give away.
+"""A filter on system calls: the second layer, against kernel bugs that namespaces alone would expose.
 
-A deny list: what reaches other processes, mounts, namespaces, devices or the network, what runs other programs, and memory
-that no limit counts. Calls newer than this file do not exist for the program. Another architecture's calls (32-bit, x32) kill it.
+A deny list: calls that reach other processes, mounts, namespaces, devices or the network, that run other programs, or that take memory
+which no limit counts. Calls newer than this file fail as if unknown. Calls of another architecture (32-bit, x32) kill the program.
 Sources: the kernel's unistd.h of both machines, man 2 seccomp, Docker's default profile.
 """
 
@@ -22,7 +22,7 @@ _DENIED: dict[str, tuple[int | None, int | None]] = {
     # other processes
     "ptrace": (101, 117), "process_vm_readv": (310, 270), "process_vm_writev": (311, 271), "process_madvise": (440, 440),
     "kcmp": (312, 272), "pidfd_getfd": (438, 438), "move_pages": (279, 239), "migrate_pages": (256, 238),
-    # other programs: there are none to run in the jail
+    # other programs: the jail has none
     "execve": (59, 221), "execveat": (322, 281),
     # the network, and the host's sockets
     "socket": (41, 198), "connect": (42, 203), "bind": (49, 200), "listen": (50, 201),
@@ -36,7 +36,7 @@ _DENIED: dict[str, tuple[int | None, int | None]] = {
     "request_key": (249, 218), "modify_ldt": (154, None), "personality": (135, 92), "vmsplice": (278, 75),
     "remap_file_pages": (216, 234), "name_to_handle_at": (303, 264), "open_by_handle_at": (304, 265), "fanotify_init": (300, 262),
     "lookup_dcookie": (212, 18), "mknod": (133, None), "mknodat": (259, 33),
-    # memory that neither the address space nor /tmp's size counts
+    # memory that counts neither as address space nor in /tmp
     "memfd_create": (319, 279), "memfd_secret": (447, 447), "shmget": (29, 194), "shmat": (30, 196), "semget": (64, 190),
     "msgget": (68, 186), "mq_open": (240, 180),
     # the machine
@@ -65,7 +65,7 @@ class _Program(ctypes.Structure):
 
 @cache
 def _program() -> _Program:
-    """The filter; its instructions live as long as it does."""
+    """The filter, which keeps its instructions alive."""
     rows = _instructions()
     return _Program(len(rows), (_Instruction * len(rows))(*(_Instruction(*row) for row in rows)))
 
@@ -81,14 +81,14 @@ def _instructions() -> list[tuple[int, int, int, int]]:
     if kernel.MACHINE == "x86_64":
         program += when(_AT_LEAST, _X32, _KILL)
     program += when(_AT_LEAST, _FIRST_UNKNOWN, refuse(errno.ENOSYS))
-    # its flags lie behind a pointer, which a filter cannot follow; libc falls back to clone
+    # its flags are behind a pointer, which a filter cannot follow; libc falls back to clone
     program += when(_EQUAL, kernel.number(_CLONE3), refuse(errno.ENOSYS))
     for row in _DENIED.values():
         program += when(_EQUAL, kernel.number(row), refuse(errno.EPERM))
     clone, socketpair = kernel.number(_CLONE), kernel.number(_SOCKETPAIR)
     assert clone is not None
     assert socketpair is not None
-    # a test skips the four instructions of its body where the number is another
+    # a test skips the four instructions of its body if the number is another
     program += [(_EQUAL, 0, 4, clone), (_LOAD, 0, 0, _ARGUMENT), *when(_ANY_BIT, _NEW_NAMESPACES, refuse(errno.EPERM))]
     program += [(_RETURN, 0, 0, _ALLOW)]
     program += [(_EQUAL, 0, 3, socketpair), (_LOAD, 0, 0, _ARGUMENT), (_EQUAL, 1, 0, _AF_UNIX), (_RETURN, 0, 0, refuse(errno.EPERM))]
@@ -96,7 +96,7 @@ def _instructions() -> list[tuple[int, int, int, int]]:
 
 
 def missing() -> str:
-    """Why there is no filter here, or nothing."""
+    """Why there can be no filter here; "" if there can."""
     if kernel.MACHINE not in _ARCHITECTURES:
         return f"no system call numbers for {kernel.MACHINE}; x86_64 and aarch64 have them"
     try:
@@ -105,10 +105,10 @@ def missing() -> str:
         # a kernel that has filters goes on to read the program, from a null pointer
         if error.errno != errno.EFAULT:
             return f"seccomp filters: {os.strerror(error.errno or 0)}"
-    _program()  # put together once, for all the processes that are forked from this one
+    _program()  # built once, for all processes that are forked from this one
     return ""
 
 
 def install() -> None:
-    """Filter this process and all it starts, for good. no_new_privs must be set."""
+    """Irrevocably filter this process and its children. no_new_privs must be set."""
     kernel.prctl(kernel.PR_SET_SECCOMP, _FILTER_MODE, ctypes.byref(_program()))

@@ -1,8 +1,8 @@
-"""A worker: a clean, warm interpreter in namespaces of its own that forks a checker for each job.
+"""A worker: a clean, warm interpreter in its own namespaces that forks a checker for each job.
 
     host -> keeper -> server (first process of the worker's namespaces) -> checker -> jail (supervisor.py)
 
-The keeper puts the namespaces up. A job comes as limits and an open file: the server reads the limits, the checker the file.
+The keeper creates the namespaces. A job arrives as limits and an open file: the server reads the limits, the checker the file.
 """
 
 import gc
@@ -29,7 +29,7 @@ _LIMITS_BYTES = 4096
 
 def main(channel: int) -> NoReturn:
     """Serve jobs from a socket until its other end is closed. The first frame sent is the level: its missing layers."""
-    del sys.path[0]  # the host's folder of evalkit: not for programs, and not there in the tree
+    del sys.path[0]  # the host's folder of evalkit, which the jail's tree does not have
     for module in _WARM:
         import_module(module)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -37,7 +37,7 @@ def main(channel: int) -> NoReturn:
     missing = {layer: reason for layer, reason in missing.items() if reason}
     if os.geteuid() == 0:
         _try(namespaces.WORKER_OF_ROOT, channel, Level(missing))
-        with suppress(OSError):  # a namespace's root may have nobody else to become
+        with suppress(OSError):  # in a user namespace there may be no other user to change to
             namespaces.become_nobody()
     reason = _try(namespaces.WORKER, channel, Level(missing))
     server = os.fork()
@@ -48,7 +48,7 @@ def main(channel: int) -> NoReturn:
 
 
 def _try(flags: int, channel: int, level: Level) -> str:
-    """Serve in new namespaces, and end with the server; or return why they can't be had."""
+    """Serve in new namespaces and end with the server, or return why they cannot be created."""
     ids = os.getuid(), os.getgid()
     told, tell = os.pipe()
     try:
@@ -75,7 +75,7 @@ def _try(flags: int, channel: int, level: Level) -> str:
 
 
 def _try_jail() -> None:
-    """Jails may be forbidden where the worker's namespaces are not. Raises OSError."""
+    """Try a jail, which may be forbidden even if the worker's namespaces are not. Raises OSError."""
     ids = os.getuid(), os.getgid()
     told, tell = os.pipe()
     pid = kernel.clone(namespaces.JAIL)
@@ -95,7 +95,7 @@ def _try_jail() -> None:
 
 def _serve(channel: int, level: Level) -> NoReturn:
     kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
-    gc.freeze()  # a collection in a child would copy every page it marks
+    gc.freeze()  # a garbage collection in a child would copy every page that it marks
     code = 1
     try:
         wire.send(channel, dict(level.missing))
@@ -112,4 +112,4 @@ def _serve(channel: int, level: Level) -> NoReturn:
     except BaseException:
         traceback.print_exc()
     finally:
-        os._exit(code)  # the first process of its namespaces: everything there ends with it
+        os._exit(code)  # the first process of its namespaces: everything in them ends with it

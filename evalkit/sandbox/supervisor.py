@@ -1,9 +1,9 @@
-"""One job, seen from outside: what it may use, what it prints, when it is over, and the verdict.
+"""One job, supervised from outside: its limits, its output, its end and its verdict.
 
     supervisor (the server) -> checker: reads the job, starts the jail, runs the test
                                  -> jail's init -> program
 
-The supervisor reads limits and verdicts only: no test's text is ever in the memory that the next program's process is a copy of.
+The supervisor reads only limits and verdicts, so no test's text is in the memory that the next program's process is forked from.
 """
 
 import os
@@ -20,17 +20,17 @@ from evalkit.sandbox.level import Level
 from evalkit.sandbox.limits import Limits
 from evalkit.sandbox.result import Verdict
 
-_LOOK_EVERY = 0.05  # seconds between looks at what the program has used
+_LOOK_EVERY = 0.05  # seconds between measurements of what the program has used
 _CHECKER_LIMITS = Limits(cpu_seconds=30, memory_bytes=4 << 30, processes=1)
 _PIPE_BYTES = 1 << 20
 
 
 class HostGone(Exception):
-    """Nobody waits for the result any more."""
+    """The host is gone, and with it the need for a result."""
 
 
 def supervise(job: int, limits: Limits, level: Level, host: int) -> dict[str, Any]:
-    """Run the job that lies in a file. Returns a Result's fields, or {"broken": why the walls do not stand}; raises HostGone."""
+    """Run the job in a file. Returns a Result's fields, or {"broken": why the sandbox failed}; raises HostGone."""
     with _scratch(level) as scratch, ExitStack() as files:
         pipes = [os.pipe() for _ in range(3)]
         for read, _ in pipes:
@@ -50,7 +50,7 @@ def supervise(job: int, limits: Limits, level: Level, host: int) -> dict[str, An
 
 @contextmanager
 def _scratch(level: Level) -> Iterator[str]:
-    """Where a program may write: its own mount, or where there is none a folder of the host's."""
+    """Where a program may write: its own mount, or without one a folder of the host."""
     if level.has("namespaces"):
         yield tree.SCRATCH
         return
@@ -61,10 +61,10 @@ def _scratch(level: Level) -> Iterator[str]:
 
 
 def _check(job: int, limits: Limits, level: Level, scratch: str, verdicts: int, status: int, output: int) -> NoReturn:
-    """Start the program and check it. The process that the program is forked from has not read the test yet."""
+    """Start the program and check it. The process that it is forked from has not read the test yet."""
     try:
         for target in (1, 2):
-            os.dup2(0, target)  # /dev/null: nothing in here speaks to the host's terminal
+            os.dup2(0, target)  # /dev/null: nothing in here reaches the host's terminal
         (requests_r, requests), (answers, answers_w) = os.pipe(), os.pipe()
         program = wire.receive(job)
         jail.start(program, limits, level, scratch, jail.Ends(status, output, requests_r, answers_w))
@@ -74,7 +74,7 @@ def _check(job: int, limits: Limits, level: Level, scratch: str, verdicts: int, 
         jail.lock(level)
         wire.send(verdicts, checker.check(program, texts, checker.Candidate(requests, answers)))
         while True:
-            signal.pause()  # the jail ends with this process, and has still to be looked at
+            signal.pause()  # the jail ends with this process, and its usage is still to be read
     except BaseException as error:
         wire.send(verdicts, {"broken": f"{type(error).__name__}: {error}"})
     finally:
@@ -85,13 +85,13 @@ class _Run:
     def __init__(self, checker_pid: int, limits: Limits, verdicts: int, status: int, output: int):
         self._checker_pid, self._limits, self._verdicts, self._status = checker_pid, limits, verdicts, status
         self._output = _Output(output, limits.output_bytes)
-        self._frames: dict[int, dict[str, Any]] = {}  # what the checker and init have sent, {} where they ended without sending anything
+        self._frames: dict[int, dict[str, Any]] = {}  # what the checker and init have sent, {} if they ended without sending anything
         self._over: dict[str, Any] = {}
         self._started = time.monotonic()
         self._cpu, self._memory, self._wall = 0.0, 0, 0.0
 
     def watch(self, host: int) -> None:
-        """Until there is a verdict, or nothing left that could give one."""
+        """Wait until there is a verdict, or no process left that could give one."""
         poll = select.poll()
         poll.register(host, select.POLLRDHUP)
         for fd in (self._output.fd, self._verdicts, self._status):
@@ -132,9 +132,9 @@ class _Run:
         return {"verdict": Verdict.TIMEOUT, "detail": f"more than {self._limits.cpu_seconds:g} s of CPU time"}
 
     def end(self) -> None:
-        """Kill what is left, and count what all of it has used."""
+        """Kill what is left, and add up what all of it has used."""
         self._wall = time.monotonic() - self._started
-        self._look()  # before the kill: the kernel does not add up the time of what it kills with its init
+        self._look()  # before the kill: the kernel drops the time of processes that it kills with their init
         usage.kill_descendants()
         self._output.drain()
 
@@ -146,7 +146,7 @@ class _Run:
                 return frame
         verdict = self._over or said or self._ended(status.get("code"))
         if self._cpu > self._limits.cpu_seconds and verdict["verdict"] != Verdict.TIMEOUT:
-            verdict = self._timeout()  # it was done between two looks
+            verdict = self._timeout()  # it ended between two measurements
         return {
             **verdict,
             "output": self._output.text(),
@@ -157,7 +157,7 @@ class _Run:
         }
 
     def _ended(self, code: int | None) -> dict[str, Any]:
-        """The verdict on a program that has left without an answer."""
+        """The verdict on a program that has ended without an answer."""
         if code is None:
             return {"verdict": Verdict.KILLED, "detail": "everything in the jail was killed"}
         if code >= 0:
@@ -169,7 +169,7 @@ class _Run:
 
 
 def _frame(fd: int) -> dict[str, Any]:
-    """What the checker or init has sent; neither stalls in the middle of a frame. {} at its end."""
+    """What the checker or init has sent, {} at its end. Neither stalls in the middle of a frame."""
     try:
         frame: dict[str, Any] = wire.receive(fd)
         return frame
@@ -178,13 +178,13 @@ def _frame(fd: int) -> dict[str, Any]:
 
 
 class _Output:
-    """What a program prints: the start is kept, the rest is counted and goes nowhere, without passing through here."""
+    """A program's output: the start is kept; the rest is counted and discarded without being copied to this process."""
 
     def __init__(self, fd: int, keep: int):
         self.fd, self._left, self._kept, self.total = fd, keep, bytearray(), 0
 
     def read(self) -> bool:
-        """Take in what is there; False at its end. Waits where there is nothing."""
+        """Read what is there, waiting if there is nothing; False at the end."""
         if self._left:
             data = os.read(self.fd, min(self._left, 1 << 16))
             self._kept += data
@@ -196,7 +196,7 @@ class _Output:
         return count > 0
 
     def drain(self) -> None:
-        """The rest, once nobody writes any more."""
+        """Read the rest, once all writers are gone."""
         os.set_blocking(self.fd, False)
         try:
             while self.read():

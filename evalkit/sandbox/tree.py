@@ -1,7 +1,7 @@
-"""The file system of a jail: the standard library and the shared libraries it loads, read-only, and nothing of the host besides.
+"""The file system of a jail: the standard library and the shared libraries it loads, read-only, and nothing else of the host.
 
-No home, no /etc to speak of, no sockets, no programs. Third-party packages are not there either: a verdict must not depend on
-what happens to be installed beside evalkit.
+It has no home, almost no /etc, no sockets and no programs. It has no third-party packages either: a verdict must not depend on
+what happens to be installed with evalkit.
 """
 
 import os
@@ -10,26 +10,26 @@ from functools import cache
 
 from evalkit.sandbox import kernel
 
-# each program's own, a tmpfs, its home and working folder: where the interpreter itself is not
+# a tmpfs for each program, its home and working folder; the interpreter is elsewhere
 SCRATCH = "/scratch" if sys.base_prefix.startswith("/tmp/") else "/tmp"
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 PRIVATE = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
 _LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64")
 _FILES = ("/etc/ld.so.cache", "/etc/localtime", "/usr/share/zoneinfo")
-# the new tree is put together on top of a folder that every Linux has and that no source lies in
+# the new tree is assembled over a folder that every Linux has and that contains none of the sources
 _STAGE = "/sys"
 
 
 @cache
 def readable() -> tuple[str, ...]:
-    """What Python needs, as far as this machine has it."""
+    """The paths that Python needs, of those that exist here."""
     prefixes = [os.path.join(sys.base_prefix, name) for name in ("lib", "lib64")]
     paths = [path for path in (*_LIBRARIES, *_FILES, *prefixes) if os.path.exists(path)]
     return tuple(path for path in dict.fromkeys(paths) if not any(path.startswith(f"{other}/") for other in paths))
 
 
 def build() -> None:
-    """Make it this mount namespace's root, with this process namespace's /proc. Needs CAP_SYS_ADMIN over both; raises OSError."""
+    """Make the tree this mount namespace's root, with this process namespace's /proc. Needs CAP_SYS_ADMIN over both; raises OSError."""
     kernel.mount("none", "/", flags=kernel.MS_REC | kernel.MS_PRIVATE)
     kernel.mount("tmpfs", _STAGE, "tmpfs", PRIVATE, "size=1m,nr_inodes=4096,mode=755")
     for path in (*readable(), *DEVICES):
@@ -37,7 +37,7 @@ def build() -> None:
     for folder in ("/proc", SCRATCH):
         os.makedirs(_STAGE + folder, exist_ok=True)
     kernel.restrict_mounts(_STAGE, kernel.MOUNT_ATTR_RDONLY | kernel.MOUNT_ATTR_NOSUID)
-    # the kernel lets an unprivileged user mount a new /proc only where it still sees the old one
+    # the kernel lets an unprivileged user mount a new /proc only while the old one is visible
     kernel.mount("proc", f"{_STAGE}/proc", "proc", PRIVATE)
     kernel.change_root(_STAGE)
 

@@ -1,4 +1,4 @@
-"""What processes use, from /proc: the kernel's own limits are per process, ours are for all of a program's together."""
+"""What processes use, from /proc: the kernel's limits are per process, the sandbox's are for all processes of a program together."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ class Process:
 
 
 def descendants(root: int) -> list[Process]:
-    """Everything below a process, as far as /proc shows it; without `root` itself."""
+    """All descendants of a process that /proc shows, without `root` itself."""
     found = {process.pid: process for name in os.listdir("/proc") if name.isdecimal() and (process := _read(name))}
     below = {root}
     grown = True
@@ -31,7 +31,7 @@ def descendants(root: int) -> list[Process]:
 
 
 def kill_descendants() -> None:
-    """Until there are none. This process must be their subreaper: what they leave behind comes to it."""
+    """Kill until none is left. This process must be their subreaper, so that it inherits their orphans."""
     while left := descendants(os.getpid()):
         for process in left:
             with suppress(ProcessLookupError):
@@ -55,6 +55,6 @@ def _read(pid: str) -> Process | None:
         return None
     finally:
         os.close(file)
-    # after the command's name, which may hold anything, brackets included
+    # after the command's name, which may contain anything, brackets included
     fields = text[text.rindex(b")") + 2 :].split()
     return Process(int(pid), int(fields[1]), sum(map(int, fields[11:15])) / _TICK, int(fields[21]) * _PAGE)

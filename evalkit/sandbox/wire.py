@@ -1,7 +1,7 @@
 """Frames on pipes and sockets: a length of 4 bytes, then JSON. And plain data as JSON.
 
-`encode` and `decode` carry None, bool, int, float, complex, str, bytes, list, tuple, dict, set and frozenset, and what is made of
-them; a subclass travels as its base. What arrives is data and nothing else: no class, no code, no identity crosses the wire.
+`encode` and `decode` handle None, bool, int, float, complex, str, bytes, list, tuple, dict, set and frozenset, and nestings of
+them; a subclass is sent as its base. Only data is sent: no class, no code, no identity.
 """
 
 import json
@@ -20,11 +20,11 @@ class Ended(Exception):
 
 
 class Malformed(ValueError):
-    """Bytes that are no frame of ours."""
+    """Bytes that are not a valid frame."""
 
 
 def send(fd: int, message: Any) -> None:
-    """Write a frame. Raises Malformed where it is larger than MAX_FRAME, OSError where nobody reads."""
+    """Write a frame. Raises Malformed if it is larger than MAX_FRAME, OSError if the other end is closed."""
     body = json.dumps(message, separators=(",", ":")).encode()
     if len(body) > MAX_FRAME:
         raise Malformed(f"{len(body):,} bytes of data; {MAX_FRAME:,} can be passed")
@@ -60,15 +60,15 @@ def _parse(body: bytes) -> Any:
 
 
 def encode(value: Any) -> Any:
-    """Plain data as JSON. Raises TypeError for anything else, RecursionError for data that holds itself."""
+    """Plain data as JSON. Raises TypeError for anything else, RecursionError for data that contains itself."""
     if value is None or isinstance(value, bool):
         return value
-    # the base's own methods: whatever a subclass overrides, its real content is sent
+    # the base class's methods: whatever a subclass overrides, its real content is sent
     if isinstance(value, str):
         return str.__str__(value)
     if isinstance(value, int):
         value = int.__index__(value)
-        # large ones in hexadecimal: Python limits decimal digits, for the time they take
+        # large ones in hexadecimal: Python limits the number of decimal digits
         return value if -_SMALL < value < _SMALL else {"i": format(value, "x")}
     if isinstance(value, float):
         return float.__float__(value)
@@ -90,7 +90,7 @@ def encode(value: Any) -> Any:
 
 
 def decode(value: Any) -> Any:
-    """What `encode` was given. Raises Malformed for any other JSON."""
+    """The value that `encode` was given. Raises Malformed for any other JSON."""
     if value is None or type(value) in (bool, int, str, float):
         return value
     try:
