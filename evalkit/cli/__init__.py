@@ -1,7 +1,7 @@
 """The command line. Names and exit codes are a contract.
 
 0  fine
-1  a gate failed, and nothing else: no exception ends with 1
+1  a gate failed (gate), or an answer depends on its batch (verify): no exception ends with 1
 2  wrong use, bad input or not comparable
 3  an inconclusive gate
 4  the run ended incomplete; what is done is kept
@@ -17,6 +17,7 @@ import select
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from io import TextIOWrapper
 from typing import NoReturn, TextIO
 
 from evalkit import __version__
@@ -32,6 +33,9 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a letter that the terminal's encoding lacks is printed as "?"
+            stream.reconfigure(errors="replace")
     try:
         with keeping_traceback():
             return _run(_parser().parse_args(argv))

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import report_runs
 import torch
 
 from evalkit import cli
+from evalkit.codec import encode
 from evalkit.errors import EvalkitError, InternalError, keeping_traceback
 from evalkit.lm.native import NativeLM
 
@@ -119,6 +121,16 @@ def test_a_closed_pipe_is_no_fault(command: str) -> None:
     finally:
         os.close(write)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_terminal_without_the_letter(tmp_path: Path) -> None:
+    folder = tmp_path / "r"
+    folder.mkdir()
+    (folder / "run.json").write_text(json.dumps(encode(report_runs.run("größe", mmlu=report_runs.entry(0.5)))))
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "evalkit", "ls", "runs", "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert (done.returncode, "gr??e" in done.stdout) == (0, True), done.stderr
 
 
 def test_the_traceback_lies_in_the_runs_folder(tmp_path: Path, temporary: Path) -> None:
