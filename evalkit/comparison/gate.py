@@ -34,7 +34,7 @@ HEAD = ("task", "outcome", "n", "base", "cand", "difference", "95% interval", "p
 
 @dataclass(frozen=True, slots=True)
 class GateOutcome:
-    """One task's answer. `p_drop`: Holm-adjusted; `needed`: documents that would tell, None where it is told."""
+    """One task's outcome. `p_drop` is Holm-adjusted; `needed`: how many documents would decide, None where it is decided."""
 
     task: str
     word: str
@@ -56,7 +56,7 @@ class Gate:
 
     @property
     def word(self) -> str:
-        """fail before inconclusive before pass."""
+        """The worst outcome: fail, then inconclusive, then pass."""
         words = {outcome.word for outcome in self.outcomes}
         return next(word for word in ("fail", "inconclusive", "pass") if word in words)
 
@@ -170,11 +170,11 @@ def decide_case(case: Case, p_drop: float, margin: float) -> GateOutcome:
         reason = "a real drop, which may be smaller or larger than the margin"
     else:
         reason = "neither a drop nor its absence is shown"
-    return GateOutcome(case.task, "inconclusive", f"{reason}; about {needed:,} documents would tell", d, p_drop, needed)
+    return GateOutcome(case.task, "inconclusive", f"{reason}; about {needed:,} documents would decide", d, p_drop, needed)
 
 
 def documents_needed(d: Difference, margin: float) -> int:
-    """Documents at which the margin is detectable; where it is already, at which a difference such as this one would be told from it."""
+    """How many documents would detect the margin, or, where these already do, tell a difference such as this one from the margin."""
     z, power = (float(stats.norm.ppf(q)) for q in (1 - ALPHA, POWER))
     unseen = math.ceil(z * z * (1 - margin) / margin)  # what it takes with no flip at all
     if not d.stderr:

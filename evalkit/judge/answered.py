@@ -1,4 +1,4 @@
-"""What a run answered: its conversations, read from samples/TASK.jsonl."""
+"""The answers of a run to be judged: its conversations, read from samples/TASK.jsonl."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from evalkit.tasks.registry import resolve, task_classes
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """The judged task of one run. `rows` are its samples as they stand in the file."""
+    """The judged task of one run. `rows` are its samples as the file holds them."""
 
     folder: Path
     run: Run
@@ -30,22 +30,22 @@ class Answered:
 
     @property
     def model(self) -> str:
-        """The model's name as a file name, as FastChat's files have it."""
+        """The model's name, fit for file names, as other programs' files name it."""
         return file_name(Path(self.run.model.spec).name.removesuffix(".gguf") or "model")
 
 
 def file_name(name: str) -> str:
-    """A model's name without what a file name can't hold."""
+    """A model's name without the characters that a file name can't hold."""
     return "".join(c if c.isalnum() or c in "._-@+" else "-" for c in name).strip(".") or "model"
 
 
 def read_answered(path: Path) -> Answered:
-    """The task of a finished run that a judge scores. Raises EvalkitError where there is none, or its samples are damaged."""
+    """The judged task of a finished run. Raises EvalkitError where the run holds none, or its samples are damaged."""
     run, folder = read_complete(path), run_folder(path)
     judged = [name for name, cls in task_classes().items() if issubclass(cls, JudgedTask)]
     tasks = [key for key in run.tasks if task_of(key) in judged]
     if not tasks:
-        raise EvalkitError(f"{path} holds nothing to judge; run a task that a judge scores: {', '.join(judged)}")
+        raise EvalkitError(f"{path} holds nothing to judge; run a judged task: {', '.join(judged)}")
     judged_task = resolve(f"{task_of(tasks[0])}@{run.tasks[tasks[0]].protocol}")
     assert isinstance(judged_task, JudgedTask)
     rows = list(read_samples(folder, tasks[0]))
@@ -54,7 +54,7 @@ def read_answered(path: Path) -> Answered:
 
 
 def _conversation(row: SampleRow, file: Path) -> Conversation:
-    """Raises EvalkitError where the document has no turns, or other than its answers."""
+    """Raises EvalkitError where the document has no turns, or not as many answers as turns."""
     turns, reference = row.doc.get("turns"), row.doc.get("reference", [])
     answers = [response.text.strip() for response in row.responses if isinstance(response, Generated)]
     if not _texts(turns) or not _texts(reference) or len(turns) != len(answers):

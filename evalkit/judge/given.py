@@ -29,7 +29,7 @@ class GivenRun:
 
 
 def score_judgments(task_spec: str, file: Path, data: str, out: Path, name: str | None) -> list[GivenRun]:
-    """A run per model and judge, in the file's order. Raises EvalkitError where a judgment is of no known question, or too many failed."""
+    """A run per model and judge, in the file's order. Raises EvalkitError for unknown questions and for too many failed judgments."""
     clock = time.monotonic()
     task = resolve(task_spec)
     if not isinstance(task, JudgedTask) or task.judgment_files != "fastchat":

@@ -1,4 +1,4 @@
-"""Judgments -> figures in run.json, judged samples, and the files of the program that the task names."""
+"""Judgments -> figures in run.json, judged samples, and files in the layout that the task names."""
 
 from collections import Counter
 from dataclasses import asdict, replace
@@ -23,12 +23,12 @@ RETRY = "ask again with --retry-failed, or read the texts with --rating strict"
 
 
 def judgments_folder(answered: Answered) -> Path:
-    """Where a judged task's plots and files for other programs are kept. Of MT-Bench, it is what FastChat has in data/mt_bench."""
+    """Where a judged task's plots and files for other programs are kept. For MT-Bench it is laid out as FastChat's data/mt_bench."""
     return answered.folder / task_of(answered.task)
 
 
 def write_single(config: JudgeConfig, judged: Judged) -> Run:
-    """Write all files; returns what run.json holds. Raises RunIncomplete, after FastChat's files, where too many judgments failed."""
+    """Write all files; returns what run.json holds. Raises RunIncomplete where too many judgments failed, after writing them for others."""
     answered, task = judged.answered, judged.answered.judged_task
     done = list(zip(judged.asks, judged.judgments, strict=True))
     rows = [_rated(task, ask, judgment.text) for ask, judgment in done]
@@ -63,7 +63,7 @@ def _rated(task: JudgedTask, ask: Ask, text: str | None) -> Rated:
 
 
 def judged_entry(entry: TaskEntry, protocol_sha256: str, ratings: Ratings, judge: JudgeEntry) -> TaskEntry:
-    """The entry with what judgments make of it. Another judge or prompt is another protocol hash: never compared unawares."""
+    """The entry with the judge's figures. Another judge or prompt is another protocol hash, so that their figures are never compared."""
     part = {
         "model": judge.model,
         "answered_as": judge.answered_as,
@@ -82,7 +82,7 @@ def judged_entry(entry: TaskEntry, protocol_sha256: str, ratings: Ratings, judge
 
 
 def write_pairs(config: JudgeConfig, judged: Judged) -> Pairwise:
-    """Write all files of a pairwise comparison; returns it, as run.json holds it. Raises RunIncomplete as write_single."""
+    """Write all files of a pairwise comparison; returns it, as run.json holds it. Raises RunIncomplete as write_single does."""
     answered, against, task = judged.answered, judged.against, judged.answered.judged_task
     assert against is not None
     done = list(zip(judged.asks, judged.judgments, strict=True))
@@ -114,7 +114,7 @@ def write_pairs(config: JudgeConfig, judged: Judged) -> Pairwise:
 
 
 def _about(config: JudgeConfig, judged: Judged) -> dict[str, Any]:
-    """Who judged, how, and for how much: the fields of a Judge."""
+    """The judge, its settings and its cost: the fields of a Judge."""
     said = [judgment for judgment in judged.judgments if judgment.text is not None]
     spent = judged.spent
     return config.identity | {

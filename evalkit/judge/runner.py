@@ -1,4 +1,4 @@
-"""The judge runner: a run -> asks -> judgments, at most so many at a time, each stored as it arrives."""
+"""The judge runner: a run -> asks -> judgments, a limited number at a time, each stored as it arrives."""
 
 import threading
 from collections.abc import Mapping, Sequence
@@ -17,12 +17,12 @@ from evalkit.runner.run import interruptible
 from evalkit.tasks import Conversation, JudgedTask
 
 DATABASE = "judgments.sqlite"
-GIVE_UP = 20  # failures in a row: the server is down, not the question at fault
+GIVE_UP = 20  # failures in a row: then the fault is the server's, not the questions'
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """Every judgment of a run that was due, with what was asked; what they cost over all sessions."""
+    """All judgments of a run, with what was asked and their cost over all sessions."""
 
     answered: Answered
     against: Answered | None
@@ -33,7 +33,7 @@ class Judged:
 
 
 def judge(config: JudgeConfig, reporter: Reporter) -> Judged:
-    """Judge what is not judged yet. Raises EvalkitError for bad input and RunIncomplete where it stops early; what is done is kept."""
+    """Make the judgments that are missing. Raises EvalkitError for bad input, and RunIncomplete where it stops early."""
     answered = read_answered(config.run)
     against = read_answered(config.against) if config.against else None
     asks, prompts_sha256 = _asks(config, answered, against)
@@ -58,7 +58,7 @@ def judge(config: JudgeConfig, reporter: Reporter) -> Judged:
 
 
 def is_read(task: JudgedTask, judgment: Judgment, ask: Ask, reader: str) -> bool:
-    """Does this reader find a rating (or verdict) in what the judge said?"""
+    """Does this reader find a rating (or verdict) in the judgment?"""
     read = task.verdict if ask.order else task.rating
     return read(judgment.text, reader) is not None
 
@@ -94,7 +94,7 @@ def _work(
     concurrency: int,
     reporter: Reporter,
 ) -> None:
-    """Fill in `known`. Once something ends the run, nothing new is begun, and what is in flight is waited for and kept."""
+    """Fill in `known`. Once something ends the run, no request is begun, and those in flight are waited for and kept."""
     failed_in_a_row = 0
     end: list[EvalkitError] = []
     mutex = threading.Lock()

@@ -18,7 +18,7 @@ from evalkit.stats.estimate import Estimate
 
 @dataclass(frozen=True, slots=True)
 class Rated:
-    """One judgment as it counts. `text` is None where the judge said nothing; `published` and `strict` where there is no rating."""
+    """One judgment with its ratings. `text` is None where the judgment failed; `published` and `strict` where there is no rating."""
 
     question_id: str
     category: str

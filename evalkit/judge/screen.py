@@ -1,4 +1,4 @@
-"""What `evalkit judge` and `evalkit score` of judgments print and draw."""
+"""Output of `evalkit judge`, and of `evalkit score` for judgments: tables on the screen, and plots."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +14,7 @@ from evalkit.tasks import JudgedTask
 
 
 def show(entry: TaskEntry, task: str, model: str, folder: Path, console: Console) -> None:
-    """A judged run by category and turn, and all that belongs to its figure."""
+    """Print a judged run by category and turn, with the remarks that belong to its figure."""
     table = Table(title=f"{model} judged by {judge_name(entry.judge)}", title_justify="left")
     table.add_column("category")
     columns = turns([entry])
@@ -35,7 +35,7 @@ def show(entry: TaskEntry, task: str, model: str, folder: Path, console: Console
 
 
 def show_pairs(comparison: Pairwise, model: str, folder: Path, console: Console) -> None:
-    """A pairwise comparison by category."""
+    """Print a pairwise comparison by category."""
     table = Table(title=f"{model} against {comparison.against.spec}, judged by {judge_name(comparison.judge)}", title_justify="left")
     for name in ("category", "win", "loss", "tie", "no verdict", "win rate, ties half", "95% interval"):
         table.add_column(name, justify="left" if name in ("category", "95% interval") else "right")

@@ -1,6 +1,6 @@
 """The runner: RunConfig -> tasks -> documents -> requests -> journal -> scores -> run.json.
 
-All input is checked before the model is loaded, all answers are in the journal as they arrive, all figures come from record.py.
+All input is checked before the model is loaded, every answer is in the journal as it arrives, every figure comes from record/write.py.
 """
 
 import signal
@@ -34,7 +34,7 @@ class Plan:
 
     task: Task
     docs: Sequence[Doc]
-    requests: Sequence[Sequence[Request]]  # of each document, to begin with
+    requests: Sequence[Sequence[Request]]  # the first requests of each document
     n_total: int
     data: DataInfo
 
@@ -45,7 +45,7 @@ def run(config: RunConfig, reporter: Reporter) -> Run:
     sampling = Sampling(config.repeats, config.temperature, config.seed)
     tasks = resolve_all(config.tasks, sampling)
     plans = {name: plan(task, open_source(config.data_spec), config.limit) for name, task in tasks.items()}
-    # asked before anything is generated
+    # permission is asked before anything is generated
     runs_code = any(isinstance(task, CodeTask) for task in tasks.values())
     sandbox = permit(config.allow_unsafe_code) if runs_code else None
     folder = config.folder
@@ -100,9 +100,9 @@ def plan(task: Task, source: FolderSource | HubSource, limit: int | None) -> Pla
 
 
 def spread(docs: Sequence[Doc], limit: int | None, each_group: bool = False) -> Sequence[Doc]:
-    """At most `limit` documents, the groups as even as they can be, the first ones of each; always the same for one limit.
+    """At most `limit` documents, spread evenly over the groups, the first ones of each; always the same ones for one limit.
 
-    `each_group`: at most so many of each group, as far apart in it as they can be (a group may have parts of its own, in order).
+    With `each_group` at most `limit` of each group, spread evenly over it, since a group may have ordered parts of its own.
     """
     if limit is None or limit >= len(docs):
         return docs
@@ -112,14 +112,14 @@ def spread(docs: Sequence[Doc], limit: int | None, each_group: bool = False) -> 
     ordered = list(groups.values())
     if each_group:
         return [docs[i] for members in ordered for i in (members[k * len(members) // limit] for k in range(min(limit, len(members))))]
-    if limit < len(ordered):  # fewer documents than groups: every so many a group
+    if limit < len(ordered):  # fewer documents than groups: one each of evenly spread groups
         return [docs[ordered[k * len(ordered) // limit][0]] for k in range(limit)]
     rounds = (members[depth] for depth in range(max(map(len, ordered))) for members in ordered if depth < len(members))
     return [docs[i] for i in sorted(next(rounds) for _ in range(limit))]
 
 
 def converse(plan: Plan, lm: LM, journal: Journal, reporter: Reporter) -> tuple[list[list[Request]], list[list[Response]]]:
-    """Every document's requests and their responses, with those of all further turns of a conversation."""
+    """Every document's requests and their responses, including all further turns of conversations."""
     asked = [list(requests) for requests in plan.requests]
     responses: list[list[Response]] = [[] for _ in plan.docs]
     due, turn = plan.requests, 1
@@ -139,7 +139,7 @@ def converse(plan: Plan, lm: LM, journal: Journal, reporter: Reporter) -> tuple[
 def answer(
     plan: Plan, due: Sequence[Sequence[Request]], turn: int, lm: LM, journal: Journal, reporter: Reporter
 ) -> dict[Request, Response]:
-    """Every due request's response; the model is asked what the journal does not hold yet."""
+    """Every due request's response, from the journal or else from the model."""
     task = str(plan.task.protocol)
     name = task if turn == 1 else f"{task} turn {turn}"
     keys = {request: request_key(lm.fingerprint, request) for requests in due for request in requests}
@@ -177,7 +177,7 @@ def score_docs(
     allow_unsafe_code: bool,
     reporter: Reporter,
 ) -> list[Sample]:
-    """Score every document; programs run in the sandbox, and are kept in completions/."""
+    """Score every document. Programs run in the sandbox and are kept in completions/."""
     if isinstance(task, CodeTask):
         completions = folder / "completions" / f"{task.protocol}.jsonl"
         scores = score_programs(task, docs, responses, completions, allow_unsafe_code, reporter)
@@ -193,12 +193,12 @@ def _answers(lm: LM, requests: Sequence[Request], journal: Journal) -> Iterator[
 
 @contextmanager
 def engine_errors(journal: Journal) -> Iterator[None]:
-    """Whatever an engine raises (out of memory, a CUDA error, a file that went away) ends the run early; what is answered is kept."""
+    """Whatever an engine raises (out of memory, a CUDA error, a missing file) ends the run early, with all answers kept."""
     try:
         yield
     except (EvalkitError, KeyboardInterrupt, GeneratorExit):
         raise
-    except BaseException as error:  # a panic of a library in Rust is no Exception
+    except BaseException as error:  # a panic in a Rust library is not an Exception
         folder = journal.path.parent
         raise RunIncomplete(
             f"the engine failed ({in_words(error)}); {len(journal)} answers are kept in {folder}, run the same command again to go on; "
@@ -219,7 +219,7 @@ def _ask(lm: LM, requests: Sequence[Request]) -> Iterator[tuple[Request, Respons
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """SIGTERM (a CI job's time-out) ends a run as Ctrl-C does: what is answered is kept, and it says so."""
+    """SIGTERM (a CI job's time-out) ends a run as Ctrl-C does, with a message and all answers kept."""
 
     def stop(signum: int, frame: object) -> None:
         raise KeyboardInterrupt

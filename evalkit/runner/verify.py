@@ -1,7 +1,7 @@
 """`evalkit verify`: the same documents in several layouts, every log-probability and every generated token compared, bit for bit.
 
-A layout is how requests are laid out in passes: how many tokens a pass, how many answers at a time, in what order, with or
-without shared prefixes. No answer may depend on it. Tasks that ask on after an answer are verified on what they ask first.
+A layout is the way requests are put into passes: tokens per pass, answers at a time, their order, with or without shared prefixes. No
+answer may depend on it. Conversations are verified on their first turn.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ LAYOUTS = (
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A response, and the ids of the tokens generated where the engine tells them."""
+    """A response, with the ids of the generated tokens where the engine reports them."""
 
     response: Loglikelihoods | Generated
     tokens: tuple[int, ...] = ()
@@ -60,7 +60,7 @@ Answers = dict[Request, Answer]
 
 @runtime_checkable
 class LaidOut(Protocol):
-    """An engine that can be told how to batch, and that tells the tokens it generates: the native one."""
+    """An engine that can be told how to batch and that reports the tokens it generates: the native one."""
 
     def lay_out(self, token_budget: int, max_running: int, keep_prefixes: bool) -> None: ...
 
@@ -69,7 +69,7 @@ class LaidOut(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LayoutOutcome:
-    """One layout beside the first: what it took, and how far its answers are from the first layout's."""
+    """One layout: its cost, and how far its answers are from the first layout's."""
 
     layout: Layout
     seconds: float
@@ -93,7 +93,7 @@ class Report:
 
 
 def verify(config: RunConfig, reporter: Reporter, open_lm: Callable[[ModelSpec], LM] | None = None) -> Report:
-    """Run every layout that the engine can be laid out in. Raises EvalkitError for bad input. `open_lm`: another way to an engine."""
+    """Run every layout that the engine supports. `open_lm` opens the engine. Raises EvalkitError for bad input."""
     from evalkit import lm as back_ends
 
     sampling = Sampling(config.repeats, config.temperature, config.seed)
@@ -117,7 +117,7 @@ def verify(config: RunConfig, reporter: Reporter, open_lm: Callable[[ModelSpec],
 
 
 def _any_engine(layout: Layout) -> bool:
-    """Can any engine be asked so? How many tokens a pass and answers at a time is for the native one to be told."""
+    """Does every engine support this layout? Only the native one can be told the tokens per pass and the answers at a time."""
     first = LAYOUTS[0]
     return (layout.token_budget, layout.max_running) == (first.token_budget, first.max_running)
 

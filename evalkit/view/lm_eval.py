@@ -75,7 +75,7 @@ def _figure(task: TaskAnswers, samples: Mapping[str, ViewedSample], results: Res
 
 
 def _sample(row: Row, leaf: Leaf, task: TaskAnswers, key: str, known: ViewedSample | None) -> ViewedSample:
-    """lm-eval writes a row a document and filter: the headline's filter gives the answer, every filter its metrics."""
+    """lm-eval writes one row per document and filter: the headline's filter gives the answer, every filter its metrics."""
     metrics = {f"{name},{row.filter}": value for name, value in row.metrics.items()}
     if known is not None and task.metric not in metrics:
         return replace(known, metrics={**known.metrics, **metrics})

@@ -47,7 +47,7 @@ def test_one_model_twice_passes_and_another_does_not(tiny_model: Path, tmp_path:
     with pytest.raises(EvalkitError, match=r"margin 0\.01 is below what mmlu@qwen's 5 documents can detect"):
         gate.gate_runs([base, cand])
     assert gate.gate_runs([base, cand], allow_small_margin=True) == 3
-    assert re.search(r"about [\d,]+ documents would tell", capsys.readouterr().out)
+    assert re.search(r"about [\d,]+ documents would decide", capsys.readouterr().out)
 
 
 @pytest.mark.usefixtures("one_thread")

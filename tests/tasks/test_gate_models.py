@@ -62,7 +62,7 @@ def test_fifty_documents_cannot_tell_and_say_how_many_would(folder_of: Callable[
     base, cand = (folder_of(model, "mmlu@cloze", 50) for model in ("qwen2.5-coder-0.5b", "smollm2-135m"))
     assert cli.main(["gate", base, cand, "--margin", "0.02", "--allow-small-margin"]) == 3
     out = capsys.readouterr().out
-    needed = re.search(r"inconclusive: .*; about ([\d,]+) documents would tell\. .* n 50,", out)
+    needed = re.search(r"inconclusive: .*; about ([\d,]+) documents would decide\. .* n 50,", out)
     assert needed, out
     assert int(needed[1].replace(",", "")) > 1000
     # without --allow-small-margin it is not even tried

@@ -64,14 +64,14 @@ def judged_entries(runs: Sequence[Run], task: str) -> Judged:
 
 
 def turns(entries: Iterable[TaskEntry]) -> dict[str, str]:
-    """Metric -> title of each turn that was rated; empty where there is but one, which is the score itself."""
+    """Metric -> title of each turn that was rated; empty where there is only one, which is the score itself."""
     metrics = {metric for entry in entries for metric in entry.metrics if metric.startswith("turn_")}
     ordered = sorted(metrics, key=lambda metric: int(metric.removeprefix("turn_")))
     return {metric: metric.replace("_", " ") for metric in ordered} if len(ordered) > 1 else {}
 
 
 def judge_name(judge: Judge | None) -> str:
-    """The judge as asked, and what it called itself where that is another name."""
+    """The judge's name as asked for, and the names that the server reported where they differ."""
     if judge is None:
         return "-"
     others = [name for name in judge.answered_as or () if name != judge.model]
@@ -85,7 +85,7 @@ def interval(figure: Estimate) -> str:
 
 
 def remarks(judge: JudgeEntry | None) -> Iterator[str]:
-    """What belongs to a judged figure, a line each: the judge, both readers' counts, what was left out, the judge's own spread."""
+    """The remarks on a judged figure, one per line: the judge, both readers' counts, what was left out, the judge's own spread."""
     if judge is None:
         return
     counts = judge.counts
