@@ -5,14 +5,16 @@ Needs playwright, and a chromium on the PATH or named by EVALKIT_CHROMIUM (Debia
 
 import os
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from big_runs import big_run
-from fake_runs import edit_run, fake_run, sample, write_samples
+from fake_runs import asked, edit_run, fake_run, sample, write_samples
+from report_runs import counted, figure, judge
 
+from evalkit.codec import encode
 from evalkit.config import RunConfig
 from evalkit.lm.models import MODELS, local_path
 from evalkit.progress import Reporter
@@ -95,7 +97,7 @@ def two_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for row in rows[::40]:
             row["extraction_failed"] = True
         write_samples(out / name, "mmlu", rows)
-        edit_run(out / name, "mmlu", n_total=14_042, counts={"extraction_failed": 6, "truncated": 2, "unscored": 0})
+        edit_run(out / name, "mmlu", n_total=14_042, counts=asdict(counted(extraction_failed=6, truncated=2)))
     write_samples(out / "a", "gsm8k", [sample(i, s, "x", group="all") for i, s in enumerate([1.0, 0.0] * 5)])
     return view_page.write_view([str(out / "a"), str(out / "b")])
 
@@ -105,13 +107,14 @@ def hostile_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = fake_run(tmp_path_factory.mktemp("hostile") / "h", HOSTILE["script"] + HOSTILE["bidi"], t=[1.0])
     rows = [
         sample(0, 1.0, text, doc_id=name, group=text[:300], doc={"question": text, text[:200]: text}, target=text, extracted=text)
-        | {"requests": [{"context": text, "until": [text[:100]], "messages": [[text[:100], text]]}]}
+        | {"requests": [asked(text) | {"until": [text[:100]], "messages": [[text[:100], text]]}]}
         for name, text in HOSTILE.items()
     ]
     options = {"context": HOSTILE["script"], "continuations": [HOSTILE["script"], HOSTILE["bidi"]]}
-    rows.append(sample(0, 0.0, "", doc_id=HOSTILE["script"], requests=[options], responses=[{"logprobs": [-1.0, float("-inf")]}]))
+    said = {"logprobs": [-1.0, float("-inf")], "is_greedy": [True, False]}
+    rows.append(sample(0, 0.0, "", doc_id=HOSTILE["script"], requests=[options], responses=[said]))
     write_samples(folder, "t", rows)
-    edit_run(folder, "t", protocol=HOSTILE["script"], data={"source": HOSTILE["bidi"], "sha256": HOSTILE["script"]})
+    edit_run(folder, "t", protocol=HOSTILE["script"], data={"source": HOSTILE["bidi"], "revision": None, "sha256": HOSTILE["script"]})
     return view_page.write_view([str(folder)])
 
 
@@ -384,11 +387,12 @@ def test_a_phone_shows_the_list_then_the_sample(browser: Any, two_runs: Path) ->
 
 
 def test_turns_and_judgments(browser: Any, tmp_path: Path) -> None:
-    turns = [{"context": "", "until": [], "messages": [["user", f"turn {k}: say yes"]]} for k in (1, 2)]
-    said = [{"text": f"yes, {k} times", "finish_reason": "stop"} for k in (1, 2)]
+    turns = [asked("") | {"messages": [["user", f"turn {k}: say yes"]]} for k in (1, 2)]
+    said = [{"text": f"yes, {k} times", "finish_reason": "stop", "num_tokens": 3} for k in (1, 2)]
     judged = [{"turn": k, "repeat": 0, "published": 7.0, "strict": None, "judgment": f"Well said. Rating: [[{6 + k}]]"} for k in (1, 2)]
     folder = fake_run(tmp_path / "r", "m", mt_bench=[1.0])
-    edit_run(folder, "mt_bench", headline="score", metrics={"score": {"value": 7.5, "ci95": [6.0, 9.0]}}, judge={})
+    figures = {"score": encode(figure(7.5, 1.5))}
+    edit_run(folder, "mt_bench", headline="score", metrics=figures, judge=encode(judge("gpt-4")))
     row = sample(0, 0, "", requests=turns, responses=said, metrics={"score": 7.5}, judgments=judged, extracted="turn 1: 7, turn 2: 8")
     write_samples(folder, "mt_bench", [row])
     with Tab(browser, view_page.write_view([str(folder)]), "#sample=mt_bench:d0") as tab:
