@@ -238,13 +238,14 @@ def test_clustered_intervals_cover_the_truth_and_others_do_not() -> None:
     count, size, truth = 30, 8, -0.02
     clusters = [str(i // size) for i in range(count * size)]
     covered = naive = 0
-    for _ in range(SIMULATIONS):
-        d = truth + np.repeat(rng.normal(0, 0.2, count), size) + rng.normal(0, 0.3, count * size)
-        for clustered in (clusters, []):
-            low, high = paired([0.0] * len(d), d.tolist(), clustered).ci95
-            if clustered:
-                covered += low <= truth <= high
-            else:
-                naive += low <= truth <= high
+    few = SIMULATIONS // 8  # the naive interval misses far more often than it may: that shows at once
+    for i in range(SIMULATIONS):
+        d = (truth + np.repeat(rng.normal(0, 0.2, count), size) + rng.normal(0, 0.3, count * size)).tolist()
+        none = [0.0] * len(d)
+        low, high = paired(none, d, clusters).ci95
+        covered += low <= truth <= high
+        if i < few:
+            low, high = paired(none, d).ci95
+            naive += low <= truth <= high
     assert covered / SIMULATIONS == pytest.approx(0.95, abs=0.015)
-    assert naive / SIMULATIONS < 0.85
+    assert naive / few < 0.85
