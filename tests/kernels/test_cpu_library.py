@@ -213,6 +213,13 @@ def test_a_build_fails_with_one_line(source, monkeypatch, tmp_path, capsys):
     assert "there is no C++ compiler" in capsys.readouterr().err
 
 
+@needs_kernels
+def test_the_source_has_no_warnings():
+    for own_flags in build.VARIANTS[build.platform.machine()].values():
+        command = [build.compiler(), *build.FLAGS, *own_flags, "-Werror", "-fsyntax-only", *map(str, build.SOURCE.glob("*.cpp"))]
+        assert subprocess.run(command, capture_output=True, text=True, check=False).stderr == ""
+
+
 def test_the_build_needs_no_torch():
     """The package's build hook runs it where nothing is installed yet."""
     command = [sys.executable, "-I", "-S", build.__file__, "--help"]

@@ -27,6 +27,8 @@ VARIANTS = {
     "x86_64": {"avx512": ("-march=x86-64-v4", "-mtune=cascadelake", "-mprefer-vector-width=512"), "avx2": ("-march=x86-64-v3",)},
     "aarch64": {"neon": ()},
 }
+SANITIZED = "-asan"
+SANITIZE = ("-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 
 
 class BuildError(RuntimeError):
@@ -77,30 +79,36 @@ def compiler() -> str:
     raise BuildError("there is no C++ compiler (c++, g++ or clang++) in PATH; install one (Debian: apt-get install g++)")
 
 
-def build() -> dict[str, Built]:
-    """Build every variant for this kind of machine that is not built yet, and write the manifest. Raises BuildError."""
+def build(sanitize: bool = False) -> dict[str, Built]:
+    """Build what is not built yet of every variant for this kind of machine, and write the manifest. Raises BuildError.
+
+    With `sanitize` the variants that AddressSanitizer and UndefinedBehaviorSanitizer watch, which EVALKIT_CPU_VARIANT alone chooses.
+    """
     variants = VARIANTS.get(platform.machine(), {})
     if platform.system() != "Linux" or not variants:
         wanted = " or ".join(VARIANTS)
         raise BuildError(f"the CPU kernels run on Linux on {wanted}, and this is {platform.system()} on {platform.machine()}")
     cxx = compiler()
-    version, source, present = _run([cxx, "--version"]).partition("\n")[0], source_sha256(), _present()
+    version, source = _run([cxx, "--version"]).partition("\n")[0], source_sha256()
+    flags = {name: (*FLAGS, *own) for name, own in variants.items()}
+    if sanitize:
+        flags = {name + SANITIZED: (*own, *SANITIZE) for name, own in flags.items()}
+    present = {name: built for name, built in _present().items() if (built.source_sha256, built.compiler) == (source, version)}
     LIB.mkdir(exist_ok=True)
     LIB.chmod(0o755)
     with tempfile.TemporaryDirectory(dir=LIB) as folder, ThreadPoolExecutor() as pool:
 
-        def one(variant: str, own_flags: Sequence[str]) -> Built:
-            flags, out = (*FLAGS, *own_flags), Path(folder) / library_name(variant)
-            entry = present.get(variant)
-            if entry and (entry.source_sha256, entry.compiler, entry.flags) == (source, version, flags):
-                return entry
-            _run([cxx, *flags, *map(str, sorted(SOURCE.glob("*.cpp"))), "-o", str(out)])
+        def one(name: str) -> Built:
+            if name in present and present[name].flags == flags[name]:
+                return present[name]
+            out = Path(folder) / library_name(name)
+            _run([cxx, *flags[name], *map(str, sorted(SOURCE.glob("*.cpp"))), "-o", str(out)])
             out.chmod(0o755)
-            return Built(file_sha256(out), source, version, flags)
+            return Built(file_sha256(out), source, version, flags[name])
 
-        built = dict(zip(variants, pool.map(one, variants, variants.values()), strict=True))
+        built = dict(zip(flags, pool.map(one, flags), strict=True))
         manifest = Path(folder) / MANIFEST
-        manifest.write_text(json.dumps({variant: asdict(entry) for variant, entry in built.items()}, indent=1) + "\n")
+        manifest.write_text(json.dumps({name: asdict(entry) for name, entry in (present | built).items()}, indent=1) + "\n")
         manifest.chmod(0o644)
         for path in Path(folder).iterdir():
             path.replace(LIB / path.name)
@@ -128,9 +136,10 @@ def _run(command: Sequence[str]) -> str:
 
 
 def main() -> int:
-    argparse.ArgumentParser(prog="python -m moe_lm.backends.cpu.build", description=__doc__.partition("\n")[0]).parse_args()
+    parser = argparse.ArgumentParser(prog="python -m moe_lm.backends.cpu.build", description=__doc__.partition("\n")[0])
+    parser.add_argument("--sanitize", action="store_true", help="the variants for `make test-asan`")
     try:
-        built = build()
+        built = build(parser.parse_args().sanitize)
     except BuildError as error:
         print(f"evalkit: {error}", file=sys.stderr)
         return 2

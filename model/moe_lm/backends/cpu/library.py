@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from moe_lm.backends.cpu.build import LIB, MANIFEST, SOURCE, VARIANTS, file_sha256, library_name, read_manifest, source_sha256
+from moe_lm.backends.cpu.build import LIB, MANIFEST, SANITIZED, SOURCE, VARIANTS, file_sha256, library_name, read_manifest, source_sha256
 from moe_lm.errors import ModelError
 
 PACKAGE = Path(__file__).parents[2]
@@ -115,20 +115,20 @@ def _gomp_parallel() -> ctypes.c_void_p:
 def chosen_variant() -> str:
     """The best variant that this processor can run, or the one that EVALKIT_CPU_VARIANT names. Raises Unavailable, ModelError."""
     variants = VARIANTS.get(platform.machine(), {}) if platform.system() == "Linux" else {}
-    runnable = [variant for variant in variants if FEATURES[variant] <= processor_features()]
     wanted = os.environ.get(VARIANT_VARIABLE)
     if wanted is not None:
-        if wanted not in variants:
+        variant = wanted.removesuffix(SANITIZED)
+        if variant not in variants:
             known = ", ".join(variants) or "none"
             raise ModelError(f"{VARIANT_VARIABLE} is {wanted!r}; the variants for {platform.machine()} are {known}; name one, or unset it")
-        if wanted not in runnable:
-            missing = ", ".join(sorted(FEATURES[wanted] - processor_features()))
-            raise ModelError(f"{VARIANT_VARIABLE} is {wanted!r}, and this processor lacks {missing}; unset it")
+        if missing := FEATURES[variant] - processor_features():
+            raise ModelError(f"{VARIANT_VARIABLE} is {wanted!r}, and this processor lacks {', '.join(sorted(missing))}; unset it")
         return wanted
-    if not runnable:
-        wants = "Linux and a processor with AVX2 (or an Arm one)"
-        raise Unavailable(f"the CPU kernels need {wants}; this is {platform.system()} on {platform.machine()}")
-    return runnable[0]
+    for variant in variants:
+        if FEATURES[variant] <= processor_features():
+            return variant
+    needs = "Linux and a processor with AVX2 (or an Arm one)"
+    raise Unavailable(f"the CPU kernels need {needs}; this is {platform.system()} on {platform.machine()}")
 
 
 @cache

@@ -39,7 +39,8 @@ std::vector<Task> divide(const int64_t* offsets, int matrices, int panels, int t
         for (int row = offsets[e], end = offsets[e + 1]; row < end;) {
             const int even = ceil_div((end - row) / ceil_div(end - row, ROWS), MR) * MR;
             const int rows = std::min({even, ROWS, end - row});
-            for (int panel = 0; panel < panels; panel += step) tasks.push_back({e, row, rows, panel, std::min(step, panels - panel)});
+            for (int panel = 0; panel < panels; panel += step)
+                tasks.push_back({e, row, rows, panel, std::min(step, panels - panel)});
             row += rows;
         }
     // the last ones are halved: the last thread then works alone for half a task at most
@@ -69,9 +70,9 @@ const float* as_float32(const void* weights, bool bfloat16, std::size_t at, int 
 
 }  // namespace
 
-int gemm(GompParallel gomp, int threads, const float* x, int x_rows, const int64_t* order, const int64_t* offsets, int matrices,
-         const void* weights, int bfloat16, int M, int K, int outputs, int activation, const float* bias, int accumulate,
-         const float* row_scales, float* out) {
+int gemm(GompParallel gomp, int threads, const float* x, int x_rows, const int64_t* order, const int64_t* offsets,
+         int matrices, const void* weights, int bfloat16, int M, int K, int outputs, int activation, const float* bias,
+         int accumulate, const float* row_scales, float* out) {
     if (const Fault fault = check(offsets, matrices, M, order, x_rows)) return fault;
     const int width = activation ? HALF : PANEL;  // outputs of a panel
     const int panels = ceil_div(outputs, width), size = bfloat16 ? 2 : 4;
@@ -90,7 +91,8 @@ int gemm(GompParallel gomp, int threads, const float* x, int x_rows, const int64
                 alignas(64) float done[PANEL];
                 for (int c = 0; c < width; c += LANES) {
                     const int at = std::min(c, width - LANES);  // HALF is no multiple of LANES
-                    store(done + at, activation ? activate(activation, load(s + at)) * load(s + HALF + at) : load(s + at));
+                    store(done + at,
+                          activation ? activate(activation, load(s + at)) * load(s + HALF + at) : load(s + at));
                 }
                 if (bias)
                     for (int c = 0; c < some; c++) done[c] += bias[first + c];
@@ -111,10 +113,11 @@ int gemm(GompParallel gomp, int threads, const float* x, int x_rows, const int64
                 const float* b = as_float32(weights, bfloat16, place(p, k), kc, room);
                 const int first = (panel + p) * width, some = std::min(width, outputs - first);
                 float* c = sums + p * ROWS * PANEL;
-                multiply_panel<PANEL, true>(a, rows, b, kc, c, PANEL, k > 0, prefetch, [&](int first_row, int tile_rows) {
-                    // each tile at once: its outputs go to memory while the next one is computed
+                // each tile's outputs are written at once: they go to memory while the next one is computed
+                const auto done = [&](int first_row, int tile_rows) {
                     if (k + kc == K) write(c + first_row * PANEL, first_row, tile_rows, first, some);
-                });
+                };
+                multiply_panel<PANEL, true>(a, rows, b, kc, c, PANEL, k > 0, prefetch, done);
             }
         }
     });

@@ -9,8 +9,8 @@
 #include "parallel.h"
 #include "simd.h"
 
-// Registers for the micro-kernel's sums, its rows at most, and how many k one turn of its loop takes. What is left of the registers holds a row
-// of b and one number of a.
+// Registers for the micro-kernel's sums, its rows at most, and how many k one turn of its loop takes. What is left of
+// the registers holds a row of b and one number of a.
 #if defined(__AVX512F__)
 constexpr int SUMS = 24, MR = 8, UNROLL = 2;
 #elif defined(__AVX2__)
@@ -18,13 +18,15 @@ constexpr int SUMS = 12, MR = 4, UNROLL = 4;
 #else
 constexpr int SUMS = 24, MR = 8, UNROLL = 2;
 #endif
-// Inputs summed in registers before the sum is added to the output: longer chains round more. It is part of the result's definition.
+// Inputs summed in registers before the sum is added to the output: longer chains round more. It is part of the
+// result's definition.
 constexpr int KC = 128;
 
 // Rows of a lie this far apart: at a power of two they would fall into the same few sets of the L1 cache.
 constexpr int A_ROW = KC + LANES;
 
-// What the micro-kernel asks memory for while it computes, `step` bytes for each k: the processor's own prefetching stops at every 4 KB.
+// What the micro-kernel asks memory for while it computes, `step` bytes for each k: the processor's own prefetching
+// stops at every 4 KB.
 struct Prefetch {
     const char* from;
     int step;
@@ -47,7 +49,8 @@ INLINE void add_outer_product(reg (&sums)[mr][parts], const float* a_k, const fl
 
 // c[m][0..nr) = or += sum over k < kc of a[m][k] * b[k][0..nr), for m < mr; b's rows are b_row apart
 template <int mr, int nr, int b_row, bool prefetches>
-inline void micro_kernel(const float* a, const float* b, int kc, float* c, std::ptrdiff_t c_row, bool accumulate, Prefetch prefetch) {
+inline void micro_kernel(const float* a, const float* b, int kc, float* c, std::ptrdiff_t c_row, bool accumulate,
+                         Prefetch prefetch) {
     constexpr int parts = nr / WIDTH;
     reg sums[mr][parts];
 #pragma GCC unroll 16
@@ -57,7 +60,8 @@ inline void micro_kernel(const float* a, const float* b, int kc, float* c, std::
     int k = 0;
     for (; k + UNROLL <= kc; k += UNROLL) {
         if constexpr (prefetches)
-            for (int line = 0; line < UNROLL * prefetch.step; line += 64) __builtin_prefetch(prefetch.from + k * prefetch.step + line, 0, 2);
+            for (int line = 0; line < UNROLL * prefetch.step; line += 64)
+                __builtin_prefetch(prefetch.from + k * prefetch.step + line, 0, 2);
 #pragma GCC unroll 8
         for (int u = k; u < k + UNROLL; u++) add_outer_product(sums, a + u, b + u * b_row);
     }
@@ -86,20 +90,28 @@ INLINE void with_constant(int rows, const Run& run) {
     run(std::integral_constant<int, most>());
 }
 
-// c[m][0..columns) = or += a[m] @ b for any number of rows, in tiles of up to MR rows, all about as high; done(first row, rows) after each.
+// c[m][0..columns) = or += a[m] @ b for any number of rows, in tiles of up to MR rows, all about as high.
+// done(first row, rows) is called after each tile.
 template <int columns, bool prefetches, class Done>
-inline void multiply_panel(const float* a, int rows, const float* b, int kc, float* c, std::ptrdiff_t c_row, bool accumulate, Prefetch prefetch,
-                           const Done& done) {
+inline void multiply_panel(const float* a, int rows, const float* b, int kc, float* c, std::ptrdiff_t c_row,
+                           bool accumulate, Prefetch prefetch, const Done& done) {
     const int tiles = ceil_div(rows, MR), height = ceil_div(rows, tiles);
     for (int first = 0; first < rows; first += height) {
         const int some = std::min(height, rows - first);
         with_constant<MR>(some, [&](auto mr) {
             constexpr int nr = strip_width(mr, columns);
-            Prefetch part{prefetch.from, prefetch.step * nr / columns / tiles};
-            for (int n = 0; n < columns; n += nr, part.from += kc * part.step)
-                micro_kernel<mr, nr, columns, prefetches>(a + first * A_ROW, b + n, kc, c + first * c_row + n, c_row, accumulate, part);
-            prefetch.from = part.from;
+            const int step = prefetch.step * nr / columns / tiles;
+            for (int n = 0; n < columns; n += nr, prefetch.from += kc * step)
+                micro_kernel<mr, nr, columns, prefetches>(a + first * A_ROW, b + n, kc, c + first * c_row + n, c_row,
+                                                          accumulate, {prefetch.from, step});
         });
         done(first, some);
     }
+}
+
+// The same for a b that is read often, and so lies in a cache.
+template <int columns>
+inline void multiply_panel(const float* a, int rows, const float* b, int kc, float* c, std::ptrdiff_t c_row,
+                           bool accumulate) {
+    multiply_panel<columns, false>(a, rows, b, kc, c, c_row, accumulate, {nullptr, 0}, [](int, int) {});
 }

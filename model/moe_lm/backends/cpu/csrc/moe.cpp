@@ -7,8 +7,8 @@
 #include "rows.h"
 #include "simd.h"
 
-int combine(GompParallel gomp, int threads, const float* y, const int64_t* rows, const float* weights, int T, int K, int D, int begin,
-            int end, float* out) {
+int combine(GompParallel gomp, int threads, const float* y, const int64_t* rows, const float* weights, int T, int K,
+            int D, int begin, int end, float* out) {
     parallel_for_rows(gomp, threads, T, [&](int t) {
         float* to = out + static_cast<std::size_t>(t) * D;
         if (begin == 0) std::fill_n(to, D, 0.0f);
@@ -23,7 +23,8 @@ int combine(GompParallel gomp, int threads, const float* y, const int64_t* rows,
     return NONE;
 }
 
-int route(GompParallel gomp, int threads, const float* logits, int T, int E, int K, int normalise, float* weights, int64_t* ids) {
+int route(GompParallel gomp, int threads, const float* logits, int T, int E, int K, int normalise, float* weights,
+          int64_t* ids) {
     parallel_for_rows(gomp, threads, T, [&](int t) {
         const float* row = logits + static_cast<std::size_t>(t) * E;
         const float top = largest_of(row, E);

@@ -4,7 +4,8 @@
 #include "parallel.h"
 #include "simd.h"
 
-int rms_norm(GompParallel gomp, int threads, const float* x, const float* weight, int T, int D, float eps, float offset, float* out) {
+int rms_norm(GompParallel gomp, int threads, const float* x, const float* weight, int T, int D, float eps, float offset,
+             float* out) {
     const int whole = D / LANES * LANES;
     parallel_for_rows(gomp, threads, T, [&](int t) {
         const float* from = x + static_cast<std::size_t>(t) * D;
@@ -19,7 +20,8 @@ int rms_norm(GompParallel gomp, int threads, const float* x, const float* weight
     return NONE;
 }
 
-int rope(GompParallel gomp, int threads, float* x, const float* cos, const float* sin, int T, int heads, int d, int width) {
+int rope(GompParallel gomp, int threads, float* x, const float* cos, const float* sin, int T, int heads, int d,
+         int width) {
     const int half = d / 2;
     parallel_for_rows(gomp, threads, T, [&](int t) {
         const float *c = cos + static_cast<std::size_t>(t) * half, *s = sin + static_cast<std::size_t>(t) * half;
@@ -35,7 +37,8 @@ int rope(GompParallel gomp, int threads, float* x, const float* cos, const float
     return NONE;
 }
 
-int rotation(GompParallel gomp, int threads, const int32_t* positions, const float* inv_freq, int T, int half, float* cos, float* sin) {
+int rotation(GompParallel gomp, int threads, const int32_t* positions, const float* inv_freq, int T, int half,
+             float* cos, float* sin) {
     parallel_for_rows(gomp, threads, T, [&](int t) {
         for (int r = 0; r < half; r++) {
             const float angle = static_cast<float>(positions[t]) * inv_freq[r];

@@ -9,9 +9,12 @@
 
 constexpr int ROWS_A_TASK = 16;  // of the kernels that take rows one by one
 
-inline int ceil_div(int a, int b) { return (a + b - 1) / b; }
+inline int ceil_div(int a, int b) {
+    return (a + b - 1) / b;
+}
 
-// task(i) for each i < tasks; each thread takes the next one that is left. No result depends on which thread computes it.
+// task(i) for each i < tasks; each thread takes the next one that is left. No result depends on which thread computes
+// it.
 template <class Task>
 void parallel_for(GompParallel gomp, int threads, int tasks, const Task& task) {
     struct Loop {

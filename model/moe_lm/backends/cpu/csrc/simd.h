@@ -1,7 +1,8 @@
 // Vectors of LANES numbers on registers of any width.
 //
-// Every sum is defined on LANES lanes, so a result has the same bits whatever the register's width. Fused multiply-adds are written out and
-// the compiler is told to contract nothing (-ffp-contract=off): what it chooses to contract differs from target to target.
+// Every sum is defined on LANES lanes, so a result has the same bits whatever the register's width. Fused multiply-adds
+// are written out and the compiler is told to contract nothing (-ffp-contract=off): what it chooses to contract differs
+// from target to target.
 
 #pragma once
 
@@ -36,9 +37,13 @@ INLINE reg load_reg(const float* p) {
     return r;
 }
 
-INLINE void store_reg(float* p, reg r) { std::memcpy(p, &r, sizeof r); }
+INLINE void store_reg(float* p, reg r) {
+    std::memcpy(p, &r, sizeof r);
+}
 
-INLINE reg broadcast(float x) { return x - reg{}; }
+INLINE reg broadcast(float x) {
+    return x - reg{};
+}
 
 // a * b + c, rounded once
 INLINE reg fma(reg a, reg b, reg c) {
@@ -54,7 +59,8 @@ INLINE reg fma(reg a, reg b, reg c) {
 #endif
 }
 
-// Makes the compiler keep r in its register up to here: else it writes the last sum that r is a factor of over r, and moves it back later.
+// Makes the compiler keep r in its register up to here: else it writes the last sum that r is a factor of over r, and
+// moves it back later.
 INLINE void keep(reg r) {
 #if defined(__x86_64__)
     asm volatile("" ::"v"(r));
@@ -117,7 +123,9 @@ INLINE void store(float* p, const vec& v) {
     for (int i = 0; i < PARTS; i++) store_reg(p + i * WIDTH, v.part[i]);
 }
 
-INLINE reg larger(reg a, reg b) { return a > b ? a : b; }
+INLINE reg larger(reg a, reg b) {
+    return a > b ? a : b;
+}
 
 INLINE vec larger(const vec& a, const vec& b) {
     return map([](reg x, reg y) { return larger(x, y); }, a, b);
@@ -149,11 +157,12 @@ INLINE float sum(const vec& v) {
     return reduce<LANES / 2>(v, [](reg a, reg b) { return a + b; });
 }
 
-// e^x to 2 ulp (Cephes' coefficients) from -87 to 88, the ends beyond; 0 below -88; NaN stays NaN. Several vectors at once, step by step:
-// the steps of a single one would wait for each other.
+// e^x to 2 ulp (Cephes' coefficients) from -87 to 88, the ends beyond; 0 below -88; NaN stays NaN. Several vectors at
+// once, step by step: the steps of a single one would wait for each other.
 template <int count>
 INLINE void exp(vec (&x)[count]) {
-    constexpr float log2_e = 1.44269504f, round = 12582912.0f;  // adding 1.5 * 2^23 leaves the nearest integer in a float's last bits
+    constexpr float log2_e = 1.44269504f,
+                    round = 12582912.0f;  // adding 1.5 * 2^23 leaves the nearest integer in a float's last bits
     vec rounded[count], p[count];
     const auto each = [](const auto& step) {
 #pragma GCC unroll 8
