@@ -7,8 +7,8 @@ from pathlib import Path
 
 from evalkit.data.sources import decoded, open_source
 from evalkit.errors import EvalkitError
-from evalkit.exchange.fastchat import Row, read_single
 from evalkit.judge.answered import file_name
+from evalkit.judge.fastchat import Row, read_single
 from evalkit.judge.result import judged_entry
 from evalkit.judge.score import Rated, Ratings, refuse_holes
 from evalkit.record.sample import Sample

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.errors import RunIncomplete
-from evalkit.exchange import fastchat
 from evalkit.hashing import sha256_json
+from evalkit.judge import fastchat
 from evalkit.judge.answered import Answered, file_name
 from evalkit.judge.asks import Ask
 from evalkit.judge.config import JudgeConfig

@@ -1,4 +1,4 @@
-"""FastChat's files: model_answer/MODEL.jsonl, model_judgment/JUDGE_single.jsonl and JUDGE_pair.jsonl, as its llm_judge has them."""
+"""FastChat's files, in the layout of its llm_judge: model_answer/MODEL.jsonl, model_judgment/JUDGE_single.jsonl and JUDGE_pair.jsonl."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +16,7 @@ from evalkit.judge.asks import Ask
 from evalkit.judge.judgments import Judgment
 from evalkit.judge.pair import Game
 
-FAILED = "$ERROR$"  # what FastChat writes where a judge said nothing
+FAILED = "$ERROR$"  # what FastChat writes for a failed judgment
 SINGLE = ("question_id", "model", "judge", "user_prompt", "judgment", "score", "turn")
 
 
