@@ -1,1 +1,1 @@
-"""evalkit bench: throughput beside the device's floor."""
+"""`evalkit bench`: throughput beside the device's roofline."""

@@ -1,7 +1,7 @@
-"""`evalkit bench`: requests and tokens a second, as the blog's third table counts them, beside the floor of this very device.
+"""`evalkit bench`: requests and tokens per second, counted as in the blog's third table, beside this device's roofline.
 
-Random prompts (identical ones would let a prefix cache inflate the figure), every request submitted at once, the end of text
-ignored, the clock around generation alone. The ratio of two models is the primary figure: a rate needs the same device.
+Random prompts (identical ones would let a prefix cache inflate the figure), all requests submitted at once, end of text
+ignored, only generation timed. The ratio of two models is the primary figure, since rates compare on the same device only.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PUBLISHED = "qwen1.5-moe"
 def bench(config: BenchConfig, reporter: Reporter) -> list[BenchRecord]:
     """Time every model; returns the records, each written to its bench.json as it is done.
 
-    Raises EvalkitError before anything is loaded where a model is unknown, or the device can't hold it.
+    Raises EvalkitError before anything is loaded if a model is unknown or does not fit the device.
     """
     local = not config.engine.startswith("openai:")
     device, dtype = _resolved(config)
@@ -46,7 +46,7 @@ def bench(config: BenchConfig, reporter: Reporter) -> list[BenchRecord]:
 
 
 def _resolved(config: BenchConfig) -> tuple[str, str]:
-    """Device and dtype, "auto" as the native engine reads it. Raises EvalkitError for a device that is not there."""
+    """Device and dtype, with "auto" resolved as in the native engine. Raises EvalkitError for a missing device."""
     import torch
 
     has_cuda = torch.cuda.is_available()
@@ -58,7 +58,7 @@ def _resolved(config: BenchConfig) -> tuple[str, str]:
 
 
 def _check_memory(model: str, device: str, dtype: str, tokens: int) -> None:
-    """Raises EvalkitError where the weights and one request's cache can't fit; what is not known before loading passes."""
+    """Raises EvalkitError if the weights and one request's cache cannot fit; what is unknown before loading passes."""
     from evalkit.lm.native_tokens import shape_of_spec
 
     width, free = 4 if dtype == "float32" else 2, roofline.free_memory(device)
@@ -113,7 +113,7 @@ def _time(config: BenchConfig, model: str, device: Device | None, reporter: Repo
     )
     write_output(config.folder(model) / "bench.json", json.dumps(encode(record), indent=2, ensure_ascii=False) + "\n")
     del engine
-    gc.collect()  # the next model takes the memory
+    gc.collect()  # free the memory for the next model
     if gpu and not is_remote:
         import torch
 
@@ -122,7 +122,7 @@ def _time(config: BenchConfig, model: str, device: Device | None, reporter: Repo
 
 
 def sparse_and_dense(records: Sequence[BenchRecord]) -> tuple[BenchRecord, BenchRecord] | None:
-    """Two records, the sparse model's first where one of them is sparse; None for any other number of them."""
+    """Two records, the sparse model's first if one is sparse; None for any other number of records."""
     if len(records) != 2:
         return None
     first, second = records
@@ -191,5 +191,5 @@ def show(config: BenchConfig, records: Sequence[BenchRecord]) -> None:
     say(f"published on one {printed.device}, {printed.engine}; {printed.note}")
     for record in records:
         if record.short_answers:
-            say(f"{record.model.spec}: {record.short_answers:,} answers ended early: the engine does not heed ignore_eos")
+            say(f"{record.model.spec}: {record.short_answers:,} answers ended early: the engine ignores ignore_eos")
     say("wrote " + ", ".join(str(config.folder(record.model.spec) / "bench.json") for record in records))

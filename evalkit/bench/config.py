@@ -12,7 +12,7 @@ MODELS = ("random:qwen1.5-moe-a2.7b", "random:qwen1.5-7b")  # the blog's two
 
 @dataclass(frozen=True, slots=True)
 class BenchConfig:
-    """One `evalkit bench`. The defaults are the blog's protocol; how many requests it sent is unpublished, vLLM's script sends 1000."""
+    """One `evalkit bench`. The defaults are the blog's protocol; its number of requests is unpublished, and vLLM's script sends 1000."""
 
     models: tuple[str, ...] = MODELS
     engine: str = "native"
@@ -35,11 +35,11 @@ class BenchConfig:
             self.model_spec(model)  # refuses an unknown device, dtype or kernel
 
     def model_spec(self, model: str) -> ModelSpec:
-        """One of the models as it is loaded."""
+        """The ModelSpec of one of the models."""
         return ModelSpec(model, self.engine, self.device, self.dtype, self.kernel)
 
     def folder(self, model: str) -> Path:
-        """Where the record goes: made of what was measured, so that the same command replaces its record."""
+        """The record's folder, named after what was measured, so that the same command replaces its record."""
         last = Path(model).name.removesuffix(".gguf")
         parts = ["bench", last, self.engine, f"{self.prompt_tokens}-{self.output_tokens}x{self.num_requests}"]
         return Path(self.out) / re.sub(r"[^\w.@+-]+", "-", "--".join(parts)).lower()

@@ -1,4 +1,4 @@
-"""The engines that `evalkit bench` times: each takes all prompts at once, and says what it computed."""
+"""The engines that `evalkit bench` times. Each takes all prompts at once and reports what it computed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DAY = 86400.0
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What every request is: random tokens in (drawn by `seed`), and so many out, whatever the model says."""
+    """Every request: random input tokens (drawn with `seed`), and a fixed number of output tokens, whatever the model generates."""
 
     prompt_tokens: int
     output_tokens: int
@@ -31,7 +31,7 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """Tokens in and out of all requests, and how many answers ended before their last token."""
+    """Input and output tokens of all requests, and how many answers ended early."""
 
     prompt_tokens: int
     output_tokens: int
@@ -42,11 +42,11 @@ class Timed(ABC):
     """One loaded model. `prepare` is not timed, `run` is."""
 
     lm: LM
-    shape: Shape | None = None  # None: what the model makes a device do is not known
+    shape: Shape | None = None  # None: the model's work is not known
 
     @abstractmethod
     def prepare(self, work: Work) -> None:
-        """Draw the prompts and warm up. Raises EvalkitError where they can't fit the model."""
+        """Draw the prompts and warm up. Raises EvalkitError if they do not fit the model."""
 
     @abstractmethod
     def run(self, advance: Callable[[int], Any]) -> Done:
@@ -103,12 +103,12 @@ class _OpenAI(Timed):
 
         if model.spec is None:
             raise EvalkitError(f"--engine openai:{url} needs a model, as the server names it")
-        # one try: a request asked again would be timed twice; the last in the queue may wait long
+        # one attempt: a repeated request would be timed twice; the last in the queue may wait long
         self.lm = self.remote = OpenAILM(url, model.spec, RetryPolicy(attempts=1, timeout=DAY, deadline=DAY), num_requests)
 
     def prepare(self, work: Work) -> None:
         draw, vocab = random.Random(work.seed), self.remote.entry.get("vocab_size")
-        # servers do not say; every vocabulary of today's models holds these, and special tokens are rarely among them
+        # servers do not tell; every current model's vocabulary has these ids, and few of them are special tokens
         ids = range(vocab) if isinstance(vocab, int) else range(1000, 30000)
         self.work = work
         self.prompts = [draw.choices(ids, k=work.prompt_tokens) for _ in range(work.num_requests)]
@@ -129,7 +129,7 @@ class _OpenAI(Timed):
 
 
 class _LmEval(Timed):
-    """Prompts are texts here, of as many tokens as they can be made to have; tokens out are counted as asked for."""
+    """Prompts are texts here, as close to the requested length as possible; output tokens are counted as requested."""
 
     def __init__(self, model: ModelSpec, class_name: str):
         from evalkit.lm.lm_eval import LmEvalLM
@@ -158,7 +158,7 @@ class _LmEval(Timed):
         asked = [Instance(request_type="generate_until", doc={}, arguments=(p, dict(arguments)), idx=i) for i, p in enumerate(prompts)]
         try:
             self.peer.lm.generate_until(asked, disable_tqdm=True)
-        except Exception as error:  # the classes raise whatever their engine does
+        except Exception as error:  # the classes raise whatever their engine raises
             raise EvalkitError(f"lm_eval:{self.class_name} can't be timed: {first_line(error)}") from error
 
     def _text(self, draw: random.Random, tokens: int) -> str:
@@ -166,7 +166,7 @@ class _LmEval(Timed):
         special = set(tokenizer.all_special_ids)
         ids = [token for token in range(len(tokenizer)) if token not in special]
         drawn = draw.choices(ids, k=tokens)
-        for _ in range(10):  # a text's own tokens differ from those that it was made of: cut or filled until they settle
+        for _ in range(10):  # the tokens of a decoded text may differ from those it was made from: cut or fill until they settle
             found = self._encode(tokenizer.decode(drawn))
             if len(found) == tokens:
                 break

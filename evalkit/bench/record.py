@@ -1,4 +1,4 @@
-"""bench.json: what `evalkit bench` leaves, one model timed."""
+"""bench.json: what `evalkit bench` writes for one model."""
 
 import json
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ SCHEMA: Final = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Roofline:
-    """The least time that the device could take, by its measured bandwidth and arithmetic, and the share of it that was reached."""
+    """The least time that the device could take, from its measured bandwidth and FLOP/s, and the share of it that was reached."""
 
     floor_seconds: float
     share: float
@@ -46,18 +46,18 @@ class BenchRecord:
 
     @property
     def how(self) -> str:
-        """Engine, dtype and device, as far as they are known (a server tells no dtype)."""
+        """Engine, dtype and device, as far as they are known (a server reports no dtype)."""
         return ", ".join(text for text in (self.engine, self.dtype, self.device) if text)
 
     @property
     def roofline_rate(self) -> float | None:
-        """Tokens a second (input and output) that the device's floor would allow."""
+        """Tokens per second (input and output) at the device's roofline."""
         tokens = self.num_requests * (self.prompt_tokens + self.output_tokens)
         return tokens / self.roofline.floor_seconds if self.roofline else None
 
 
 def read_bench(file: Path) -> BenchRecord:
-    """A bench record. Raises EvalkitError where it is damaged, of another schema, or does not fit it."""
+    """Read a bench record. Raises EvalkitError if it is damaged, has another schema, or does not fit it."""
     try:
         raw = json.loads(file.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -68,7 +68,7 @@ def read_bench(file: Path) -> BenchRecord:
 
 
 def is_bench(path: Path) -> bool:
-    """Does this file say that it is a bench record? One that can't be parsed does not."""
+    """Whether this file says that it is a bench record; False for a file that cannot be parsed."""
     try:
         raw = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -77,5 +77,5 @@ def is_bench(path: Path) -> bool:
 
 
 def ratio(model: BenchRecord, baseline: BenchRecord) -> float:
-    """Requests a second of one model over another's."""
+    """Requests per second of one model, divided by the other's."""
     return model.requests_per_second / baseline.requests_per_second

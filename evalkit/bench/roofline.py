@@ -1,8 +1,8 @@
-"""The floor of a bench: how fast could this device go at best, by its own measured bandwidth and arithmetic?
+"""The roofline of a bench: the least time that this device could take, from its measured bandwidth and FLOP/s.
 
-Prefill: every prompt token through every weight it visits, at the measured FLOP/s (or the weights' bytes, where those take longer).
-Decode: each step reads the weights that its tokens visit and all cached keys and values, at the measured bytes a second. B answers
-at a time visit E * (1 - (1 - k/E)^B) of E experts, expected. No engine is faster; how near it comes is the share.
+Prefill: every prompt token times every weight it visits, at the measured FLOP/s (or the weights' bytes, if those take longer).
+Decode: each step reads the weights that its tokens visit and all cached keys and values, at the measured bandwidth. B answers
+at a time visit E * (1 - (1 - k/E)^B) of E experts in expectation. No engine is faster; `share` is how close it comes.
 """
 
 import math
@@ -15,19 +15,19 @@ from evalkit.lm.native import free_memory
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What a model makes a device do. Counts of weights, not bytes; `width`: bytes a weight or cached number."""
+    """A model's work. Counts are of weights, not bytes; `width`: bytes per weight or cached number."""
 
     width: int
-    embedding: int  # read one row a token
+    embedding: int  # one row is read per token
     head: int  # the output head, for the last token of a prompt and for each generated one
     always: int  # weights that every token visits, without embedding and head
     expert: int  # weights of one routed expert
     experts: int  # in a sparse layer
     top_k: int
     sparse_layers: int
-    kv_per_token: int  # cached numbers a token
+    kv_per_token: int  # cached numbers per token
     attention_width: int  # query heads * head_dim, over all layers
-    window: int | None = None  # a token sees so many at most
+    window: int | None = None  # a token attends to so many at most
     head_is_tied: bool = False
 
     @property
@@ -37,11 +37,11 @@ class Shape:
         return heads + self.always + self.sparse_layers * self.experts * self.expert
 
     def seen(self, context: float) -> float:
-        """How many of `context` tokens the next one sees."""
+        """How many of `context` tokens the next one attends to."""
         return min(context, self.window) if self.window else context
 
     def experts_visited(self, tokens: float) -> float:
-        """How many of a layer's experts so many tokens visit, expected for a router that spreads them evenly."""
+        """Expected number of a layer's experts that so many tokens visit, for a router that spreads them evenly."""
         return self.experts * (1 - (1 - self.top_k / self.experts) ** tokens) if self.experts else 0.0
 
     def bytes_read(self, tokens: float) -> float:
@@ -49,13 +49,13 @@ class Shape:
         return self.width * (self.always + self.head + self.sparse_layers * self.experts_visited(tokens) * self.expert)
 
     def flops(self, context: float) -> float:
-        """Of one token that sees `context` tokens, without the head: two a weight visited, four a cached number and query."""
+        """FLOPs of one token that attends to `context` tokens, without the head: 2 per weight, 4 per seen token and number of a query."""
         return 2 * (self.always + self.sparse_layers * self.top_k * self.expert) + 4 * self.attention_width * self.seen(context)
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """Measured: bytes and floating-point operations a second, and the bytes of memory that were free."""
+    """Measured bytes and floating-point operations per second, and the bytes of free memory."""
 
     bandwidth: float
     flops: float
@@ -63,9 +63,9 @@ class Device:
 
 
 def floor_seconds(shape: Shape, device: Device, prompt_tokens: int, output_tokens: int, num_requests: int) -> float:
-    """The least time for so many requests, all at hand at once. `device.free_memory`: before the weights are loaded.
+    """The least time for so many requests, all submitted at once. `device.free_memory` is before the weights are loaded.
 
-    As many answers run at a time as their caches leave room for, staggered, so that each is half written on average.
+    As many answers run at a time as their caches fit in memory, staggered, so that each is half written on average.
     """
     context = prompt_tokens + (output_tokens - 1) / 2
     room = (device.free_memory - shape.weights * shape.width) / (context * shape.kv_per_token * shape.width)
@@ -79,14 +79,14 @@ def floor_seconds(shape: Shape, device: Device, prompt_tokens: int, output_token
 
 
 def measure(device: str, dtype: str) -> Device:
-    """What "cpu" or "cuda" does at best, and the memory that is free."""
+    """Measure what "cpu" or "cuda" does at best, and its free memory."""
     free = free_memory(device)
     is_gpu = device == "cuda"
     return Device(bandwidth(device, (1 << 30) if is_gpu else (1 << 28)), product_flops(device, dtype, 8192 if is_gpu else 2048), free)
 
 
 def bandwidth(device: str, array_bytes: int) -> float:
-    """Bytes a second: the best of several triads (a = b + s * c) and copies of arrays far larger than a cache."""
+    """Bytes per second: the best of several triads (a = b + s * c) and copies of arrays far larger than a cache."""
     import torch
 
     a, b, c = (torch.ones(array_bytes // 4, device=device) for _ in range(3))
@@ -105,7 +105,7 @@ def product_flops(device: str, dtype: str, side: int) -> float:
 
 
 def _best(work: Callable[[], object], device: str, repeats: int = 7) -> float:
-    """The least seconds of several; the first, which warms up, does not count."""
+    """The least seconds of several runs; the first is a warm-up and does not count."""
     import torch
 
     synchronize: Callable[[], None] = torch.cuda.synchronize if device == "cuda" else lambda: None

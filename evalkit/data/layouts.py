@@ -1,4 +1,4 @@
-"""Rows out of the text of a table, for the layouts that a file's ending does not name. All cells of a text layout are texts."""
+"""Rows from the text of a table, for layouts that the file name does not tell. All cells of a text layout are strings."""
 
 import csv
 import io
@@ -12,17 +12,17 @@ Rows = Iterator[dict[str, Any]]
 
 
 def lines(text: str, name: str, columns: tuple[str, ...]) -> Rows:
-    """One column, a row a line."""
+    """One column; each line is a row."""
     return ({columns[0]: line} for line in text.removesuffix("\n").split("\n"))
 
 
 def tsv(text: str, name: str, columns: tuple[str, ...]) -> Rows:
-    """Cells as they stand between tabs: a quote is a character like others. Raises DataError, with the line."""
+    """Cells between tabs, where a quote is an ordinary character. Raises DataError, with the line."""
     return _cells(text, name, columns, 1)
 
 
 def headed_tsv(text: str, name: str, columns: tuple[str, ...]) -> Rows:
-    """As `tsv`, below a line that names the columns."""
+    """As `tsv`, after a header line with the columns' names."""
     header, _, body = text.partition("\n")
     return _cells(body, name, _header(header.removesuffix("\r").split("\t"), name, columns), 2)
 

@@ -1,4 +1,4 @@
-"""Where benchmark rows come from: a folder, the hub at pinned revisions, or the bundled sample. One never stands in for another.
+"""Sources of benchmark rows: a folder, the hub at pinned revisions, or the bundled sample. None is a fallback for another.
 
 The content hash is over the rows read, not over files: the same documents give the same hash from a folder and from the hub.
 """
@@ -28,7 +28,7 @@ CACHE = Path(os.environ.get("EVALKIT_CACHE", "~/.cache/evalkit")).expanduser()
 
 
 class _Source:
-    """What all sources do: remember what was read, for the content hash."""
+    """Common to all sources: remembers what was read, for the content hash."""
 
     kind = ""
     revision: str | None = None
@@ -49,11 +49,11 @@ class _Source:
         return text
 
     def sha256(self) -> str:
-        """Digest of all that was read so far, whatever the order."""
+        """Digest of everything read so far, in any order."""
         return sha256_json(self._read)
 
     def describe(self) -> DataInfo:
-        """What was read so far, as run.json has it."""
+        """What was read so far, in run.json's form."""
         return DataInfo(source=self.kind, revision=self.revision, sha256=self.sha256())
 
     def _rows(self, table: Table) -> Iterator[dict[str, Any]]:
@@ -67,7 +67,7 @@ class _Source:
 
 
 class FolderSource(_Source):
-    """A folder in the benchmarks' own file formats (see data/README of the sample)."""
+    """A folder in the benchmarks' own file formats (see the sample's README)."""
 
     kind = "dir"
 
@@ -90,7 +90,7 @@ class FolderSource(_Source):
         path = table.path
         if path.endswith(".gz") and not (self.folder / path).exists() and (self.folder / path[:-3]).exists():
             path = path[:-3]  # unpacked, as in the bundled sample
-        raw = self._bytes(path, "pass --data a folder that holds it, or --data hub")
+        raw = self._bytes(path, "pass --data a folder that has it, or --data hub")
         return _text_rows(raw, self._name(path), table.columns, table.layout)
 
     def _text(self, file: TextFile) -> str:
@@ -99,7 +99,7 @@ class FolderSource(_Source):
 
 
 class SampleSource(FolderSource):
-    """The bundled sample: original questions in the benchmarks' formats, for trying things out. Its figures compare with nothing."""
+    """The bundled sample: original questions in the benchmarks' formats, for trying things out. Its figures are not the benchmarks'."""
 
     kind = "sample"
 
@@ -135,7 +135,7 @@ class HubSource(_Source):
             raise DataError(
                 f"cannot fetch {hub.file} of {hub.repo}@{hub.revision[:12]} from the hub ({first_line(error)}); try again, or --data DIR"
             ) from None
-        # a branch's name pins nothing: the record says the commit that came
+        # a branch's name pins nothing, so the record has the commit
         pinned = re.fullmatch("[0-9a-f]{40}", hub.revision)
         self._came_from(hub.revision if pinned else Path(path).parts[-1 - len(Path(hub.file).parts)])
         if raw is not None:
@@ -150,13 +150,13 @@ class HubSource(_Source):
         return file.render(fetch(file))
 
     def _came_from(self, revision: str) -> None:
-        """A task may read from several places: the record names each once."""
+        """The places that the rows came from, each once."""
         known = self.revision.split(", ") if self.revision else []
         self.revision = ", ".join(dict.fromkeys([*known, revision]))
 
 
 def _package_file(table: PackageTable) -> bytes:
-    """The file's bytes, of an installed package (found, not imported)."""
+    """The bytes of a file of an installed package, which is found but not imported."""
     spec = importlib.util.find_spec(table.package)
     for folder in (spec.submodule_search_locations or ()) if spec else ():
         if (path := Path(folder) / table.file).exists():
@@ -165,7 +165,7 @@ def _package_file(table: PackageTable) -> bytes:
 
 
 def fetch(file: TextFile) -> bytes:
-    """The bytes at a pinned address, from the cache where they are; checked against their sha256 either way."""
+    """The bytes at a pinned address, from the cache or the network, checked against their sha256."""
     import urllib.request  # slow to import, and rarely needed
 
     cached = CACHE / "files" / file.sha256
@@ -183,7 +183,7 @@ def fetch(file: TextFile) -> bytes:
 
 
 def _digest(file: TextFile, data: bytes) -> str:
-    """The sha256 that `file.sha256` is to be. Raises DataError where no text can be made of the file."""
+    """The digest to compare with `file.sha256`. Raises DataError if the file cannot be read as text."""
     if not file.of_text:
         return hashlib.sha256(data).hexdigest()
     try:
@@ -193,7 +193,7 @@ def _digest(file: TextFile, data: bytes) -> str:
 
 
 def open_source(spec: str) -> FolderSource | HubSource:
-    """ "sample", "hub" or a folder. Raises EvalkitError where the folder does not exist."""
+    """Open "sample", "hub" or a folder. Raises EvalkitError if the folder does not exist."""
     if spec == "sample":
         return SampleSource()
     if spec == "hub":
@@ -217,13 +217,13 @@ def _csv_rows(text: str, name: str, columns: tuple[str, ...]) -> Iterator[dict[s
 
 
 def _text_rows(raw: bytes, name: str, columns: tuple[str, ...], layout: str = "") -> Iterator[dict[str, Any]]:
-    """The rows of a .csv, .jsonl or .jsonl.gz file, or of one in the layout named. Raises DataError where it is damaged."""
+    """The rows of a .csv, .jsonl or .jsonl.gz file, or of a file in the given layout. Raises DataError if it is damaged."""
     read = LAYOUTS[layout] if layout else _csv_rows if name.endswith(".csv") else jsonl_rows
     return read(decoded(raw, name), name, columns)
 
 
 def decoded(raw: bytes, name: str) -> str:
-    """The text of a file, unpacked where its name ends in .gz. Raises DataError where it is damaged."""
+    """The text of a file, unpacked if its name ends in .gz. Raises DataError if it is damaged."""
     try:
         return (gzip.decompress(raw) if name.endswith(".gz") else raw).decode("utf-8")
     except UnicodeDecodeError as error:

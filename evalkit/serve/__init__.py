@@ -1,9 +1,9 @@
-"""`evalkit serve`: the native engine behind an OpenAI-compatible address.
+"""`evalkit serve`: the native engine behind an OpenAI-compatible API.
 
-A request -> bodies (what it asks for, checked) -> app -> dispatcher (one thread, which batches what waits) -> the engine
+A request -> bodies.py (checks it) -> app.py -> dispatcher.py (one thread, which batches waiting requests) -> the engine
 
-Limits: one model, one device; no top_p, penalties, tools or n > 1 (refused, never ignored). There is no key: bind it to
-addresses that you trust.
+Limits: one model, one device; no top_p, penalties, tools or n > 1 (refused, never ignored). There is no authentication: bind
+it to trusted addresses only.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ServeConfig:
-    """One `evalkit serve`; port 0 takes any free one. `name`: what clients call the model (None: made of its SPEC)."""
+    """One `evalkit serve`; port 0 takes any free one. `name`: the model's name for clients (None: made from its SPEC)."""
 
     model: ModelSpec = DEMO
     host: str = "127.0.0.1"
@@ -36,14 +36,14 @@ class ServeConfig:
 
     @property
     def served_name(self) -> str:
-        """A hub id or a name as it stands; of a path its last part."""
+        """A hub id or a name unchanged; of a path, its last part."""
         spec = self.name or self.model.name
         is_path = not self.name and (spec.endswith(".gguf") or spec.startswith((".", "/", "~")))
         return re.sub(r"\.gguf$", "", Path(spec).expanduser().resolve().name) if is_path else spec
 
 
 def serve(config: ServeConfig, reporter: Reporter) -> None:
-    """Load the model and answer requests until Ctrl-C. Raises EvalkitError where the address or the model is not to be had."""
+    """Load the model and answer requests until Ctrl-C. Raises EvalkitError if the address or the model is not available."""
     try:
         import uvicorn
 

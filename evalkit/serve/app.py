@@ -1,4 +1,4 @@
-"""The routes: OpenAI's bodies in, the engine's answers out, every fault as OpenAI's error body."""
+"""The routes: OpenAI's request bodies in, the engine's answers out, every error as OpenAI's error body."""
 
 import asyncio
 import logging
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 def make_app(lm: NativeLM, name: str) -> FastAPI:
-    """The server of one loaded model, which clients call `name`."""
+    """The server of one loaded model; `name` is its name for clients."""
     model = TokenModel(lm)
     dispatcher = Dispatcher(model)
 
@@ -52,8 +52,8 @@ def make_app(lm: NativeLM, name: str) -> FastAPI:
             )
 
     def request(body: _Body, prompt: Sequence[int], limit: int, until: tuple[str, ...] = ()) -> GenerateRequest:
-        seed = body.drawn_seed() if body.heat else 0
-        return GenerateRequest(prompt, (*body.stops, *until), limit, body.heat, seed, body.ignore_eos)
+        seed = body.sampling_seed() if body.sampling_temperature else 0
+        return GenerateRequest(prompt, (*body.stops, *until), limit, body.sampling_temperature, seed, body.ignore_eos)
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
@@ -120,7 +120,7 @@ def make_app(lm: NativeLM, name: str) -> FastAPI:
 
 
 async def _done(future: "Future[T]") -> T:
-    """What the dispatcher made of it. A fault of the engine is logged here and told to the client, whose connection stays open."""
+    """The dispatcher's result. A failure of the engine is logged here and reported to the client, whose connection stays open."""
     try:
         return await asyncio.wrap_future(future)
     except EvalkitError:
@@ -143,7 +143,7 @@ def _text(model: TokenModel, prompt: str | list[int]) -> str:
 
 
 def _logprobs(model: TokenModel, ids: Sequence[int], scores: Sequence[TokenScore | None], begin: int, num_top: int) -> dict[str, Any]:
-    """OpenAI's legacy layout, from token `begin` on. The token itself is among `top_logprobs`, as vLLM has it."""
+    """OpenAI's legacy layout, from token `begin` on. `top_logprobs` includes the token itself, as in vLLM."""
     texts = [model.token_text(token) for token in ids[begin:]]
     offsets, at = [], 0
     for text in texts:
@@ -155,7 +155,7 @@ def _logprobs(model: TokenModel, ids: Sequence[int], scores: Sequence[TokenScore
             top.append(None)
             continue
         row: dict[str, float] = {}
-        # tokens that read alike (bytes of a letter) share a key; the likelier one keeps it
+        # tokens with the same text (bytes of a letter) share a key; the likeliest one keeps it
         for name, logprob in [*((model.token_text(token), logprob) for token, logprob in score.top[:num_top]), (text, score.logprob)]:
             row[name] = max(row.get(name, logprob), logprob)
         top.append(row)
@@ -164,7 +164,7 @@ def _logprobs(model: TokenModel, ids: Sequence[int], scores: Sequence[TokenScore
 
 
 def _errors(app: FastAPI) -> None:
-    """One handler a kind of fault."""
+    """Add one handler for each kind of error."""
 
     def body(status: int, message: str, code: str | None = None, param: str | None = None) -> JSONResponse:
         kind = "invalid_request_error" if status < 500 else "server_error"

@@ -1,6 +1,6 @@
-"""What clients may ask: the bodies of requests, and which of OpenAI's settings this server refuses.
+"""The bodies of requests, and the settings of OpenAI's API that this server refuses.
 
-A setting that would change the answer and is not built raises a 400; settings that change nothing here are accepted.
+A setting that would change the answer and is not supported is answered with 400; one that has no effect here is accepted.
 """
 
 import secrets
@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from evalkit.errors import EvalkitError
 
-# OpenAI's settings that are not built, with the values that say what happens anyway
+# OpenAI's settings that are not supported, with the values that mean what happens anyway
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "n": (None, 1),
     "best_of": (None, 1),
@@ -27,7 +27,7 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "tool_choice": (None, "none", "auto"),
     "functions": (None, []),
     "response_format": (None, {"type": "text"}),
-    "logprobs": (None, False),  # of a chat; completions have a field of their own
+    "logprobs": (None, False),  # of chats; completions have another field for it
     "top_logprobs": (None, 0),
     "use_beam_search": (None, False),
 }
@@ -35,7 +35,7 @@ IGNORED = frozenset({"user", "metadata", "store", "service_tier", "parallel_tool
 
 
 class HttpError(EvalkitError):
-    """A request that is not answered: its HTTP status, and OpenAI's code for it where there is one."""
+    """A refused request: its HTTP status, and OpenAI's code for it if there is one."""
 
     def __init__(self, message: str, code: str | None = None, param: str | None = None, status: int = 400):
         super().__init__(message)
@@ -58,7 +58,7 @@ class _Body(BaseModel):
     ignore_eos: bool = False  # vLLM's: go on to max_tokens, for measuring speed
 
     def check(self) -> None:
-        """Raises HttpError for settings that are not built, and for names that nobody knows."""
+        """Raises HttpError for unsupported settings and unknown names."""
         for name, value in (self.model_extra or {}).items():
             if name in IGNORED or (name in NEUTRAL and value in NEUTRAL[name]):
                 continue
@@ -73,12 +73,12 @@ class _Body(BaseModel):
         return () if self.stop is None else (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
 
     @property
-    def heat(self) -> float:
-        """The temperature, 1 where none is given, as OpenAI has it."""
+    def sampling_temperature(self) -> float:
+        """The temperature, 1 if none is given, as in OpenAI's API."""
         return 1.0 if self.temperature is None else self.temperature
 
-    def drawn_seed(self) -> int:
-        """The seed, or any: sampling without one differs each time."""
+    def sampling_seed(self) -> int:
+        """The seed, or a random one: sampling without a seed differs each time."""
         return secrets.randbits(31) if self.seed is None else self.seed % (1 << 63)
 
     @property
@@ -87,7 +87,7 @@ class _Body(BaseModel):
 
 
 class CompletionBody(_Body):
-    """/v1/completions. `prompt`: a text, token ids, or a list of either; `logprobs`: how many likeliest tokens beside each."""
+    """/v1/completions. `prompt`: a text, token ids, or a list of either; `logprobs`: how many of the likeliest tokens to list for each."""
 
     prompt: str | list[str] | list[int] | list[list[int]]
     max_tokens: int | None = Field(None, ge=0)
@@ -105,9 +105,9 @@ class CompletionBody(_Body):
         return self.prompt
 
     def new_tokens(self) -> int:
-        """max_tokens, 16 where none is given, as OpenAI has it. Raises HttpError for 0 without echo."""
+        """max_tokens, 16 if none is given, as in OpenAI's API. Raises HttpError for 0 without echo."""
         if self.max_tokens == 0 and not self.echo:
-            raise HttpError("max_tokens is 0, which only echo makes sense of; give at least 1", param="max_tokens")
+            raise HttpError("max_tokens is 0, which is only useful with echo; give at least 1", param="max_tokens")
         return 16 if self.max_tokens is None else self.max_tokens
 
 
@@ -144,7 +144,7 @@ class ChatBody(_Body):
 
 
 class TokenizeBody(BaseModel):
-    """/tokenize, as vLLM has it."""
+    """/tokenize, as in vLLM."""
 
     model_config = ConfigDict(extra="ignore")
 

@@ -1,4 +1,4 @@
-"""The one thread that owns the model: it takes what waits, and runs it as one batch."""
+"""The one thread that owns the model. It runs all waiting requests as one batch."""
 
 import queue
 import threading
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from evalkit.lm.native_tokens import GenerateRequest, Generation, TokenModel, TokenScore
 
-GATHER_SECONDS = 0.005  # how long the first request waits for those that come with it
+GATHER_SECONDS = 0.005  # how long the first request waits for others to batch with
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +26,9 @@ class _Score:
 
 
 class Dispatcher:
-    """`generate` and `score` may be called from any thread; what arrives while a batch runs is the next batch.
+    """`generate` and `score` may be called from any thread; requests that arrive while a batch runs form the next one.
 
-    What a future raises is what the engine raised for its batch: requests are to be checked before they come here.
+    A future raises what the engine raised for its whole batch, so requests are checked before they come here.
     """
 
     def __init__(self, model: TokenModel):
@@ -50,7 +50,7 @@ class Dispatcher:
         return job.future
 
     def close(self) -> None:
-        """End after what is waiting."""
+        """End after the waiting requests."""
         self._waiting.put(None)
 
     def _run(self) -> None:
@@ -77,7 +77,7 @@ class Dispatcher:
                     job.future.set_result(tokens)
             for i, generation in self.model.generate([job.request for job in generates]):
                 generates[i].future.set_result(generation)
-        except BaseException as error:  # a panic of a library in Rust is no Exception, and would end this thread
+        except BaseException as error:  # a panic of a Rust library is not an Exception, and would end this thread
             for failed in batch:
                 if not failed.future.done():
                     failed.future.set_exception(error)

@@ -1,4 +1,4 @@
-"""An answer as it is written: server-sent events, one a piece of text that nothing to come can change."""
+"""A streamed answer: server-sent events, each with a piece of text that later tokens cannot change."""
 
 import asyncio
 import json
@@ -16,17 +16,17 @@ from evalkit.serve.dispatcher import Dispatcher
 
 
 def heading(kind: str, object_name: str, model: str) -> dict[str, Any]:
-    """What every answer and every piece of one begins with."""
+    """The fields that begin every answer and every piece of one."""
     return {"id": f"{kind}-{secrets.token_hex(12)}", "object": object_name, "created": int(time.time()), "model": model}
 
 
 def usage(prompt: int, completion: int) -> dict[str, int]:
-    """OpenAI's count of tokens."""
+    """The token counts in OpenAI's layout."""
     return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
 
 def finish(generation: Generation | None, stops: Sequence[str], decode: Callable[[Sequence[int]], str] | None = None) -> dict[str, Any]:
-    """finish_reason as OpenAI has it; stop_reason, as vLLM has it, tells a stop string from the model's own end."""
+    """finish_reason as in OpenAI's API; stop_reason, as in vLLM, distinguishes a stop string from the model's end of text."""
     if generation is None or generation.finish_reason == "length":
         return {"finish_reason": "length", "stop_reason": None}
     stop = None
@@ -38,7 +38,7 @@ def finish(generation: Generation | None, stops: Sequence[str], decode: Callable
 
 
 def settled(text: str, stops: Sequence[str]) -> str:
-    """The part of a text that nothing to come can change: without half a letter or what may begin a stop string at its end."""
+    """The part of a text that later tokens cannot change: without an incomplete letter or a possible stop string at its end."""
     text = text.rstrip("\ufffd")
     for length in range(min(len(text), max(map(len, stops), default=1) - 1), 0, -1):
         if any(stop.startswith(text[-length:]) for stop in stops):
@@ -47,12 +47,12 @@ def settled(text: str, stops: Sequence[str]) -> str:
 
 
 async def events(dispatcher: Dispatcher, request: GenerateRequest, name: str, kind: str, with_usage: bool) -> AsyncIterator[str]:
-    """The lines of one stream. Where the client goes away, its answer ends at its next token."""
+    """The lines of one stream. If the client disconnects, generation ends at the next token."""
     updates: asyncio.Queue[str | Future[Generation]] = asyncio.Queue()
     loop, left = asyncio.get_running_loop(), threading.Event()
 
     def send(update: str | Future[Generation]) -> bool:
-        """From the dispatcher's thread; False where nobody listens any more."""
+        """Called from the dispatcher's thread; False if the client has disconnected."""
         try:
             loop.call_soon_threadsafe(updates.put_nowait, update)
         except RuntimeError:  # the loop is closed
@@ -85,7 +85,7 @@ async def events(dispatcher: Dispatcher, request: GenerateRequest, name: str, ki
         if with_usage:
             yield _event(head | {"choices": [], "usage": usage(len(request.prompt), len(generation.tokens))})
         yield "data: [DONE]\n\n"
-    except Exception as error:  # the status line is sent: the fault can only be told in the stream
+    except Exception as error:  # the status line is sent, so the error can only be reported in the stream
         yield _event({"error": {"message": f"{type(error).__name__}: {first_line(error)}", "type": "server_error", "code": None}})
     finally:
         left.set()

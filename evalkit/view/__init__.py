@@ -1,1 +1,1 @@
-"""`evalkit view`: the samples of one run, or of two side by side, as one HTML file that needs nothing but a browser."""
+"""`evalkit view`: the samples of one run, or of two side by side, as one self-contained HTML file."""

@@ -27,7 +27,7 @@ SCRIPTS = ("text.js", "samples.js", "figures.js", "detail.js", "responses.js", "
 
 
 def write_view(paths: Sequence[str], out: str | None = None, in_browser: bool = False) -> Path:
-    """Write the page and say where; `in_browser` opens it in the browser. Raises EvalkitError where it can't."""
+    """Write the page and print its path; `in_browser` opens it. Raises EvalkitError if it cannot be written."""
     if len(paths) > 2:
         raise EvalkitError(f"evalkit view shows one run or two side by side; {len(paths)} were given")
     runs = [read(path) for path in paths]
@@ -47,7 +47,7 @@ def write_view(paths: Sequence[str], out: str | None = None, in_browser: bool = 
 
 
 def default_file(runs: Sequence[ViewedRun]) -> Path:
-    """view.html in the run's folder; of two runs, in the second one's, named after the first."""
+    """view.html in the run's folder; for two runs, in the second's folder and named after the first."""
     if len(runs) == 1:
         return runs[0].folder / "view.html"
     return runs[1].folder / f"view-against-{runs[0].folder.resolve().name}.html"

@@ -1,4 +1,4 @@
-"""A run to view, whoever wrote it: evalkit or lm-eval."""
+"""Reads a run to view, written by evalkit or lm-eval."""
 
 from pathlib import Path
 
@@ -12,5 +12,5 @@ def read(path: str) -> ViewedRun:
     """A run's folder, its run.json, or lm-eval's results (folder or file). Raises EvalkitError."""
     run = read_ours(Path(path)) if is_ours(path) else read_lm_eval(Path(path))
     if not run.n:
-        raise EvalkitError(f"{path} holds no finished task, so no sample to show")
+        raise EvalkitError(f"{path} has no finished task, so there is no sample to show")
     return run

@@ -229,7 +229,7 @@ def test_what_arrives_together_is_one_batch(http: httpx2.Client, lm: NativeLM, m
         ("completions", {"prompt": [5, 999]}, 400, "token 999; ids run from 0 to 256"),
         ("completions", {"prompt": [-1]}, 400, "token -1"),
         ("completions", {}, 400, "prompt: Field required"),
-        ("completions", {"prompt": "a", "max_tokens": 0}, 400, "only echo makes sense of"),
+        ("completions", {"prompt": "a", "max_tokens": 0}, 400, "only useful with echo"),
         ("completions", {"prompt": "a", "max_tokens": "many"}, 400, "max_tokens: "),
         ("completions", {"prompt": "a", "temperature": -1}, 400, "temperature: "),
         ("completions", {"prompt": "a", "top_p": 0.5}, 400, "top_p = 0.5 is not supported"),
