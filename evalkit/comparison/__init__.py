@@ -1,1 +1,1 @@
-"""Two runs: compare and gate."""
+"""Comparing two runs, and the gate."""

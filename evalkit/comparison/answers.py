@@ -1,4 +1,4 @@
-"""The answers of a run, whoever wrote it: evalkit or lm-eval."""
+"""Reads the answers of a run, written by evalkit or lm-eval."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ from evalkit.record.read import is_ours
 def read_answers(path: str, tasks: Sequence[str] = (), metric: str | None = None, cluster: str | None = None) -> RunAnswers:
     """A run's folder, a run.json, or lm-eval's results (folder or file, with samples). Raises EvalkitError for anything else.
 
-    `tasks`: only these; `metric`: instead of the headline; `cluster`: the field of a document that names its source.
+    `tasks`: read only these; `metric`: use it in place of the headline; `cluster`: the document field that names a shared source.
     """
     place = Path(path)
     if is_ours(path):
@@ -23,5 +23,5 @@ def read_answers(path: str, tasks: Sequence[str] = (), metric: str | None = None
     if missing := [task for task in tasks if task not in {*run.tasks, *(name.partition("/")[0] for name in run.tasks)}]:
         raise unknown(f"task in {path}:", missing[0], run.tasks)
     if not run.tasks:
-        raise EvalkitError(f"{path} holds no finished task")
+        raise EvalkitError(f"{path} has no finished task")
     return run

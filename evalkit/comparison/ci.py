@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
-# XML 1.0 has no room for these, not even escaped
+# XML 1.0 does not allow these, not even escaped
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 @dataclass(frozen=True, slots=True)
 class CI:
-    """`summary`: a file to append markdown to, or None; `annotations`: does GitHub read our standard output?"""
+    """`summary`: a file to append markdown to, or None; `annotations`: whether GitHub reads standard output."""
 
     summary: str | None
     annotations: bool
@@ -23,7 +23,7 @@ class CI:
 
 
 def annotate(ci: CI, level: str, title: str, message: str) -> None:
-    """Print `::error title=..::message`, where GitHub reads along."""
+    """Print `::error title=..::message`, if GitHub reads standard output."""
     if ci.annotations:
         print(annotation(level, title, message), flush=True)
 
@@ -34,13 +34,13 @@ def annotation(level: str, title: str, message: str) -> str:
         title, message = (part.replace(char, f"%{ord(char):02X}") for part in (title, message))
     for char in ":,":
         title = title.replace(char, f"%{ord(char):02X}")
-    # "##[" is the runner's older spelling of a command
+    # "##[" is an older form of a command
     printable = ["".join(c if c.isprintable() else " " for c in part).replace("##[", "## [") for part in (title, message)]
     return f"::{level} title={printable[0]}::{printable[1]}"
 
 
 def junit(cases: Sequence[tuple[str, str, str]]) -> str:
-    """(task, outcome, text) -> JUnit XML: a testcase a task. fail is a failure, inconclusive skipped: no failed test, nor a passed one."""
+    """(task, outcome, text) -> JUnit XML, one test case per task. A fail is a failure; an inconclusive outcome is skipped."""
     counts = {"tests": len(cases), "failures": 0, "errors": 0, "skipped": 0}
     suite = ElementTree.Element("testsuite", name="evalkit gate")
     for task, outcome, text in cases:
@@ -62,7 +62,7 @@ def junit(cases: Sequence[tuple[str, str, str]]) -> str:
 
 
 def problem_junit(problem: str) -> str:
-    """JUnit XML of a gate that could not be held: one error."""
+    """JUnit XML of a gate that could not be decided: one error."""
     return junit([("comparable", "error", problem)])
 
 

@@ -20,14 +20,14 @@ from evalkit.report.render.markdown import markdown_table, md
 from evalkit.stats.paired import Difference, bootstrap, holm, mean_of, paired
 
 SCHEMA = 1
-EXAMPLES = 5  # flipped documents shown a task
-SUBJECTS = 12  # subjects with flips printed a task; compare.json has them all
+EXAMPLES = 5  # flipped documents shown per task
+SUBJECTS = 12  # subjects with flips printed per task; compare.json has them all
 HEAD = ("task", "n", "base", "cand", "difference", "SE", "95% interval", "McNemar p", "Holm p", "test", "detectable")
 
 
 @dataclass(frozen=True, slots=True)
 class Flips:
-    """How many documents of a subject turned right (gained) and wrong (lost)."""
+    """How many documents of a subject changed to right (gained) and to wrong (lost)."""
 
     gained: int
     lost: int
@@ -57,7 +57,7 @@ class Comparison:
 def compare_runs(
     base: str, cand: str, out: str | None = None, tasks: Sequence[str] = (), metric: str | None = None, cluster: str | None = None
 ) -> int:
-    """Print the comparison; write compare.md and compare.json into `out`. Returns 0; raises EvalkitError where not comparable."""
+    """Print the comparison; write compare.md and compare.json into `out`. Returns 0; raises EvalkitError if they are not comparable."""
     found = compare(base, cand, tasks, metric, cluster)
     show(found)
     if out is not None:
@@ -68,7 +68,7 @@ def compare_runs(
 
 
 def compare(base: str, cand: str, tasks: Sequence[str] = (), metric: str | None = None, cluster: str | None = None) -> Comparison:
-    """Read, pair and test two runs. Raises EvalkitError where they can't be read or compared."""
+    """Read, pair and test two runs. Raises EvalkitError if they cannot be read or compared."""
     first, second = (read_answers(path, tasks, metric, cluster) for path in (base, cand))
     pairs = align(first, second)
     differences = [difference(each) for each in pairs]
@@ -111,7 +111,7 @@ def _flips(pairs: Pairs) -> dict[str, Flips]:
 
 
 def _worst(pairs: Pairs) -> tuple[int, ...]:
-    """The documents that lost most, in the run's order where they lost the same."""
+    """The documents that lost most; ties are in the run's order."""
     losers = sorted((i for i in range(len(pairs.ids)) if _change(pairs, i) < 0), key=lambda i: _change(pairs, i))
     return tuple(losers[:EXAMPLES])
 
@@ -120,7 +120,7 @@ def _worst(pairs: Pairs) -> tuple[int, ...]:
 
 
 def scale(d: Difference) -> tuple[int, int]:
-    """(factor, decimals) for print: shares of 1 in percent and points, other scales as they are."""
+    """(factor, decimals) for printing: shares of 1 as percent and points, other scales unchanged."""
     return (100, 2) if max(abs(d.base), abs(d.cand)) <= 1 else (1, 4)
 
 
@@ -149,7 +149,7 @@ def p_text(p: float) -> str:
 
 
 def one_line(text: str, width: int = 100) -> str:
-    """The end of a text on one line, safe for terminals and logs: no control or bidi characters, no CI command (`##[`)."""
+    """The end of a text on one line, safe for terminals and logs: no control or bidi characters, and no CI command (`##[`)."""
     flat = " ".join("".join(c if c.isprintable() else " " for c in text[-20 * width :]).split()).replace("##[", "## [")
     return flat if len(flat) <= width else ".." + flat[2 - width :]
 
@@ -170,7 +170,7 @@ def _flip_lines(task: TaskComparison) -> list[str]:
 
 
 def show(found: Comparison) -> None:
-    """Print the comparison; wide in pipes, so that no figure is cut."""
+    """Print the comparison; in pipes it is wide, so that no figure is cut."""
     console = standard_output()
     print_table(console, f"base: {one_line(found.base.model)}, candidate: {one_line(found.cand.model)}", HEAD, _rows(found))
 
@@ -191,7 +191,7 @@ def show(found: Comparison) -> None:
 
 
 def print_table(console: Console, title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table of plain texts: nothing in them is markup. No line begins with a text that is not ours (CI reads `::` there)."""
+    """Print a table of plain texts, without markup. No line begins with a foreign text, where CI would read `::` as a command."""
     console.print(Text(title), soft_wrap=True)
     table = Table()
     for name in head:
@@ -202,7 +202,7 @@ def print_table(console: Console, title: str, head: Sequence[str], rows: Sequenc
 
 
 def to_markdown(found: Comparison) -> str:
-    """compare.md: the same as on the screen."""
+    """compare.md, with the same content as the screen."""
     parts = [f"# {md(one_line(found.base.model))} -> {md(one_line(found.cand.model))}\n"]
     parts.append(f"base: {md(found.base.path)}, candidate: {md(found.cand.path)}. Differences are candidate - base, in points.\n")
     parts.append(markdown_table(HEAD, [[md(cell) for cell in row] for row in _rows(found)]))

@@ -1,8 +1,8 @@
-"""`evalkit gate BASE CAND`: may the candidate replace the base? Non-inferiority by a margin, with an exit code for each answer.
+"""`evalkit gate BASE CAND`: may the candidate replace the base? A non-inferiority test with a margin, and an exit code for each outcome.
 
 FAIL 1: the drop is at least the margin and real (one-sided p below 5%, Holm-adjusted over the tasks: no more than 5% of gates fail by
-chance, however many tasks). PASS 0: every task's one-sided 95% lower bound lies above -margin (all must, so none is adjusted), or every
-answer is the same. INCONCLUSIVE 3: neither. Not comparable, or a margin that these documents can't detect: EvalkitError, 2.
+chance, for any number of tasks). PASS 0: every task's one-sided 95% lower bound is above -margin (all must be, so none is adjusted), or all
+answers are the same. INCONCLUSIVE 3: neither. Not comparable, or a margin that these documents cannot detect: EvalkitError, 2.
 """
 
 import json
@@ -34,7 +34,7 @@ HEAD = ("task", "outcome", "n", "base", "cand", "difference", "95% interval", "p
 
 @dataclass(frozen=True, slots=True)
 class GateOutcome:
-    """One task's outcome. `p_drop` is Holm-adjusted; `needed`: how many documents would decide, None where it is decided."""
+    """One task's outcome. `p_drop` is Holm-adjusted; `needed`: how many documents would decide, or None if the outcome is decided."""
 
     task: str
     word: str
@@ -46,7 +46,7 @@ class GateOutcome:
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """The whole gate. `notes`: what could not be gated, and why."""
+    """The whole gate. `notes`: tasks that could not be gated, and why."""
 
     base: str
     cand: str
@@ -63,7 +63,7 @@ class Gate:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One task to decide on; `identical`: every answer is the same."""
+    """One task to decide on; `identical`: all answers are the same."""
 
     task: str
     difference: Difference
@@ -86,10 +86,10 @@ def gate_runs(
 ) -> int:
     """Gate BASE and CAND, or with against="published" one RUN on published figures. Returns 0, 1 or 3; raises EvalkitError (2).
 
-    `published` names the table, or a .toml file with one, where more than one may be meant.
+    `published` names a table, or a .toml file with one, if several match.
 
-    `margin` is in the metric's unit (0.01: one point of accuracy or BLEU). Files are written whatever the outcome; `summary_file` is
-    appended to and defaults to the file that GitHub names.
+    `margin` is in the metric's unit (0.01: one point of accuracy or BLEU). Files are written for every outcome. `summary_file`
+    is appended to, and defaults to the file that GitHub names.
     """
     ci = CI.from_environment(summary_file)
     try:
@@ -174,9 +174,9 @@ def decide_case(case: Case, p_drop: float, margin: float) -> GateOutcome:
 
 
 def documents_needed(d: Difference, margin: float) -> int:
-    """How many documents would detect the margin, or, where these already do, tell a difference such as this one from the margin."""
+    """How many documents would detect the margin or, if these already do, distinguish this difference from the margin."""
     z, power = (float(stats.norm.ppf(q)) for q in (1 - ALPHA, POWER))
-    unseen = math.ceil(z * z * (1 - margin) / margin)  # what it takes with no flip at all
+    unseen = math.ceil(z * z * (1 - margin) / margin)  # needed even without any flip
     if not d.stderr:
         return max(unseen, d.n + 1)
     distance = margin
@@ -188,9 +188,9 @@ def documents_needed(d: Difference, margin: float) -> int:
 def _published(
     runs: Sequence[str], against: str, published: str | None, tasks: Sequence[str], metric: str | None, notes: list[str]
 ) -> tuple[str, str, list[Case]]:
-    """A run's tasks against published figures: unpaired, the published figure taken as that of as many other documents.
+    """A run's tasks against published figures: unpaired, as if the published figure came from as many other documents.
 
-    Raises EvalkitError where several tables hold different figures of the run's protocol and none of them was chosen.
+    Raises EvalkitError if several tables have different figures under the run's protocol and none was chosen.
     """
     if against != "published":
         raise unknown("value of --against", against, ["published"])
@@ -219,7 +219,7 @@ def _published(
         d = unpaired(base, math.sqrt(base * (1 - base) / n), figure.value, figure.stderr, n)
         cases.append(Case(f"{name}@{entry.protocol}", d))
     if not cases:
-        raise EvalkitError(f"nothing in {runs[0]} can be gated on a published figure: {'; '.join(notes) or 'it holds no task'}")
+        raise EvalkitError(f"nothing in {runs[0]} can be gated on a published figure: {'; '.join(notes) or 'it has no task'}")
     return "published", f"{record.model.spec} ({runs[0]})", cases
 
 
@@ -244,7 +244,7 @@ def _rows(gate: Gate) -> list[list[str]]:
 
 
 def show(gate: Gate) -> None:
-    """Print the gate: the table, a line a task, the outcome last."""
+    """Print the gate: the table, one line per task, and the outcome last."""
     console = standard_output()
     title = f"base: {one_line(gate.base, 300)}, candidate: {one_line(gate.cand, 300)}, margin {gate.margin:g}"
     print_table(console, title, HEAD, _rows(gate))
@@ -258,7 +258,7 @@ def show(gate: Gate) -> None:
 
 
 def to_markdown(gate: Gate) -> str:
-    """A job summary."""
+    """The gate as a job summary."""
     parts = [
         f"## evalkit gate: {gate.word}\n",
         f"{md(one_line(gate.base, 300))} -> {md(one_line(gate.cand, 300))}, margin {gate.margin:g}\n",

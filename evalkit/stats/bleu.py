@@ -1,4 +1,4 @@
-"""Corpus BLEU and chrF as statistics over sentences: each is counted once, a resample only adds counts (sacrebleu's arithmetic)."""
+"""Corpus BLEU and chrF from counts per sentence: each sentence is counted once, a resample only adds counts (sacrebleu's arithmetic)."""
 
 import functools
 import importlib.util
@@ -16,7 +16,7 @@ _PACKAGES = {"ja-mecab": ("ja", ("MeCab", "ipadic")), "ko-mecab": ("ko", ("mecab
 
 
 def require(tokenize: str = "13a") -> None:
-    """Raises EvalkitError, with what to install, where sacrebleu or this tokenizer's packages are missing. Called before generation."""
+    """Raises EvalkitError, with what to install, if sacrebleu or this tokenizer's packages are missing. Called before generation."""
     extra, modules = _PACKAGES.get(tokenize, ("", ()))
     if importlib.util.find_spec("sacrebleu") is None:
         raise EvalkitError("BLEU needs sacrebleu; run `pip install 'evalkit[multilingual]'`")
@@ -34,11 +34,11 @@ def default_tokenizer(language: str) -> str:
 
 
 def sentence_counts(pairs: Pairs, tokenize: str = "13a") -> Array:
-    """A row a pair: matched and total n-grams of orders 1 to 4, hypothesis and reference length."""
+    """One row per pair: matched and total n-grams of orders 1 to 4, hypothesis and reference length."""
     require(tokenize)
     from sacrebleu.metrics import BLEU
 
-    bleu = BLEU(tokenize=tokenize, effective_order=True)  # counts don't depend on it; without it sacrebleu warns at every sentence
+    bleu = BLEU(tokenize=tokenize, effective_order=True)  # counts do not depend on it; without it sacrebleu warns at every sentence
     scores = (bleu.sentence_score(hypothesis, list(references)) for references, hypothesis in pairs)
     return np.array([[*s.counts, *s.totals, s.sys_len, s.ref_len] for s in scores], float)
 
@@ -53,7 +53,7 @@ def corpus_bleu(counts: Array) -> float:
 
 
 def grouped_counts(pairs: Pairs, groups: Sequence[str], tokenize: Mapping[str, str]) -> Array:
-    """`sentence_counts` with each group's own tokenizer, after a first column that numbers the groups."""
+    """`sentence_counts` with each group's tokenizer; the first column is the group's number."""
     names = list(dict.fromkeys(groups))
     rows = np.zeros((len(pairs), 1 + 2 * ORDERS + 2))
     for number, name in enumerate(names):
@@ -71,8 +71,8 @@ def mean_bleu(rows: Array) -> float:
 
 
 def chrf_counts(pairs: Pairs) -> Array:
-    """A row a pair: chrF's character n-gram statistics."""
-    # sacrebleu has no public call that gives them; corpus_chrf is tested against its corpus_score
+    """One row per pair: chrF's character n-gram statistics."""
+    # sacrebleu has no public call for them; corpus_chrf is tested against its corpus_score
     return np.array(_chrf()._extract_corpus_statistics([h for _, h in pairs], _by_reference(pairs)), float)
 
 
@@ -91,7 +91,7 @@ def signature(tokenize: str = "13a") -> str:
 
 
 def influences(counts: Array, statistic: Callable[[Array], float]) -> Array:
-    """How much each sentence adds to the statistic (jackknife): their squares sum to its variance, up to n / (n - 1)."""
+    """Each sentence's influence on the statistic (jackknife); their squares sum to its variance, up to n / (n - 1)."""
     n, total, value = len(counts), counts.sum(0), statistic(counts)
     if n < 2:
         return np.zeros(n)

@@ -1,6 +1,6 @@
-"""Standard errors where documents come in clusters (a passage, a question's turns, a sentence in many languages).
+"""Standard errors of documents in clusters (a passage, a question's turns, a sentence in many languages).
 
-A mean is a sum of parts, one a document; clusters are what is independent. Cluster-robust, with the small-sample factor
+A mean is a sum of parts, one per document, and only clusters are independent. Cluster-robust, with the small-sample factor
 C / (C - 1) (statsmodels' default for a mean), and Student's t on C - 1 degrees of freedom for the interval.
 """
 
@@ -9,7 +9,7 @@ from collections.abc import Hashable, Iterable
 
 
 def clustered_stderr(parts: Iterable[float], clusters: Iterable[Hashable]) -> tuple[float, int]:
-    """(standard error of the sum of `parts`, number of clusters); 0 for a single cluster, which shows no spread.
+    """(standard error of the sum of `parts`, number of clusters); 0 for a single cluster, whose spread is unknown.
 
     `parts` are centred: what each document adds to the estimate's difference from its expectation.
     """
@@ -21,7 +21,7 @@ def clustered_stderr(parts: Iterable[float], clusters: Iterable[Hashable]) -> tu
 
 
 def t_interval(value: float, stderr: float, clusters: int, scale: tuple[float, float]) -> tuple[float, float]:
-    """The 95% interval, within the scale; of a single cluster it is the whole of it."""
+    """The 95% interval, cut to the scale; for a single cluster it is the whole scale."""
     from scipy.special import stdtrit
 
     if clusters < 2:

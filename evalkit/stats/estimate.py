@@ -13,7 +13,7 @@ Z95 = 1.959963984540054
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A mean in the metric's own unit (accuracy: 0 to 1), its standard error and 95% interval."""
+    """A mean in the metric's unit (accuracy: 0 to 1), its standard error and 95% interval."""
 
     value: float
     stderr: float
@@ -22,7 +22,7 @@ class Estimate:
 
 
 def mean(values: Sequence[float]) -> Estimate:
-    """Mean over documents (micro average) of a metric that lies in 0..1. Raises ValueError on no values."""
+    """Mean over documents (micro average) of a metric in 0..1. Raises ValueError for no values."""
     n = len(values)
     if not n:
         raise ValueError("the mean of no documents")
@@ -34,10 +34,10 @@ def mean(values: Sequence[float]) -> Estimate:
 
 
 def macro(groups: Iterable[Sequence[float]]) -> Estimate:
-    """Mean of the groups' means with equal weights; the groups are the benchmark's own, not a sample of groups."""
+    """Mean of the groups' means with equal weights; the groups are fixed by the benchmark, not sampled."""
     groups = list(groups)
     everything = [x for values in groups for x in values]
-    # a group of one document shows no variance of its own: the whole sample's is used
+    # a group of one document has no variance: that of the whole sample is used
     variances = [(_variance(values) if len(values) > 1 else _variance(everything)) / len(values) for values in groups]
     value = math.fsum(math.fsum(values) / len(values) for values in groups) / len(groups)
     stderr = math.sqrt(math.fsum(variances)) / len(groups)
@@ -53,7 +53,7 @@ def _variance(values: Sequence[float]) -> float:
 
 
 def average(by_group: Mapping[str, Sequence[float]], averaging: str) -> Estimate:
-    """ "micro": every document counts the same; "macro": every group does."""
+    """ "micro": every document has the same weight; "macro": every group has."""
     if averaging == "macro":
         return macro(by_group.values())
     return mean([x for values in by_group.values() for x in values])

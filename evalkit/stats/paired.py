@@ -1,9 +1,9 @@
 """Two runs on the same documents: the difference, its uncertainty, and the smallest difference that could have been detected.
 
-d = candidate - base for each document, in the metric's own unit (accuracy: 0 to 1). The standard error is sd(d) / sqrt(n), over
+d = candidate - base for each document, in the metric's unit (accuracy: 0 to 1). The standard error is sd(d) / sqrt(n), over
 clusters where documents share a source (Miller 2024, "Adding error bars to evals", arXiv 2411.00640). Right-or-wrong scores of
 independent documents get the exact McNemar test and Tango's score interval (1998, Statistics in Medicine 17: 891-908), the counterpart of
-Wilson's for a paired difference, valid also where few documents flip, or none. All others get t. Corpus metrics (BLEU) are resampled.
+Wilson's for a paired difference, valid even if few documents flip, or none. All others use t. Corpus metrics (BLEU) are resampled.
 """
 
 import functools
@@ -30,7 +30,7 @@ Array = NDArray[np.float64]
 class Difference:
     """Candidate minus base. `lower`, `upper`: one-sided bounds at 95%. `p`: two-sided; `p_drop`: one-sided, small for a worse candidate.
 
-    `mde`: the smallest drop that a one-sided test at ALPHA finds with POWER. `gained`, `lost`: flips, where scores are right or wrong.
+    `mde`: the smallest drop that a one-sided test at ALPHA finds with POWER. `gained`, `lost`: flips, if scores are right or wrong.
     """
 
     n: int
@@ -51,14 +51,14 @@ class Difference:
 
     @property
     def mcnemar(self) -> float | None:
-        """Exact McNemar p, two-sided; it takes documents as independent. None where scores are not right or wrong."""
+        """Exact two-sided McNemar p, which assumes independent documents. None if scores are not right or wrong."""
         return None if self.gained is None or self.lost is None else mcnemar(self.gained, self.lost)
 
 
 def paired(base: Sequence[float], cand: Sequence[float], clusters: Sequence[str] = (), groups: Sequence[str] = ()) -> Difference:
-    """Mean difference over documents, or over `groups` counting the same (macro), with a standard error over `clusters` where given.
+    """Mean difference over documents, or over `groups` of equal weight (macro), with a standard error over `clusters` if given.
 
-    `base`, `cand`: one score a document, in the same order. Raises ValueError for no documents or lengths that differ.
+    `base`, `cand`: one score per document, in the same order. Raises ValueError for no documents or lengths that differ.
     """
     a, b = np.asarray(base, float), np.asarray(cand, float)
     if not len(a) or len(a) != len(b):
@@ -94,7 +94,7 @@ def paired(base: Sequence[float], cand: Sequence[float], clusters: Sequence[str]
 
 
 def unpaired(base: float, base_stderr: float, cand: float, cand_stderr: float, n: int) -> Difference:
-    """Two figures of which only means and standard errors are known, as against a published one: normal throughout."""
+    """Difference of two figures of which only means and standard errors are known, such as a published one; normal approximation."""
     stderr = math.hypot(base_stderr, cand_stderr)
     tests = _t_tests(cand - base, stderr, stats.norm) if stderr else _no_tests(_unseen(n, ALPHA), 1.0, n)
     mde = max(_detectable(stderr, stats.norm), _unseen(n, ALPHA))
@@ -104,7 +104,7 @@ def unpaired(base: float, base_stderr: float, cand: float, cand_stderr: float, n
 def bootstrap(
     base: Array, cand: Array, statistic: Callable[[Array], float], clusters: Sequence[str] = (), resamples: int = RESAMPLES, seed: int = 0
 ) -> Difference:
-    """Paired bootstrap of a corpus metric: `statistic` of a document a row, both runs resampled alike (whole clusters where given).
+    """Paired bootstrap of a corpus metric: `statistic` of one row per document; both runs are resampled alike (whole clusters if given).
 
     Percentile intervals; p from the resampled differences about their own mean (Koehn 2004). The same seed gives the same answer.
     """
@@ -126,21 +126,21 @@ def bootstrap(
 
 
 def mean_of(differences: Sequence[Difference]) -> Difference:
-    """The mean of several tasks' differences, every task counting the same and independent of the others."""
+    """The mean of several tasks' differences, with equal weights; tasks are independent."""
     count = len(differences)
     base, cand = (math.fsum(getattr(d, name) for d in differences) / count for name in ("base", "cand"))
     stderr = math.sqrt(math.fsum(d.stderr**2 for d in differences)) / count
     n = sum(d.n for d in differences)
     if stderr:
         tests, mde = _t_tests(cand - base, stderr, stats.norm), _detectable(stderr, stats.norm)
-    else:  # no task showed a difference: the mean is no more certain than they are
+    else:  # no task shows a difference: the mean is no more certain than they are
         low, high, lower, upper, mde = np.mean([(*d.ci95, d.lower, d.upper, d.mde) for d in differences], axis=0).tolist()
         tests = {"ci95": (low, high), "lower": lower, "upper": upper, "p": 1.0, "p_drop": 1.0}
     return Difference(n, base, cand, cand - base, stderr, **tests, mde=mde, method="mean of tasks")
 
 
 def mcnemar(gained: int, lost: int) -> float:
-    """Exact McNemar p, two-sided: could a fair coin have given `gained` of the flips?"""
+    """Exact two-sided McNemar p: the binomial test of `gained` among the flips against one half."""
     return float(stats.binomtest(gained, gained + lost, 0.5).pvalue) if gained + lost else 1.0
 
 
@@ -149,7 +149,7 @@ def tango(gained: int, lost: int, n: int, confidence: float) -> Interval:
     z, observed = float(stats.norm.ppf((1 + confidence) / 2)), (gained - lost) / n
 
     def score(delta: float) -> float:
-        # the rate of `lost` most likely under a true difference delta (Tango's q21), and the variance that follows
+        # the maximum-likelihood rate of `lost` under a true difference delta (Tango's q21), and the resulting variance
         b = (2 * n - gained + lost) * delta - gained - lost
         c = -lost * delta * (1 - delta)
         q = (math.sqrt(max(b * b - 8 * n * c, 0.0)) - b) / (4 * n)
@@ -181,7 +181,7 @@ def _codes(names: Sequence[str]) -> NDArray[np.int64]:
 
 
 def _weights(d: Array, groups: Sequence[str]) -> tuple[Array, Array]:
-    """A weight for each document (they sum to 1), and d less its group's mean."""
+    """A weight for each document (they sum to 1), and d minus its group's mean."""
     if not groups:
         return np.full(len(d), 1 / len(d)), d - d.mean()
     index = _codes(groups)
@@ -218,7 +218,7 @@ def _detectable(stderr: float, spread: Any) -> float:
 
 
 def _unseen(units: int, alpha: float) -> float:
-    """A rate of flips that `units` independent documents without a flip can't exclude (Tango's bound for none)."""
+    """The rate of flips that `units` independent documents without a flip cannot exclude (Tango's bound for none)."""
     z2 = float(stats.norm.ppf(1 - alpha)) ** 2
     return z2 / (units + z2)
 
@@ -242,6 +242,6 @@ def _exact_tests(gained: int, lost: int, n: int) -> dict[str, Any]:
 
 
 def _no_tests(floor: float, span: float, units: int) -> dict[str, Any]:
-    """No document differs, or there is only one independent unit: nothing can be tested, and nothing is certain."""
+    """No document differs, or there is only one independent unit: nothing can be tested."""
     wide = max(floor, span * _unseen(units, ALPHA / 2))
     return {"ci95": (-wide, wide), "lower": -floor, "upper": floor, "p": 1.0, "p_drop": 1.0}

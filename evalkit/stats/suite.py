@@ -1,8 +1,8 @@
-"""Figures of a suite: cells (one set in one language), categories, and the column, which is the mean of its categories.
+"""Figures of a suite: cells (one set in one language), categories, and their mean, the suite's figure.
 
 A category is the mean over its cells. The means over its sets and over all its documents are given too, since published figures do not
-say which was meant. Standard errors are linear in the documents: each document adds its influence on its cell, times the cell's weight, to
-its cluster (a passage, a question in six languages, a sentence in 48 directions), and clusters are independent.
+say which one they are. Standard errors are linear in the documents: each adds its influence on its cell, times the cell's weight, to its
+cluster (a passage, a question in six languages, a sentence in 48 directions), and clusters are independent.
 """
 
 import math
@@ -50,7 +50,7 @@ class CellScores:
 
 @dataclass(frozen=True, slots=True)
 class SuiteFigures:
-    """What a suite's entry of run.json has of its own; `groups` are its categories, `subjects` its cells."""
+    """The parts of a suite's entry in run.json; `groups` are its categories, `subjects` its cells."""
 
     headline: str
     metrics: Metrics
@@ -64,22 +64,22 @@ Terms = Sequence[tuple[float, Scores]]  # a weighted sum of cells
 
 
 def mean_of_categories(scores: Mapping[str, float], categories: Sequence[str]) -> float:
-    """The column's figure. Raises EvalkitError where a category has no score: the mean of three is not the mean of four."""
+    """The suite's figure. Raises EvalkitError if a category has no score: the mean of three is not the mean of four."""
     if missing := [category for category in categories if category not in scores]:
         raise EvalkitError(f"no score for {', '.join(missing)}: the figure is the mean of {', '.join(categories)}")
     return math.fsum(scores[category] for category in categories) / len(categories)
 
 
 def require(cells: Iterable[SuiteCell]) -> None:
-    """Raises EvalkitError where a package that scoring these cells needs is not installed. Called before anything is generated."""
+    """Raises EvalkitError if a package for scoring these cells is not installed. Called before anything is generated."""
     for tokenize in sorted({cell.tokenize for cell in cells if cell.metric == "bleu"}):
         bleu.require(tokenize)
 
 
 def figures(cells: Sequence[SuiteCell], incomplete: Mapping[str, str], samples: Sequence["Sample"]) -> SuiteFigures:
-    """A suite's figures. Where a cell has no data, or not all of it, every mean is called partial.
+    """A suite's figures. If a cell has no data, or only part of it, every mean is called partial.
 
-    Raises EvalkitError where a category has none at all.
+    Raises EvalkitError if a category has none at all.
     """
     members: dict[str, list[Sample]] = {}
     for sample in samples:
@@ -110,7 +110,7 @@ def _of(found: Sequence[CellScores], category: str) -> list[CellScores]:
 
 
 def _category(found: Sequence[CellScores], category: str, reading: str) -> Terms:
-    """The category's cells with their weights under a reading; the weights sum to 1."""
+    """The category's cells with their weights in one of the averages; the weights sum to 1."""
     members = _of(found, category)
     if reading == "_pooled":
         total = sum(each.headline.n for each in members)
@@ -132,7 +132,7 @@ def _estimate(terms: Terms) -> Estimate:
     n = sum(scores.n for _, scores in terms)
     parts = (weight * influence for weight, scores in terms for influence in scores.influences)
     stderr, clusters = clustered_stderr(parts, (cluster for _, scores in terms for cluster in scores.clusters))
-    if clusters > 1 and not stderr:  # all right or all wrong: no spread was seen, but that does not show that there is none
+    if clusters > 1 and not stderr:  # all right or all wrong: no spread was observed, which does not mean that there is none
         return Estimate(value, stderr, wilson(value, clusters), n)
     return Estimate(value, stderr, t_interval(value, stderr, clusters, (0.0, 1.0)), n)
 
@@ -161,7 +161,7 @@ def _corpus(counts: Any, statistic: Callable[[Any], float], clusters: Sequence[s
 
 
 def _tokenizers(found: Sequence[CellScores]) -> list[str]:
-    """What has a signature: each tokenizer of BLEU, and chrF."""
+    """The names with a signature: each tokenizer of BLEU, and chrF."""
     translated = [each for each in found if each.cell.metric == "bleu"]
     defaults = {name.removeprefix("bleu_") for each in translated for name in each.metrics if name.startswith("bleu_")}
     return sorted({each.cell.tokenize for each in translated} | defaults | ({"chrf"} if translated else set()))
