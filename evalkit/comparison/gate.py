@@ -210,8 +210,7 @@ def _published(
             raise EvalkitError(f"{record.model.spec}: {name}@{entry.protocol} is {in_tables(matches)}; choose one with --published NAME")
         found = verdict_on(matches, name, entry)
         figure = entry.figure
-        gated = found.word in ("reproduced", "differs") or found.reason.startswith("n = ")
-        if match is None or figure is None or not gated or not 0 <= match.share <= 1 or figure.value > 1:
+        if match is None or figure is None or not found.compares or not 0 <= match.share <= 1 or figure.value > 1:
             notes.append(f"{key}: not gated: {found}" + (f"; {in_tables(matches)}" if matches else ""))
             continue
         notes.append(f"{key}: {in_tables(matches)}")

@@ -15,10 +15,14 @@ PERCENT = 100.0
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`word`: reproduced, differs, cannot tell, not comparable, published figure inconsistent, nothing published, not measured."""
+    """`word`: reproduced, differs, cannot tell, not comparable, published figure inconsistent, nothing published, not measured.
+
+    `compares`: the two figures measure the same thing, whatever the documents suffice to tell.
+    """
 
     word: str
     reason: str = ""
+    compares: bool = False
 
     def __str__(self) -> str:
         return f"{self.word} ({self.reason})" if self.reason else self.word
@@ -80,10 +84,10 @@ def verdict(cell: PublishedFigure | None, column: Column | None, task: str, entr
         return Verdict("cannot tell", f"published as judged by {cell.judges[0]}, measured as judged by {judge or 'nobody named'}")
     rounding = column.rounding(cell)
     if not figure.low - rounding <= cell.value <= figure.high + rounding:
-        return Verdict("differs")
+        return Verdict("differs", compares=True)
     if figure.half > WIDEST * column.maximum:
-        return Verdict("cannot tell", f"n = {figure.n} is too small: +-{figure.half:.1f} points")
-    return Verdict("reproduced")
+        return Verdict("cannot tell", f"n = {figure.n} is too small: +-{figure.half:.1f} points", compares=True)
+    return Verdict("reproduced", compares=True)
 
 
 def verdict_on(matches: Sequence[Match], task: str, entry: TaskEntry) -> Verdict:
