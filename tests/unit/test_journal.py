@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from evalkit.errors import EvalkitError, RunIncomplete
+from evalkit.record.schema import Tokens
 from evalkit.runner.journal import Journal, request_key
 from evalkit.tasks import Generate, Generated, Loglikelihood, Loglikelihoods
 
@@ -28,7 +29,7 @@ def test_responses_come_back_to_the_last_bit(tmp_path: Path) -> None:
     assert again.get("a") == ANSWER
     assert again.get("b") == text
     assert again.get("c") is None
-    assert again.spent("t") == (2.0, 11, 7)
+    assert again.spent("t") == (2.0, Tokens(11, 7))
     assert len(again) == 2
     again.close()
 
