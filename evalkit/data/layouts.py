@@ -39,7 +39,7 @@ def json_list(text: str, name: str, columns: tuple[str, ...]) -> Rows:
     """The objects of a JSON list, each with at least `columns`. Raises DataError, with the object's number."""
     try:
         rows = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{name}: not valid JSON ({error})") from None
     if not isinstance(rows, list):
         raise DataError(f"{name}: expected a list of objects, found {type(rows).__name__}")

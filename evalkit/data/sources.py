@@ -238,7 +238,7 @@ def jsonl_rows(text: str, name: str, columns: tuple[str, ...]) -> Iterator[dict[
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{name} line {number}: not valid JSON ({error})") from None
         missing = [c for c in columns if c not in row] if isinstance(row, dict) else list(columns)
         if missing:

@@ -1,6 +1,7 @@
 """FastChat's files, in the layout of its llm_judge: model_answer/MODEL.jsonl, model_judgment/JUDGE_single.jsonl and JUDGE_pair.jsonl."""
 
 import json
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -36,13 +37,14 @@ def read_single(text: str, name: str) -> list[Row]:
     """The rows of a JUDGE_single.jsonl, repeated ones too, in their order. Raises DataError, with the line's number."""
     rows = []
     for number, row in enumerate(jsonl_rows(text, name, SINGLE), start=1):
-        score, judge = row["score"], row["judge"]
-        if isinstance(score, bool) or not isinstance(score, int | float) or row["turn"] not in (1, 2):
-            raise DataError(f"{name} row {number}: score {score!r}, turn {row['turn']!r}; expected a number, and 1 or 2")
+        score, judge, turn = row["score"], row["judge"], row["turn"]
+        is_number = isinstance(score, int | float) and not isinstance(score, bool) and abs(score) <= sys.float_info.max
+        if not is_number or type(turn) is not int or turn not in (1, 2):
+            raise DataError(f"{name} row {number}: score {score!r:.60}, turn {turn!r:.60}; expected a number, and 1 or 2")
         if not isinstance(judge, list) or not judge or not isinstance(row["judgment"], str):
             raise DataError(f"{name} row {number}: judge {judge!r:.60}; expected [model, prompt] and a judgment's text")
         said = None if row["judgment"] == FAILED else row["judgment"]
-        rows.append(Row(str(row["question_id"]), str(row["model"]), str(judge[0]), said, None if score == -1 else score, row["turn"]))
+        rows.append(Row(str(row["question_id"]), str(row["model"]), str(judge[0]), said, None if score == -1 else score, turn))
     return rows
 
 

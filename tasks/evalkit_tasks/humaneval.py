@@ -122,7 +122,7 @@ class HumanEval(CodeTask, ReadsAnswers):
             try:
                 row = json.loads(line)
                 task_id, completion = row["task_id"], row["completion"]
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, RecursionError):
                 raise DataError(f'{name} line {number}: expected {{"task_id": .., "completion": ..}}') from None
             if not isinstance(task_id, str) or not isinstance(completion, str):
                 raise DataError(f"{name} line {number}: task_id and completion must be texts")

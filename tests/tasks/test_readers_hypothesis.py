@@ -1,5 +1,6 @@
-"""Readers of free text, by properties: whatever a model or a judge writes is read without an error, and a printed number is read back."""
+"""Readers of texts and files, by properties: no text of a model or judge raises, printed numbers are read back, bad files are refused."""
 
+import json
 import math
 import string
 from collections.abc import Callable
@@ -9,7 +10,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from evalkit.errors import DataError
+from evalkit.judge.fastchat import read_single
 from evalkit_tasks.extraction import EXTRACTIONS, INVALID, Extraction, gold, last_decimal, last_digits, last_number, lm_eval_filters
+from evalkit_tasks.humaneval import EXTRACTIONS as CODE
+from evalkit_tasks.humaneval import HumanEval
+from evalkit_tasks.mt_bench.prompts import read_prompts
 from evalkit_tasks.mt_bench.rating import published, published_verdict, strict, strict_verdict
 
 # the pieces that ratings and answers are made of, in any order, between any texts
@@ -84,3 +90,47 @@ def test_long_texts_take_no_longer_than_their_length(piece: str) -> None:
         read(text)
     for extract in EXTRACTIONS.values():
         extract(text, "#### 5")
+
+
+CODE_TEXT = st.lists(st.sampled_from(["```", "python\n", "\n\n", "def f():", "    ", "import re", "x"]), max_size=9).map("".join)
+
+
+@pytest.mark.parametrize("extract", CODE.values(), ids=CODE.keys())
+@given(text=ANY_TEXT | CODE_TEXT)
+def test_any_answer_holds_a_program(extract: Callable[[str, tuple[str, ...]], str], text: str) -> None:
+    assert isinstance(extract(text, ("\ndef", "\n#")), str)
+
+
+VALUES = st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from((-1, 1, 2, 10**400)) | st.text(max_size=9)
+JSON = st.recursive(VALUES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3))
+GOOD = {
+    "task_id": "HumanEval/0",
+    "completion": "pass",
+    **{"question_id": 81, "model": "m", "judge": ["gpt-4", "single-v1"], "user_prompt": "", "judgment": "[[7]]", "score": 7, "turn": 1},
+    **{"name": "single-v1", "system_prompt": "s", "prompt_template": "{question}"},
+}
+LINES = JSON.map(json.dumps) | st.dictionaries(st.sampled_from(sorted(GOOD)), JSON, max_size=2).map(lambda odd: json.dumps(GOOD | odd))
+FILES = st.lists(LINES | st.text(max_size=9), max_size=3).map("\n".join) | st.just("[" * 100_000) | st.just("9" * 5_000)
+
+
+def message_on(read: Callable[[str, str], object], text: str) -> str:
+    """Why the file is refused; "" where it is read."""
+    try:
+        read(text, "FILE")
+    except DataError as error:
+        return str(error)
+    return ""
+
+
+@given(FILES)
+def test_a_file_is_read_or_refused_in_one_line(text: str) -> None:
+    for read in (read_single, HumanEval(HumanEval.protocols["given"]).read_answers, read_prompts):
+        message = message_on(read, text)
+        assert not message or (message.startswith("FILE") and len(message.splitlines()) == 1)
+
+
+def test_the_files_that_are_right_are_read() -> None:
+    (row,) = read_single(json.dumps(GOOD), "FILE")
+    assert (row.question_id, row.model, row.judge, row.score, row.turn) == ("81", "m", "gpt-4", 7, 1)
+    assert HumanEval(HumanEval.protocols["given"]).read_answers(json.dumps(GOOD), "FILE") == {"HumanEval/0": ["pass"]}
+    assert read_prompts(json.dumps(GOOD), "FILE")["single-v1"].text == "{question}"

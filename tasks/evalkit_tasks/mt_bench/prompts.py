@@ -31,10 +31,13 @@ def read_prompts(text: str, name: str) -> Templates:
         if not line.strip():
             continue
         try:
-            key, system, template = (json.loads(line)[column] for column in COLUMNS)
-        except (ValueError, KeyError, TypeError):
+            row = json.loads(line)
+            template = Template(*(row[column] for column in COLUMNS))
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise DataError(f"{name} line {number}: no judge prompt; expected an object with {', '.join(COLUMNS)}") from None
-        found[key] = Template(key, system, template)
+        if not all(isinstance(value, str) for value in (template.name, template.system, template.text)):
+            raise DataError(f"{name} line {number}: {', '.join(COLUMNS)} must be texts")
+        found[template.name] = template
     return found
 
 
