@@ -83,7 +83,7 @@ def test_generated_answers_equal_the_native_ones(remote: OpenAILM, native: Nativ
 
 def test_prompts_are_cut_as_the_native_engine_cuts_them(tiny_model: Path) -> None:
     native = NativeLM.load(ModelSpec(str(tiny_model)))
-    native.config = native.model.config = replace(native.config, max_seq_len=400)
+    native.config = native.backend.config = replace(native.config, max_seq_len=400)
     words = " ".join(map(str, range(200)))
     with listening(make_app(native, "tiny")) as url:
         remote = OpenAILM(url, "tiny")
