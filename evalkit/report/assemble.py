@@ -1,4 +1,4 @@
-"""`evalkit report`: the sections of a report, put together and written in every format."""
+"""`evalkit report`: assembles the sections of a report and writes it in every format."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +11,7 @@ from evalkit.report.render.latex import to_latex
 from evalkit.report.render.markdown import to_markdown
 from evalkit.report.sections import judged, multilingual, params, quality, throughput
 
-# a section more is a line more: it returns None where the inputs hold nothing for it
+# one line per section; a section returns None if the inputs have nothing for it
 SECTIONS: tuple[Callable[[Inputs], Section | None], ...] = (
     quality.section,
     params.section,
@@ -21,7 +21,7 @@ SECTIONS: tuple[Callable[[Inputs], Section | None], ...] = (
 
 
 def assemble(inputs: Inputs) -> Document:
-    """The report on these inputs."""
+    """Assemble the report on these inputs."""
     lead = [f"What was published beside what was measured, and whether it holds. Measured: {_runs(inputs)}."]
     found = [section(inputs) for section in SECTIONS] + judged.sections(inputs)
     return Document(f"{inputs.table.title}: published and measured", lead, [section for section in found if section])
@@ -33,14 +33,14 @@ def _runs(inputs: Inputs) -> str:
 
 
 def report_files(inputs: Inputs) -> dict[str, bytes]:
-    """report.md, .tex and .html, the tables as CSV, the plots as PNG and SVG: the same bytes for the same inputs."""
+    """report.md, .tex and .html, tables as CSV, plots as PNG and SVG. The same inputs give the same bytes."""
     document = assemble(inputs)
     texts = {"report.md": to_markdown(document), "report.tex": to_latex(document), "report.html": to_html(document)}
     return {name: text.encode() for name, text in texts.items()} | attachments(document)
 
 
 def write_report(published: str, paths: list[str], out: str | None) -> int:
-    """Write the report into `out`, or print its markdown. Raises EvalkitError for input that is no run and no bench record."""
+    """Write the report into `out`, or print its markdown. Raises EvalkitError for input that is neither a run nor a bench record."""
     inputs = read_inputs(published, paths)
     if out is None:
         print(to_markdown(assemble(inputs)))

@@ -1,4 +1,4 @@
-"""What a report is made of, whatever it is written as: sections of paragraphs, tables, notes and plots."""
+"""A report independent of its format: sections of paragraphs, tables, notes and plots."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from evalkit.report.verdict import Verdict
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A published figure and, where there is one, the measured; `sure`: the two may be compared."""
+    """A published figure and the measured one, if any; `sure`: the two are comparable."""
 
     published: str
     measured: str = ""
@@ -21,7 +21,7 @@ GridCell = str | Pair | Verdict
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """A table. `align` has a letter a column: l left, r right, p a paragraph that may wrap. `folded`: closed at first, if it can be."""
+    """A table. `align` has one letter per column: l left, r right, p a paragraph that may wrap. `folded`: collapsed where possible."""
 
     title: str
     align: str
@@ -36,19 +36,19 @@ class Grid:
 
 @dataclass(frozen=True, slots=True)
 class Notes:
-    """Remarks, a line each."""
+    """Remarks, one per line."""
 
     title: str
     lines: Sequence[str]
     folded: bool = False
 
 
-Block = str | Grid | Notes | Plot  # a plain text is a paragraph
+Block = str | Grid | Notes | Plot  # a string is a paragraph
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One chapter. `verdicts`: on each published figure; `csv`: the same figures for machines, by file name without .csv."""
+    """One chapter. `verdicts`: one for each published figure; `csv`: the same figures as CSV, by file name without .csv."""
 
     slug: str
     title: str
@@ -67,7 +67,7 @@ class Document:
 
     @property
     def tally(self) -> dict[str, int]:
-        """How many published figures got which verdict, the most telling words first."""
+        """How many published figures have each verdict, the most informative verdicts first."""
         words = [verdict.word for section in self.sections for verdict in section.verdicts]
         return {word: words.count(word) for word in ORDER if word in words}
 

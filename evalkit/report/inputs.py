@@ -1,4 +1,4 @@
-"""What a report is made from: a published table, runs, and bench records. Their order on the command line does not matter."""
+"""The inputs of a report: a published table, runs, and bench records. Their order on the command line does not matter."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ def read_inputs(published: str, paths: Sequence[str]) -> Inputs:
 
 
 def _bench_file(path: Path) -> Path | None:
-    """The bench record that a path names; None where it names a run, or something that `read_run` says what is wrong with."""
+    """The bench record at a path; None if it is a run, or something that `read_run` will refuse."""
     if path.is_dir():
         file = path / "bench.json"
         return file if file.is_file() and not (path / "run.json").exists() else None

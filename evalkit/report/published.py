@@ -10,16 +10,16 @@ from evalkit.codec import decode, key, load_toml
 from evalkit.errors import EvalkitError, unknown
 
 _PACKAGE = Path(__file__).parents[1]
-# in the wheel the tables lie inside the package, in a checkout under results/
+# in the wheel the tables are inside the package, in a checkout under results/
 FOLDER = next((p for p in (_PACKAGE / "published", _PACKAGE.parent / "results" / "published") if p.is_dir()), _PACKAGE / "published")
 
 
 @dataclass(frozen=True, slots=True)
 class PublishedFigure:
-    """One published figure, in the table's own unit. `protocol` is "" where it can't be run as it was made.
+    """One published figure, in the table's unit. `protocol` is "" if it cannot be run as it was made.
 
-    `inconsistent` is why it can't be right as printed; `decimals` as printed, where they are not the column's; `judges` are the
-    names of the judge that it takes, where one scored it.
+    `inconsistent` is why it cannot be right as printed; `decimals` as printed, if they are not the column's; `judges` are the names of
+    the judge that counts, for a judged benchmark.
     """
 
     value: float
@@ -35,7 +35,7 @@ class PublishedFigure:
 class Column:
     """One benchmark of the table (`group`: one of its categories) and how many decimals were printed.
 
-    `scale` is what a 1 of run.json is in the table's unit, `maximum` the highest score there is.
+    `scale` is what a 1 of run.json is in the table's unit, `maximum` the highest possible score.
     """
 
     task: str
@@ -47,7 +47,7 @@ class Column:
 
     @property
     def key(self) -> str:
-        """What a row's cells go by: the task, with its category where the column is one."""
+        """The key of a row's cells: the task, with the category if the column is one."""
         return f"{self.task}:{self.group}" if self.group else self.task
 
     def printed(self, cell: PublishedFigure) -> str:
@@ -61,7 +61,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """A printed number of parameters, in billions; `note` explains it where the count says otherwise."""
+    """A printed number of parameters, in billions; `note` explains it if the count differs."""
 
     value: float
     note: str = ""
@@ -69,7 +69,7 @@ class Parameters:
 
 @dataclass(frozen=True, slots=True)
 class ParameterTable:
-    """What the parameter table's figures (`Row.parameters`) have in common."""
+    """The source and precision of the parameter table (`Row.parameters`)."""
 
     source: str
     decimals: int
@@ -77,7 +77,7 @@ class ParameterTable:
 
 @dataclass(frozen=True, slots=True)
 class Throughput:
-    """Printed speed: requests and tokens (input and output) a second."""
+    """Printed throughput: requests and tokens (input and output) per second."""
 
     requests_per_second: float
     tokens_per_second: float
@@ -85,7 +85,7 @@ class Throughput:
 
 @dataclass(frozen=True, slots=True)
 class ThroughputTable:
-    """What the throughput table's figures (`Row.throughput`) have in common, and the claimed ratio of `model` to `baseline`."""
+    """The setting of the throughput table (`Row.throughput`), and the claimed ratio of `model` to `baseline`."""
 
     source: str
     engine: str
@@ -101,7 +101,7 @@ class ThroughputTable:
 
 @dataclass(frozen=True, slots=True)
 class Anchor:
-    """A figure that somebody else published for a model of the table, in the column's unit."""
+    """A figure that others published for a model of the table, in the column's unit."""
 
     model: str
     task: str
@@ -113,7 +113,7 @@ class Anchor:
 
 @dataclass(frozen=True, slots=True)
 class TrainingCost:
-    """A claim: training `model` costs `saving` (a share) less than `baseline`; `missing` is what deriving it would take."""
+    """The claim that training `model` costs `saving` (a share) less than `baseline`; `missing` is what is needed to derive it."""
 
     model: str
     baseline: str
@@ -124,7 +124,7 @@ class TrainingCost:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One model of the table: its checkpoints' hub ids, its cells by column, its printed parameters by figure, its speed."""
+    """One model of the table: its checkpoints' hub ids, cells by column, printed parameters by figure, and throughput."""
 
     model: str
     cells: Mapping[str, PublishedFigure] = field(metadata=key("cell"))
@@ -134,7 +134,7 @@ class Row:
     throughput: Throughput | None = None
 
     def is_model(self, spec: str) -> bool:
-        """Does a run's model SPEC name this row? A hub id, at any revision, or a folder that bears the checkpoint's name."""
+        """Whether a run's model SPEC is this row's: a hub id at any revision, or a folder with the checkpoint's name."""
         if spec.startswith("random:"):
             return False  # its configuration, not its weights
         name = spec.rstrip("/").split("@")[0]
@@ -142,13 +142,13 @@ class Row:
 
     @property
     def slug(self) -> str:
-        """ "DeepSeekMoE 16B" -> "deepseekmoe-16b": how configurations are named, and no quotes needed in a shell."""
+        """ "DeepSeekMoE 16B" -> "deepseekmoe-16b": as configurations are named, without need of quotes in a shell."""
         return slug(self.model)
 
 
 @dataclass(frozen=True, slots=True)
 class PublishedTable:
-    """A published table, as printed, and what its source prints of parameters and training cost. `name` is the file's."""
+    """A published table as printed, with its source's parameters, throughput and training cost. `name` is the file's."""
 
     title: str
     source: str
@@ -168,7 +168,7 @@ class PublishedTable:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A published figure of the model and task that were asked for, and where it stands."""
+    """A published figure for a model and task, and its table."""
 
     table: str
     column: Column
@@ -176,7 +176,7 @@ class Match:
 
     @property
     def printed(self) -> str:
-        """As its table prints it."""
+        """The figure as its table prints it."""
         return self.column.printed(self.figure)
 
     @property
@@ -200,12 +200,12 @@ def slug(name: str) -> str:
 
 
 def table_names() -> list[str]:
-    """The published tables there are."""
+    """The names of the published tables."""
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
 
 
 def read_table(name: str) -> PublishedTable:
-    """A table by its name, or from a .toml file. Raises EvalkitError, which names file and key, for what is not as it should be."""
+    """A table by its name, or from a .toml file. Raises EvalkitError, with file and key, for a malformed table."""
     path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
     if path.parent == FOLDER and path.stem not in table_names():
         raise unknown("published table", path.stem, table_names())
@@ -233,9 +233,9 @@ def _read(path: Path, changed: int) -> PublishedTable:
 
 
 def column_for(task: str, matches: Sequence[Match] = ()) -> Column | None:
-    """How a task's figures are printed: as the tables of `matches` print them, or else any table. None where there is no table.
+    """How a task's figures are printed: as in the tables of `matches`, or else in any table. None if no table has the task.
 
-    Where tables differ, the largest unit and the fewest decimals, whatever the tables' names.
+    If tables differ, the one with the largest unit and the fewest decimals, whatever the tables' names.
     """
     columns = [match.column for match in matches] or [column for name in table_names() if (column := read_table(name).column(task))]
     return min(columns, key=lambda column: (-column.scale, column.decimals), default=None)
@@ -244,7 +244,7 @@ def column_for(task: str, matches: Sequence[Match] = ()) -> Column | None:
 def published_for(spec: str, task: str, protocol: str, table: str | None = None) -> tuple[Match, ...]:
     """The published figures of a model and task (or task:category) in all tables, or in the one that is named.
 
-    Those that were made under the run's protocol where there are any, otherwise all that there are.
+    Those that were made under the run's protocol, or all if there are none.
     """
     tables = map(read_table, table_names() if table is None else [table])
     found = [Match(each.name, column, row.cells[task]) for each, column, row in _cells(tables, task) if row.is_model(spec)]
@@ -259,7 +259,7 @@ def _cells(tables: Iterable[PublishedTable], task: str) -> Iterator[tuple[Publis
 
 
 def agreed(matches: Sequence[Match]) -> Match | None:
-    """The most exact of the figures, where all are the same within their rounding; None where they differ, or there are none."""
+    """The most exact of the figures if all are equal within their rounding; None if they differ, or there are none."""
     if not matches:
         return None
     best = min(matches, key=lambda match: match.rounding)

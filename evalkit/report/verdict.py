@@ -1,4 +1,4 @@
-"""Does the published figure hold? One function decides, and says why. Figures here are in the published table's unit."""
+"""The verdict on a published figure, decided in one function, with a reason. Figures are in the published table's unit."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,8 +8,8 @@ from evalkit.record.schema import TaskEntry
 from evalkit.report.published import Column, Match, PublishedFigure, in_tables
 from evalkit.tasks.registry import task_classes
 
-WIDEST = 0.08  # of the scale: a 95% interval with a wider half says too little to call a figure reproduced
-MAX_FLAWED = 0.01  # share of documents with truncated prompts or merged boundaries above which a figure proves nothing
+WIDEST = 0.08  # of the scale: with a wider half interval, a figure does not count as reproduced
+MAX_FLAWED = 0.01  # share of documents with truncated prompts or merged boundaries above which a figure is not comparable
 PERCENT = 100.0
 
 
@@ -45,7 +45,7 @@ class Measured:
 def measured_figure(entry: TaskEntry | None, column: Column | None = None) -> Measured | None:
     """The headline figure of a task's entry of run.json (or of the category that the column is of), in the column's unit.
 
-    None where there is none: not measured, the category not run, or answers that wait for their judgments.
+    None if there is none: not measured, the category not run, or answers without judgments so far.
     """
     if entry is None:
         return None
@@ -58,12 +58,12 @@ def measured_figure(entry: TaskEntry | None, column: Column | None = None) -> Me
 
 
 def scale_of(entry: TaskEntry, column: Column | None) -> float:
-    """What a metric is multiplied by to be printed: as its column says, else a judge's ratings as they are and shares as percent."""
+    """The factor from a metric to its printed unit: its column's, or else 1 for a judge's ratings and 100 for shares."""
     return column.scale if column else 1.0 if entry.judge else PERCENT
 
 
 def verdict(cell: PublishedFigure | None, column: Column | None, task: str, entry: TaskEntry | None) -> Verdict:
-    """Compare a published cell with one task's entry of a run.json. The interval is unpaired: the published answers are not at hand."""
+    """Compare a published cell with one task's entry of a run.json. The interval is unpaired, since the published answers are unknown."""
     figure = measured_figure(entry, column)
     if entry is None or figure is None:
         if cell and cell.inconsistent:
@@ -91,7 +91,7 @@ def verdict(cell: PublishedFigure | None, column: Column | None, task: str, entr
 
 
 def verdict_on(matches: Sequence[Match], task: str, entry: TaskEntry) -> Verdict:
-    """The verdict on all figures that are published for a task: "cannot tell" where it is not the same on each."""
+    """The verdict on all published figures for a task: "cannot tell" if they do not all get the same one."""
     found = [verdict(match.figure, match.column, task, entry) for match in matches] or [verdict(None, None, task, entry)]
     if len({each.word for each in found}) > 1:
         return Verdict("cannot tell", f"the tables differ: {in_tables(matches)}")
@@ -99,14 +99,14 @@ def verdict_on(matches: Sequence[Match], task: str, entry: TaskEntry) -> Verdict
 
 
 def why_no_figure(entry: TaskEntry) -> str:
-    """Why an entry of run.json holds no headline figure."""
+    """Why an entry of run.json has no headline figure."""
     if entry.counts.unscored:
         return f"{entry.counts.unscored:,} of {entry.n:,} documents wait for judgments"
     return "the run holds no figure for it"
 
 
 def why_not_comparable(task: str, entry: TaskEntry) -> str:
-    """Why a measured figure is not the benchmark's figure; "" where it is. A sample or limited run never passes for a full one."""
+    """Why a measured figure is not the benchmark's; "" if it is. A sample or limited run is never treated as a full one."""
     if entry.data.source == "sample":
         return "bundled sample, not the benchmark"
     if entry.n < entry.n_total:
@@ -114,7 +114,7 @@ def why_not_comparable(task: str, entry: TaskEntry) -> str:
     coverage = entry.coverage
     if coverage and coverage.complete < coverage.cells:
         return f"{coverage.complete} of {coverage.cells} parts have all their data"
-    known = task_classes().get(task)  # a suite's coverage says it, cell by cell
+    known = task_classes().get(task)  # for a suite, its coverage decides, cell by cell
     if known and not coverage and entry.n_total != known.official_n:
         return f"{entry.n_total:,} documents, the benchmark has {known.official_n:,}"
     counts = entry.counts

@@ -1,4 +1,4 @@
-"""The blog's argument in one picture: activated parameters against a score."""
+"""The blog's argument in one plot: activated parameters against a score."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -21,7 +21,7 @@ BILLION = 1e9
 
 
 def activated_plot(counted: Sequence["Counted"], table: PublishedTable, runs: Sequence[Run] = ()) -> Plot | None:
-    """Published scores, and measured ones that compare, over activated parameters; None where no counted model has a published score."""
+    """Published scores, and comparable measured ones, over activated parameters; None if no counted model has a published score."""
     points = [(c, c.row.cells[TASK].value) for c in counted if c.row and TASK in c.row.cells]
     column = table.column(TASK)
     if not points or column is None:
@@ -65,7 +65,7 @@ def _paint_measured(axes: "Axes", measured: Sequence["Line"], counted: Sequence[
         x, figure = activated / BILLION, line.measured
         axes.plot([x, x], [figure.low, figure.high], "-", color=GREEN, linewidth=2, zorder=2)
         axes.plot(x, figure.value, "_", color=GREEN, markersize=11, markeredgewidth=2, linestyle="none", label=label, zorder=4)
-        label = "_"  # in the legend once
+        label = "_"  # one entry in the legend
         if line.model not in known:
             axes.annotate(line.model, (x, figure.value), xytext=(0, -16), textcoords="offset points", ha="left", color=INK)
 

@@ -1,6 +1,6 @@
-"""How plots are drawn: one style, colours that are told apart without colour vision, the same bytes for the same input.
+"""How plots are drawn: one style, colours that colour-blind readers can tell apart, the same bytes for the same input.
 
-matplotlib is imported here and in the painters alone, when asked for.
+matplotlib is imported only here and in the drawing functions, when a plot is drawn.
 """
 
 import io
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's palette; wherever a colour means something a marker or a text says it too
+# Okabe and Ito's palette; what a colour means is also shown by a marker or a text
 BLUE, ORANGE, GREEN, GREY = "#0072b2", "#d55e00", "#009e73", "#8a8f98"
-# the page's dark theme replaces these three in the SVG, so nothing else may have them
+# the page's dark theme replaces these three in the SVG, so nothing else may use them
 INK, RULE, PAPER = "#1f2329", "#d8dce3", "#fefefe"
 STYLE = {
     "svg.fonttype": "none",
-    "text.parse_math": False,  # a name with dollar signs is a name
+    "text.parse_math": False,  # dollar signs in names are not mathematics
     "font.size": 9.0,  # points
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
@@ -34,9 +34,9 @@ STYLE = {
 }
 
 
-@dataclass(frozen=True)  # no slots: it keeps its pictures once they are drawn
+@dataclass(frozen=True)  # no slots: its images are cached
 class Plot:
-    """A picture, drawn when it is first asked for, and what it says (`alt`) for those who can't see it. `size` is in inches."""
+    """A plot, drawn when first needed, and its description (`alt`) for screen readers. `size` is in inches."""
 
     name: str
     title: str
@@ -46,12 +46,12 @@ class Plot:
 
     @cached_property
     def png(self) -> bytes:
-        """150 dots an inch."""
+        """150 dots per inch."""
         return self._draw("png", {"Software": None})
 
     @cached_property
     def svg(self) -> bytes:
-        """Its texts stay texts."""
+        """Text is kept as text."""
         drawn = self._draw("svg", {"Date": None, "Creator": None, "Format": None, "Type": None})
         # trailing blanks in matplotlib's paths are noise in a tracked file
         lines = (line.rstrip() for line in drawn.decode().splitlines())
@@ -71,7 +71,7 @@ class Plot:
 
 
 def bare(axes: "Axes", grid: str) -> None:
-    """No box; thin rules along `grid` ("x", "y" or "both") behind what is drawn."""
+    """Remove the box and draw thin grid lines ("x", "y" or "both") in the background."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis=grid, color=RULE, linewidth=0.7, zorder=0)  # type: ignore[arg-type]
     axes.set_axisbelow(True)

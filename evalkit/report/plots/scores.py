@@ -1,4 +1,4 @@
-"""Scores with their intervals beside the published ones: a panel a benchmark, a row a model."""
+"""Scores with their intervals beside the published ones: one panel per benchmark, one row per model."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
     from evalkit.report.sections.quality import Line
 
-ABOVE, BELOW, SPREAD = 0.14, 0.16, 0.24  # of a row: the published figure above its middle, one or several measured ones below
+ABOVE, BELOW, SPREAD = 0.14, 0.16, 0.24  # in a row, the published figure is above the middle, and measured ones below it
 
 
 def score_plot(table: PublishedTable, found: Sequence["Line"]) -> Plot | None:
-    """The picture of the quality table; None where it has no figure to show."""
+    """The plot of the quality table; None if it has no figure to show."""
     models = list(dict.fromkeys(line.model for line in found))
     columns = [c for c in table.columns if any(line.task == c.key and (line.cell or line.measured) for line in found)]
     if not columns:

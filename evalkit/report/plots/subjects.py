@@ -1,4 +1,4 @@
-"""MMLU by subject as a heat map: a row a subject, a column a run, a panel a category."""
+"""MMLU by subject as a heat map: one row per subject, one column per run, one panel per category."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 TASK = "mmlu"
 MOST_RUNS = 6  # more columns are too narrow for their figures
-LIGHT = 0.5  # of the colour map: lighter cells carry dark figures
-DARK_TEXT, LIGHT_TEXT = "#101010", "#ffffff"  # neither follows the page's theme: the cells don't
+LIGHT = 0.5  # of the colour map: lighter cells have dark text
+DARK_TEXT, LIGHT_TEXT = "#101010", "#ffffff"  # independent of the page's theme, as the cells are
 
 
 def subject_plot(runs: Sequence[Run]) -> Plot | None:
-    """The first runs that hold MMLU by subject; None where there is none."""
+    """The first runs with MMLU by subject; None if there is none."""
     held = [(run, key, entry) for run in runs for key, entry in run.tasks.items() if task_of(key) == TASK]
     shown = [(run, key, entry) for run, key, entry in held if entry.subjects][:MOST_RUNS]
     if not shown:
@@ -61,9 +61,9 @@ def subject_plot(runs: Sequence[Run]) -> Plot | None:
 def _paint_panel(axes: "Axes", scores: list[list[float | None]]) -> None:
     from matplotlib import colormaps
 
-    shades = colormaps["cividis"]  # even in lightness, so it reads without colour vision
+    shades = colormaps["cividis"]  # uniform in lightness, so it needs no colour vision
     grid = [[float("nan") if value is None else value for value in row] for row in scores]
-    # cells as shapes, not as an image: the page allows none, and a shape is sharp at any size
+    # cells as shapes instead of an image: the page allows no images, and shapes are sharp at any size
     edges = [[i - 0.5 for i in range(n + 1)] for n in (len(grid[0]), len(grid))]
     axes.pcolormesh(*edges, grid, cmap=shades, vmin=0, vmax=100, edgecolors=PAPER, linewidth=0.6)
     axes.invert_yaxis()

@@ -1,4 +1,4 @@
-"""Throughput beside its roofline: what was measured, what the device's bandwidth and arithmetic would allow, what was published."""
+"""Throughput measured, at the device's roofline, and published."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def throughput_plot(table: PublishedTable, benches: Sequence[BenchRecord]) -> Plot | None:
-    """A bar a bench record, with its roofline, and the published figures for other devices; None without a record."""
+    """One bar per bench record, with its roofline, and the published figures for other devices; None without a record."""
     if not benches or table.throughput is None:
         return None
     published = [(row.model, row.throughput.tokens_per_second) for row in table.rows if row.throughput]

@@ -1,4 +1,4 @@
-"""A report's files: what lies beside its text, and writing them."""
+"""A report's attachments, and writing its files."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +16,7 @@ def attachments(document: Document) -> dict[str, bytes]:
 
 
 def write_files(out: Path, files: Mapping[str, bytes]) -> list[Path]:
-    """Write them into `out`; returns their paths, sorted. Raises EvalkitError where that can't be done."""
+    """Write files into `out`; returns their paths, sorted. Raises EvalkitError if that fails."""
     for name, content in files.items():
         write_output(out / name, content)
     return [out / name for name in sorted(files)]

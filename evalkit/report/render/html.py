@@ -1,4 +1,4 @@
-"""The report as one static HTML page: its style and plots inside, no script, no network, light and dark."""
+"""The report as one static HTML page: with style and plots inside, no script, no network, and a light and a dark theme."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,7 @@ from evalkit.report.plots.plot import INK, PAPER, RULE, Plot
 from evalkit.report.verdict import Verdict
 
 TEMPLATE = Path(__file__).with_name("page.html")
-MARKS = {  # a sign a verdict, so that no colour is needed to tell them apart
+MARKS = {  # a sign for each verdict, so that no colour is needed to tell them apart
     "reproduced": ("good", "✓"),
     "differs": ("bad", "≠"),
     "published figure inconsistent": ("odd", "!"),
@@ -21,7 +21,7 @@ MARKS = {  # a sign a verdict, so that no colour is needed to tell them apart
 
 
 def to_html(document: Document) -> str:
-    """report.html, whole."""
+    """The whole of report.html."""
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -31,13 +31,13 @@ def to_html(document: Document) -> str:
 
 
 def _kind(thing: object) -> str:
-    """What a block or cell is, for the template."""
+    """The kind of a block or cell, for the template."""
     names: dict[type[Any], str] = {Grid: "grid", Notes: "notes", Plot: "plot", Pair: "pair", Verdict: "verdict", str: "text"}
     return names[type(thing)]
 
 
 def inline_svg(plot: Plot) -> Any:
-    """A plot to stand in the page: ids of its own, colours that follow the page's theme, a name for screen readers."""
+    """A plot for the page: with unique ids, colours that follow the page's theme, and a name for screen readers."""
     from markupsafe import Markup, escape
 
     svg = plot.svg.decode()

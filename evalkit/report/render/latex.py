@@ -7,7 +7,7 @@ HEADER = r"""% Made by evalkit report. In the preamble:
 %   \usepackage[T1]{fontenc} \usepackage{booktabs,longtable,array,graphicx}
 """
 LATIN = 0x180  # T1 has the letters of Latin-1 and Latin Extended-A
-LONG = 45  # rows above which a table breaks over pages, as one of long texts does; others shrink to the page's width
+LONG = 45  # a table with more rows, or with long texts, breaks over pages; others shrink to the page's width
 ESCAPES = {
     "\\": r"\textbackslash{}",
     "{": r"\{",
@@ -32,12 +32,12 @@ ESCAPES = {
 
 
 def tex(text: str) -> str:
-    """Text that LaTeX prints as it is; what the T1 encoding can't print becomes a question mark."""
+    """Text with LaTeX's special characters escaped; what the T1 encoding cannot print becomes a question mark."""
     return "".join(ESCAPES.get(c) or (c if c.isprintable() and ord(c) < LATIN else "?") for c in text)
 
 
 def to_latex(document: Document) -> str:
-    """report.tex: a section a chapter, its tables, notes, and plots by file name."""
+    """report.tex: one section per chapter, with tables, notes, and plots by file name."""
     parts = [HEADER]
     for section in document.sections:
         parts.append(f"\\section*{{{tex(section.title)}}}\n")

@@ -1,4 +1,4 @@
-"""The report as markdown, for a forge to render; and tables and texts in markdown for others."""
+"""The report as markdown, and helpers for tables and texts in markdown."""
 
 import re
 from collections.abc import Sequence
@@ -8,19 +8,19 @@ from evalkit.report.plots.plot import Plot
 
 
 def md(text: str) -> str:
-    """Text that markdown shows as it is: no links, tags, emphasis or mentions (bars are markdown_table's)."""
+    """Text escaped for markdown: no links, tags, emphasis or mentions (markdown_table escapes bars)."""
     return re.sub(r"[\\`*_\[\]<>#&~]|(?<!\w)@", r"\\\g<0>", text)
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]], align: str = "") -> str:
-    """Markdown of one table; bars and line breaks in a cell are escaped. `align`: a letter a column, r for right."""
+    """Markdown of one table; bars and line breaks in a cell are escaped. `align`: one letter per column, r for right."""
     rules = ["---:" if letter == "r" else "---" for letter in align or "l" * len(head)]
     bars = [head, rules, *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in row) + " |" for row in bars) + "\n"
 
 
 def to_markdown(document: Document) -> str:
-    """report.md; plots are files beside it."""
+    """report.md; plots are separate files in its folder."""
     parts = [f"# {md(document.title)}\n", *(f"{md(text)}\n" for text in document.lead)]
     parts.append("".join(f"- {count} {word}\n" for word, count in document.tally.items()))
     for section in document.sections:

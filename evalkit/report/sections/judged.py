@@ -1,4 +1,4 @@
-"""Judged benchmarks by category and turn: a radar of the scores, bars of the turns with their intervals, and the page of the report."""
+"""Judged benchmarks by category and turn: a radar plot of the scores, bars of the turns with intervals, and the report's section."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import cycle
@@ -23,7 +23,7 @@ Judged = Mapping[str, TaskEntry]  # run name -> its judged entry
 
 
 def sections(inputs: Inputs) -> list[Section]:
-    """A section per judged benchmark that the runs hold ratings of."""
+    """One section per judged benchmark with ratings in the runs."""
     tasks = [cls for cls in task_classes().values() if issubclass(cls, JudgedTask)]
     return [section(cls, judged) for cls in tasks if (judged := judged_entries(inputs.runs, cls.name))]
 

@@ -1,4 +1,4 @@
-"""The multilingual suite's page: its categories beside the published ones, and every cell of it, a set a row and a language a column."""
+"""The multilingual suite's section: its categories beside the published ones, and all cells, a row per set and a column per language."""
 
 import csv
 import io
@@ -23,13 +23,13 @@ TITLES = {
     **{"pawsx": "PAWS-X", "xstorycloze": "XStoryCloze", "mgsm": "MGSM", "flores": "FLORES"},
 }
 MOST_RUNS = 4
-LIGHT = 0.5  # of the colour map: lighter cells carry dark figures
-DARK_TEXT, LIGHT_TEXT = "#101010", "#ffffff"  # neither follows the page's theme: the cells don't
+LIGHT = 0.5  # of the colour map: lighter cells have dark text
+DARK_TEXT, LIGHT_TEXT = "#101010", "#ffffff"  # independent of the page's theme, as the cells are
 Entries = Mapping[str, tuple[Run, TaskEntry]]  # a run's name -> the run, and its entry
 
 
 def section(inputs: Inputs) -> Section | None:
-    """Tables and plots of the runs that hold the suite; None where there is none."""
+    """Tables and plots of the runs with the suite; None if there is none."""
     entries: Entries = {
         run.name: (run, entry) for run in inputs.runs for key, entry in run.tasks.items() if task_of(key) == TASK and entry.cells
     }
@@ -52,7 +52,7 @@ def section(inputs: Inputs) -> Section | None:
 
 
 def remarks(entry: TaskEntry) -> Iterator[str]:
-    """What belongs to a suite's figure, a line each: its coverage, and the signatures of BLEU and chrF."""
+    """Remarks on a suite's figure: its coverage, and the signatures of BLEU and chrF."""
     coverage = entry.coverage
     if coverage and coverage.incomplete:
         none: dict[str, list[str]] = {}
@@ -73,7 +73,7 @@ def remarks(entry: TaskEntry) -> Iterator[str]:
 
 
 def published_categories(spec: str) -> dict[str, float]:
-    """A model's published category scores, in percent; {} where there are none."""
+    """A model's published category scores, in percent; {} if there are none."""
     rows = [row for row in read_table(PUBLISHED).rows if row.is_model(spec)]
     return {c: row.cells[f"{TASK}:{c}"].value for row in rows for c in CATEGORIES if f"{TASK}:{c}" in row.cells}
 
@@ -91,7 +91,7 @@ def _row(name: str, run: Run, entry: TaskEntry) -> tuple[str | Pair, ...]:
 
 
 def _bars(entries: Entries) -> Plot:
-    """Measured bars with their intervals, a run a panel, and the published figure as a line across them."""
+    """Measured bars with their intervals, one panel per run, and the published figure as a line across them."""
 
     def paint(figure: "Figure") -> None:
         panels = figure.subplots(1, len(entries), sharey=True, squeeze=False)[0]
@@ -138,7 +138,7 @@ def _legend(figure: "Figure", entries: Entries) -> None:
 
 
 def _heat_map(name: str, entry: TaskEntry) -> Plot:
-    """A set a row and a language a column; FLORES has a row a direction. Empty: the set has no such language; "·": no data for it."""
+    """One row per set (FLORES: per direction) and one column per language. Empty: the set lacks the language; "·": no data."""
     languages = list(dict.fromkeys(cell.language for cell in entry.cells if "-" not in cell.language))
     grid: dict[str, dict[str, float | None]] = {}
     for cell in entry.cells:
@@ -149,7 +149,7 @@ def _heat_map(name: str, entry: TaskEntry) -> Plot:
     def paint(figure: "Figure") -> None:
         from matplotlib import colormaps
 
-        axes, shades = figure.add_subplot(), colormaps["cividis"]  # even in lightness, so it reads without colour vision
+        axes, shades = figure.add_subplot(), colormaps["cividis"]  # uniform in lightness, so it needs no colour vision
         values = [[row.get(language) for language in languages] for row in grid.values()]
         numbers = [[float("nan") if v is None else v for v in row] for row in values]
         edges = [[i - 0.5 for i in range(n + 1)] for n in (len(languages), len(grid))]
@@ -175,7 +175,7 @@ def _heat_map(name: str, entry: TaskEntry) -> Plot:
 
 
 def _place(cell: SuiteCell) -> tuple[str, str]:
-    """The heat map's row and column: a direction's other side than English or Chinese is its language."""
+    """The heat map's row and column: a direction's language is its side other than English or Chinese."""
     title = TITLES.get(cell.set, cell.set)
     source, arrow, target = cell.language.partition("-")
     if not arrow:
@@ -184,7 +184,7 @@ def _place(cell: SuiteCell) -> tuple[str, str]:
 
 
 def _to_csv(entries: Entries) -> str:
-    """One line a cell and run, those without data too."""
+    """One line per cell and run, including cells without data."""
     out = io.StringIO()
     head = ("run", "cell", "category", "metric", "value", "ci95_low", "ci95_high", "n", "incomplete")
     writer = csv.writer(out, lineterminator="\n")

@@ -1,6 +1,6 @@
 """`evalkit params`: parameters counted from configurations alone, beside the published ones.
 
-What counts as total, activated and non-embedding is defined in `moe_lm.count`; what was printed is in the published table.
+Total, activated and non-embedding parameters are defined in `moe_lm.count`.
 """
 
 import csv
@@ -33,14 +33,14 @@ DEFINITIONS = (
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """One model: its parameters by figure, and its row of the published table where it has one."""
+    """One model: its parameters by figure, and its row of the published table, if any."""
 
     model: str
     counts: Mapping[str, int]
     row: Row | None
 
     def verdict(self, figure: str, table: ParameterTable) -> Verdict:
-        """Does the printed figure round from the count? What the table notes on the figure is the reason where it does not."""
+        """Whether the printed figure is the count, rounded. If not, the table's note on it is the reason."""
         published, rounded = self.published(figure, table), self.rounded(figure, table)
         if self.row is None or published is None:
             return Verdict("nothing published")
@@ -48,17 +48,17 @@ class Counted:
             return Verdict("reproduced")
         note = self.row.parameters[figure].note
         reason = f"{FIGURES[figure]} is printed {published}, the count rounds to {rounded}"
-        # a count is exact: where the table says why the print is off, the print is at fault
+        # a count is exact: if the table explains the difference, the printed figure is at fault
         return Verdict("published figure inconsistent", f"{reason}; {note}") if note else Verdict("differs", reason)
 
     def overall(self, table: ParameterTable) -> Verdict:
-        """One verdict on the model's row: the first of its figures that is off decides, and all that are off are named."""
+        """One verdict on the model's row: the first figure that differs decides, and all that differ are named."""
         verdicts = [self.verdict(figure, table) for figure in FIGURES]
         off = [v for v in verdicts if v.word in ("differs", "published figure inconsistent")]
         return Verdict(off[0].word, "; ".join(v.reason for v in off)) if off else verdicts[0]
 
     def published(self, figure: str, table: ParameterTable) -> str | None:
-        """The figure as printed, in billions; None where there is none."""
+        """The figure as printed, in billions; None if there is none."""
         printed = self.row.parameters.get(figure) if self.row else None
         return f"{printed.value:.{table.decimals}f}" if printed else None
 
@@ -68,7 +68,7 @@ class Counted:
 
 
 def count_models(specs: Sequence[str], table: PublishedTable) -> list[Counted]:
-    """Every model of the published table, or those that `specs` name: by name, by hub id, or a folder with a config.json.
+    """Count every model of the published table, or those in `specs`, each a name, a hub id, or a folder with a config.json.
 
     Raises EvalkitError for an unknown name and for a config.json that is missing, damaged or of an unsupported family.
     """
@@ -84,14 +84,14 @@ def _count(spec: str, table: PublishedTable) -> Counted:
     if name in known:
         return Counted(row.model if row else name, count_parameters(name), row)
     if folder.is_dir() or "/" in spec:
-        raise EvalkitError(f"model {spec}: no config.json there; give a folder that holds one, or a known model: {', '.join(known)}")
+        raise EvalkitError(f"model {spec}: no config.json there; give a folder that has one, or a known model: {', '.join(known)}")
     raise unknown("model", name, known)
 
 
 def training_cost(counted: Sequence[Counted], table: PublishedTable) -> str:
-    """What can be derived of the claimed saving, and what is missing; "" where either model was not counted.
+    """What can be derived of the claimed saving, and what is missing; "" if either model was not counted.
 
-    At equal tokens the cost of training goes as the activated non-embedding parameters.
+    At equal tokens the cost of training is proportional to the activated non-embedding parameters.
     """
     claim = table.training_cost
     sizes = {c.row.model: c.counts["activated_non_embedding"] for c in counted if c.row}
@@ -107,14 +107,14 @@ def training_cost(counted: Sequence[Counted], table: PublishedTable) -> str:
 
 
 def section(inputs: Inputs) -> Section | None:
-    """The parameter table of a report; None where the published table prints no parameters."""
+    """The parameter table of a report; None if the published table has no parameters."""
     if inputs.table.parameters is None:
         return None
     return section_of(count_models([], inputs.table), inputs.table, inputs.table.parameters, inputs.runs)
 
 
 def section_of(counted: Sequence[Counted], table: PublishedTable, parameters: ParameterTable, runs: Sequence[Run] = ()) -> Section:
-    """Counts beside printed figures, the definitions, what can be said of the training cost, and the plot."""
+    """Counts beside printed figures, the definitions, the training cost, and the plot."""
     from evalkit.report.plots.activated import activated_plot
 
     head = ("Model", *(f"{words.capitalize()}, counted" for words in FIGURES.values()), "Published (billions)", "Verdict")
@@ -137,7 +137,7 @@ def section_of(counted: Sequence[Counted], table: PublishedTable, parameters: Pa
 
 
 def to_csv(counted: Sequence[Counted], parameters: ParameterTable) -> str:
-    """One line a figure: parameters exact, published and rounded in billions."""
+    """One line per figure: parameters exact, and in billions as published and rounded."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(FIELDS)
@@ -175,9 +175,9 @@ def show(counted: Sequence[Counted], table: PublishedTable, parameters: Paramete
 
 
 def write(counted: Sequence[Counted], table: PublishedTable, parameters: ParameterTable, out: Path) -> list[Path]:
-    """params.md, parameters.csv, and where a model has a published score the plot: the same bytes for the same input.
+    """Write params.md, parameters.csv, and the plot if a model has a published score. The same input gives the same bytes.
 
-    Raises EvalkitError where `out` can't be written.
+    Raises EvalkitError if `out` cannot be written.
     """
     document = Document(f"{table.title}: parameters", [], [section_of(counted, table, parameters)])
     return write_files(out, {"params.md": to_markdown(document).encode()} | attachments(document))

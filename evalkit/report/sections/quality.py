@@ -1,4 +1,4 @@
-"""The quality table: every cell of a published table beside what runs measured, with all that belongs to a figure."""
+"""The quality table: every cell of a published table beside what runs measured, with protocol, data, n, interval and verdict."""
 
 import csv
 import io
@@ -24,7 +24,7 @@ HEAD = ("Model", "Task", "Published", "Measured", "95% interval", "Difference", 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One figure: published, measured, and what to think of it. `task` carries a category after a colon where the column is one."""
+    """One figure: published, measured, and the verdict. `task` ends with a category after a colon if the column is one."""
 
     model: str
     task: str
@@ -43,7 +43,7 @@ class Line:
 
     @property
     def comparable(self) -> bool:
-        """Is what was measured the benchmark's figure?"""
+        """Whether the measured figure is the benchmark's."""
         return self.measured is not None and self.verdict.word != "not comparable"
 
     @property
@@ -51,12 +51,12 @@ class Line:
         return self.column.printed(self.cell) if self.cell and self.column else "-"
 
     def decimal(self, value: float, sign: str = "") -> str:
-        """A measured figure, to a decimal less than its kind is precise to."""
+        """A measured figure with its column's decimals, or one."""
         return f"{value:{sign}.{self.column.decimals if self.column else 1}f}"
 
 
 def lines(table: PublishedTable, runs: Sequence[Run]) -> list[Line]:
-    """Every cell of the table in its order, once a run that measured it; then what runs measured of other models."""
+    """Every cell of the table in order, once per run that measured it; then figures of other models."""
     found = []
     for row in table.rows:
         for column in table.columns:
@@ -81,7 +81,7 @@ def _measurements(runs: Sequence[Run], column: Column, row: Row) -> Iterator[tup
 
 
 def section(inputs: Inputs) -> Section:
-    """The table as published, the figures one by one, where they come from, and their plots."""
+    """The table as published, every figure, the sources, and the plots."""
     table = inputs.table
     found = lines(table, inputs.runs)
     blocks: list[Block] = [
@@ -100,7 +100,7 @@ def section(inputs: Inputs) -> Section:
 
 
 def to_csv(found: Sequence[Line]) -> str:
-    """One line a figure, with everything that belongs to it."""
+    """One line per figure, with everything that belongs to it."""
     out = io.StringIO()
     writer = csv.DictWriter(out, FIELDS, lineterminator="\n")
     writer.writeheader()
@@ -126,7 +126,7 @@ def _record(line: Line) -> dict[str, Any]:
 
 
 def best(found: Sequence[Line]) -> dict[tuple[str, str], Line]:
-    """The figure that stands for each (model, task): the one with the most telling verdict, the first of equals."""
+    """The figure to show for each (model, task): the one with the most informative verdict, or the first of equals."""
     chosen: dict[tuple[str, str], Line] = {}
     for line in found:
         key = (line.model, line.task)

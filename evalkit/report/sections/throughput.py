@@ -1,4 +1,4 @@
-"""The throughput table: published requests and tokens a second beside bench records, and the claimed ratio beside the measured one."""
+"""The throughput table: published requests and tokens per second beside bench records, and the claimed ratio beside the measured one."""
 
 import csv
 import io
@@ -13,7 +13,7 @@ from evalkit.report.plots.throughput import throughput_plot
 from evalkit.report.published import PublishedTable, Row, slug
 from evalkit.report.verdict import Verdict
 
-TOLERANCE = 0.1  # a single timing has no interval: within a tenth, it is taken for the same
+TOLERANCE = 0.1  # a single timing has no interval: within 10% it counts as the same
 FIELDS = (
     *("model", "spec", "published_requests_per_second", "published_tokens_per_second", "requests_per_second", "total_tokens_per_second"),
     *("output_tokens_per_second", "roofline_tokens_per_second", "verdict", "reason", "engine", "device", "dtype"),
@@ -26,7 +26,7 @@ HEAD = (
 
 
 def section(inputs: Inputs) -> Section | None:
-    """Table, ratio and plot; None where the published table has no throughput."""
+    """Table, ratio and plot; None if the published table has no throughput."""
     table = inputs.table
     if table.throughput is None:
         return None
@@ -53,13 +53,13 @@ def section(inputs: Inputs) -> Section | None:
 
 
 def is_bench_of(row: Row, bench: BenchRecord) -> bool:
-    """Does a bench record time this model? Random weights of its configuration are as fast as trained ones."""
+    """Whether a bench record is of this model. Random weights of its configuration are as fast as trained ones."""
     spec = bench.model.spec
     return row.is_model(spec) or (spec.startswith("random:") and slug(spec.removeprefix("random:")) == row.slug)
 
 
 def _figures(table: PublishedTable, benches: Sequence[BenchRecord]) -> Iterator[tuple[Row | None, BenchRecord | None]]:
-    """Every published row, once a record that times it, then records of other models."""
+    """Every published row, once per record of its model, then records of other models."""
     for row in table.rows:
         matching = [bench for bench in benches if is_bench_of(row, bench)]
         yield from ((row, bench) for bench in matching)
@@ -92,7 +92,7 @@ def _same_device(measured: str, published: str) -> bool:
 
 
 def ratio_verdict(table: PublishedTable, benches: Sequence[BenchRecord]) -> tuple[str, Verdict]:
-    """Model over baseline, in requests a second, from two records that differ in the model alone; and whether the claim holds."""
+    """The ratio of requests per second, model over baseline, of two records that differ only in the model; the verdict on the claim."""
     assert table.throughput
     printed = table.throughput
     model, baseline = (next(row for row in table.rows if row.model == name) for name in (printed.model, printed.baseline))
@@ -113,7 +113,7 @@ def ratio_verdict(table: PublishedTable, benches: Sequence[BenchRecord]) -> tupl
 
 
 def _setting(bench: BenchRecord) -> tuple[object, ...]:
-    """All that two records must share for their ratio to be the models' own."""
+    """Everything that two records must share for their ratio to depend on the models alone."""
     return (bench.engine, bench.device, bench.dtype, bench.prompt_tokens, bench.output_tokens, bench.num_requests)
 
 
