@@ -22,7 +22,7 @@ SECTIONS: tuple[Callable[[Inputs], Section | None], ...] = (
 
 def assemble(inputs: Inputs) -> Document:
     """Assemble the report on these inputs."""
-    lead = [f"What was published beside what was measured, and whether it holds. Measured: {_runs(inputs)}."]
+    lead = [f"Published figures beside measured ones, with a verdict on each. Measured: {_runs(inputs)}."]
     found = [section(inputs) for section in SECTIONS] + judged.sections(inputs)
     return Document(f"{inputs.table.title}: published and measured", lead, [section for section in found if section])
 

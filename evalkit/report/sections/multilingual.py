@@ -39,14 +39,12 @@ def section(inputs: Inputs) -> Section | None:
     head = ("Run", *(category.capitalize() for category in CATEGORIES), "Mean of four", "Over sets", "Pooled", "Cells")
     blocks: list[Block] = [
         "A category is the mean over its cells (a set in a language); the column is the mean of the four, BLEU on its scale of 0 to 100."
-        " Published figures do not say whether cells, sets or documents were averaged: the other two readings of the mean stand beside it."
+        " Published figures do not say whether cells, sets or documents were averaged: so the two other averages are shown too."
         " A cell reads published, or published → measured; a star says that not all of the suite was measured.",
         Grid("Categories", "lrrrrrrrr", head, rows),
         _bars(entries),
         *(_heat_map(name, entry) for name, (_, entry) in list(entries.items())[:MOST_RUNS]),
-        Notes(
-            "What was measured, and how BLEU was", [f"{name}: {line}" for name, (_, entry) in entries.items() for line in remarks(entry)]
-        ),
+        Notes("Coverage and BLEU signatures", [f"{name}: {line}" for name, (_, entry) in entries.items() for line in remarks(entry)]),
     ]
     return Section("multilingual", "Multilingual", blocks, csv={"multilingual": _to_csv(entries)})
 
@@ -133,7 +131,7 @@ def _legend(figure: "Figure", entries: Entries) -> None:
     whole = {not why_not_comparable(TASK, entry) for _, entry in entries.values()}
     handles: list[Any] = [Line2D([], [], color=INK, linewidth=2, label="published")]
     handles += [Patch(facecolor=BLUE, label="measured")] if True in whole else []
-    handles += [Patch(facecolor=GREY, hatch="///", edgecolor=PAPER, label="measured in part: does not compare")] if False in whole else []
+    handles += [Patch(facecolor=GREY, hatch="///", edgecolor=PAPER, label="measured in part: not comparable")] if False in whole else []
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
 
 

@@ -85,13 +85,12 @@ def section(inputs: Inputs) -> Section:
     table = inputs.table
     found = lines(table, inputs.runs)
     blocks: list[Block] = [
-        "A cell reads published, or published → measured. A measured figure with a star does not compare: the verdict says why.",
+        "A cell reads published, or published → measured. A star marks a measured figure that is not comparable; its verdict says why.",
         _grid(table, found),
     ]
     blocks += [plot for plot in (score_plot(table, found),) if plot]
     blocks.append(
-        "Intervals are 95%, over documents. Against a published figure only an unpaired one is possible: "
-        "which documents the published run got right is not known."
+        "Intervals are 95%, over documents. Against a published figure they are unpaired, because the published run's answers are unknown."
     )
     blocks.append(Grid("Every figure", "llrrrrplrll", HEAD, [_row(line) for line in found]))
     blocks += [plot for plot in (subject_plot(inputs.runs),) if plot]
@@ -189,11 +188,11 @@ def _notes(table: PublishedTable, found: Sequence[Line]) -> Iterator[Block]:
     ]
     yield Notes("Where the published figures come from", list(dict.fromkeys(sources)), folded=True)
     if runs := list(dict.fromkeys(_provenance(line) for line in found if line.run)):
-        yield Notes("Who was measured", runs)
+        yield Notes("Models measured", runs)
     if remarks := list(dict.fromkeys(text for line in found for text in _remarks(line))):
-        yield Notes("What to know of these runs", remarks)
+        yield Notes("Remarks on these runs", remarks)
     if rows := _protocols(table):
-        yield Grid("The protocols of these tasks", "lppp", ("Protocol", "What it is", "What to know", "Read at"), rows, folded=True)
+        yield Grid("The protocols of these tasks", "lppp", ("Protocol", "Summary", "Remarks", "Source"), rows, folded=True)
     if table.anchors:
         titles = {column.key: column.title for column in table.columns}
         anchors = [(a.model, titles[a.task], str(a.value), a.protocol, a.source, a.note or "-") for a in table.anchors]
@@ -213,8 +212,8 @@ def _remarks(line: Line) -> Iterator[str]:
     name = f"run {line.run.name}, {line.task}"
     counts = line.entry.counts
     words = (
-        (counts.extraction_failed, "answers held nothing to extract and count as wrong"),
-        (counts.stopped_by_length, "answers were stopped by their length"),
+        (counts.extraction_failed, "answers had nothing to extract; they count as wrong"),
+        (counts.stopped_by_length, "answers reached the length limit"),
         (counts.unscored, "documents are not scored"),
     )
     yield from (f"{name}: {count:,} of {line.entry.n:,} {text}" for count, text in words if count)
