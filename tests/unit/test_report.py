@@ -29,23 +29,23 @@ ROWS = {row.model: row for row in TABLE.rows}
 COLUMNS = {column.task: column for column in TABLE.columns}
 
 
-def judged(model: str, measured: TaskEntry | None, task: str = "mmlu") -> str:
+def verdict_of(model: str, measured: TaskEntry | None, task: str = "mmlu") -> str:
     return str(verdict(ROWS[model].cells.get(task), COLUMNS[task], task, measured))
 
 
 def test_verdicts() -> None:
     moe = "Qwen1.5-MoE-A2.7B"
-    assert judged(moe, entry(0.62)) == "reproduced"
-    assert judged(moe, entry(0.6165)) == "reproduced"  # 62.5 lies 0.05 outside, within its rounding
-    assert judged(moe, entry(0.60)) == "differs"
-    assert judged(moe, None) == "not measured"
-    assert judged(moe, entry(0.62, half=0.09)) == "cannot tell (n = 14042 is too small: +-9.0 points)"
-    assert judged(moe, entry(0.30, half=0.09)) == "differs"
-    assert judged(moe, entry(0.62, protocol="cloze")) == "cannot tell (published under mmlu@qwen, measured under mmlu@cloze)"
-    assert judged("DeepSeekMoE 16B", entry(0.45)).startswith("cannot tell (how the published figure was made")
+    assert verdict_of(moe, entry(0.62)) == "reproduced"
+    assert verdict_of(moe, entry(0.6165)) == "reproduced"  # 62.5 lies 0.05 outside, within its rounding
+    assert verdict_of(moe, entry(0.60)) == "differs"
+    assert verdict_of(moe, None) == "not measured"
+    assert verdict_of(moe, entry(0.62, half=0.09)) == "cannot tell (n = 14042 is too small: +-9.0 points)"
+    assert verdict_of(moe, entry(0.30, half=0.09)) == "differs"
+    assert verdict_of(moe, entry(0.62, protocol="cloze")) == "cannot tell (published under mmlu@qwen, measured under mmlu@cloze)"
+    assert verdict_of("DeepSeekMoE 16B", entry(0.45)).startswith("cannot tell (how the published figure was made")
     inconsistent = "published figure inconsistent (no number of 164"
-    assert judged(moe, entry(0.342, n=164, n_total=164), "humaneval").startswith(inconsistent)
-    assert judged(moe, None, "humaneval").startswith(inconsistent)  # it is so whoever measures
+    assert verdict_of(moe, entry(0.342, n=164, n_total=164), "humaneval").startswith(inconsistent)
+    assert verdict_of(moe, None, "humaneval").startswith(inconsistent)  # it is so whoever measures
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_verdicts() -> None:
     ],
 )
 def test_no_partial_run_passes_for_a_full_one(changes: dict, reason: str) -> None:
-    found = judged("Qwen1.5-MoE-A2.7B", entry(0.625, **changes))
+    found = verdict_of("Qwen1.5-MoE-A2.7B", entry(0.625, **changes))
     assert found.startswith("not comparable")
     assert reason in found
 

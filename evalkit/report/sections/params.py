@@ -143,10 +143,10 @@ def to_csv(counted: Sequence[Counted], parameters: ParameterTable) -> str:
     writer.writerow(FIELDS)
     for c in counted:
         for figure in FIGURES:
-            judged, published = c.verdict(figure, parameters), c.published(figure, parameters)
+            verdict, published = c.verdict(figure, parameters), c.published(figure, parameters)
             source = parameters.source if published else ""
             rounded = c.rounded(figure, parameters)
-            writer.writerow((c.model, figure, c.counts[figure], published, rounded, judged.word, judged.reason, source))
+            writer.writerow((c.model, figure, c.counts[figure], published, rounded, verdict.word, verdict.reason, source))
     return out.getvalue()
 
 

@@ -109,8 +109,8 @@ def to_csv(found: Sequence[Line]) -> str:
 
 
 def _record(line: Line) -> dict[str, Any]:
-    judged = line.verdict
-    record: dict[str, Any] = {"model": line.model, "task": line.task, "verdict": judged.word, "reason": judged.reason}
+    found = line.verdict
+    record: dict[str, Any] = {"model": line.model, "task": line.task, "verdict": found.word, "reason": found.reason}
     if cell := line.cell:
         record |= {"published": cell.value, "published_protocol": cell.protocol, "origin": cell.origin, "note": cell.note}
     if line.entry and line.run:

@@ -32,7 +32,7 @@ def section(inputs: Inputs) -> Section | None:
         return None
     printed, benches = table.throughput, inputs.benches
     found = list(_figures(table, benches))
-    measured, judged = ratio_verdict(table, benches)
+    measured, on_ratio = ratio_verdict(table, benches)
     blocks: list[Block] = [
         f"Published: {printed.source}; {printed.engine} on one {printed.device}, {printed.prompt_tokens:,} tokens in and "
         f"{printed.output_tokens:,} out; {printed.note}. Tokens a second depend on the device, so the primary figure is the ratio.",
@@ -41,7 +41,7 @@ def section(inputs: Inputs) -> Section | None:
             "The claimed ratio",
             "lrrp",
             ("Claim", "Published", "Measured", "Verdict"),
-            [(f"{printed.model} against {printed.baseline} ({printed.origin})", f"{printed.ratio:.2f}", measured, judged)],
+            [(f"{printed.model} against {printed.baseline} ({printed.origin})", f"{printed.ratio:.2f}", measured, on_ratio)],
         ),
     ]
     if benches:
@@ -49,7 +49,7 @@ def section(inputs: Inputs) -> Section | None:
     if plot := throughput_plot(table, benches):
         blocks.append(plot)
     verdicts = [_verdict(row, bench, table) for row, bench in found if row and row.throughput]
-    return Section("throughput", "Throughput", blocks, [*verdicts, judged], {"throughput": _to_csv(found, table)})
+    return Section("throughput", "Throughput", blocks, [*verdicts, on_ratio], {"throughput": _to_csv(found, table)})
 
 
 def is_bench_of(row: Row, bench: BenchRecord) -> bool:
@@ -149,8 +149,8 @@ def _to_csv(found: Sequence[tuple[Row | None, BenchRecord | None]], table: Publi
     writer = csv.DictWriter(out, FIELDS, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
     for row, bench in found:
-        judged = _verdict(row, bench, table)
-        record: dict[str, Any] = {"model": row.model if row else "", "verdict": judged.word, "reason": judged.reason}
+        verdict = _verdict(row, bench, table)
+        record: dict[str, Any] = {"model": row.model if row else "", "verdict": verdict.word, "reason": verdict.reason}
         if row and row.throughput:
             record["published_requests_per_second"] = row.throughput.requests_per_second
             record["published_tokens_per_second"] = row.throughput.tokens_per_second
