@@ -64,8 +64,6 @@ class RunConfig:
     quiet: bool = False
 
     def __post_init__(self) -> None:
-        if not self.tasks:
-            raise EvalkitError("no task given; try evalkit run --tasks mmlu,gsm8k")
         if isinstance(self.tasks, str) or not all(isinstance(task, str) for task in self.tasks):
             raise EvalkitError(f"tasks is {self.tasks!r}; give a list of names, as in tasks = ['mmlu', 'gsm8k']")
         if self.limit is not None and self.limit < 1:

@@ -107,7 +107,7 @@ def command(*arguments: str) -> int:
     parser = argparse.ArgumentParser()
     add(parser.add_subparsers())
     parsed = parser.parse_args(["verify", "--data", "sample", "--limit", "2", *arguments])
-    return int(parsed.run(parsed))
+    return int(parsed.command(parsed))
 
 
 def test_exit_codes_and_the_table(tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
