@@ -27,11 +27,11 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_two_processes_on_one_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    holder = "import sys, time; from pathlib import Path; from evalkit.journal import Journal; j = Journal(Path(sys.argv[1]));"
+    holder = "import sys, time; from pathlib import Path; from evalkit.runner.journal import Journal; j = Journal(Path(sys.argv[1]));"
     holder += "print('open', flush=True); time.sleep(600)"
     with subprocess.Popen([sys.executable, "-c", holder, str(run / "journal.sqlite")], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
-        process.stdout.readline()
+        assert process.stdout.readline() == b"open\n"
         assert cli.main(["run", *TASKS, "--out", str(run.parent), "--name", "r", "--fresh"]) == 2
         line = capsys.readouterr().err
         process.kill()
