@@ -1,4 +1,4 @@
-"""The build hook: a wheel, or an editable installation, carries the CPU kernels where a C++ compiler is at hand."""
+"""The build hook: a wheel or an editable installation contains the CPU kernels if there is a C++ compiler."""
 
 import importlib.util
 import sysconfig

@@ -2,9 +2,9 @@
 
 EvalkitError           2   wrong use, bad input, not comparable
 +-- DataError          2   a data file is missing, malformed, or not what its checksum says
-|   +-- MissingData    2   the folder holds no such file
+|   +-- MissingData    2   the folder has no such file
 +-- RunIncomplete      4   the run stopped early; what is done is kept
-+-- InternalError      5   a fault of evalkit's own; the message names the file that holds the traceback
++-- InternalError      5   a bug in evalkit; the message names the file with the traceback
 
 No error ends with 1: that is a gate that failed.
 """
@@ -30,17 +30,17 @@ class DataError(EvalkitError):
 
 
 class MissingData(DataError):
-    """A folder that does not hold a file."""
+    """A folder that lacks a file."""
 
 
 class RunIncomplete(EvalkitError):
-    """The run ended before its last response; the journal holds what was answered."""
+    """The run ended before its last response; the journal has all responses so far."""
 
     exit_code = 4
 
 
 class InternalError(EvalkitError):
-    """An exception that nobody expected."""
+    """An unexpected exception, which is a bug."""
 
     exit_code = 5
 
@@ -54,7 +54,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> EvalkitError:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of another library's message, or the kind of error where it says nothing."""
+    """The first line of another library's message, or the kind of error if it has no message."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
@@ -65,7 +65,7 @@ def keeping_traceback(folder: Path | None = None) -> Iterator[None]:
         yield
     except (EvalkitError, KeyboardInterrupt, SystemExit):
         raise
-    except BaseException as error:  # a panic of a library in Rust is no Exception
+    except BaseException as error:  # a panic of a Rust library is not an Exception
         raise InternalError(
             f"internal error: {in_words(error)}; {traceback_kept(error, folder)}, please report it with this file"
         ) from error
@@ -80,7 +80,7 @@ def in_words(error: BaseException) -> str:
 def traceback_kept(error: BaseException, folder: Path | None = None) -> str:
     """Write an error's traceback into a new file and say where: in `folder`, or else in the temporary directory.
 
-    The file's name can't be guessed, it is created anew (no link is followed), and only this user can read it.
+    The file's name is unpredictable, it is newly created (no link is followed), and only this user can read it.
     """
     from evalkit import __version__
 
@@ -89,7 +89,7 @@ def traceback_kept(error: BaseException, folder: Path | None = None) -> str:
     for place in (folder, Path(tempfile.gettempdir())):
         try:
             fd, name = tempfile.mkstemp(".txt", "traceback-", place)
-        except OSError:  # there is no such folder yet, or it can't be written
+        except OSError:  # the folder does not exist yet, or cannot be written
             continue
         try:
             with open(fd, "w", encoding="utf-8", errors="backslashreplace") as file:

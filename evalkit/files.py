@@ -9,13 +9,13 @@ from evalkit.errors import EvalkitError, RunIncomplete
 
 
 def write_atomically(path: Path, lines: Iterable[str]) -> None:
-    """Write a text file of a run. Raises RunIncomplete where the disk is full or the folder not writable."""
+    """Write a text file of a run. Raises RunIncomplete if the disk is full or the folder is not writable."""
     with kept(path):
         stage(path, lines).replace(path)
 
 
 def write_output(path: Path, content: str | bytes, append: bool = False) -> None:
-    """Write a file that was asked for; what is no file (/dev/stdout) is appended to. Raises EvalkitError where that can't be done."""
+    """Write a requested file; append to what is not a regular file (/dev/stdout). Raises EvalkitError if that fails."""
     raw = content if isinstance(content, bytes) else content.encode("utf-8", "replace")
     try:
         if append or (path.exists() and not path.is_file()):

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 LINE_EVERY = 30.0  # seconds between lines in a log
-PIPE_WIDTH = 160  # characters; no figure is cut where nobody looks at a terminal
+PIPE_WIDTH = 160  # characters: no figure is cut in a pipe
 
 
 class _Output(Console):
@@ -24,7 +24,7 @@ class _Output(Console):
 
 class _Errors(Console):
     def on_broken_pipe(self) -> None:
-        """Nobody reads any more: the work goes on in silence."""
+        """Standard error is closed: continue without output."""
         self.quiet = True
 
 

@@ -78,20 +78,20 @@ class JsonClient:
     ):
         """`base_url` without a trailing path of the API's ("https://host/v1"). `transport` is for tests.
 
-        `on_try` is called before each try; what it raises ends the request (a budget is spent).
+        `on_try` is called before each attempt; an exception from it ends the request (a budget is spent).
 
-        Raises EvalkitError for what is no http(s) address, and for one that carries a user name or password.
+        Raises EvalkitError for anything but an http(s) address, and for one with a user name or password.
         """
         import httpx2
 
         try:
             url = httpx2.URL(base_url)
         except httpx2.InvalidURL as error:
-            raise EvalkitError(f"{base_url!r} is no address: {first_line(error)}; give http://HOST:PORT/v1") from None
+            raise EvalkitError(f"{base_url!r} is not an address: {first_line(error)}; give http://HOST:PORT/v1") from None
         if url.userinfo:
-            raise EvalkitError("an address must not carry a user name or password, it would be recorded; use OPENAI_API_KEY")
+            raise EvalkitError("an address must not contain a user name or password, which would be recorded; use OPENAI_API_KEY")
         if url.scheme not in ("http", "https") or not url.host:
-            raise EvalkitError(f"{base_url!r} is no http(s) address; give http://HOST:PORT/v1")
+            raise EvalkitError(f"{base_url!r} is not an http(s) address; give http://HOST:PORT/v1")
         self.base_url, self.policy, self._secret = str(url).rstrip("/"), policy or RetryPolicy(), secret
         if secret is not None and not (secret.isascii() and secret.isprintable()):
             raise EvalkitError("the API key holds characters that no HTTP header can; is there a line end in it?")
@@ -202,7 +202,7 @@ class JsonClient:
 def concurrently(function: Callable[[T], R], items: Sequence[T], workers: int) -> Iterator[tuple[int, R]]:
     """Yield (index, function(item)) as each is done, at most `workers` at a time; the first exception is raised here.
 
-    Left early (an exception, Ctrl-C, close), it starts nothing new and waits for nobody: the threads are daemons.
+    If left early (an exception, Ctrl-C, close), it starts no further items and does not wait: the threads are daemons.
     """
     todo, done, stop = iter(range(len(items))), queue.SimpleQueue[tuple[int, R | None, BaseException | None]](), threading.Event()
     lock = threading.Lock()

@@ -108,8 +108,8 @@ def _hub_file(repo: str, revision: str, file: str) -> Path:
 
     try:
         return Path(hf_hub_download(repo, file, revision=revision))
-    except Exception as error:  # the library raises many kinds, all of which mean: not to be had
-        raise EvalkitError(f"{file} is neither in {CACHE / 'models'} nor to be had from the hub ({first_line(error)})") from None
+    except Exception as error:  # the library raises many kinds, all of which mean that the file is not available
+        raise EvalkitError(f"{file} is not in {CACHE / 'models'} and cannot be downloaded from the hub ({first_line(error)})") from None
 
 
 def _hub_folder(spec: str) -> Path:
@@ -120,5 +120,5 @@ def _hub_folder(spec: str) -> Path:
         return Path(snapshot_download(repo, revision=revision or None, allow_patterns=["*.safetensors", "*.json", "*.jinja"]))
     except Exception as error:
         raise EvalkitError(
-            f"model {spec} is not to be had from the hub ({first_line(error)}); is the name right and the network up?"
+            f"model {spec} cannot be downloaded from the hub ({first_line(error)}); check the name and the network"
         ) from None

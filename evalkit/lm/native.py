@@ -105,7 +105,7 @@ class NativeLM(LM):
         if self.kernel == "reference" and place.device.type == "cpu" and (reason := why_not_cpu(dtype)):
             self.notice = f"plain torch computes, slower and without layout invariance: {reason}"
         numerics = [NUMERICS, self.dtype, place.device.type, self.kernel, torch.__version__]
-        # FastChat's template stands in for one that the model lacks, and is then part of who answers
+        # FastChat's template replaces one that the model lacks, and is then part of the fingerprint
         self.stand_in = None if self.tokenizer.chat_template else conversation.template_for(spec)
         template = [f"{conversation.REQUIREMENT} {self.stand_in}"] if self.stand_in else []
         self.fingerprint = "sha256:" + sha256_json([checkpoint.sha256, repr(recipe), self.tokenizer.sha256(), numerics, *template])
@@ -197,7 +197,7 @@ class NativeLM(LM):
         for text, whole in zip(request.continuations, wholes, strict=True):
             merged += whole[: len(context)] != context
             if not (continuation := whole[len(context) :]):
-                raise EvalkitError(f"continuation {text!r} has no token of its own after its context")
+                raise EvalkitError(f"continuation {text!r} adds no token to its context")
             continuations.append(continuation)
         # the last token is scored but not run
         truncated = context_cut(request, len(context), [len(c) for c in continuations], self.config.max_seq_len + 1)

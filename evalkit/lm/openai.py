@@ -107,10 +107,10 @@ class OpenAILM(LM):
         for continuation, row in zip(request.continuations, rows[1:], strict=True):
             merged += row["tokens"][:start] != rows[0]["tokens"]
             if len(row["tokens"]) <= start:
-                raise EvalkitError(f"continuation {continuation!r} has no token of its own after its context")
+                raise EvalkitError(f"continuation {continuation!r} adds no token to its context")
             own = row["token_logprobs"][start:]
             logprobs.append(float(sum(own)))
-            # a token that ties with the best one counts as greedy: the server's choice between them is not to be seen
+            # a token that ties with the best one counts as greedy: the server does not tell which it would choose
             greedy.append(all(lp >= max(top.values()) for lp, top in zip(own, row["top_logprobs"][start:], strict=True)))
         return Loglikelihoods(tuple(logprobs), tuple(greedy), truncated, merged)
 

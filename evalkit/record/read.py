@@ -74,4 +74,4 @@ def read_rows(file: Path) -> Iterator[dict[str, Any]]:
     except UnicodeDecodeError as error:
         raise EvalkitError(f"{file} is damaged ({error}); run it again") from None
     except OSError as error:
-        raise EvalkitError(f"cannot read {file}: {error.strerror}; a run's samples lie beside its figures") from None
+        raise EvalkitError(f"cannot read {file}: {error.strerror}; a run's samples must be in its folder") from None

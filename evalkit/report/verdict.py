@@ -81,7 +81,7 @@ def verdict(cell: PublishedFigure | None, column: Column | None, task: str, entr
         return Verdict("cannot tell", f"published under {task}@{cell.protocol}, measured under {task}@{entry.protocol}")
     judge = entry.judge.model if entry.judge else ""
     if cell.judges and judge not in cell.judges:
-        return Verdict("cannot tell", f"published as judged by {cell.judges[0]}, measured as judged by {judge or 'nobody named'}")
+        return Verdict("cannot tell", f"published as judged by {cell.judges[0]}, measured as judged by {judge or 'an unknown judge'}")
     rounding = column.rounding(cell)
     if not figure.low - rounding <= cell.value <= figure.high + rounding:
         return Verdict("differs", compares=True)

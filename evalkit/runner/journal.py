@@ -45,7 +45,7 @@ _TABLES = (
 
 
 def request_key(fingerprint: str, request: Request) -> str:
-    """sha256 (hex) over who answers and what is asked."""
+    """sha256 (hex) over the engine's fingerprint and the request."""
     return sha256_json([fingerprint, asdict(request)])
 
 
@@ -162,15 +162,17 @@ class Journal:
                 raise _Damage(self, f"the answer {str(row[0])[:12]} is not as it was written")
 
     def _salvage(self, what: str) -> None:
-        """Move the answers that are whole to a new journal, keep the damaged one beside it. Raises RunIncomplete, which says so.
+        """Move the intact answers to a new journal and keep the damaged one. Raises RunIncomplete, which says so.
 
-        A file without any is not ours to move: EvalkitError.
+        Raises EvalkitError for a file without any, which is left alone.
         """
         if self._db:
             self._db.close()
         whole = [row for row in salvage.rows(self.path) if len(row) == _ROW.count(",") + 1 and _whole(row)]
         if not whole:
-            raise EvalkitError(f"{self.path} is no journal, or holds no whole answer ({what}); use --fresh to start anew or another --name")
+            raise EvalkitError(
+                f"{self.path} is not a journal, or has no intact answer ({what}); use --fresh to start over, or another --name"
+            )
         rescued, damaged = self.path.with_suffix(".rescued"), self.path.with_suffix(".damaged")
         with self._errors():
             for suffix in ("", *_BESIDE):
@@ -181,7 +183,7 @@ class Journal:
                 db.executemany(_INSERT, whole)
                 db.execute("COMMIT")
                 (count,) = db.execute("SELECT count(*) FROM responses").fetchone()
-        # the old write-ahead log goes first: SQLite would fold it into whatever file bears the name
+        # the old write-ahead log goes first: SQLite would merge it into any file with that name
         for suffix in (*_BESIDE, ""):
             if (old := Path(f"{self.path}{suffix}")).exists():
                 old.replace(f"{damaged}{suffix}")

@@ -13,9 +13,9 @@ from evalkit.errors import EvalkitError, RunIncomplete
 
 
 def lock(path: Path, doing: str = "writing", fix: str = "wait for it, or pass another --name") -> FileIO:
-    """Take a lock file, which bears our process id for as long as it is open; a killed process lets go.
+    """Take a lock file, which contains this process's id while it is open; if the process is killed, the lock is released.
 
-    Raises EvalkitError where another process has it, and `unwritable`'s errors.
+    Raises EvalkitError if another process has it, and `unwritable`'s errors.
     """
     try:
         file = open(path, "a+b", buffering=0)  # noqa: SIM115 - held open for as long as the journal is
@@ -40,7 +40,7 @@ def lock(path: Path, doing: str = "writing", fix: str = "wait for it, or pass an
 
 @contextmanager
 def transaction(db: sqlite3.Connection) -> Iterator[None]:
-    """All of the statements or none, on a connection without transactions of its own (isolation_level None)."""
+    """All of the statements or none, on a connection without implicit transactions (isolation_level None)."""
     db.execute("BEGIN IMMEDIATE")
     try:
         yield

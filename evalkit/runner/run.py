@@ -102,7 +102,7 @@ def plan(task: Task, source: FolderSource | HubSource, limit: int | None) -> Pla
 def spread(docs: Sequence[Doc], limit: int | None, each_group: bool = False) -> Sequence[Doc]:
     """At most `limit` documents, spread evenly over the groups, the first ones of each; always the same ones for one limit.
 
-    With `each_group` at most `limit` of each group, spread evenly over it, since a group may have ordered parts of its own.
+    With `each_group` at most `limit` of each group, spread evenly over it, since a group may have ordered parts.
     """
     if limit is None or limit >= len(docs):
         return docs

@@ -1,14 +1,14 @@
-"""Rows out of a damaged SQLite file: every page is read for what it holds, whoever points to it.
+"""Rows from a damaged SQLite file: every page is read, whether or not another one points to it.
 
-Format: sqlite.org/fileformat2.html, sections 1.6, 2.1 and 4 (index b-trees, which are what a table WITHOUT ROWID is made of). What
-comes out may be anything: rows carry a hash of their own, and the caller checks it.
+Format: sqlite.org/fileformat2.html, sections 1.6, 2.1 and 4 (index b-trees, which are what a table WITHOUT ROWID is made of). The
+result may contain anything: each row has a hash, which the caller checks.
 """
 
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-PAGE = 4096  # bytes; the file's own word for it may be what is damaged
+PAGE = 4096  # bytes; the page size in the file may itself be damaged
 LEAF, INNER = 0x0A, 0x02
 _MOST = (PAGE - 12) * 64 // 255 - 23  # bytes of a row in its page; of a longer one at least _LEAST are, the rest is in a chain of pages
 _LEAST = (PAGE - 12) * 32 // 255 - 23

@@ -73,6 +73,6 @@ def _bytes(path: Path) -> bytes:
 
 
 def _numbered(request: Request, n: int) -> list[Request]:
-    """n answers to one prompt: each a sample of its own."""
+    """n requests for one prompt, one for each sample."""
     assert isinstance(request, Generate)
     return [replace(request, seed=i) for i in range(n)]

@@ -104,7 +104,7 @@ function exchanges(sample, data, runs, hits) {
         "section",
         {},
         el("h3", {}, `Prompt${number}`),
-        !same && k === 0 && el("p", { class: "notice" }, "The two runs were asked differently."),
+        !same && k === 0 && el("p", { class: "notice" }, "The two runs had different prompts."),
         el(
           "div",
           { class: "columns" },
@@ -157,12 +157,12 @@ function prompt(request, data, hits) {
 
 // The beginning of a prompt that is folded away: what the subject's prompts share, or all but the last paragraph of a long one.
 function split(context, shared) {
-  if (shared !== null) return [shared, context, "Begins as the subject's other prompts do"];
+  if (shared !== null) return [shared, context, "Beginning shared with the subject's other prompts"];
   const at = context === null || context.length < LONG ? -1 : context.trimEnd().lastIndexOf("\n\n") + 2;
-  return at < LONG / 2 ? [null, context, ""] : [context.slice(0, at), context.slice(at), "Begins with other paragraphs"];
+  return at < LONG / 2 ? [null, context, ""] : [context.slice(0, at), context.slice(at), "Earlier paragraphs"];
 }
 
-// The content is made when it is opened first.
+// The content is created when it is first opened.
 function folded(summary, make) {
   const body = el("div", {});
   return el(

@@ -1,4 +1,4 @@
-// The header: who answered, and every figure with its protocol, interval, n and data. The overview: the matching samples by subject.
+// The header: the model, and every figure with its protocol, interval, n and data. The overview: the matching samples by subject.
 
 const LETTERS = ["A", "B"];
 
@@ -55,7 +55,7 @@ function figureTable(runs) {
   const order = [...new Set(rows.map((row) => row.task))];
   rows.sort((a, b) => order.indexOf(a.task) - order.indexOf(b.task) || a.i - b.i);
   const noted = rows.some(({ entry }) => Object.keys(entry.counts ?? {}).length);
-  const heads = [many && "Run", "Task", "Protocol", "Metric", "Value", "95% interval", "n", "Data", noted && "To know"].filter(Boolean);
+  const heads = [many && "Run", "Task", "Protocol", "Metric", "Value", "95% interval", "n", "Data", noted && "Remarks"].filter(Boolean);
   return el(
     "table",
     {},
@@ -81,7 +81,7 @@ function figureRow(i, task, entry) {
   const number = (value) => (typeof value !== "number" ? plain(value ?? "-") : share ? (100 * value).toFixed(1) + "%" : value.toFixed(3));
   const whole = entry.n_total === entry.n || entry.n_total == null;
   const words = {
-    extraction_failed: "extractions failed (counted wrong)",
+    extraction_failed: "extractions failed; they count as wrong",
     truncated: "prompts truncated",
     boundary_merged: "tokens merged across prompt and continuation",
     stopped_by_length: "stopped by length",
@@ -106,7 +106,7 @@ function figureRow(i, task, entry) {
   );
 }
 
-// A bar of this share; the figure stands beside it in words.
+// A bar of this share, with the figure as text beside it.
 function share(part, side = "") {
   const fill = el("span", { class: "fill" });
   fill.style.width = `${100 * part}%`;

@@ -1,4 +1,4 @@
-// What came back: texts side by side, options with their log-probabilities, and what a judge said.
+// Responses: texts side by side, options with their log-probabilities, and judgments.
 
 function responses(sample, asked, answers, runs, hits) {
   const many = runs.length > 1;
@@ -94,7 +94,7 @@ function options(sample, continuations, answers, many) {
   );
 }
 
-// What a judge said of the responses, where one did.
+// The judgments of the responses, if there are any.
 function judgments(sample, runs, hits) {
   if (!sample.runs.some((run) => run?.judgments?.length)) return null;
   const columns = sample.runs.map((run, i) =>

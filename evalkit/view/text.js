@@ -1,4 +1,4 @@
-// Text of others, made visible and harmless: it enters the page as text nodes only, never as markup.
+// Untrusted text: it enters the page as text nodes only, never as markup, with invisible characters shown.
 
 const CUT = 20000; // characters of one text shown at first
 const MARKS = 500; // highlighted hits and marked characters a text; later ones are plain

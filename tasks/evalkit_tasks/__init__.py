@@ -1,6 +1,6 @@
-"""The task adapters. They import evalkit's task API and nothing else of it; the harness finds them through `TASKS`.
+"""The task adapters. They import nothing of evalkit but its task API; the harness finds them through `TASKS`.
 
-A module that defines tasks lists them in a `TASKS` of its own, and is found by that alone.
+A module that defines tasks lists them in its own `TASKS`, which is all that is needed to find it.
 """
 
 import importlib

@@ -122,7 +122,7 @@ def test_a_cut_file_keeps_what_is_before_the_cut(whole: Path, tmp_path: Path) ->
     path.write_bytes(content[:5000])
     error = opening(path)
     assert error is not None
-    assert "holds no whole answer" in str(error)
+    assert "has no intact answer" in str(error)
     assert "--fresh" in str(error)
     assert error.exit_code == 2
 
@@ -166,7 +166,7 @@ def test_another_sqlite_file_is_left_alone(tmp_path: Path) -> None:
         db.execute("CREATE TABLE bookmarks (url TEXT)")
     before = path.read_bytes()
     for read_only in (False, True):
-        with pytest.raises(EvalkitError, match=r"is no journal|is damaged") as caught:
+        with pytest.raises(EvalkitError, match=r"is not a journal|is damaged") as caught:
             Journal(path, read_only=read_only)
         assert caught.value.exit_code == 2
     assert path.read_bytes() == before

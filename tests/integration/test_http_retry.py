@@ -155,11 +155,11 @@ def test_the_deadline_bounds_all_tries() -> None:
 @pytest.mark.parametrize(
     ("address", "message"),
     [
-        ("host:8000", "no http"),
-        ("ftp://host", "no http"),
-        ("http://", "no http"),
-        ("http://me:word@host/v1", "must not carry a user name or password"),
-        ("http://[::1", "is no address"),
+        ("host:8000", "not an http"),
+        ("ftp://host", "not an http"),
+        ("http://", "not an http"),
+        ("http://me:word@host/v1", "must not contain a user name or password"),
+        ("http://[::1", "is not an address"),
     ],
 )
 def test_addresses_that_are_none(address: str, message: str) -> None:

@@ -282,8 +282,8 @@ def test_another_judge_is_another_row(run: Path) -> None:
         (["--repeats", "-1"], "repeats is -1"),
         (["--max-cost", "1"], "give --price-in and --price-out"),
         (["--timeout", "0"], "timeout is 0"),
-        (["--judge-url", "http://user:secret@host/v1"], "must not carry a user name"),
-        (["--judge-url", "ftp://host"], "no http(s) address"),
+        (["--judge-url", "http://user:secret@host/v1"], "must not contain a user name"),
+        (["--judge-url", "ftp://host"], "not an http(s) address"),
     ],
 )
 def test_wrong_use_is_one_line(run: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:

@@ -238,7 +238,7 @@ def test_refusals(address: str, capsys: pytest.CaptureFixture[str], tmp_path: Pa
     for arguments, message in (
         (["--engine", f"openai:{address}"], "needs --model"),
         (["--engine", f"openai:{address}", "--model", "tiny"], "has no model 'tiny'; it has: org/tiny"),
-        (["--engine", "openai:host:80", "--model", "m"], "is no http(s) address"),
+        (["--engine", "openai:host:80", "--model", "m"], "is not an http(s) address"),
         (["--engine", "openai", "--model", "m"], "unknown engine 'openai'"),
     ):
         assert cli.main([*run, *arguments]) == 2

@@ -111,7 +111,7 @@ def test_what_is_no_run(tmp_path: Path) -> None:
     (base / "samples" / "mmlu.jsonl").write_text("{\n")
     assert "line 1 is damaged" in refusal(base, base)
     (base / "samples" / "mmlu.jsonl").unlink()
-    assert "samples lie beside its figures" in refusal(base, base)
+    assert "samples must be in its folder" in refusal(base, base)
     record = json.loads((base / "run.json").read_text()) | {"status": "incomplete"}
     (base / "run.json").write_text(json.dumps(record))
     assert "is incomplete; run `evalkit run` again" in refusal(base, base)

@@ -76,7 +76,7 @@ def test_a_foreign_or_damaged_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "journal.sqlite"
     foreign = b"not a database, but long enough to be read as one " * 100
     path.write_bytes(foreign)
-    with pytest.raises(EvalkitError, match=r"journal\.sqlite is no journal.*--fresh"):
+    with pytest.raises(EvalkitError, match=r"journal\.sqlite is not a journal.*--fresh"):
         Journal(path)
     assert path.read_bytes() == foreign
     path.unlink()

@@ -78,7 +78,7 @@ def _verdict(row: Row | None, bench: BenchRecord | None, table: PublishedTable) 
     if (bench.prompt_tokens, bench.output_tokens) != (printed.prompt_tokens, printed.output_tokens):
         return Verdict("not comparable", f"{bench.prompt_tokens:,} tokens in and {bench.output_tokens:,} out")
     if bench.short_answers:
-        return Verdict("not comparable", f"{bench.short_answers:,} answers ended early: the engine does not heed ignore_eos")
+        return Verdict("not comparable", f"{bench.short_answers:,} answers ended early: the engine ignores ignore_eos")
     if not _same_device(bench.device, printed.device):
         return Verdict("cannot tell", f"published on one {printed.device}, measured on {bench.device}")
     near = abs(bench.total_tokens_per_second / row.throughput.tokens_per_second - 1) <= TOLERANCE

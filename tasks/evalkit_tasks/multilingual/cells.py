@@ -57,7 +57,7 @@ _XWINOGRAD = {"fr": "fr", "pt": "pt", "ru": "ru", "ja": "jp"}
 _PAWSX = _same("es fr de ja ko")
 _MGSM = _same("es fr ru de ja th")
 _MGSM_DEFINITION = "mgsm/native_cot/mgsm_native_cot_{}.yaml"
-# without the shots; no copy of M3Exam in Italian and Portuguese was at hand
+# without the shots; no copy of M3Exam in Italian and Portuguese was available
 _XWINOGRAD_COUNTS = {"fr": 78, "pt": 258, "ru": 310, "ja": 954}
 _M3EXAM_COUNTS = {"pt": 0, "it": 0, "vi": 1789, "th": 2163}
 _PAWSX_COUNTS = {"es": 1999, "fr": 1986, "de": 1968, "ja": 1946, "ko": 1972}

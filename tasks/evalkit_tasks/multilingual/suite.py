@@ -50,7 +50,7 @@ ADAPTERS: dict[str, Adapter] = {
 
 
 def _official() -> dict[str, str]:
-    """Digests of the cells' rows as published upstream, of those cells that were at hand."""
+    """Digests of the cells' rows as published upstream, for the cells that were available."""
     text = (importlib.resources.files("evalkit_tasks") / "multilingual" / "official.tsv").read_text("utf-8")
     return dict(line.split("\t") for line in text.splitlines() if not line.startswith("#"))
 
