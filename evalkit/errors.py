@@ -54,8 +54,12 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> EvalkitError:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of another library's message, or the kind of error if it has no message."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    """The first line of another library's message, or the kind of error if it has no message or fails to give it."""
+    try:
+        message = str(error)
+    except Exception:
+        message = ""
+    return next(iter(message.strip().splitlines()), type(error).__name__)
 
 
 @contextmanager
@@ -86,10 +90,10 @@ def traceback_kept(error: BaseException, folder: Path | None = None) -> str:
 
     head = f"evalkit {__version__}, Python {platform.python_version()}, {platform.platform()}\n\n"
     text = head + "".join(traceback.format_exception(error))
-    for place in (folder, Path(tempfile.gettempdir())):
+    for place in (folder, None):
         try:
             fd, name = tempfile.mkstemp(".txt", "traceback-", place)
-        except OSError:  # the folder does not exist yet, or cannot be written
+        except OSError:  # the folder does not exist yet or cannot be written, or there is no temporary directory
             continue
         try:
             with open(fd, "w", encoding="utf-8", errors="backslashreplace") as file:

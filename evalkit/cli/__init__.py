@@ -33,6 +33,7 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
+    _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a letter that the terminal's encoding lacks is printed as "?"
             stream.reconfigure(errors="replace")
@@ -61,8 +62,14 @@ def _run(arguments: argparse.Namespace) -> int:
         raise RuntimeError(f"a library called sys.exit({error.code!r})") from error
 
 
+def _open_closed_streams() -> None:
+    """Python gives None for a stream that was closed when it started (`evalkit .. >&-`, some cron daemons): what it prints is discarded."""
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+
+
 def _say(message: str) -> None:
-    with suppress(OSError):  # standard error is closed
+    with suppress(OSError):  # the other end of its pipe is closed
         print(f"evalkit: {' '.join(message.split())}", file=sys.stderr)
 
 

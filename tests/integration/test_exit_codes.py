@@ -123,6 +123,14 @@ def test_a_closed_pipe_is_no_fault(command: str) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.parametrize(("command", "code"), [("ls protocols", 0), ("--help", 0), ("ls bogus", 2), ("compare none none", 2)])
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_streams_change_no_exit_code(command: str, code: int, closed: str) -> None:
+    done = subprocess.run(["bash", "-c", f"{sys.executable} -m evalkit {command} {closed}"], capture_output=True, text=True)
+    assert (done.returncode, "Traceback" in done.stderr) == (code, False)
+    assert not done.stdout or closed == "2>&-"
+
+
 def test_a_terminal_without_the_letter(tmp_path: Path) -> None:
     folder = tmp_path / "r"
     folder.mkdir()
@@ -148,6 +156,23 @@ def test_no_folder_for_the_traceback(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
     with pytest.raises(InternalError, match="KeyError: 'k'; the traceback could not be written"), keeping_traceback():
         raise KeyError("k")
+
+
+def test_no_temporary_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where every disk is full, not even Python finds one."""
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setattr("tempfile._candidate_tempdir_list", lambda: [str(tmp_path / "gone")])
+    with pytest.raises(InternalError, match="KeyError: 'k'; the traceback could not be written"), keeping_traceback():
+        raise KeyError("k")
+
+
+def test_an_error_that_cannot_be_printed() -> None:
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise ValueError("no words")
+
+    with pytest.raises(InternalError, match="internal error: Mute; the traceback is in"), keeping_traceback():
+        raise Mute
 
 
 @pytest.mark.parametrize("error", [EvalkitError("known"), KeyboardInterrupt(), SystemExit(2)], ids=repr)
