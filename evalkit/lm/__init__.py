@@ -1,4 +1,4 @@
-"""Back-ends: what answers requests. `ENGINES` names them; `open_lm` builds the one that a ModelSpec asks for."""
+"""Back-ends answer requests. `ENGINES` lists them; `open_lm` opens the one that a ModelSpec names."""
 
 from evalkit.config import ModelSpec
 from evalkit.errors import unknown
@@ -8,7 +8,7 @@ ENGINES = ("native", "lm_eval:CLASS", "openai:URL", "replay:RUN")
 
 
 def open_lm(model: ModelSpec) -> LM:
-    """The model behind `model.engine`; the native one's weights are read later. Raises EvalkitError, in one line, for what is wrong."""
+    """Open the model with `model.engine`; the native engine reads the weights later. Raises EvalkitError."""
     name, _, argument = model.engine.partition(":")
     if name == "native" and not argument:
         from evalkit.lm.native import NativeLM

@@ -16,15 +16,15 @@ class LM(ABC):
     """Answers are yielded as (index of the request, response) as soon as each is known, in any order."""
 
     fingerprint: str  # "sha256:..", over weights, tokenizer, chat template and numerics
-    notice: str = ""  # what a user should know of this engine before it answers, in one line
+    notice: str = ""  # a one-line notice about this engine for the user
 
     @property
     def ready(self) -> bool:
-        """False: `prepare` has much to do before the first answer."""
+        """False if `prepare` still has to read the weights."""
         return True
 
     def prepare(self, on_load: OnLoad | None = None) -> None:
-        """Read the weights, which a run needs only where the journal lacks an answer. Raises EvalkitError."""
+        """Read the weights, which a run needs only if the journal lacks an answer. Raises EvalkitError."""
         return
 
     @abstractmethod
@@ -39,8 +39,8 @@ class LM(ABC):
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """run.json's `model` entry: family, parameters, dtype, device, engine, max_seq_len where they are known."""
+        """run.json's `model` entry: family, parameters, dtype, device, engine, max_seq_len, as far as they are known."""
 
     def tokens(self) -> Tokens:
-        """Totals so far; zero where the back-end does not count."""
+        """Totals so far; zero if the back-end does not count."""
         return Tokens()

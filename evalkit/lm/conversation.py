@@ -1,8 +1,8 @@
-"""Conversations for chat models without a template of their own: FastChat's, from fschat's `fastchat.conversation`.
+"""Conversations for chat models without a chat template: FastChat's templates, from fschat's `fastchat.conversation`.
 
-FastChat matches a model's name and falls back to `one_shot`, an example conversation, in silence where nothing matches:
+FastChat matches a model's name and falls back to `one_shot`, an example conversation, without a warning if nothing matches:
 deepseek-moe-16b-chat is such a name, which may have depressed its published MT-Bench score. Here that model has the template of
-its sibling deepseek-llm (what its own tokenizer_config.json writes, too), and a name that matches nothing is refused.
+its sibling deepseek-llm (which its tokenizer_config.json has too), and a name that matches nothing is refused.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from pathlib import Path
 from evalkit.errors import EvalkitError
 
 REQUIREMENT = "fschat==0.2.36"
-# (all of these stand in the model's name) -> FastChat's template; the first match counts, as in fastchat.model.model_adapter
+# (all of these are in the model's name) -> FastChat's template; the first match counts, as in fastchat.model.model_adapter
 TEMPLATES: tuple[tuple[tuple[str, ...], str], ...] = (
     (("vicuna",), "vicuna_v1.1"),
     (("tulu",), "tulu"),
@@ -30,22 +30,22 @@ TEMPLATES: tuple[tuple[tuple[str, ...], str], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A conversation as text, up to where the answer begins, and what ends the answer besides the model's own tokens."""
+    """A conversation as text up to the answer, and the stop strings that end the answer in addition to the model's tokens."""
 
     text: str
     until: tuple[str, ...]
 
 
 def template_for(spec: str) -> str | None:
-    """FastChat's template for the model that SPEC names; None where no rule matches."""
+    """FastChat's template for the model that SPEC names; None if no rule matches."""
     name = Path(spec.split("@")[0]).name.lower()
     return next((template for parts, template in TEMPLATES if all(part in name for part in parts)), None)
 
 
 def write(template: str, messages: Sequence[Mapping[str, str]]) -> Prompt:
-    """The messages ({"role", "content"}), a system message first where there is one, then user and assistant in turn.
+    """The messages ({"role", "content"}), an optional system message first, then user and assistant in turn.
 
-    Raises EvalkitError where fschat is missing or of another version: another version may write another prompt.
+    Raises EvalkitError if fschat is missing or of another version, which may write another prompt.
     """
     from importlib.metadata import PackageNotFoundError, version
 

@@ -1,4 +1,4 @@
-"""evalkit generate: one prompt, one answer, by the native back-end."""
+"""`evalkit generate`: completes one prompt with the native back-end."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class GenerateConfig:
     prompt: str
     model: ModelSpec = DEMO
     chat: bool = False  # through the model's chat template
-    system: str | None = None  # None: what the template puts there
+    system: str | None = None  # None: the template's default
     max_new_tokens: int = 256
     temperature: float = 0.0  # 0: greedy
     seed: int = 0
@@ -37,7 +37,7 @@ class GenerateConfig:
 
 
 def generate(config: GenerateConfig, reporter: Reporter) -> None:
-    """Write the answer to standard output, and what it took to the reporter. Raises EvalkitError for all bad input."""
+    """Write the answer to standard output, and time and tokens to the reporter. Raises EvalkitError for bad input."""
     from evalkit.lm.native import NativeLM
 
     prompt = _prompt(config.prompt)
@@ -56,10 +56,10 @@ def generate(config: GenerateConfig, reporter: Reporter) -> None:
 
 
 def _prompt(given: str) -> str:
-    """The prompt, from standard input if so asked, without the line end that `echo` adds."""
+    """The prompt; if read from standard input, without the line end that `echo` adds."""
     try:
         text = sys.stdin.read().removesuffix("\n") if given == "-" else given
-        text.encode()  # what the shell passed on as bytes of another encoding came as surrogates
+        text.encode()  # bytes in another encoding arrive from the shell as surrogates
     except UnicodeError:
         raise EvalkitError("the prompt is not valid UTF-8 text; convert it, or pipe it in with --prompt -") from None
     if not text.strip():

@@ -1,11 +1,11 @@
-"""JSON over HTTP to servers that are busy, slow or broken: one retry policy for every back-end and judge that asks one.
+"""JSON over HTTP to servers that are busy, slow or broken: one retry policy for every back-end and judge.
 
     client = JsonClient("https://host/v1", secret=os.environ.get("OPENAI_API_KEY"))
     answer = client.post("/chat/completions", {"model": "m", "messages": [..]}, check=lambda a: a["choices"][0]["message"]["content"])
     for i, text in concurrently(ask, requests, workers=8): ..           # (index, ask(requests[index])) as each comes, in any order
 
-Tried again: 429 and 503 (no sooner than Retry-After says), 408, 409, 425, other 5xx, time-outs, refused and reset connections,
-a body that is not a JSON object, a body with status 200 that says "error", and one that `check` can't read. The wait is drawn
+Retried: 429 and 503 (no sooner than Retry-After says), 408, 409, 425, other 5xx, time-outs, refused and reset connections,
+a body that is not a JSON object, a body with status 200 that says "error", and one that `check` cannot read. The wait is drawn
 from 0 to base * 2^n seconds (full jitter). Other statuses, a spent quota, and the deadline raise `RequestFailed`, in one line.
 The secret goes into the Authorization header and nowhere else: it is masked in what a server sends back.
 """
@@ -34,7 +34,7 @@ TRANSIENT = frozenset({408, 409, 425, 429})  # and 5xx
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """Seconds throughout. `timeout`: of one try, to its answer's last byte; `deadline`: of all tries and waits."""
+    """All times are in seconds. `timeout`: for one attempt, to the last byte of its answer; `deadline`: for all attempts and waits."""
 
     attempts: int = 8
     base: float = 0.5
@@ -48,7 +48,7 @@ class RetryPolicy:
 
 
 class RequestFailed(EvalkitError):
-    """No answer. `refused`: the server said no for good; else every try failed. `status` is the last one's, None without any."""
+    """No answer. `refused`: the server refused the request; otherwise every attempt failed. `status` is the last one, or None."""
 
     def __init__(self, message: str, status: int | None, refused: bool):
         super().__init__(message)
@@ -57,7 +57,7 @@ class RequestFailed(EvalkitError):
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
-    """One try that failed: why, may it be tried again, and how long the server asked to wait."""
+    """One failed attempt: the reason, whether to retry, and how long the server asked to wait."""
 
     reason: str
     status: int | None = None
@@ -100,7 +100,7 @@ class JsonClient:
         self._http = httpx2.Client(headers=headers, timeout=self.policy.timeout, limits=limits, transport=transport)
         weakref.finalize(self, self._http.close)
         self.retries, self._on_try = 0, on_try
-        self._random = random.Random()  # only when to ask again depends on it, never what
+        self._random = random.Random()  # it only affects when a request is retried, never its content
         self._sleep, self._clock = time.sleep, time.monotonic
 
     def get(self, path: str, check: Callable[[Any], Any] | None = None) -> dict[str, Any]:
@@ -108,14 +108,14 @@ class JsonClient:
         return self._ask("GET", path, None, check)
 
     def post(self, path: str, body: Mapping[str, Any], check: Callable[[Any], Any] | None = None) -> dict[str, Any]:
-        """The JSON object that answers `body`; `check` reads what is needed of it, and raises where it is not there.
+        """The JSON object that answers `body`; `check` extracts what is needed, and raises if it is missing.
 
         Raises RequestFailed.
         """
         return self._ask("POST", path, body, check)
 
     def close(self) -> None:
-        """Let go of the connections; what is still in flight fails."""
+        """Close the connections; requests in flight fail."""
         self._http.close()
 
     def _ask(self, method: str, path: str, body: Mapping[str, Any] | None, check: Callable[[Any], Any] | None) -> dict[str, Any]:
@@ -173,7 +173,7 @@ class JsonClient:
         return content
 
     def _read(self, response: "httpx2.Response", timeout: float) -> bytes:
-        """The body. The client's own time-out is from byte to byte: one now and then would keep a try alive for ever."""
+        """The body. The client's own time-out is between bytes: a slow trickle would keep an attempt alive for ever."""
         import httpx2
 
         end, parts = self._clock() + timeout, []
@@ -184,10 +184,10 @@ class JsonClient:
         return b"".join(parts)
 
     def _refusal(self, status: int, error: Any, raw: bytes, retry_after: str | None) -> _Failure:
-        """What a status of 400 and above means, or an error in a body that came with another."""
+        """The failure that a status of 400 and above means, or an error in a body with another status."""
         fields = error if isinstance(error, dict) else {"message": str(error or raw.decode("utf-8", "replace"))}
         message, code = " ".join(str(fields.get("message", fields)).split())[:300], fields.get("code")
-        if status < 400 and isinstance(code, int):  # some gateways answer 200 and put the status here
+        if status < 400 and isinstance(code, int):  # some gateways answer with 200 and put the status here
             status = code
         transient = status in TRANSIENT or status >= 500 or status < 400
         if "insufficient_quota" in (code, fields.get("type")):

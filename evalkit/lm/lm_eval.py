@@ -1,6 +1,6 @@
-"""The `lm_eval:CLASS` back-end: any model class of the installed lm-eval, as a peer or as the door to another engine.
+"""The `lm_eval:CLASS` back-end: any model class of the installed lm-eval, as a reference or to reach another engine.
 
-A GGUF or named model is written out once as a Hugging Face folder in the model cache, so that the peer runs the same weights
+A GGUF or named model is exported once as a Hugging Face folder to the model cache, so that lm-eval runs the same weights
 with the right tokenizer (transformers' own GGUF path loses SmolLM2's digit splitting).
 """
 
@@ -23,7 +23,7 @@ from evalkit.lm.models import Found, find
 from evalkit.lm.native import one_line
 from evalkit.tasks import Generate, Generated, Loglikelihood, Loglikelihoods
 
-CHUNK = 64  # requests a call: lm-eval answers a whole call at once, and the journal wants answers as they come
+CHUNK = 64  # requests per call: lm-eval returns a whole call at once, and the journal stores answers as they arrive
 
 
 class LmEvalLM(LM):
@@ -35,7 +35,7 @@ class LmEvalLM(LM):
 
     @classmethod
     def load(cls, model: ModelSpec, class_name: str) -> LmEvalLM:
-        """Build lm-eval's model class for `model.name`. Raises EvalkitError where lm-eval is missing or refuses."""
+        """Build lm-eval's model class for `model.name`. Raises EvalkitError if lm-eval is missing or refuses."""
         try:
             from lm_eval.api.registry import MODEL_REGISTRY, get_model
         except ImportError:
@@ -54,7 +54,7 @@ class LmEvalLM(LM):
             settings["device"] = _torch_device()
         try:
             lm = model_class(pretrained=str(folder), **settings)
-        except Exception as error:  # the classes raise whatever their engine does
+        except Exception as error:  # the classes raise whatever their engine raises
             raise EvalkitError(f"lm_eval:{class_name} cannot load {model.name}: {first_line(error)}") from error
         return cls(lm, f"lm_eval:{class_name}", sha256_of(sorted(p for p in folder.iterdir() if p.is_file())), settings)
 
@@ -78,7 +78,7 @@ class LmEvalLM(LM):
 
         for (until, max_new_tokens, temperature), same in groupby(range(len(requests)), key=settings):
             if temperature:
-                # lm-eval has no seed a request: a sampled answer would depend on what ran before it
+                # lm-eval has no seed per request: a sampled answer would depend on what ran before it
                 raise EvalkitError(f"temperature {temperature}: sampled tasks run on the native engine only")
             arguments = {"until": list(until), "max_gen_toks": max_new_tokens, "do_sample": False}
             indices = list(same)
@@ -91,12 +91,12 @@ class LmEvalLM(LM):
                     yield i, Generated(text, "length" if count >= max_new_tokens else "stop", count)
 
     def _prompt(self, request: Generate) -> str:
-        """The context, or the conversation as the peer's own chat template writes it."""
+        """The context, or the conversation in the model's chat template."""
         if not request.messages:
             return request.context
         try:
             return str(self.lm.apply_chat_template([{"role": role, "content": content} for role, content in request.messages]))
-        except Exception as error:  # a class without templates, or a template that refuses: each says it in its own way
+        except Exception as error:  # a class without templates, or a template that refuses, raise different errors
             raise EvalkitError(f"lm-eval's model class cannot write a conversation ({first_line(error)}); use the native engine") from None
 
     def describe(self) -> dict[str, Any]:
@@ -104,7 +104,7 @@ class LmEvalLM(LM):
 
 
 def exported_folder(found: Found) -> Path:
-    """A checkpoint as a Hugging Face folder: itself where it is one, else a copy in the model cache, made once."""
+    """A checkpoint as a Hugging Face folder: itself if it is one, else a copy in the model cache, made once."""
     if found.path.is_dir():
         return found.path
     from moe_lm.checkpoint.read import load, sha256_of
@@ -121,7 +121,7 @@ def exported_folder(found: Found) -> Path:
         save(model, checkpoint.tokenizer, partial)
         try:
             partial.rename(folder)
-        except OSError:  # another process was first
+        except OSError:  # another process has made it
             shutil.rmtree(partial)
     return folder
 

@@ -1,6 +1,6 @@
 """SPEC -> a checkpoint on disk: a name from `evalkit ls models`, a .gguf file, a folder, or a hub id.
 
-Named models are GGUF files with a known sha256, looked for in the installed package that carries them, then in the model
+Named models are GGUF files with a known sha256, searched in the installed package that contains them, then in the model
 cache, then on the hub.
 """
 
@@ -20,8 +20,8 @@ class NamedModel:
     summary: str
     file: str
     sha256: str
-    package: str | None = None  # an installed package whose folder holds the file
-    install: str = ""  # what to run when it is nowhere to be found
+    package: str | None = None  # an installed package whose folder has the file
+    install: str = ""  # the command that installs it
     hub: tuple[str, str] | None = None  # (repository, revision)
     upcycle: bool = False
 
@@ -45,7 +45,7 @@ MODELS: dict[str, NamedModel] = {
         summary="Qwen2.5-Coder-0.5B-Instruct, dense (qwen2), Q4_K_M",
         file="qwen2.5-coder-0.5b-instruct-q4_k_m.gguf",
         sha256="1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
-        # the sha256 pins the bytes, whatever the branch comes to hold
+        # the sha256 pins the bytes, even if the branch changes
         hub=("Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF", "main"),
     ),
     "qwen2.5-coder-1.5b": NamedModel(
@@ -66,7 +66,7 @@ class Found:
 
 
 def find(spec: str) -> Found:
-    """The checkpoint that SPEC names. Raises EvalkitError where there is none, or its sha256 is wrong."""
+    """The checkpoint that SPEC names. Raises EvalkitError if there is none, or if its sha256 is wrong."""
     path = Path(spec).expanduser()
     if path.exists():
         return Found(path)
@@ -82,7 +82,7 @@ def find(spec: str) -> Found:
 
 
 def local_path(model: NamedModel) -> Path | None:
-    """Where a named model's file lies on this machine, unchecked; None where it does not."""
+    """The path of a named model's file on this machine, unchecked; None if it is not here."""
     candidates = [CACHE / "models" / model.file]
     # find_spec does not run the package, which would import llama-cpp
     if model.package and (found := importlib.util.find_spec(model.package)) and found.submodule_search_locations:

@@ -1,4 +1,4 @@
-"""The native back-end: moe_lm. The one door from the harness to the model package."""
+"""The native back-end: moe_lm. Only evalkit/lm/ imports the model package."""
 
 from __future__ import annotations
 
@@ -29,12 +29,14 @@ if TYPE_CHECKING:
     from moe_lm.engine.scorer import Scorer
     from moe_lm.upcycle.preserve import Upcycle
 
-NUMERICS = 9  # raise it when moe_lm's arithmetic, or how it reads a checkpoint, changes: old answers then no longer count as this model's
+NUMERICS = (
+    9  # raise it when moe_lm's arithmetic, or how it reads a checkpoint, changes: old answers then no longer match this model's fingerprint
+)
 
 
 @contextmanager
 def one_line() -> Iterator[None]:
-    """What moe_lm refuses is bad input of ours: one line, exit code 2."""
+    """Convert moe_lm's refusals to bad input: one line, exit code 2."""
     from moe_lm.errors import ModelError
 
     try:
@@ -44,7 +46,7 @@ def one_line() -> Iterator[None]:
 
 
 def known_configurations() -> list[str]:
-    """The real models whose configurations moe_lm carries, by name."""
+    """The names of the well-known configurations in moe_lm."""
     from moe_lm.known import names
 
     return names()
@@ -53,7 +55,7 @@ def known_configurations() -> list[str]:
 def count_parameters(model: str | Path) -> dict[str, int]:
     """Total, activated and activated non-embedding parameters of a known configuration, or of a folder's config.json.
 
-    No weights are read and torch is not imported. Raises EvalkitError for an unknown name or a config.json that moe_lm can't read.
+    No weights are read and torch is not imported. Raises EvalkitError for an unknown name or a config.json that moe_lm cannot read.
     """
     from moe_lm import known
     from moe_lm.count import count
@@ -86,9 +88,9 @@ def random_configuration(spec: str) -> ModelConfig:
 
 
 class NativeLM(LM):
-    """A moe_lm checkpoint on one device. Answers do not depend on batch, order or what else is asked (CPU).
+    """A moe_lm checkpoint on one device. On a CPU, answers do not depend on batch, order or other requests.
 
-    Its weights are read when `prepare` says so, or at the first request.
+    The weights are read by `prepare`, or at the first request.
     """
 
     def __init__(self, checkpoint: Checkpoint, spec: str, recipe: Upcycle | None, dtype: torch.dtype, device: str, kernel: str):
@@ -99,7 +101,7 @@ class NativeLM(LM):
 
         self.spec, self.checkpoint, self.recipe, self.tokenizer = spec, checkpoint, recipe, checkpoint.tokenizer
         self.config = preserved(checkpoint.config, recipe) if recipe else checkpoint.config
-        place = torch.empty(0, dtype=dtype, device=device)  # a device that does not work says so here
+        place = torch.empty(0, dtype=dtype, device=device)  # a device that does not work fails here
         self.device, self.dtype = str(place.device), str(dtype).removeprefix("torch.")
         self.kernel = choose(kernel, place.device.type, dtype)
         if self.kernel == "reference" and place.device.type == "cpu" and (reason := why_not_cpu(dtype)):
@@ -112,7 +114,7 @@ class NativeLM(LM):
 
     @classmethod
     def load(cls, model: ModelSpec, on_load: OnLoad | None = None) -> NativeLM:
-        """`open`, and the weights read at once. Raises EvalkitError in one line."""
+        """`open`, then read the weights. Raises EvalkitError in one line."""
         lm = cls.open(model)
         lm.prepare(on_load)
         return lm
@@ -184,7 +186,7 @@ class NativeLM(LM):
                 yield i, Loglikelihoods(tuple(s.logprob for s in scores), tuple(s.is_greedy for s in scores), truncated, merged)
 
     def _encode(self, request: Loglikelihood) -> tuple[list[int], list[list[int]], int, int]:
-        """Context and continuation ids as lm-eval makes them: the whole text is encoded, then cut where the context ends."""
+        """Context and continuation ids, as in lm-eval: the whole text is encoded, then cut where the context ends."""
         context_text = request.context.rstrip()
         moved = request.context[len(context_text) :]  # trailing blanks go to the continuation: " A" is one token
         if context_text:
@@ -204,7 +206,7 @@ class NativeLM(LM):
         return context[truncated:], continuations, truncated, merged
 
     def _prefix_id(self) -> int:
-        """What stands before a text that begins with its first scored token."""
+        """The token before a text whose first token is scored."""
         if self.tokenizer.prefix_id is None:
             raise EvalkitError("an empty context needs a BOS or end-of-text token, and this tokenizer has neither")
         return self.tokenizer.prefix_id
@@ -256,9 +258,9 @@ class NativeLM(LM):
                 yield i, Generated(generation.text, generation.finish_reason, len(generation.tokens), cut[i]), generation.tokens
 
     def chat_prompt(self, messages: Sequence[Mapping[str, str]]) -> str:
-        """The messages ({"role", "content"}) as the model's chat template writes them, up to where the answer begins.
+        """The messages ({"role", "content"}) in the model's chat template, up to the answer.
 
-        Raises EvalkitError where the model has no template and FastChat none for its name, or its template refuses them.
+        Raises EvalkitError if neither the model nor FastChat has a template, or the template refuses the messages.
         """
         return self._conversation(messages).text
 
@@ -272,7 +274,7 @@ class NativeLM(LM):
         return conversation.Prompt(text, ())
 
     def lay_out(self, token_budget: int, max_running: int, keep_prefixes: bool) -> None:
-        """Start anew with passes of so many tokens, so many sequences generated at a time, prompts' pages kept or not.
+        """Start over with the given tokens per pass and sequences at a time, and with prompts' pages kept or not.
 
         No answer may depend on it.
         """

@@ -1,4 +1,4 @@
-"""The native back-end by token ids instead of texts, for those who count in them: the server and the bench."""
+"""The native back-end by token ids instead of texts, for the server and the bench."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ __all__ = ["GenerateRequest", "Generation", "TokenModel", "TokenScore", "shape_o
 
 
 class TokenModel:
-    """A loaded model. Not safe for threads: one thread owns it."""
+    """A loaded model. Not thread-safe: one thread owns it."""
 
     def __init__(self, lm: NativeLM):
         self.lm, self.encode, self.decode = lm, lm.tokenizer.encode, lm.tokenizer.decode
@@ -24,15 +24,15 @@ class TokenModel:
         self.stop_ids = lm.tokenizer.stop_ids
 
     def chat(self, messages: Sequence[dict[str, str]]) -> tuple[list[int], tuple[str, ...]]:
-        """The conversation as the chat template writes it, and the stop strings that the template brings along.
+        """The conversation in the chat template, and the template's stop strings.
 
-        Raises EvalkitError where there is no template, or it refuses.
+        Raises EvalkitError if there is no template, or it refuses.
         """
         prompt = self.lm._conversation(messages)
         return self.encode(prompt.text), tuple(prompt.until)
 
     def token_text(self, token: int) -> str:
-        """What a token alone reads as; special tokens by their names."""
+        """The text of a single token; special tokens by their names."""
         return self.lm.tokenizer.fast.decode([token], skip_special_tokens=False)
 
     def check(self, prompt: Sequence[int]) -> None:
@@ -43,7 +43,7 @@ class TokenModel:
             raise EvalkitError(f"the prompt holds token {max(prompt, key=abs)}; ids run from 0 to {self.vocab_size - 1}")
 
     def generate(self, requests: Sequence[GenerateRequest]) -> Iterator[tuple[int, Generation]]:
-        """(index, answer) as each ends. Raises EvalkitError where a request can't fit the model."""
+        """Yield (index, answer) as each ends. Raises EvalkitError if a request does not fit the model."""
         with one_line():
             yield from self.lm.generator.generate(requests)
 
@@ -54,7 +54,7 @@ class TokenModel:
 
 
 def shape_of(config: ModelConfig, width: int) -> Shape:
-    """What a decoder of this configuration makes a device do, at `width` bytes a number."""
+    """The work of a decoder with this configuration, at `width` bytes per number."""
     parameters, moe = count(config), config.moe
     embedding = config.vocab_size * config.hidden_size
     sparse_layers = sum(config.is_sparse(layer) for layer in range(config.num_hidden_layers)) if moe else 0
@@ -77,9 +77,9 @@ def shape_of(config: ModelConfig, width: int) -> Shape:
 
 
 def shape_of_spec(spec: str, width: int) -> Shape | None:
-    """The shape of a model that is not loaded: of random weights, or of a folder; None where only loading tells.
+    """The shape of a model that is not loaded: with random weights, or in a folder; None if only loading tells.
 
-    Raises EvalkitError for a configuration that is unknown or can't be read.
+    Raises EvalkitError for a configuration that is unknown or cannot be read.
     """
     if spec.startswith("random:"):
         return shape_of(random_configuration(spec), width)

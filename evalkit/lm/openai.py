@@ -1,7 +1,7 @@
 """The `openai:URL` back-end: any OpenAI-compatible server (vLLM, SGLang, llama.cpp, `evalkit serve`, hosted ones).
 
-Generation goes to /completions, and a conversation to /chat/completions, where the server's chat template writes it.
-Log-likelihoods need a server that gives a prompt's own (`echo` with `logprobs`; vLLM and `evalkit serve` do). Prompts are cut
+Generation goes to /completions, and a conversation to /chat/completions, where the server's chat template applies.
+Log-likelihoods need a server that returns those of a prompt (`echo` with `logprobs`; vLLM and `evalkit serve` do). Prompts are cut
 only where a protocol or the native engine cuts them, through /tokenize, which the same servers have.
 The key is read from OPENAI_API_KEY and kept nowhere.
 """
@@ -20,14 +20,14 @@ from evalkit.lm.prompt_cut import context_cut, prompt_cut
 from evalkit.tasks import Generate, Generated, Loglikelihood, Loglikelihoods
 
 CONCURRENCY = 16  # requests in flight
-VOLATILE = frozenset({"created", "permission", "object"})  # of a model's entry: they differ from one look to the next
+VOLATILE = frozenset({"created", "permission", "object"})  # of a model's entry: they differ from one request to the next
 
 
 class OpenAILM(LM):
-    """One model of one server. Its fingerprint is over what the server says of itself: weaker than over weights."""
+    """One model of one server. Its fingerprint is over the server's description of itself, which is weaker than over weights."""
 
     def __init__(self, url: str, model: str, policy: RetryPolicy | None = None, concurrency: int = CONCURRENCY):
-        """`url`: up to /v1, which is added where the address has no path. Raises EvalkitError, or RunIncomplete without an answer."""
+        """`url`: up to /v1, which is added if the address has no path. Raises EvalkitError, or RunIncomplete without an answer."""
         base = url.rstrip("/") + ("" if urlsplit(url).path.strip("/") else "/v1")
         self.model, self.concurrency = model, concurrency
         self.client = JsonClient(base, os.environ.get("OPENAI_API_KEY") or None, policy)
@@ -35,7 +35,7 @@ class OpenAILM(LM):
         self.entry = self._entry()
         self.max_seq_len = self.entry.get("max_model_len")
         self.server_version = self._optional("/version").get("version")
-        # evalkit serve tells its weights' fingerprint, which holds wherever it listens
+        # evalkit serve reports its weights' fingerprint, which is the same at any address
         where = None if "fingerprint" in self.entry else base
         self.fingerprint = "sha256:" + sha256_json(["openai", where, model, self.entry, self.server_version])
         self._limit = "max_tokens"
@@ -49,7 +49,7 @@ class OpenAILM(LM):
         return cls(url, model.spec)
 
     def _entry(self) -> dict[str, Any]:
-        """What /models says of the model; {} for a server without that route."""
+        """The model's entry in /models; {} for a server without that route."""
         try:
             listed = self.client.get("/models", check=lambda answer: [entry["id"] for entry in answer["data"]])["data"]
         except RequestFailed as error:
@@ -81,7 +81,7 @@ class OpenAILM(LM):
         return answer
 
     def _tokenize(self, text: str, why: str) -> list[int]:
-        """The server's token ids of a text. Raises EvalkitError where it has no /tokenize."""
+        """The server's token ids of a text. Raises EvalkitError if it has no /tokenize."""
         try:
             answer = self._root.post("/tokenize", {"model": self.model, "prompt": text}, check=lambda answer: list(answer["tokens"]))
         except RequestFailed as error:
@@ -115,11 +115,11 @@ class OpenAILM(LM):
         return Loglikelihoods(tuple(logprobs), tuple(greedy), truncated, merged)
 
     def _cut(self, request: Loglikelihood, texts: Sequence[str]) -> tuple[list[list[int]] | None, int]:
-        """Token ids without the context's first tokens, and how many those are; (None, 0) where no text is too long."""
-        # a server runs the last token too, and leaves room for one to come
+        """Token ids without the context's first tokens, and how many those are; (None, 0) if no text is too long."""
+        # a server runs the last token too, and leaves room for one more
         capacity = self.max_seq_len - 1 if isinstance(self.max_seq_len, int) else None
         room = min([size for size in (request.truncate_above, capacity) if size is not None], default=None)
-        if room is None or max(len(text.encode()) for text in texts) <= room:  # a token is a byte at least
+        if room is None or max(len(text.encode()) for text in texts) <= room:  # a token has at least one byte
             return None, 0
         ids = [self._tokenize(text, f"a prompt may exceed {room} tokens") for text in texts]
         context = len(ids[0])
@@ -127,7 +127,7 @@ class OpenAILM(LM):
         return ([whole[truncated:] for whole in ids], truncated) if truncated else (None, 0)
 
     def _echo(self, prompts: Sequence[str | list[int]]) -> list[dict[str, Any]]:
-        """Each prompt's own tokens with their log-probabilities. Raises EvalkitError, in one line, where the server gives none."""
+        """Each prompt's own tokens with their log-probabilities. Raises EvalkitError, in one line, if the server returns none."""
         body = {"prompt": prompts, "echo": True, "logprobs": 1, "max_tokens": 0, "temperature": 0}
         lacking = (
             f"{self.client.base_url} gives no log-probabilities of prompts (echo with logprobs), which this task needs; "
@@ -183,25 +183,25 @@ class OpenAILM(LM):
         try:
             return self._post(path, {**body, self._limit: limit})
         except RequestFailed as error:
-            # the name that some hosted models insist on
+            # the name that some hosted models require
             if not error.refused or "max_completion_tokens" not in str(error) or self._limit == "max_completion_tokens":
                 raise
             self._limit = "max_completion_tokens"
             return self._post(path, {**body, self._limit: limit})
 
     def _fitted(self, request: Generate) -> tuple[str | list[int], int]:
-        """The prompt, without its first tokens where it and the answer exceed the server's limit: as the native engine, and counted."""
+        """The prompt, without its first tokens if it and the answer exceed the server's limit: as in the native engine, and counted."""
         limit = self.max_seq_len
         if not isinstance(limit, int) or len(request.context.encode()) + request.max_new_tokens <= limit:
             return request.context, 0
-        prompt_cut(0, request.max_new_tokens, limit)  # refuses an answer that leaves no room before the server is asked
+        prompt_cut(0, request.max_new_tokens, limit)  # refuses an answer that leaves no room, without a request
         ids = self._tokenize(request.context, f"a prompt may exceed the server's {limit} tokens")
         cut = prompt_cut(len(ids), request.max_new_tokens, limit)
         return (ids[cut:], cut) if cut else (request.context, 0)
 
     def describe(self) -> dict[str, Any]:
         about = self.entry.get("about")
-        known = about if isinstance(about, dict) else {}  # evalkit serve says it all
+        known = about if isinstance(about, dict) else {}  # evalkit serve reports all of them
         return {
             **{key: known.get(key) for key in ("family", "parameters", "dtype", "device")},
             "max_seq_len": self.max_seq_len,
@@ -218,7 +218,7 @@ class OpenAILM(LM):
 
 def _generated(answer: dict[str, Any], text: str, request: Generate, truncated: int = 0) -> Generated:
     choice = answer["choices"][0]
-    cuts = [at for stop in request.until if (at := text.find(stop)) >= 0]  # some servers leave the stop string in
+    cuts = [at for stop in request.until if (at := text.find(stop)) >= 0]  # some servers keep the stop string
     reason = choice.get("finish_reason") or "stop"
     if cuts:
         reason, text = "stop", text[: min(cuts)]
@@ -235,5 +235,5 @@ def _answered(answers: Iterator[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
 
 
 def _passed_on(error: RequestFailed) -> EvalkitError:
-    """A server that said no is bad input; one that does not answer leaves the run incomplete, to be gone on with."""
+    """A refusal by the server is bad input; a server that does not answer leaves the run incomplete, to be resumed."""
     return error if error.refused else RunIncomplete(f"{error} What is answered is kept; run the same command again to go on")

@@ -1,4 +1,4 @@
-"""How many of a prompt's first tokens must go for it to fit: the same rule for every back-end."""
+"""How many of a prompt's first tokens to drop so that it fits: the same rule for every back-end."""
 
 from collections.abc import Sequence
 
@@ -9,8 +9,8 @@ from evalkit.tasks import Loglikelihood
 def context_cut(request: Loglikelihood, context: int, continuations: Sequence[int], capacity: int | None) -> int:
     """Tokens to drop from the front of a context of `context` tokens before its continuations are scored.
 
-    `continuations` are their lengths; `capacity` is the longest context and continuation that the engine scores together, None where it
-    is not known. Raises EvalkitError where a continuation leaves no room for any context.
+    `continuations` are their lengths; `capacity` is the longest context and continuation that the engine scores together, or None if
+    unknown. Raises EvalkitError if a continuation leaves no room for any context.
     """
     keep = context
     if capacity is not None:

@@ -1,4 +1,4 @@
-"""The replay back-end: a recorded run answers. CI scores, compares and reports without a model."""
+"""The replay back-end: answers from a recorded run, so that CI can score, compare and report without a model."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ from evalkit.tasks import Generate, Generated, Loglikelihood, Loglikelihoods, Re
 
 
 class ReplayLM(LM):
-    """Answers with the fingerprint of the run it replays; a request that the run never made is an error, not a guess."""
+    """Answers under the fingerprint of the recorded run; a request that the run did not make is an error."""
 
     def __init__(self, run: str):
         self.folder = Path(run)

@@ -22,7 +22,7 @@ RECIPES = ("preserve", "qwen", "drop")
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What `evalkit upcycle` is asked for. None: as the recipe has it; `preserve` has neither `shared` nor `noise`."""
+    """The options of `evalkit upcycle`. None: the recipe's default; `preserve` has neither `shared` nor `noise`."""
 
     name: str = "qwen"
     experts: int = 60
@@ -41,9 +41,9 @@ class Recipe:
 
 
 def upcycle(source: str, dest: Path, recipe: Recipe, dtype: str = "auto", reporter: Reporter | None = None) -> str:
-    """Write the folder, and say what was made. Takes memory for the source and the result, in the source's precision or `dtype`.
+    """Write the folder; returns a summary. Needs memory for the source and the result, in the source's precision or `dtype`.
 
-    Raises EvalkitError, in one line, where `dest` is more than an empty folder, or `source` cannot be found or upcycled.
+    Raises EvalkitError, in one line, if `dest` is not a new or empty folder, or `source` cannot be found or upcycled.
     """
     import torch
     from safetensors import SafetensorError
@@ -75,7 +75,7 @@ def upcycle(source: str, dest: Path, recipe: Recipe, dtype: str = "auto", report
 
 
 def _precision(path: Path) -> str:
-    """What a folder's config.json names; float32 for a GGUF file, whose weights come out of blocks of integers."""
+    """The precision in a folder's config.json; float32 for a GGUF file, whose weights are dequantised."""
     from moe_lm.config import read_json
 
     raw = read_json(path / "config.json") if path.is_dir() else {}
@@ -88,7 +88,7 @@ def _convert(dense: Decoder, recipe: Recipe, progress: Progress) -> Decoder:
     from moe_lm.upcycle.preserve import Upcycle, preserve
 
     if recipe.name == "preserve":
-        # the demo's width, or less for a model that is hardly wider; the shared expert takes the rest
+        # the demo's width, or less for a narrow model; the shared expert gets the rest
         width = recipe.expert_size if recipe.expert_size is not None else min(64, dense.config.intermediate_size // 2)
         return preserve(dense, Upcycle(recipe.experts, recipe.top_k, width, recipe.seed), progress)
     given: dict[str, Any] = {"shared": recipe.shared, "noise": recipe.noise, "moe_intermediate_size": recipe.expert_size}

@@ -1,17 +1,17 @@
-"""The journal: one SQLite row a response, written as it arrives. It is the resume, the cache and the record at once.
+"""The journal: one SQLite row per response, written as it arrives. It serves to resume, as a cache and as a record.
 
-A row's key is a hash over the model's fingerprint and the request, so that another weight, tokenizer, prompt, sampling
-setting or numeric mode is another key: no stale answer is ever served. A row also carries a hash over all that it holds,
-so that no damaged answer is served either.
+A row's key is a hash over the model's fingerprint and the request, so that other weights, another tokenizer, prompt,
+sampling setting or numeric mode give another key, and no stale answer is ever returned. A row also has a hash over its content,
+so that no damaged answer is returned either.
 
-What is promised:
+Guarantees:
 
-- Kill -9 loses what was in flight. What was put is the operating system's, whatever becomes of the process.
-- A power cut loses at most the answers of SYNC_EVERY seconds: the first answer after that time is put with an fsync, and
-  that takes all before it to the disk. An answer is there whole or not at all, and none is there without those before it.
-- A full or failing disk stops the run (exit code 4); what was put stays.
-- Damage (a flipped bit, a cut file) is found when a run opens its journal. The answers that are whole then go to a new
-  journal, the damaged file is kept beside it, and the same command again computes the rest.
+- Kill -9 loses the responses in flight. A response that was put is with the operating system, whatever happens to the process.
+- A power cut loses at most the answers of SYNC_EVERY seconds: the first answer after that time is put with an fsync, which
+  also writes all earlier ones. An answer is stored whole or not at all, and none is stored without those before it.
+- A full or failing disk stops the run (exit code 4); what was put is kept.
+- Damage (a flipped bit, a cut file) is found when a run opens its journal. The intact answers are then moved to a new
+  journal, the damaged file is kept, and the same command again computes the rest.
 """
 
 import hashlib
@@ -32,12 +32,12 @@ from evalkit.runner.lock import lock, transaction, unwritable
 from evalkit.tasks import Generated, Loglikelihoods, Request, Response
 
 SCHEMA = 2
-SYNC_EVERY = 1.0  # seconds; an fsync an answer would hold up a fast model on a slow disk
+SYNC_EVERY = 1.0  # seconds; an fsync per answer would slow down a fast model on a slow disk
 _ROW = "key, task, seconds, computed, shared, sha256, response"
 _INSERT = "INSERT OR IGNORE INTO responses VALUES (?, ?, ?, ?, ?, ?, ?)"
 _TABLES = (
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
-    # the response comes last: it is what may not fit into the row's page
+    # the response comes last, since it may not fit into the row's page
     "CREATE TABLE responses (key TEXT PRIMARY KEY, task TEXT NOT NULL, seconds REAL NOT NULL, computed INTEGER NOT NULL,"
     " shared INTEGER NOT NULL, sha256 BLOB NOT NULL, response TEXT NOT NULL) WITHOUT ROWID",
     f"INSERT INTO meta VALUES ('schema', '{SCHEMA}')",
@@ -50,10 +50,10 @@ def request_key(fingerprint: str, request: Request) -> str:
 
 
 class Journal:
-    """Open for one process at a time; `fresh` forgets what was there.
+    """The journal, open for one process at a time; `fresh` discards its content.
 
-    Raises EvalkitError where the file is another process's, foreign, of another version or (for a reader) damaged, and
-    RunIncomplete where a damaged one was put right.
+    Raises EvalkitError if another process has the file, or if it is foreign, of another version or (for a reader) damaged, and
+    RunIncomplete if a damaged one was repaired.
     """
 
     def __init__(self, path: Path, read_only: bool = False, fresh: bool = False):
@@ -64,7 +64,7 @@ class Journal:
         self._db: sqlite3.Connection = None  # type: ignore[assignment]
         self._synced = float("-inf")
         try:
-            if fresh:  # under the lock: never another process's
+            if fresh:  # under the lock, so it is not another process's
                 for suffix in ("", *_BESIDE):
                     Path(f"{path}{suffix}").unlink(missing_ok=True)
             self._open()
@@ -101,7 +101,7 @@ class Journal:
 
     def _connect(self) -> sqlite3.Connection:
         if self.read_only:
-            # a reader has no need to write to the folder, as WAL's shared memory does where no writer has it open
+            # a reader need not write to the folder, as WAL's shared memory would if no writer has it open
             for mode in ("mode=ro", "immutable=1"):
                 db = sqlite3.connect(f"{self.path.absolute().as_uri()}?{mode}", uri=True, isolation_level=None)
                 try:
@@ -114,7 +114,7 @@ class Journal:
                         raise
         else:
             db = sqlite3.connect(self.path, isolation_level=None)
-        db.text_factory = lambda raw: raw.decode("utf-8", "replace")  # damaged text is for the row's hash to find
+        db.text_factory = lambda raw: raw.decode("utf-8", "replace")  # the row's hash finds damaged text
         return db
 
     def get(self, key: str) -> Response | None:
@@ -128,7 +128,7 @@ class Journal:
         return _decode(json.loads(row[-1]))
 
     def put(self, key: str, response: Response, task: str, seconds: float, computed: int, shared: int) -> None:
-        """Record a response and what it took. The first one under a key stays."""
+        """Record a response with its time and tokens. The first one under a key stays."""
         text = json.dumps(asdict(response), ensure_ascii=True, separators=(",", ":"))
         fields = (key, task, float(seconds), int(computed), int(shared))
         now = time.monotonic()
@@ -195,7 +195,7 @@ class Journal:
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
-        """SQLite's exceptions as ours, in one line that says what to do."""
+        """Convert SQLite's exceptions to evalkit's, in one line that says what to do."""
         try:
             yield
         except UnicodeDecodeError:  # from Python's sqlite3 where SQLite's message quotes damaged text
@@ -214,7 +214,7 @@ class Journal:
             ) from None
 
     def close(self) -> None:
-        """Fold the write-ahead log into the file and let go of the lock."""
+        """Merge the write-ahead log into the file and release the lock."""
         if self._db:
             self._db.close()
         if self._lock:
@@ -222,7 +222,7 @@ class Journal:
 
 
 class _Damage(EvalkitError):
-    """What stands in the file is not what was written."""
+    """The file's content is not what was written."""
 
     def __init__(self, journal: Journal, what: str):
         self.what = what
@@ -231,7 +231,7 @@ class _Damage(EvalkitError):
         super().__init__(f"{journal.path} is damaged ({what}); {fix} again, it keeps the answers that are whole")
 
 
-_BESIDE = ("-wal", "-shm", "-journal")  # SQLite's own files, by what they add to the name
+_BESIDE = ("-wal", "-shm", "-journal")  # suffixes of SQLite's additional files
 
 
 def _create(db: sqlite3.Connection) -> None:

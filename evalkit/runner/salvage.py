@@ -18,7 +18,7 @@ Row = tuple[Value, ...]
 
 
 def rows(path: Path) -> Iterator[Row]:
-    """All that looks like a row, in the file and in its write-ahead log. Text that isn't UTF-8 comes with replacement characters."""
+    """Everything that looks like a row, in the file and in its write-ahead log. Invalid UTF-8 becomes replacement characters."""
     main = path.read_bytes()
     pages = [main[at : at + PAGE] for at in range(0, len(main), PAGE)]
     latest = dict(enumerate(pages, 1))
@@ -44,7 +44,7 @@ def rows(path: Path) -> Iterator[Row]:
 
 
 def _payload(page: bytes, at: int, latest: dict[int, bytes]) -> bytes:
-    """A cell's bytes, those on the pages that it goes on to among them."""
+    """A cell's bytes, including those on its overflow pages."""
     size, at = _varint(page, at)
     if size > PAGE * len(latest):
         raise ValueError
@@ -56,7 +56,7 @@ def _payload(page: bytes, at: int, latest: dict[int, bytes]) -> bytes:
     (number,) = struct.unpack_from(">I", page, at + local)
     seen = set()
     while len(payload) < size:
-        if number in seen:  # a chain that goes round
+        if number in seen:  # a cycle in the chain
             raise ValueError
         seen.add(number)
         payload += latest[number][4:]
