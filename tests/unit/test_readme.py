@@ -95,3 +95,9 @@ def test_the_tests_of_what_always_holds_exist() -> None:
     names = re.findall(r"`(test_\w+\.py)`", ARCHITECTURE)
     assert len(names) >= 15
     assert {name for name in names if not list((ROOT / "tests").rglob(name))} == set()
+
+
+def test_the_changelog_is_short() -> None:
+    lines = re.findall(r"^- (.+)$", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
+    assert len(lines) >= 30
+    assert [line for line in lines if len(line.split()) > 25] == []

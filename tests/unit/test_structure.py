@@ -1,4 +1,4 @@
-"""The architecture as design.md draws it: imports run one way and never in a circle, heavy ones happen where they are used."""
+"""The architecture of docs/architecture.md: imports run one way and never in a circle, heavy ones happen where they are used."""
 
 import ast
 import re
