@@ -39,7 +39,7 @@ struct Softmax {
 
 // Turns a row's scores of one page into weights e^(score - top). Scores outside low .. high - 1 weigh nothing, up to
 // `keys` of them. Where the page has a larger score than those before it, `sums` of weighted values shrink accordingly.
-void softmax_step(float* scores, int low, int high, int keys, Softmax state, float* sums, int wide) {
+INLINE void softmax_step(float* scores, int low, int high, int keys, Softmax state, float* sums, int wide) {
     const int whole = ceil_div(high, AT_ONCE * LANES) * AT_ONCE * LANES;
     std::fill(scores, scores + low, -INFINITY);
     std::fill(scores + high, scores + whole, -INFINITY);
@@ -47,16 +47,19 @@ void softmax_step(float* scores, int low, int high, int keys, Softmax state, flo
     vec tops = load(scores);
     for (int c = LANES; c < whole; c += LANES) tops = larger(tops, load(scores + c));
     vec totals = load(state.totals);
-    if (const float top = largest(tops); top > *state.top) {
-        const vec shrink = splat(exp(splat(*state.top - top)).part[0][0]);
+    const float old_top = *state.top, top = std::max(old_top, largest(tops));
+    if (top > old_top) {
+        const vec shrink = splat(exp(splat(old_top - top)).part[0][0]);
         *state.top = top;
         totals = totals * shrink;
         for (int c = 0; c < wide; c += LANES) store(sums + c, load(sums + c) * shrink);
     }
     for (int c = 0; c < whole; c += AT_ONCE * LANES) {
         vec weights[AT_ONCE];
-        for (int n = 0; n < AT_ONCE; n++) weights[n] = load(scores + c + n * LANES) - splat(*state.top);
+#pragma GCC unroll 4
+        for (int n = 0; n < AT_ONCE; n++) weights[n] = load(scores + c + n * LANES) - splat(top);
         exp(weights);
+#pragma GCC unroll 4
         for (int n = 0; n < AT_ONCE; n++) {
             store(scores + c + n * LANES, weights[n]);
             totals = totals + weights[n];
@@ -105,10 +108,13 @@ int paged_attention(GompParallel gomp, int threads, const float* q, int q_row, i
         float *totals = sums + rows * wide, *tops = totals + rows * LANES;
         std::fill(sums, tops, 0.0f);
         std::fill_n(tops, rows, -INFINITY);
-        for (int r = 0; r < rows; r++) {
-            const float* from = q + static_cast<std::size_t>(first + r / G) * q_row + (j * G + r % G) * d;
-            for (int c = 0; c < d; c++) queries[(c / KC * rows + r) * A_ROW + c % KC] = from[c] * scale;
-        }
+        for (int t = first, r = 0; t < end; t++)
+            for (int g = 0; g < G; g++, r++) {
+                const float* from = q + static_cast<std::size_t>(t) * q_row + (j * G + g) * d;
+                for (int n = 0; n < depths; n++)
+                    for (int c = n * KC; c < std::min(d, (n + 1) * KC); c++)
+                        queries[(n * rows + r) * A_ROW + c - n * KC] = from[c] * scale;
+            }
         int column = columns, last_column = 0;
         for (int t = first; t < end; t++) {
             column = std::min(column, window ? std::max(0, positions[t] + 1 - window) / PAGE : 0);
@@ -131,20 +137,24 @@ int paged_attention(GompParallel gomp, int threads, const float* q, int q_row, i
                 const int row = (t - first) * G, count = (next - t) * G;
                 for (int c = 0; c < keys; c += SPAN)
                     for (int n = 0; n < depths; n++)
-                        multiply_panel<SPAN>(queries + (n * rows + row) * A_ROW, count, k + c * d + n * KC * SPAN,
-                                             std::min(KC, d - n * KC), scores + c, A_ROW, n > 0);
-                for (int r = 0; r < count; r++)
-                    softmax_step(scores + r * A_ROW, low(t + r / G), high(t + r / G), keys,
-                                 {tops + row + r, totals + (row + r) * LANES}, sums + (row + r) * wide, wide);
+                        multiply_panel<ATTENTION_MR, SPAN>(queries + (n * rows + row) * A_ROW, count,
+                                                           k + c * d + n * KC * SPAN, std::min(KC, d - n * KC),
+                                                           scores + c, A_ROW, n > 0);
+                for (int u = t, r = 0; u < next; u++)
+                    for (int g = 0; g < G; g++, r++)
+                        softmax_step(scores + r * A_ROW, low(u), high(u), keys,
+                                     {tops + row + r, totals + (row + r) * LANES}, sums + (row + r) * wide, wide);
                 for (int c = 0; c < wide; c += SPAN)
-                    multiply_panel<SPAN>(scores, count, v + c * PAGE, keys, sums + row * wide + c, wide, true);
+                    multiply_panel<ATTENTION_MR, SPAN>(scores, count, v + c * PAGE, keys, sums + row * wide + c, wide,
+                                                       true);
             }
         }
-        for (int r = 0; r < rows; r++) {
-            const float total = sum(load(totals + r * LANES));
-            float* to = out + (static_cast<std::size_t>(first + r / G) * H + j * G + r % G) * d;
-            for (int c = 0; c < d; c++) to[c] = sums[r * wide + c] / total;
-        }
+        for (int t = first, r = 0; t < end; t++)
+            for (int g = 0; g < G; g++, r++) {
+                const float total = sum(load(totals + r * LANES));
+                float* to = out + (static_cast<std::size_t>(t) * H + j * G + g) * d;
+                for (int c = 0; c < d; c++) to[c] = sums[r * wide + c] / total;
+            }
     });
     return NONE;
 }

@@ -117,7 +117,7 @@ int gemm(GompParallel gomp, int threads, const float* x, int x_rows, const int64
                 const auto done = [&](int first_row, int tile_rows) {
                     if (k + kc == K) write(c + first_row * PANEL, first_row, tile_rows, first, some);
                 };
-                multiply_panel<PANEL, true>(a, rows, b, kc, c, PANEL, k > 0, prefetch, done);
+                multiply_panel<MR, PANEL, true>(a, rows, b, kc, c, PANEL, k > 0, prefetch, done);
             }
         }
     });

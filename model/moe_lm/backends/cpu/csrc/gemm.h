@@ -9,14 +9,17 @@
 #include "parallel.h"
 #include "simd.h"
 
-// Registers for the micro-kernel's sums, its rows at most, and how many k one turn of its loop takes. What is left of
-// the registers holds a row of b and one number of a.
+// The vector registers, how many of them the micro-kernel's sums may take, its rows at most for panels of products and
+// of attention, and how many k one turn of its loop takes.
 #if defined(__AVX512F__)
-constexpr int SUMS = 24, MR = 8, UNROLL = 2;
+constexpr int REGISTERS = 32, SUMS = 24, UNROLL = 2;
+constexpr int MR = 8, ATTENTION_MR = 6;
 #elif defined(__AVX2__)
-constexpr int SUMS = 12, MR = 4, UNROLL = 4;
+constexpr int REGISTERS = 16, SUMS = 12, UNROLL = 4;
+constexpr int MR = 4, ATTENTION_MR = 6;
 #else
-constexpr int SUMS = 24, MR = 8, UNROLL = 2;
+constexpr int REGISTERS = 32, SUMS = 24, UNROLL = 2;
+constexpr int MR = 4, ATTENTION_MR = 6;
 #endif
 // Inputs summed in registers before the sum is added to the output: longer chains round more. It is part of the
 // result's definition.
@@ -75,10 +78,12 @@ inline void micro_kernel(const float* a, const float* b, int kc, float* c, std::
         }
 }
 
-// The widest strip of a panel of `columns` whose sums, with mr rows, fit into the registers.
+// The widest strip of a panel of `columns` whose sums, with mr rows, fit into the registers, beside a row of b and one
+// number of a. (One or two rows read b from memory.)
 constexpr int strip_width(int mr, int columns) {
+    const auto fits = [=](int parts) { return mr * parts <= SUMS && (mr < 3 || (mr + 1) * parts < REGISTERS); };
     int strips = 1;
-    while (columns % (strips * WIDTH) || mr * columns / strips > SUMS * WIDTH) strips++;
+    while (columns % (strips * WIDTH) || !fits(columns / strips / WIDTH)) strips++;
     return columns / strips;
 }
 
@@ -90,15 +95,15 @@ INLINE void with_constant(int rows, const Run& run) {
     run(std::integral_constant<int, most>());
 }
 
-// c[m][0..columns) = or += a[m] @ b for any number of rows, in tiles of up to MR rows, all about as high.
+// c[m][0..columns) = or += a[m] @ b for any number of rows, in tiles of up to most_rows, all about as high.
 // done(first row, rows) is called after each tile.
-template <int columns, bool prefetches, class Done>
+template <int most_rows, int columns, bool prefetches, class Done>
 inline void multiply_panel(const float* a, int rows, const float* b, int kc, float* c, std::ptrdiff_t c_row,
                            bool accumulate, Prefetch prefetch, const Done& done) {
-    const int tiles = ceil_div(rows, MR), height = ceil_div(rows, tiles);
+    const int tiles = ceil_div(rows, most_rows), height = ceil_div(rows, tiles);
     for (int first = 0; first < rows; first += height) {
         const int some = std::min(height, rows - first);
-        with_constant<MR>(some, [&](auto mr) {
+        with_constant<most_rows>(some, [&](auto mr) {
             constexpr int nr = strip_width(mr, columns);
             const int step = prefetch.step * nr / columns / tiles;
             for (int n = 0; n < columns; n += nr, prefetch.from += kc * step)
@@ -110,8 +115,8 @@ inline void multiply_panel(const float* a, int rows, const float* b, int kc, flo
 }
 
 // The same for a b that is read often, and so lies in a cache.
-template <int columns>
+template <int most_rows, int columns>
 inline void multiply_panel(const float* a, int rows, const float* b, int kc, float* c, std::ptrdiff_t c_row,
                            bool accumulate) {
-    multiply_panel<columns, false>(a, rows, b, kc, c, c_row, accumulate, {nullptr, 0}, [](int, int) {});
+    multiply_panel<most_rows, columns, false>(a, rows, b, kc, c, c_row, accumulate, {nullptr, 0}, [](int, int) {});
 }
