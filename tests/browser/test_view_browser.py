@@ -118,6 +118,11 @@ def hostile_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return view_page.write_view([str(folder)])
 
 
+def test_15000_samples_load_filter_and_page(browser: Any, data_dir: Path, tmp_path: Path) -> None:
+    seconds_of_use(browser, big_run(tmp_path / "big", data_dir, 0.45), 15_361)
+
+
+@pytest.mark.slow
 def test_15000_samples_load_filter_and_page_in_time(browser: Any, data_dir: Path, tmp_path: Path) -> None:
     assert_in_time(browser, big_run(tmp_path / "big", data_dir, 0.45), 15_361)
 
@@ -130,8 +135,8 @@ def test_15000_samples_of_a_real_run_load_filter_and_page_in_time(browser: Any, 
         ("mmlu", "pawsx:de"), model=str(random_model(tmp_path / "model")), data=str(data_dir), out=str(tmp_path), name="real"
     )
     record = run(config, Reporter(quiet=True))
-    assert record["status"] == "complete"
-    assert_in_time(browser, config.folder, sum(task["n"] for task in record["tasks"].values()))
+    assert record.is_complete
+    assert_in_time(browser, config.folder, sum(task.n for task in record.tasks.values()))
 
 
 def random_model(folder: Path) -> Path:
@@ -152,43 +157,45 @@ def random_model(folder: Path) -> Path:
     return folder
 
 
-def assert_in_time(browser: Any, folder: Path, total: int) -> None:
-    """The page of a run with all of MMLU, `total` samples: everything that is done with it takes less than BAR."""
+def seconds_of_use(browser: Any, folder: Path, total: int) -> dict[str, float]:
+    """Load the page of a run with all of MMLU, `total` samples, and filter, search, page and open: what came up, and how long each took."""
     assert total > 15_000
     file = view_page.write_view([str(folder)])
     assert file.stat().st_size < 12e6
-    seconds: dict[str, float] = {}
-    for _ in range(3):  # a slow try may be made again
-        with Tab(browser, file) as tab:
-            assert tab.count == f"{total:,} samples"
-            seconds["load"] = min(tab.load_seconds, seconds.get("load", 99))
-            for what, act, count, address in (
-                (
-                    "verdict",
-                    lambda: tab.page.locator("input[name=verdict][value=wrong]").check(force=True),
-                    f" of {total:,}",
-                    "verdict=wrong",
-                ),
-                ("subject", lambda: tab.page.select_option("#subject", "professional_law"), f" of {total:,}", "subject=professional_law"),
-                ("clear", lambda: tab.page.click("#reset"), f"{total:,} samples", ""),
-                ("search", lambda: tab.page.fill("#search", "photosynthesis"), f" of {total:,}", "q=photosynthesis"),
-                ("no hit", lambda: tab.page.fill("#search", "no such words"), f"0 of {total:,} samples", "q=no+such+words"),
-                ("clear again", lambda: tab.page.click("#reset"), f"{total:,} samples", ""),
-                ("page", lambda: tab.page.click("#page-after"), f"{total:,} samples", "page=2"),
-                ("open", lambda: tab.page.locator("#list a").first.click(), f"{total:,} samples", "sample=mmlu:"),
-            ):
-                start = time.perf_counter()
-                act()
-                tab.wait_count(count)
-                while address not in tab.address():
-                    assert time.perf_counter() - start < 20
-                seconds[what] = min(time.perf_counter() - start, seconds.get(what, 99))
-            assert "Question: " in tab.page.inner_text("#detail pre")
-            tab.check_quiet()
-        if max(seconds.values()) < BAR:
+    with Tab(browser, file) as tab:
+        assert tab.count == f"{total:,} samples"
+        seconds = {"load": tab.load_seconds}
+        some, every = f" of {total:,}", f"{total:,} samples"
+        for what, act, count, address in (
+            ("verdict", lambda: tab.page.locator("input[name=verdict][value=wrong]").check(force=True), some, "verdict=wrong"),
+            ("subject", lambda: tab.page.select_option("#subject", "professional_law"), some, "subject=professional_law"),
+            ("clear", lambda: tab.page.click("#reset"), every, ""),
+            ("search", lambda: tab.page.fill("#search", "photosynthesis"), some, "q=photosynthesis"),
+            ("no hit", lambda: tab.page.fill("#search", "no such words"), f"0 of {total:,} samples", "q=no+such+words"),
+            ("clear again", lambda: tab.page.click("#reset"), every, ""),
+            ("page", lambda: tab.page.click("#page-after"), every, "page=2"),
+            ("open", lambda: tab.page.locator("#list a").first.click(), every, "sample=mmlu:"),
+        ):
+            start = time.perf_counter()
+            act()
+            tab.wait_count(count)
+            while address not in tab.address():
+                assert time.perf_counter() - start < 20
+            seconds[what] = time.perf_counter() - start
+        assert "Question: " in tab.page.inner_text("#detail pre")
+        tab.check_quiet()
+    return seconds
+
+
+def assert_in_time(browser: Any, folder: Path, total: int) -> None:
+    """Everything that is done with the page takes less than BAR; a slow try may be made again."""
+    best: dict[str, float] = {}
+    for _ in range(3):
+        best = {what: min(took, best.get(what, took)) for what, took in seconds_of_use(browser, folder, total).items()}
+        if max(best.values()) < BAR:
             break
-    print({what: round(value, 2) for what, value in seconds.items()})
-    assert max(seconds.values()) < BAR, seconds
+    print({what: round(value, 2) for what, value in best.items()})
+    assert max(best.values()) < BAR, best
 
 
 @pytest.mark.slow
@@ -305,10 +312,8 @@ def test_hostile_samples_do_no_harm(browser: Any, hostile_run: Path) -> None:
     with Tab(browser, hostile_run) as tab:
         shown = {}
         for i, name in enumerate([*HOSTILE, HOSTILE["script"]]):
-            start = time.perf_counter()
             tab.page.locator("#list a").nth(i).click()
             tab.page.locator("#title").wait_for()
-            assert time.perf_counter() - start < BAR, name
             for summary in tab.page.locator("#detail summary").all():
                 summary.click()
             shown[name] = tab.page.inner_text("#detail")
@@ -331,10 +336,8 @@ def test_a_line_of_a_million_characters_is_shown_whole_when_asked(browser: Any, 
     with Tab(browser, hostile_run, "#sample=t:long") as tab:
         texts = tab.page.locator("section > div pre")
         assert len(texts.first.inner_text()) == 20_000
-        start = time.perf_counter()
         tab.page.locator("button.all").first.click()
         assert tab.page.evaluate("Math.max(...[...document.querySelectorAll('#detail pre')].map((pre) => pre.textContent.length))") == 2**20
-        assert time.perf_counter() - start < BAR
         assert tab.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
