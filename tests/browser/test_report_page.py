@@ -13,11 +13,12 @@ from evalkit.report.assemble import assemble
 from evalkit.report.inputs import Inputs
 from evalkit.report.published import read_table
 from evalkit.report.render.html import to_html
+from evalkit.stats.estimate import Estimate
 
 
 @pytest.fixture(scope="module")
 def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    subject = {"acc": {"value": 0.4, "stderr": 0.1, "ci95": [0.2, 0.6], "n": 9}}
+    subject = {"acc": Estimate(0.4, 0.1, (0.2, 0.6), 9)}
     subjects = {"astronomy": subject, "philosophy": subject}
     runs = (run("Qwen/Qwen1.5-MoE-A2.7B", mmlu=entry(0.62, subjects=subjects)), run("demo", mmlu=entry(0.2, n=14)))
     benches = (bench("Qwen/Qwen1.5-MoE-A2.7B", 2.0), bench("Qwen/Qwen1.5-7B", 1.15))

@@ -60,7 +60,7 @@ CASES = (
 )
 
 
-@pytest.mark.parametrize(("compute", "arguments"), CASES, ids=str)
+@pytest.mark.parametrize(("compute", "arguments"), CASES, ids=lambda part: getattr(part, "__name__", str(part)))
 def test_both_variants_give_the_same_bits(compute, arguments, monkeypatch):
     found = {}
     sanitized = build.SANITIZED if library.chosen_variant().endswith(build.SANITIZED) else ""
