@@ -40,7 +40,8 @@ class JudgedTask(Task):
     """A task of conversations. A run makes the answers; its samples are unscored until a judge has rated them.
 
     A document's fields hold `turns` (list of texts) and, where there are any, `reference` answers; the protocol's settings hold
-    `max_new_tokens`."""
+    `max_new_tokens`.
+    """
 
     title: ClassVar[str]  # in reports
     judge_prompts: ClassVar[TextFile]  # what a judge is asked; its digest is part of the figure
@@ -63,7 +64,7 @@ class JudgedTask(Task):
         return rating if rating is not None and low <= rating <= high else None
 
     def comparison_prompts(self, first: Conversation, second: Conversation, prompts: str) -> Sequence[JudgePrompt]:
-        """The same for two models' answers, `first` shown first; empty where the benchmark knows no pairwise comparison."""
+        """The same for two models' answers, `first` shown first; empty where the benchmark has no pairwise comparison."""
         return ()
 
     def published_verdict(self, text: str) -> str | None:
