@@ -23,7 +23,7 @@ LIB = Path(__file__).parent / "lib"
 MANIFEST = "manifest.json"
 FLAGS = ("-std=c++17", "-O3", "-ffp-contract=off", "-fPIC", "-shared", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-psabi")
 # the best one first; what the compiler may contract is written out in the source, as targets differ in what they would
-VARIANTS = {
+VARIANTS: dict[str, dict[str, tuple[str, ...]]] = {
     "x86_64": {"avx512": ("-march=x86-64-v4", "-mtune=cascadelake", "-mprefer-vector-width=512"), "avx2": ("-march=x86-64-v3",)},
     "aarch64": {"neon": ()},
 }
