@@ -1,10 +1,10 @@
 """The decoder in plain torch, one for every family; a dense FFN is the case without a router.
 
-It is the reference for right: no kernel, cache or batch is known here. A back-end (see `moe_lm.backends`) is built from it, and
+It is the reference for correctness and has no kernels, caches or batches. A back-end (see `moe_lm.backends`) is built from it, and
 attention over the past is the caller's `attend`.
 
 T tokens of all sequences, laid end to end; D hidden, H query heads, J key/value heads, d head_dim, r = d/2,
-F FFN hidden, E experts, K experts a token, V vocabulary; P the rows that are wanted after the last layer.
+F FFN hidden, E experts, K experts a token, V vocabulary; P the rows needed after the last layer.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]  # (layer, q_THd, k_TJd
 
 class Linear(nn.Linear):
     def reset_parameters(self) -> None:
-        """Leave the memory untouched: a checkpoint fills it. (Building on torch's meta device costs 2 s of imports.)"""
+        """Leave the memory uninitialised: a checkpoint fills it. (Building on torch's meta device costs 2 s of imports.)"""
 
 
 class Embedding(nn.Embedding):
@@ -45,7 +45,7 @@ class RMSNorm(nn.Module):
 
 @lru_cache
 def inverse_frequencies(rope_theta: float, head_dim: int, device: torch.device) -> Tensor:
-    """The rotary embedding's angle a position, [r] float32: computed in float64 and rounded once, so equal on every processor."""
+    """The rotary embedding's angle per position, [r] float32: computed in float64 and rounded once, so it is equal on every processor."""
     return torch.tensor([rope_theta ** (-i / head_dim) for i in range(0, head_dim, 2)], device=device)
 
 
@@ -102,7 +102,7 @@ def route(router_logits_TE: Tensor, num_experts_per_tok: int, norm_topk_prob: bo
 
 
 def routed_experts(x_TD: Tensor, topk_weights_TK: Tensor, topk_ids_TK: Tensor, gate_up_EGD: Tensor, down_EDF: Tensor) -> Tensor:
-    """The weighted sum of each token's experts, expert after expert, each over its own tokens; G = 2F, gate rows first. [T, D]"""
+    """The weighted sum of each token's experts, one expert at a time over its tokens; G = 2F, gate rows first. [T, D]"""
     out_TD = torch.zeros_like(x_TD)
     for expert in range(len(down_EDF)):
         tokens_N, choices_N = torch.where(topk_ids_TK == expert)
@@ -122,7 +122,7 @@ class Experts(nn.Module):
 
 
 class MoE(nn.Module):
-    """Router, routed experts, and where the family has one a shared expert that every token visits, gated or not."""
+    """Router, routed experts, and in some families a shared expert for every token, gated or not."""
 
     def __init__(self, hidden_size: int, moe: MoEConfig):
         super().__init__()
@@ -142,7 +142,7 @@ class MoE(nn.Module):
 
 
 class Layer(nn.Module):
-    ffn: nn.Module  # a MoE or an FFN; a back-end may put its own in its place
+    ffn: nn.Module  # a MoE or an FFN; a back-end may replace it
 
     def __init__(self, config: ModelConfig, index: int):
         super().__init__()
@@ -162,7 +162,7 @@ class Layer(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Token ids and their positions in, final hidden states out; `logits` is apart, so that only scored positions pay for it."""
+    """Token ids and their positions in, final hidden states out; `logits` is separate, so that only scored positions compute it."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -177,7 +177,7 @@ class Decoder(nn.Module):
     def forward(self, tokens_T: Tensor, positions_T: Tensor, attend: Attend, wanted_P: Tensor) -> Tensor:
         """[T] ids and positions -> [P, D] hidden states after the final norm, of the rows `wanted_P`."""
         x_TD = self.embed(tokens_T)
-        if self.config.scale_embeddings:  # by a number of the weights' precision, as Gemma was trained
+        if self.config.scale_embeddings:  # by a factor in the weights' precision, as Gemma was trained
             x_TD = x_TD * torch.tensor(self.config.hidden_size**0.5, dtype=x_TD.dtype).item()
         inv_freq_r = inverse_frequencies(self.config.rope_theta, self.config.head_dim, positions_T.device)
         angles_Tr = torch.outer(positions_T.float(), inv_freq_r)

@@ -7,13 +7,13 @@ from torch import Tensor
 from moe_lm.backends.base import Backend, Batch
 from moe_lm.engine.pages import PagedCache
 
-HEAD_ROWS = 128  # hidden states whose logits are computed at a time: for a vocabulary of 152,000 they take 78 MB
+HEAD_ROWS = 128  # hidden states whose logits are computed at a time; for a vocabulary of 152,000 these take 78 MB
 
 
 def forward(backend: Backend, new: Sequence[tuple[Sequence[int], PagedCache]], wanted: Sequence[int]) -> Tensor:
-    """Run every sequence's new tokens after its past. All caches are of one pool.
+    """Run every sequence's new tokens after its cached ones. All caches belong to one pool.
 
-    Returns the final hidden states [P, D] of the wanted ones, counted through all the new tokens laid end to end.
+    Returns the final hidden states [P, D] of the wanted ones, indexed over the concatenated new tokens.
     """
     caches = [cache for _, cache in new]
     ends = [cache.length + len(tokens) for tokens, cache in new]

@@ -1,7 +1,7 @@
 """Greedy and sampled generation: shared prefixes computed once, finished sequences replaced by waiting ones at every step.
 
-A step is a prefill pass of at most `token_budget` tokens, long prompts in chunks, and a decode step of all that are through theirs.
-Where the back-end computes them at no cost, a decode step also tries guesses at the tokens to come (see `moe_lm.engine.drafts`).
+A step is a prefill pass of at most `token_budget` tokens, long prompts in chunks, and a decode step of all sequences whose prompt is done.
+If the back-end computes them at no cost, a decode step also runs drafts of the next tokens (see `moe_lm.engine.drafts`).
 """
 
 from collections import deque
@@ -19,15 +19,15 @@ from moe_lm.engine.prefix_tree import MIN_SHARED, num_shared
 from moe_lm.engine.usage import Usage
 from moe_lm.errors import ModelError
 
-FREE_ROWS = 24  # of a decode step: so many take hardly longer than one, since reading the weights takes the time
-SLACK = 16  # tokens more than a stop string has bytes: some tokens add no text
+FREE_ROWS = 24  # of a decode step: these take hardly longer than one, since reading the weights dominates
+SLACK = 16  # more tokens than a stop string has bytes, since some tokens add no text
 
 
 @dataclass(frozen=True, slots=True)
 class GenerateRequest:
-    """A prompt (token ids, not empty), the strings that end it, and how to choose tokens (temperature 0: greedy).
+    """A prompt (token ids, not empty), stop strings, and how to choose tokens (temperature 0: greedy).
 
-    `on_text` is given the text so far after each token that does not end the answer; where it returns False, the answer ends there.
+    `on_text` is called with the text so far after each token that does not end the answer; if it returns False, the answer ends.
     """
 
     prompt: Sequence[int]
@@ -35,7 +35,7 @@ class GenerateRequest:
     max_new_tokens: int = 256
     temperature: float = 0.0
     seed: int = 0
-    ignore_eos: bool = False  # go on to max_new_tokens, whatever the model says: for measuring speed
+    ignore_eos: bool = False  # generate max_new_tokens even past the end of text, for measuring speed
     on_text: Callable[[str], bool] | None = None
     priority: int = 0  # higher ones start first
 
@@ -61,7 +61,7 @@ class _Sequence:
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """Logits [1 + guesses, V] and likeliest tokens, after a sequence's newest token and after each of the guesses that were run with it."""
+    """Logits [1 + guesses, V] and likeliest tokens, after a sequence's newest token and after each guess that was run with it."""
 
     sequence: _Sequence
     guesses: Sequence[int]
@@ -82,9 +82,9 @@ class Generator:
         cache_bytes: int | None = None,
         keep_prefixes: bool = True,
     ):
-        """At most `max_running` sequences at a time, and as many as `cache_bytes` hold (by default half of the free memory).
+        """At most `max_running` sequences at a time, and as many as fit in `cache_bytes` (by default half of the free memory).
 
-        A prefill pass takes at most `token_budget` tokens. Without `keep_prefixes` every prompt is computed whole.
+        A prefill pass takes at most `token_budget` tokens. Without `keep_prefixes` every prompt is computed in full.
         """
         self.backend, self.decode, self.stop_ids = backend, decode, stop_ids
         self.max_running, self.token_budget, self.keep_prefixes = max_running, token_budget, keep_prefixes
@@ -94,18 +94,18 @@ class Generator:
     def generate(self, requests: Sequence[GenerateRequest]) -> Iterator[tuple[int, Generation]]:
         """Yield (index of the request, its Generation) as each ends, in any order.
 
-        Raises ModelError for a request that the model or the memory for keys and values can't hold, before any is run.
+        Raises ModelError, before any is run, for a request that exceeds the model's length or the memory for keys and values.
         """
         for request in requests:
             self._check(request)
-        # the more urgent first; among equals, those that share a prefix stand together
+        # the more urgent first; among equals, those that share a prefix together
         waiting = deque(sorted(range(len(requests)), key=lambda i: (-requests[i].priority, tuple(requests[i].prompt))))
         prefilling: list[_Sequence] = []
         running: list[_Sequence] = []
         try:
             while waiting or prefilling or running:
                 room = self.max_running - len(prefilling) - len(running)
-                # in groups: a prefill reads all weights, for one short question too
+                # in groups: a prefill reads all weights, even for one short question
                 if room >= self.max_running // 4 or not running:
                     prefilling += self._admit(requests, waiting, prefilling, room)
                 stepped = self._prefill(prefilling)
@@ -141,28 +141,28 @@ class Generator:
     def _admit(
         self, requests: Sequence[GenerateRequest], waiting: deque[int], prefilling: Sequence[_Sequence], room: int
     ) -> list[_Sequence]:
-        """Take from `waiting` what has room, up to a request whose prefix is being computed: it waits for it."""
+        """Take requests from `waiting` while there is room, up to one whose prefix is still being computed, which has to wait."""
         admitted: list[_Sequence] = []
         while waiting and len(admitted) < room:
             request = requests[waiting[0]]
-            # the last token is left out: every sequence has something left to run
+            # the last token is left out, so that every sequence has something to run
             prefix = request.prompt[:-1] if self.keep_prefixes else ()
             known = self.pool.find(prefix)
             if any(num_shared(s.request.prompt, prefix) >= known.length + MIN_SHARED for s in (*prefilling, *admitted)):
                 break
-            # nor is the last new token ever run
+            # the last new token is never run
             cache = self.pool.admit(known, len(request.prompt) + request.max_new_tokens - 1)
             if cache is None:
                 break
             self.usage.requested += len(request.prompt)
-            # where speed is measured, on random tokens, the model repeats itself, and every guess would be right
+            # in speed measurements on random tokens the model repeats itself, and every guess would be right
             drafter = Drafter(request.prompt) if self.backend.drafts and not request.ignore_eos else None
             rng = torch.Generator().manual_seed(request.seed)
             admitted.append(_Sequence(waiting.popleft(), request, cache, rng, drafter))
         return admitted
 
     def _prefill(self, prefilling: Sequence[_Sequence]) -> list[_Step]:
-        """Run the next tokens of these prompts; returns a step of each that is through."""
+        """Run the next tokens of these prompts; returns a step for each prompt that is done."""
         budget = self.token_budget
         new, ready, wanted = [], [], []
         for sequence in prefilling:
@@ -201,31 +201,31 @@ class Generator:
     def _steps(self, hidden_PD: Tensor, sequences: Sequence[_Sequence], guesses: Sequence[Sequence[int]]) -> list[_Step]:
         logits_PV = self.backend.logits(hidden_PD)
         rows = [1 + len(guess) for guess in guesses]
-        likeliest = logits_PV.argmax(-1).cpu().split(rows)  # of all at once: a GPU is waited for once a step
+        likeliest = logits_PV.argmax(-1).cpu().split(rows)  # for all at once, so that a step synchronises with a GPU only once
         parts = zip(sequences, guesses, logits_PV.split(rows), likeliest, strict=True)
         return [_Step(sequence, guess, some_PV, some_P.tolist()) for sequence, guess, some_PV, some_P in parts]
 
     def _take(self, step: _Step) -> Generation | None:
-        """Choose a token after each one that was run, for as long as the next one was guessed; a Generation once the sequence has ended."""
+        """Choose a token after each one that was run, while the guesses are right; returns a Generation once the sequence has ended."""
         sequence, first = step.sequence, step.sequence.cache.length - len(step.guesses)
         for n, (logits_V, likeliest) in enumerate(zip(step.logits_PV, step.likeliest, strict=True)):
             sampled = sequence.request.temperature > 0
             if generation := self._advance(sequence, _sample(logits_V, sequence) if sampled else likeliest):
                 return generation
             if n < len(step.guesses) and sequence.tokens[-1] != step.guesses[n]:
-                sequence.cache.length = first + n  # what was guessed wrongly is written over
+                sequence.cache.length = first + n  # wrong guesses are overwritten
                 break
         return None
 
     def _advance(self, sequence: _Sequence, token: int) -> Generation | None:
-        """Take the next token; a Generation once the sequence has ended."""
+        """Add the next token; returns a Generation once the sequence has ended."""
         request = sequence.request
         if token in self.stop_ids and not request.ignore_eos:
             return Generation(self.decode(sequence.tokens), sequence.tokens, "eos")
         sequence.tokens.append(token)
         if sequence.drafter:
             sequence.drafter.add(token)
-        # the whole text again: a token may end a letter that others began; not where nobody reads it
+        # the whole text again, if it is needed: a token may complete a letter that earlier ones began
         at_end = len(sequence.tokens) == request.max_new_tokens
         text = self.decode(sequence.tokens) if at_end or request.on_text or self._stops(sequence) else ""
         cuts = [at for stop in request.until if (at := text.find(stop)) >= 0]
@@ -238,9 +238,9 @@ class Generator:
         return None
 
     def _stops(self, sequence: _Sequence) -> bool:
-        """May a stop string be among the newest tokens? Looked for in no more of them than could make one, a byte each.
+        """Whether a stop string may be in the newest tokens, of which only as many are read as could form one (a byte each).
 
-        Where they begin or end within a letter, some tokenizers give up all bytes that follow: only the whole text tells then.
+        If these begin or end within a letter, some tokenizers drop all following bytes; then only the whole text tells.
         """
         until = sequence.request.until
         if not until:
@@ -250,6 +250,6 @@ class Generator:
 
 
 def _sample(logits_V: Tensor, sequence: _Sequence) -> int:
-    # on the CPU and from a generator of its own: a sampled answer depends neither on its neighbours nor on the device's stream
+    # on the CPU and from its own generator, so that a sampled answer depends neither on other sequences nor on the device
     probs_V = torch.softmax(logits_V.cpu().double() / sequence.request.temperature, dim=-1)
     return int(torch.multinomial(probs_V, 1, generator=sequence.rng))

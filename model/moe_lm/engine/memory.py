@@ -1,4 +1,4 @@
-"""How much memory may be taken?"""
+"""How much memory is free."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ import torch
 
 
 def free_memory(device: str) -> int:
-    """Bytes that nobody uses: of the GPU, or of the machine and of the container that this process runs in."""
+    """Free bytes of the GPU, or of the machine and of the container that this process runs in."""
     if torch.device(device).type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     found = []

@@ -1,12 +1,12 @@
-"""Keys and values: a pool of pages, and the sequences that lie on them.
+"""Keys and values: a pool of pages, and the sequences stored on them.
 
-A page is found again by a hash chain: the key of what comes before it, and its own tokens. A prompt takes every whole page that
-it shares with an earlier one as it is, and copies what it shares of one page more; so a shared prefix is computed once, to the token.
-Only a prompt's pages are found again: where a back-end promises no invariance, a decode step rounds otherwise than a prefill, and an
-answer must not depend on what was cached.
+A page is found through a hash chain: the key of the preceding pages, and its own tokens. A prompt reuses every whole page that it
+shares with an earlier one, and copies the shared part of one more; so a shared prefix is computed once, to the token. Only pages of
+prompts are reused: without layout invariance a decode step may round differently from a prefill, and an answer must not depend on
+what was cached.
 
-A sequence is let in when the pool can hold all that it may come to need, and takes pages as it grows. So no sequence ever waits for
-a page while it holds others: there is nothing to deadlock on, and nothing to throw out and compute again.
+A sequence is admitted when the pool can hold all pages that it may need, and takes them as it grows. So no sequence waits for a page
+while it has others: there are no deadlocks, and nothing is evicted and recomputed.
 """
 
 import heapq
@@ -21,12 +21,12 @@ from moe_lm.engine.memory import free_memory
 from moe_lm.engine.prefix_tree import num_shared
 from moe_lm.errors import ModelError
 
-START = b""  # the key of what comes before the first page
+START = b""  # the key before the first page
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """Whole pages that a prompt shares, the key of what comes before each and after all, a page to copy from, how many tokens they hold."""
+    """The whole pages that a prompt shares, the key before each and after all, a page to copy from, and the number of tokens on them."""
 
     keys: list[bytes]
     pages: list[int]
@@ -35,16 +35,16 @@ class Known:
 
 
 class PagePool:
-    """Which pages of a memory are whose. Those of ended sequences are kept until their room is needed."""
+    """Which sequences use which pages of a memory. Pages of ended sequences are kept until their room is needed."""
 
     def __init__(self, backend: Backend, num_pages: int):
         self.memory, self.num_pages = backend.new_pages(num_pages), num_pages
-        self._free = list(range(num_pages))  # a heap: pages in use lie close together
-        self._idle: dict[int, None] = {}  # nobody's, but found again; the longest idle first
+        self._free = list(range(num_pages))  # a heap, so that pages in use are close together
+        self._idle: dict[int, None] = {}  # without a sequence, but reusable; the longest idle first
         self._promised = 0
         self._users = [0] * num_pages
         self._blank = set(range(num_pages))
-        self._content: dict[int, tuple[bytes, tuple[int, ...]]] = {}  # page -> (key of what comes before, tokens)
+        self._content: dict[int, tuple[bytes, tuple[int, ...]]] = {}  # page -> (key of the preceding pages, tokens)
         self._followers: defaultdict[bytes, list[int]] = defaultdict(list)
 
     @property
@@ -53,11 +53,11 @@ class PagePool:
 
     @property
     def available(self) -> int:
-        """Pages that no running sequence has or was promised."""
+        """Pages that no running sequence has or has reserved."""
         return len(self._free) + len(self._idle) - self._promised
 
     def find(self, tokens: Sequence[int]) -> Known:
-        """What lies on pages already of a prompt's first tokens."""
+        """The pages that already have a prompt's first tokens."""
         keys, pages = [START], list[int]()
         while True:
             at = len(pages) * PAGE
@@ -70,7 +70,7 @@ class PagePool:
             keys.append(_key(keys[-1], wanted))
 
     def admit(self, known: Known, capacity: int) -> "PagedCache | None":
-        """A cache for `capacity` tokens that begins with what was just found; None where there is no room."""
+        """A cache for `capacity` tokens that begins with the pages just found; None if there is no room."""
         needed = -(-capacity // PAGE) - len(known.pages)
         room = self.available - sum(page in self._idle for page in known.pages)
         if needed > room:
@@ -80,10 +80,10 @@ class PagePool:
             self._users[page] += 1
         cache = PagedCache(self, known, needed)
         self._promised += needed
-        # an idle page to copy from is given up where its own room is needed
+        # an idle page to copy from is given up if its room is needed
         if known.partial is not None and not (known.partial in self._idle and needed == room):
             idle = known.partial in self._idle
-            self._idle.pop(known.partial, None)  # not to be taken for its own copy
+            self._idle.pop(known.partial, None)  # so that it is not taken for its own copy
             cache.grow(known.length)
             self.memory.copy(known.partial, cache.pages[-1])
             if idle:
@@ -92,7 +92,7 @@ class PagePool:
         return cache
 
     def fork(self, parent: "PagedCache | None", capacity: int) -> "PagedCache":
-        """A cache for `capacity` tokens that begins with its parent's. Raises ModelError where there is no room."""
+        """A cache for `capacity` tokens that begins with its parent's. Raises ModelError if there is no room."""
         length = parent.length if parent else 0
         pages = parent.pages if parent else []
         known = Known([], pages[: length // PAGE], pages[length // PAGE] if length % PAGE else None, length)
@@ -105,13 +105,13 @@ class PagePool:
         return cache
 
     def remember(self, page: int, before: bytes, tokens: tuple[int, ...]) -> None:
-        """These tokens, the first ones of the page, were computed by a prefill."""
+        """Record that a prefill has computed these tokens, the first ones of the page."""
         if page not in self._content:
             self._followers[before].append(page)
         self._content[page] = before, tokens
 
     def take(self) -> int:
-        """A promised page."""
+        """Take a reserved page."""
         self._promised -= 1
         if self._free:
             page = heapq.heappop(self._free)
@@ -130,7 +130,7 @@ class PagePool:
 
     def give_back(self, pages: Sequence[int], promised: int) -> None:
         self._promised -= promised
-        for page in reversed(pages):  # a chain's end is the first to go
+        for page in reversed(pages):  # the end of a chain is evicted first
             self._users[page] -= 1
             if self._users[page]:
                 continue
@@ -141,22 +141,22 @@ class PagePool:
 
 
 class PagedCache:
-    """One sequence's keys and values in the pool. To be closed when the sequence ends."""
+    """One sequence's keys and values in the pool. Close it when the sequence ends."""
 
     def __init__(self, pool: PagePool, known: Known, promised: int):
         self.pool, self.pages = pool, known.pages
-        self.promised = promised  # pages that it may still take
+        self.promised = promised  # reserved pages not taken yet
         self.length = len(known.pages) * PAGE
-        self.keys = known.keys  # of what comes before each page known so far
+        self.keys = known.keys  # key before each page known so far
 
     def grow(self, length: int) -> None:
-        """Take pages up to so many tokens."""
+        """Take pages for this many tokens."""
         while len(self.pages) * PAGE < length:
             self.pages.append(self.pool.take())
             self.promised -= 1
 
     def remember(self, prompt: Sequence[int]) -> None:
-        """What has been computed of the prompt can be found from now on."""
+        """Make the computed part of the prompt reusable."""
         length = min(self.length, len(prompt))
         for i in range(len(self.keys) - 1, -(-length // PAGE)):
             tokens = tuple(prompt[i * PAGE : min(length, (i + 1) * PAGE)])
@@ -174,6 +174,6 @@ def _key(before: bytes, tokens: Sequence[int]) -> bytes:
 
 
 def pool_for(backend: Backend, cache_bytes: int | None = None) -> PagePool:
-    """As many pages as `cache_bytes` hold, by default half of the free memory."""
+    """A pool of as many pages as fit in `cache_bytes`, by default half of the free memory."""
     room = free_memory(str(backend.device)) // 2 if cache_bytes is None else cache_bytes
     return PagePool(backend, max(1, room // backend.page_bytes))

@@ -1,7 +1,7 @@
-"""Which tokens do sequences share? A tree of runs, so that each shared run is computed once.
+"""The prefix tree: a tree of runs of tokens, so that each shared run is computed once.
 
-Sequences are grouped by their next `MIN_SHARED` tokens: a shorter shared run costs more as a node with a cache of its own
-than computed again by each sequence. A group's node holds the longest run that all its members share.
+Sequences are grouped by their next `MIN_SHARED` tokens: a shorter shared run costs more as a separate node with a cache
+than when each sequence computes it again. A group's node is the longest run that all its members share.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ MIN_SHARED = 32
 
 @dataclass(slots=True)
 class Node:
-    """A run of tokens that begins at position `start` of every member; a leaf is one whole rest of one sequence."""
+    """A run of tokens that begins at position `start` of every member; a leaf is the whole rest of one sequence."""
 
     start: int
     tokens: tuple[int, ...]
@@ -32,7 +32,7 @@ class Node:
 def build(sequences: Sequence[tuple[int, ...]]) -> list[Node]:
     """The roots of the tree over `sequences` (all distinct and not empty), in order of first appearance.
 
-    Every position of every sequence lies in exactly one node on its path; every sequence ends in a leaf of its own,
+    Every position of every sequence is in exactly one node on its path; every sequence ends in its own leaf,
     unless it is a prefix of others, when it ends at (or inside) their shared node.
     """
     return _split(sequences, list(range(len(sequences))), 0, None)
@@ -58,7 +58,7 @@ def _split(sequences: Sequence[tuple[int, ...]], members: list[int], start: int,
 
 def _shared(rests: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
     """The longest run that all begin with."""
-    first, last = min(rests), max(rests)  # what the first and the last in lexical order share, all share
+    first, last = min(rests), max(rests)  # all share what the first and the last in lexical order share
     return first[: num_shared(first, last)]
 
 

@@ -1,6 +1,6 @@
-"""In which passes are the nodes of a prefix tree run? What scoring and prompt scores share.
+"""The passes in which the nodes of a prefix tree are run, for scoring and for prompt scores.
 
-A pass takes exactly `token_budget` tokens as long as there are so many: a sequence may be cut anywhere (see `moe_lm.engine.batch`).
+A pass takes exactly `token_budget` tokens while there are that many: a sequence may be cut anywhere (see `moe_lm.engine.batch`).
 """
 
 from collections.abc import Iterator, Sequence
@@ -42,10 +42,10 @@ def _take(ready: list[tuple[Node, int]], token_budget: int) -> list[tuple[Node, 
 def walk(pool: PagePool, roots: list[Node], token_budget: int) -> Iterator[list[Piece]]:
     """Yield pass after pass, parents before children, depth first; the caller runs each before it asks for the next.
 
-    Nodes keep their keys and values for as long as a child is to come. Raises ModelError where the pool has no room for one more.
+    Nodes keep their keys and values until all children have run. Raises ModelError if the pool has no room for one more.
     """
     ready = [(root, 0) for root in reversed(roots)]
-    roots.clear()  # what hangs on a root is freed with it
+    roots.clear()  # everything below a root is freed with it
     caches: Caches = {}
     open_children: dict[int, int] = {}
     try:
@@ -58,7 +58,7 @@ def walk(pool: PagePool, roots: list[Node], token_budget: int) -> Iterator[list[
                 ready += [(child, 0) for child in reversed(node.children)]
                 open_children[id(node)] = len(node.children)
                 _close(node, open_children, caches)
-    finally:  # the caller may have gone before the end
+    finally:  # the caller may stop before the end
         for cache in caches.values():
             cache.close()
 

@@ -1,7 +1,7 @@
-"""Log-probabilities of every token of prompts, and the likeliest tokens beside each: what a completions API calls echo.
+"""Log-probabilities of every token of prompts, with the likeliest tokens at each position: the `echo` of a completions API.
 
-The scorer gives a continuation's sum, and runs the head where it scores; this gives every position, and is for serving.
-Shared prefixes are computed once here too, and the values are the scorer's own (see `moe_lm.engine.batch`).
+The scorer returns a continuation's sum and runs the head only there; this returns every position, for serving. Shared prefixes are
+computed once here too, and the values equal the scorer's (see `moe_lm.engine.batch`).
 """
 
 from collections import defaultdict
@@ -20,7 +20,7 @@ from moe_lm.errors import ModelError
 
 @dataclass(frozen=True, slots=True)
 class TokenScore:
-    """A token's log-probability (natural log) after all before it, and the likeliest tokens there: (id, logprob), best first."""
+    """A token's log-probability (natural log) given all before it, and the likeliest tokens there: (id, logprob), best first."""
 
     logprob: float
     top: tuple[tuple[int, float], ...]
@@ -29,7 +29,7 @@ class TokenScore:
 def prompt_scores(
     backend: Backend, prompts: Sequence[Sequence[int]], num_top: int = 1, token_budget: int = 2048
 ) -> list[list[TokenScore | None]]:
-    """One entry a token of each prompt; None for the first, which nothing comes before. Raises ModelError for prompts too long."""
+    """One entry per token of each prompt; None for the first, which has no context. Raises ModelError for prompts that are too long."""
     limit = backend.config.max_seq_len
     for prompt in prompts:
         if not 1 <= len(prompt) <= limit:
@@ -60,7 +60,7 @@ def _run(
         logits_TV = backend.logits(some_TD)
         logsumexp_T1 = backend.logsumexp(logits_TV)[:, None]
         top = logits_TV.topk(min(num_top, logits_TV.shape[-1]), dim=-1)
-        # argmax breaks ties towards the lower id, topk does not say; the best one is greedy decoding's
+        # argmax breaks ties towards the lower id, topk does not specify; the best one must be greedy decoding's
         best = logits_TV.argmax(-1).tolist() if num_top else []
         top_logprobs, top_ids = (top.values - logsumexp_T1).tolist(), top.indices.tolist()
         for row, (logits_V, logsumexp_1) in enumerate(zip(logits_TV, logsumexp_T1, strict=True)):

@@ -1,4 +1,4 @@
-"""Log-likelihood of continuations, with every shared prefix computed once and the output head only where it scores.
+"""Log-likelihood of continuations: every shared prefix is computed once, and the output head only where tokens are scored.
 
 Requests are cut into sequences (context and one continuation, less its last token), the sequences into a prefix tree,
 which is walked depth first in passes of `token_budget` tokens.
@@ -65,7 +65,7 @@ class Scorer:
         self.usage = Usage()
 
     def score(self, requests: Sequence[ScoreRequest]) -> Iterator[tuple[int, list[Score]]]:
-        """Yield (index of the request, one Score a continuation) as soon as each is known, in any order."""
+        """Yield (index of the request, one Score per continuation) as soon as each is known, in any order."""
         pending, sequences, wants = self._plan(requests)
         for pieces in walk(self.pool, prefix_tree.build(sequences), self.token_budget):
             for want, row in self._run(pieces, wants):
@@ -76,7 +76,7 @@ class Scorer:
                     yield want.request, request.scores()
 
     def _plan(self, requests: Sequence[ScoreRequest]) -> tuple[list[_Pending], list[tuple[int, ...]], list[list[_Want]]]:
-        """Distinct sequences and, for each, what is wanted of it. Equal sequences (one-token continuations) become one."""
+        """Distinct sequences and, for each, the tokens to score. Equal sequences (one-token continuations) become one."""
         limit = self.backend.config.max_seq_len
         wants: defaultdict[tuple[int, ...], list[_Want]] = defaultdict(list)
         for i, request in enumerate(requests):
@@ -94,8 +94,8 @@ class Scorer:
 
     @torch.inference_mode()
     def _run(self, pieces: list[Piece], wants: list[list[_Want]]) -> Iterator[tuple[_Want, tuple[float, bool]]]:
-        """(logprob, is_argmax) of each token wanted of these pieces; the head runs once for each distinct position."""
-        at: defaultdict[int, list[_Want]] = defaultdict(list)  # row in the pass -> what is wanted of it
+        """(logprob, is_argmax) of each token to score in these pieces; the head runs once for each distinct position."""
+        at: defaultdict[int, list[_Want]] = defaultdict(list)  # row in the pass -> the tokens to score there
         first = 0  # row of the piece's first token
         for piece in pieces:
             start, end = piece.node.start + piece.begin, piece.node.start + piece.end

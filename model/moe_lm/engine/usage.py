@@ -1,6 +1,6 @@
-"""How many tokens were asked for, and how many were computed.
+"""How many tokens were requested, and how many were computed.
 
-Asked for: what it takes to run each distinct text (context and continuation) on its own.
+Requested: the tokens of each distinct text (context and continuation), run separately.
 """
 
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class Usage:
-    """Running totals. `shared` is what prefix sharing saved: tokens of requests that no forward pass had to compute again."""
+    """Running totals. `shared` is what prefix sharing saved: requested tokens that no forward pass computed again."""
 
     requested: int = 0
     computed: int = 0
