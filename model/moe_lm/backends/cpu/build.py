@@ -25,7 +25,7 @@ FLAGS = ("-std=c++17", "-O3", "-ffp-contract=off", "-fPIC", "-shared", "-fvisibi
 # the best one first; what the compiler may contract is written out in the source, as targets differ in what they would
 VARIANTS: dict[str, dict[str, tuple[str, ...]]] = {
     "x86_64": {"avx512": ("-march=x86-64-v4", "-mtune=cascadelake", "-mprefer-vector-width=512"), "avx2": ("-march=x86-64-v3",)},
-    "aarch64": {"neon": ()},
+    "aarch64": {"neon": ()},  # the same bits under qemu-user; not run on an Arm processor yet
 }
 SANITIZED = "-asan"
 SANITIZE = ("-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
