@@ -1,13 +1,15 @@
 """The interface of a back-end: three streaming calls and a fingerprint."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from evalkit.errors import EvalkitError
 from evalkit.record.schema import Tokens
-from evalkit.tasks import Generate, Generated, Loglikelihood, Loglikelihoods
+from evalkit.tasks import Generate, Generated, Loglikelihood, Loglikelihoods, Request, Response
 
-__all__ = ["LM", "OnLoad", "Tokens"]
+__all__ = ["LM", "OnLoad", "Tokens", "require_finite"]
 
 OnLoad = Callable[[int, int], None]  # (parameters read, parameters in all)
 
@@ -44,3 +46,12 @@ class LM(ABC):
     def tokens(self) -> Tokens:
         """Totals so far; zero if the back-end does not count."""
         return Tokens()
+
+
+def require_finite(request: Request, response: Response) -> None:
+    """Raises EvalkitError for a log-probability that is NaN or infinite: compared with others, NaN would choose the first answer."""
+    if isinstance(response, Loglikelihoods) and not all(map(math.isfinite, response.logprobs)):
+        raise EvalkitError(
+            f"the model answered {', '.join(map(str, response.logprobs))} to a request that begins {request.context[:60]!r}: "
+            "only finite log-probabilities are scored; use --dtype float32, or check the checkpoint"
+        )

@@ -15,7 +15,7 @@ from evalkit.data.sources import FolderSource, HubSource, open_source
 from evalkit.errors import EvalkitError, RunIncomplete, in_words, traceback_kept
 from evalkit.exchange import lm_eval_write
 from evalkit.lm import open_lm
-from evalkit.lm.base import LM
+from evalkit.lm.base import LM, require_finite
 from evalkit.progress import Reporter
 from evalkit.record.sample import Sample
 from evalkit.record.schema import DataInfo, Run
@@ -146,6 +146,7 @@ def answer(
     known: dict[Request, Response] = {}
     for request, key in keys.items():
         if (response := journal.get(key)) is not None:
+            require_finite(request, response)
             known[request] = response
     if known:
         reporter.say(f"{name}: {len(known)} of {len(keys)} answers were in the journal")
@@ -211,6 +212,7 @@ def _ask(lm: LM, requests: Sequence[Request]) -> Iterator[tuple[Request, Respons
     generates = [r for r in requests if isinstance(r, Generate)]
     if loglikelihoods:
         for i, response in lm.loglikelihood(loglikelihoods):
+            require_finite(loglikelihoods[i], response)
             yield loglikelihoods[i], response
     if generates:
         for i, generated in lm.generate(generates):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from evalkit.config import ModelSpec, RunConfig
 from evalkit.data.sources import open_source
-from evalkit.lm.base import LM
+from evalkit.lm.base import LM, require_finite
 from evalkit.record.schema import ModelInfo
 from evalkit.record.write import model_info
 from evalkit.runner.run import Plan, plan
@@ -138,6 +138,7 @@ def answers(lm: LM, requests: Sequence[Request], layout: Layout, advance: Callab
 def _ask(lm: LM, requests: Sequence[Request]) -> Iterator[tuple[Request, Answer]]:
     if scored := [request for request in requests if isinstance(request, Loglikelihood)]:
         for i, likelihoods in lm.loglikelihood(scored):
+            require_finite(scored[i], likelihoods)
             yield scored[i], Answer(likelihoods)
     if asked := [request for request in requests if isinstance(request, Generate)]:
         if isinstance(lm, LaidOut):

@@ -1,5 +1,8 @@
 """A GPU's decode steps: the reference's hidden states, whatever is padded, shared or replayed; on a CPU interpreted, and without graphs."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 
@@ -53,6 +56,18 @@ def test_equals_the_reference(device, family, crowd):
     steps = triton.steps[pool.memory]
     assert steps.recording == (device.type == "cuda")
     assert {shared for _, _, shared in steps.steps} == ({2 * PAGE} if crowd == "a shared prefix" else {0})
+
+
+def test_a_memory_of_pages_is_freed_with_its_pool(device):
+    triton = on("triton", tiny_decoder(tiny_config(num_hidden_layers=1)).to(device))
+    pool, caches = prefilled(triton, "one")
+    step(triton, caches, 7)
+    memory = weakref.ref(pool.memory)
+    assert memory() in triton.steps
+    del pool, caches
+    gc.collect()
+    assert memory() is None
+    assert not triton.steps
 
 
 def test_padding_touches_no_page_but_the_spare_one(device):

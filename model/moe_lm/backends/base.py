@@ -49,12 +49,20 @@ class KVPages:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """New tokens of N sequences. Of each: its tokens, how many tokens lie on its pages already, and its pages, with room for all."""
+    """New tokens of N sequences. Of each: its tokens, how many tokens lie on its pages already, and its pages, with room for all.
+
+    Raises ValueError for a sequence that its pages do not hold: its keys and values would be written to another's.
+    """
 
     tokens: Sequence[Sequence[int]]
     starts: Sequence[int]
     pages: Sequence[Sequence[int]]
     memory: KVPages
+
+    def __post_init__(self) -> None:
+        for tokens, start, pages in zip(self.tokens, self.starts, self.pages, strict=True):
+            if start + len(tokens) > len(pages) * PAGE:
+                raise ValueError(f"a sequence of {start + len(tokens)} tokens has {len(pages)} pages of {PAGE}")
 
     @property
     def flat(self) -> list[int]:

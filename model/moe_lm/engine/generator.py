@@ -201,8 +201,12 @@ class Generator:
     def _steps(self, hidden_PD: Tensor, sequences: Sequence[_Sequence], guesses: Sequence[Sequence[int]]) -> list[_Step]:
         logits_PV = self.backend.logits(hidden_PD)
         rows = [1 + len(guess) for guess in guesses]
-        likeliest = logits_PV.argmax(-1).cpu().split(rows)  # for all at once, so that a step synchronises with a GPU only once
-        parts = zip(sequences, guesses, logits_PV.split(rows), likeliest, strict=True)
+        likeliest_P1 = logits_PV.argmax(-1, keepdim=True)  # the first NaN of a row that has one
+        largest_P1 = logits_PV.gather(-1, likeliest_P1).double()
+        found_P2 = torch.cat((likeliest_P1.double(), largest_P1), dim=-1).cpu()  # together, so that a step synchronises with a GPU once
+        if not found_P2.isfinite().all():
+            raise ModelError("the model's logits are NaN or infinite, so no token can be chosen; use float32, or check the checkpoint")
+        parts = zip(sequences, guesses, logits_PV.split(rows), found_P2[:, 0].long().split(rows), strict=True)
         return [_Step(sequence, guess, some_PV, some_P.tolist()) for sequence, guess, some_PV, some_P in parts]
 
     def _take(self, step: _Step) -> Generation | None:

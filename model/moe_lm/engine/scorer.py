@@ -80,8 +80,8 @@ class Scorer:
         limit = self.backend.config.max_seq_len
         wants: defaultdict[tuple[int, ...], list[_Want]] = defaultdict(list)
         for i, request in enumerate(requests):
-            if not request.context or not all(request.continuations):
-                raise ModelError("a log-likelihood request needs a context and continuations of at least one token each")
+            if not request.context or not request.continuations or not all(request.continuations):
+                raise ModelError("a log-likelihood request needs a context and at least one continuation, of at least one token each")
             for c, continuation in enumerate(request.continuations):
                 tokens = (*request.context, *continuation[:-1])
                 if len(tokens) > limit:

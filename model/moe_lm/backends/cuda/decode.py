@@ -10,6 +10,7 @@ The first pages that all sequences share, a few-shot prompt's, are read once for
 Floor a step: all weights that the tokens visit and every key and value once; without graphs, some 10 us a launch on the host instead.
 """
 
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -38,7 +39,8 @@ class DecodeSteps:
     """Steps of one model over one memory of pages. The Triton kernels run on a CPU too, interpreted, and without graphs."""
 
     def __init__(self, model: Decoder, memory: KVPages):
-        self.model, self.memory = model, memory
+        # a weak reference: a back-end finds these steps by their memory, and they must not keep its gigabytes alive
+        self.model, self.memory = model, weakref.proxy(memory)
         self.device = model.embed.weight.device
         self.recording = self.device.type == "cuda"
         self.steps: dict[tuple[int, int, int], _Step] = {}
