@@ -1,4 +1,4 @@
-"""Back-ends: what computes a decoder's forward pass. `choose` names the one for a device and a precision, `build` makes it.
+"""Back-ends compute a decoder's forward pass. `choose` names the one for a device and a precision, `build` makes it.
 
 `reference` is plain torch, on any device; `cpu` the compiled kernels; `triton` a GPU's.
 """
@@ -20,8 +20,8 @@ CPU_DTYPES = (torch.float32, torch.bfloat16)
 def choose(kernel: str, device: str, dtype: torch.dtype = torch.float32) -> str:
     """The back-end's name: `kernel` itself, or for "auto" the best one that runs on `device` ("cpu" or "cuda") in this precision.
 
-    Raises ModelError where a back-end that was asked for cannot run. On a CPU "auto" is "reference" where the compiled kernels
-    are missing or don't take the precision; `why_not_cpu` says which.
+    Raises ModelError if a requested back-end cannot run. On a CPU "auto" is "reference" if the compiled kernels are missing
+    or do not support the precision; `why_not_cpu` says which.
     """
     if kernel == "auto":
         kernel = "triton" if device != "cpu" else "reference" if why_not_cpu(dtype) else "cpu"
@@ -41,7 +41,7 @@ def choose(kernel: str, device: str, dtype: torch.dtype = torch.float32) -> str:
 
 
 def why_not_cpu(dtype: torch.dtype) -> str:
-    """Why the compiled kernels can't compute in this precision here, and what to do about it; "" where they can."""
+    """Why the compiled kernels cannot compute in this precision here, and what to do about it; "" if they can."""
     from moe_lm.backends.cpu.library import reason_missing
 
     if dtype not in CPU_DTYPES:
@@ -63,5 +63,5 @@ def backend_class(kernel: str) -> type[Backend]:
 
 
 def build(model: Decoder, kernel: str) -> Backend:
-    """The back-end that `choose` named. It owns the model from here on: `cpu` and `triton` take its weights out or replace them."""
+    """The back-end that `choose` named. It takes ownership of the model: `cpu` and `triton` remove or replace its weights."""
     return backend_class(kernel)(model)  # type: ignore[call-arg,arg-type]  # every back-end is made of a model

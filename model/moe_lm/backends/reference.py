@@ -1,6 +1,6 @@
-"""The decoder as it stands, in plain torch, on any device and in any precision: the reference for all other back-ends.
+"""The decoder in plain torch, unchanged, on any device and in any precision: the reference for all other back-ends.
 
-It serves precisions that the kernels don't take, and machines without them. A BLAS chooses its kernel, and with it the order of its
+It serves precisions that the kernels do not support, and machines without kernels. A BLAS chooses its kernel, and with it the order of its
 sums, by the shape of the product: no layout invariance is promised.
 """
 

@@ -1,6 +1,6 @@
 """The CPU's back-end: a decoder on the compiled kernels, its weights packed, its keys and values on pages as attention reads them.
 
-A prefill and a decode step are one and the same pass: no row's bits depend on how many rows are computed with it, nor on the
+A prefill and a decode step are the same pass: no row's bits depend on how many rows are computed with it, nor on the
 processor. What torch computes here are copies, comparisons and single float32 operations, which IEEE 754 fixes to the bit; its sums and
 transcendental functions round differently from one vector width to another, so none of them is used.
 
@@ -197,7 +197,7 @@ class CpuBackend(Backend):
             out_THd = paged_attention(q_THd, places, k_pages, v_pages, self.config.sliding_window)
             if index == len(self.layers) - 1:
                 x_TD, out_THd = x_TD[wanted_P], out_THd[wanted_P]
-                if not wanted:  # a chunk of a prompt: its keys and values are all that it is for
+                if not wanted:  # a chunk of a prompt, of which only keys and values are needed
                     return x_TD
             _add_product(x_TD, out_THd.flatten(-2), layer.attention.o)
             layer.ffn.add_to(x_TD, layer.post_attention_norm(x_TD))

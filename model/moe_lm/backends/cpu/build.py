@@ -1,7 +1,7 @@
 """Builds the CPU kernels of csrc/ into lib/, one shared library for each kind of processor: `python -m moe_lm.backends.cpu.build`.
 
 The build hook of the package runs the same code (hatch_build.py), so this module needs nothing but the standard library.
-Beside the libraries lies a manifest of what was built from what; `library.py` loads nothing that the manifest does not describe.
+A manifest in the same folder records what was built from what; `library.py` loads nothing that it does not describe.
 """
 
 import argparse
@@ -69,7 +69,7 @@ def read_manifest(text: str) -> dict[str, Built]:
 
 
 def compiler() -> str:
-    """The C++ compiler to use, $CXX before all others. Raises BuildError where there is none."""
+    """The C++ compiler to use, $CXX before all others. Raises BuildError if there is none."""
     wanted = os.environ.get("CXX")
     for name in (wanted,) if wanted else ("c++", "g++", "clang++"):
         if found := shutil.which(name):

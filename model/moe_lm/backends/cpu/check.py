@@ -1,4 +1,4 @@
-"""What a launcher checks before C++ reads or writes through an address."""
+"""Checks of a launcher's arguments before C++ reads or writes memory."""
 
 from collections.abc import Sequence
 

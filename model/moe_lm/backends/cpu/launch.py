@@ -80,7 +80,7 @@ def rope_(x_TW: Tensor, cos_Tr: Tensor, sin_Tr: Tensor, heads: int) -> None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TokenPlaces:
-    """Where the T tokens of a pass lie: position and sequence of each, int32 [T], and the pages of the N sequences, int32 [N, most]."""
+    """The places of the T tokens of a pass: position and sequence of each, int32 [T], and the pages of the N sequences, int32 [N, most]."""
 
     positions: Tensor
     sequences: Tensor
@@ -93,7 +93,7 @@ class TokenPlaces:
 
 
 def page_shape(which: str, d: int) -> tuple[int, int, int]:
-    """Shape of one head's "k" or "v" on a page: what attention reads together lies together."""
+    """Shape of one head's "k" or "v" on a page: what attention reads together is contiguous."""
     return (PAGE // SPAN, d, SPAN) if which == "k" else (-(-d // SPAN), PAGE, SPAN)
 
 
@@ -172,7 +172,7 @@ def logsumexp(x_PV: Tensor) -> Tensor:
 
 
 def _heads(x_THd: Tensor) -> Tensor:
-    """In float32, each token's heads side by side; the tokens may lie apart, as those of a product that gives more."""
+    """In float32, each token's heads side by side; the tokens may have a larger stride, as in the output of a fused product."""
     x = x_THd.float()
     return x if x.stride()[1:] == (x.shape[2], 1) and x.stride(0) >= 0 else x.contiguous()
 

@@ -86,7 +86,7 @@ def reason_missing() -> str | None:
 def load() -> ctypes.CDLL:
     """The verified library for this processor, its functions declared.
 
-    Raises Unavailable where there is none, ModelError where it is damaged, older than its source, or where others could write it.
+    Raises Unavailable if there is none, ModelError if it is damaged, older than its source, or writable by others.
     """
     path = _verified(LIB, chosen_variant())
     try:
@@ -108,7 +108,7 @@ def call(name: str, *arguments: Tensor | float | None) -> None:
 
 @cache
 def _gomp_parallel() -> ctypes.c_void_p:
-    """GOMP_parallel of the OpenMP runtime that torch has loaded: a second pool of threads would fight with torch's for the cores."""
+    """GOMP_parallel of the OpenMP runtime that torch has loaded: a second pool of threads would compete with torch's for the cores."""
     return ctypes.cast(ctypes.CDLL("libgomp.so.1").GOMP_parallel, ctypes.c_void_p)
 
 
@@ -177,7 +177,7 @@ def _check_owner(path: Path) -> None:
 
 
 def _is_private(gid: int, uid: int) -> bool:
-    """Is this the group that holds its user alone? With one for each user, as on Debian and Fedora, umask is often 002."""
+    """Whether the group has only its user. With one group per user, as on Debian and Fedora, umask is often 002."""
     try:
         group, user = grp.getgrgid(gid), pwd.getpwuid(uid)
     except KeyError:

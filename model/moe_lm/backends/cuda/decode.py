@@ -1,9 +1,9 @@
-"""Decode steps on a GPU: the newest token of every sequence, as one CUDA graph where nothing of a step needs the host.
+"""Decode steps on a GPU: the newest token of every sequence, as one CUDA graph if no part of a step needs the host.
 
 B rows of a step (sequences, padded to a power of two or a multiple of `ROWS`), M pages a row of the table (a power of two), D hidden.
 
-What changes from step to step lies in one buffer of integers, copied at once. A (B, M, shared tokens) that comes up is run launch by
-launch, which compiles what is not yet compiled; the second time it is recorded, and replayed from then on. Rows that are only padding
+All inputs that change from step to step are in one buffer of integers, copied at once. A new (B, M, shared tokens) is first run launch
+by launch, which compiles the kernels; the second time it is recorded, and from then on replayed. Rows that are only padding
 have length 0 and write their keys and values to the spare page.
 The first pages that all sequences share, a few-shot prompt's, are read once for several of them (see `paged_attention`).
 
@@ -95,7 +95,7 @@ class DecodeSteps:
 
 
 def _num_shared(pages: Sequence[Sequence[int]]) -> int:
-    """How many first pages all of several sequences share."""
+    """How many leading pages all sequences share."""
     if len(pages) == 1:
         return 0
     return next((i for i, some in enumerate(zip(*pages, strict=False)) if len(set(some)) > 1), 0)

@@ -2,11 +2,11 @@
 
 T tokens, D hidden, F expert hidden, E routed experts, K experts a token; S the shared expert's hidden size, A = S / F slices of it.
 
-The shared expert is A more experts of width F that every token visits. Up to SLICED_TOKENS they ride in the same launches as the
-routed ones; above, their second product has a launch of its own that adds the slices up without storing them. Both give the same
+The shared expert is A more experts of width F that every token visits. Up to SLICED_TOKENS they are part of the same launches as
+the routed ones; above, their second product is a separate launch that adds the slices up without storing them. Both give the same
 bits: a token's result depends on nothing but the token, whatever T is.
 
-Floors a layer: see `grouped_gemm` (weights and products), `combine` (the slots' way through memory), `routing` (launches).
+Floors per layer: see `grouped_gemm` (weights and products), `combine` (reading the slots), `routing` (launches).
 """
 
 from dataclasses import dataclass

@@ -4,7 +4,7 @@ T tokens, D hidden, F expert hidden, E experts; X = E + A with the always-on sli
 
 Operands are swapped: an expert's weight rows are the M side of the product, its tokens the N side in tiles of 16 to 256. So few
 tokens waste little, and every tile sums over K in one order: blocks of `block_k`, each in the tensor core's steps of 16. A row's
-result depends neither on how many rows came with it nor on its place among them.
+result depends neither on the number of rows nor on its place among them.
 
 Gate and up rows f of one expert meet in one program, as two products over the same tokens. Rows interleaved in memory would give
 the same product and ask for a second copy of the weights, or for a layout that the reference cannot read.
@@ -32,7 +32,7 @@ SHARED_ROWS = 128  # of a tile of `shared_down`, whose running sum takes as many
 def _weights(
     w, expert, row0, k0, ROWS: tl.constexpr, COLUMNS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr, TMA: tl.constexpr
 ):
-    """A tile [BLOCK_M, BLOCK_K] of w [X, ROWS, COLUMNS]; what lies beyond the matrix is zero."""
+    """A tile [BLOCK_M, BLOCK_K] of w [X, ROWS, COLUMNS]; zero beyond the matrix."""
     if TMA:
         tile_MK = w.load([expert, row0, k0]).reshape(BLOCK_M, BLOCK_K)
     else:

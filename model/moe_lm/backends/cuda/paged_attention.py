@@ -2,16 +2,16 @@
 
 B sequences, H query heads, J key/value heads, G = H / J; d head_dim, N tokens a page, P pages, M pages a row of the table;
 R rows of a program (query heads of one or several sequences), S keys a step. Pages are [P, J, N, d]: one head's keys of a page
-lie together.
+are contiguous.
 
 Floors, bf16: bytes 4 J d a token of context (its key and value), FLOPs 4 H d a token. Qwen1.5-MoE (J = H = 16, d = 128): 8,192 B and
 8,192 FLOPs a token and layer; B = 128 at context 1500: 1.57 GB, 524 us at 3.0 TB/s, and 2 us of arithmetic: bytes decide.
 
 Keys are taken in splits of SPLIT tokens that begin at multiples of SPLIT, each summed apart, then added up in their order. The
-size is fixed, not the number: a sequence's result depends on nothing but its own tokens, whoever else is in the batch. Who walks
-the splits is free: one program after the other where there are enough sequences to fill the device (`fused`), else a program a
-split and a second launch. Splits of a prefix that the whole batch shares are computed for several sequences at a time, so that its
-keys are read once for all of them (a cascade). All three give the same bits.
+size is fixed, not the number: a sequence's result depends only on its own tokens, not on the rest of the batch. How the splits are
+distributed is free: one program handles them in turn if there are enough sequences to fill the device (`fused`), else there is one
+program per split and a second launch. Splits of a prefix that the whole batch shares are computed for several sequences at a time,
+so that its keys are read once for all of them (a cascade). All three give the same bits.
 """
 
 import torch
@@ -33,7 +33,7 @@ LOG2_E = 1.4426950408889634
 def _fold(max_R, sum_R, out_Rd, more_max_R, more_sum_R, more_out_Rd):
     """Two partial softmaxes into one. Written out as fused multiply-adds, so that every kernel rounds alike."""
     new_R = tl.maximum(max_R, more_max_R)
-    shift_R = tl.where(new_R == -float("inf"), 0.0, new_R)  # nothing seen yet
+    shift_R = tl.where(new_R == -float("inf"), 0.0, new_R)  # no keys so far
     a_R, b_R = tl.exp2(max_R - shift_R), tl.exp2(more_max_R - shift_R)
     return new_R, tl.fma(sum_R, a_R, more_sum_R * b_R), tl.fma(out_Rd, a_R[:, None] + tl.zeros_like(out_Rd), more_out_Rd * b_R[:, None])
 
@@ -235,7 +235,7 @@ def paged_attention(
 
 
 def append(k_pages_PJNd: Tensor, v_pages_PJNd: Tensor, page_table_BM: Tensor, positions_B: Tensor, k_BJd: Tensor, v_BJd: Tensor) -> None:
-    """Put each sequence's newest key and value on the page of its position (int64); in place, and without a word from the host."""
+    """Put each sequence's newest key and value on the page of its position (int64); in place, without a host synchronisation."""
     N = k_pages_PJNd.shape[2]
     pages_B = page_table_BM.gather(1, (positions_B // N)[:, None])[:, 0].long()
     k_pages_PJNd[pages_B, :, positions_B % N] = k_BJd

@@ -4,10 +4,10 @@ T tokens, E routed experts, K experts a token; A always-on experts (slices of th
 X = E + A experts and C = K + A slots a token in all; R = T C rows, sorted by expert; slot t C + k is choice k of token t.
 
 Floors for E = 60, K = 4, A = 4, bf16: bytes 2 T E read, 8 T K + 4 T C written, 184 T in all (0.5 us at T = 8192 and 3 TB/s);
-FLOPs about 5 T E. Both vanish beside a launch of 2 us, so the bar is the number of launches: one up to ONE_BLOCK tokens, else two.
+FLOPs about 5 T E. Both are negligible beside a launch of 2 us, so the number of launches counts: one up to ONE_BLOCK tokens, else two.
 
-The host learns nothing of the outcome: no synchronisation, no size that depends on data, and so a CUDA graph can hold it.
-Rows of one expert stand in the order of their tokens: no atomics, the same plan at every run.
+The host does not read the result: there is no synchronisation and no size that depends on data, so a CUDA graph can contain it.
+Rows of one expert are in the order of their tokens: no atomics, the same plan in every run.
 """
 
 from functools import partial

@@ -1,6 +1,6 @@
 """Tile sizes of the grouped GEMM: from a tuned file of this device, this Triton and this shape, else from the default table.
 
-Files stand in `tuned/`, one a key, written by `model/bench/tune.py`. `block_k` fixes the order of the sums, so a file has one of it
+Files are in `tuned/`, one per key, written by `model/bench/tune.py`. `block_k` fixes the order of the sums, so a file has one of it
 for every number of tokens; all else is free to follow the number of tokens.
 """
 
@@ -96,7 +96,7 @@ def key(device: str, triton_version: str, num_experts: int, num_experts_per_tok:
 
 @cache
 def tuning(device: torch.device, num_experts: int, num_experts_per_tok: int, D: int, F: int, dtype: torch.dtype) -> Tuning:
-    """The tuned file of this very key, else the default table: `source` says which."""
+    """The tuned file of this key, else the default table; `source` says which."""
     import triton
 
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
