@@ -1,4 +1,4 @@
-"""Benchmark of moe_lm.kernels.combine: the weighted sum of a token's slots and the shared expert, against the same in torch calls."""
+"""Benchmark of moe_lm.backends.cuda.combine: the weighted sum of a token's slots and the shared expert, against the same in torch calls."""
 
 import measure
 import torch

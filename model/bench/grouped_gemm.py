@@ -1,4 +1,4 @@
-"""Benchmark of moe_lm.kernels.grouped_gemm: both products of the routed experts, against torch's grouped_mm on sorted rows.
+"""Benchmark of moe_lm.backends.cuda.grouped_gemm: both products of the routed experts, against torch's grouped_mm on sorted rows.
 
 torch._grouped_mm is what transformers' `grouped_mm` experts call; it gets its rows sorted and gathered beforehand, we gather ours.
 """

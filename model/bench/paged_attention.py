@@ -1,4 +1,4 @@
-"""Benchmark of moe_lm.kernels.paged_attention: one decode step of one layer, against torch on keys that need no page table.
+"""Benchmark of moe_lm.backends.cuda.paged_attention: one decode step of one layer, against torch on keys that need no page table.
 
 `torch`: scaled_dot_product_attention over a dense [B, J, S, d] cache of one length: less work than ours, and none of the pages'.
 `shared`: a prefix on the same pages for all sequences, as few-shot prompts have it; the floor reads it once.

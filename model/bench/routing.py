@@ -1,4 +1,4 @@
-"""Benchmark of moe_lm.kernels.routing: softmax, top K, sorted rows and work list, against the same in torch calls."""
+"""Benchmark of moe_lm.backends.cuda.routing: softmax, top K, sorted rows and work list, against the same in torch calls."""
 
 import measure
 import torch

@@ -1,4 +1,4 @@
-"""Search the grouped GEMM's tiles on this device and write them to model/moe_lm/kernels/tuned/.
+"""Search the grouped GEMM's tiles on this device and write them to model/moe_lm/backends/cuda/tuned/.
 
 Each product is timed apart, on even and on skewed routing; what counts is the sum of both. One block of K serves all numbers of
 tokens (it fixes the order of the sums): the one whose tiles are fastest over all levels, in geometric mean.
