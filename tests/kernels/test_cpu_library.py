@@ -199,6 +199,7 @@ def test_a_build_fails_with_one_line(source, monkeypatch, tmp_path, capsys):
     for script, complaint in (
         (None, f"CXX is '{broken}', which is no program in PATH"),
         ("not a program", f"the C++ compiler {broken} cannot be run: Exec format error"),
+        ("#!/bin/sh\n", "make it writable, and check CXX"),  # succeeds, and writes nothing
         ("#!/bin/sh\n[ $1 = --version ] && exit 0\necho 'x.cpp:1: error: bad option' >&2; exit 1\n", "x.cpp:1: error: bad option"),
     ):
         if script:
@@ -208,9 +209,21 @@ def test_a_build_fails_with_one_line(source, monkeypatch, tmp_path, capsys):
         (line,) = capsys.readouterr().err.splitlines()
         assert complaint in line
     monkeypatch.delenv("CXX")
+    with monkeypatch.context() as patched:  # as in a read-only checkout, for root too
+        patched.setattr(build, "LIB", source / next(source.iterdir()).name / "lib")
+        assert build.main() == 2
+    assert "cannot be written to" in capsys.readouterr().err
     monkeypatch.setenv("PATH", "")
     assert build.main() == 2
     assert "there is no C++ compiler" in capsys.readouterr().err
+
+
+@needs_kernels
+def test_an_editors_files_beside_the_source_change_nothing(source):
+    before = build.source_sha256()
+    (source / ".gemm.cpp.swp").write_text("an editor's")
+    (source / "__pycache__").mkdir()
+    assert build.source_sha256() == before
 
 
 @needs_kernels

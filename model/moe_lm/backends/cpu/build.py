@@ -55,7 +55,7 @@ def file_sha256(path: Path) -> str:
 
 def source_sha256() -> str:
     digest = hashlib.sha256()
-    for path in sorted(SOURCE.iterdir()):
+    for path in sorted((*SOURCE.glob("*.cpp"), *SOURCE.glob("*.h"))):  # an editor may keep files of its own there
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
 
@@ -94,6 +94,14 @@ def build(sanitize: bool = False) -> dict[str, Built]:
     if sanitize:
         flags = {name + SANITIZED: (*own, *SANITIZE) for name, own in flags.items()}
     present = {name: built for name, built in _present().items() if (built.source_sha256, built.compiler) == (source, version)}
+    try:
+        return _compile(cxx, flags, source, version, present)
+    except OSError as error:  # a read-only checkout, a full disk, or a CXX that writes nothing
+        raise BuildError(f"the CPU kernels cannot be written to {LIB} ({error}); make it writable, and check CXX") from error
+
+
+def _compile(cxx: str, flags: dict[str, tuple[str, ...]], source: str, version: str, present: dict[str, Built]) -> dict[str, Built]:
+    """Build the libraries that are not `present` with these flags; write them and the manifest. Raises BuildError and OSError."""
     LIB.mkdir(exist_ok=True)
     LIB.chmod(0o755)
     with tempfile.TemporaryDirectory(dir=LIB) as folder, ThreadPoolExecutor() as pool:
