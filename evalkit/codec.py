@@ -3,13 +3,14 @@
 A field without a default must be in the file. One with a default may be missing, and is written all the same; marked OPTIONAL it
 is left out while it holds its default. A key that no field has is refused: a file that was not understood is not read in part.
 
-Annotations may be made of str, int, float (an integer will do), bool, None, Any, Literal, dataclasses, unions of these,
-Mapping[str, X], tuple[X, ...] and tuple[X, Y].
+Annotations may be made of str, int, float (an integer will do; NaN and infinities are refused), bool, None, Any, Literal,
+dataclasses, unions of these, Mapping[str, X], tuple[X, ...] and tuple[X, Y].
 """
 
 import difflib
 import functools
 import json
+import math
 import tomllib
 import types
 from collections.abc import Callable, Iterable, Mapping
@@ -140,10 +141,21 @@ def _simple(words: str, *kinds: type) -> _Reader:
     return _Reader(frozenset(kinds), words, lambda value: value)
 
 
+def _number(words: str, *kinds: type) -> _Reader:
+    """Finite, and in 64 bits if it is whole: a larger one would overflow wherever it is computed with."""
+
+    def read(value: int | float) -> int | float:
+        if not (math.isfinite(value) if isinstance(value, float) else -(2**63) <= value < 2**64):
+            raise _Misfit(f"is {_shown(value)}, expected {words} that is finite and fits into 64 bits")
+        return value
+
+    return _Reader(frozenset(kinds), words, read)
+
+
 _SIMPLE: Mapping[Any, _Reader] = {
     str: _simple("a text", str),
-    int: _simple("a whole number", int),
-    float: _simple("a number", int, float),
+    int: _number("a whole number", int),
+    float: _number("a number", int, float),
     bool: _simple("true or false", bool),
     types.NoneType: _simple("null", types.NoneType),
 }

@@ -31,12 +31,25 @@ def read_run(path: str | Path) -> Run:
     """run.json of a run's folder, or the file itself. Raises EvalkitError where it is missing, damaged or of another schema."""
     file = Path(path) / "run.json" if Path(path).is_dir() else Path(path)
     try:
-        raw = json.loads(file.read_text("utf-8", errors="surrogatepass"))  # as it was written
+        raw = json.loads(file.read_text("utf-8", errors="surrogatepass"), object_pairs_hook=_distinct)  # as it was written
     except (OSError, ValueError, RecursionError) as error:
         raise EvalkitError(f"{path} is not a run: cannot read {file} ({error})") from None
     if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
         raise EvalkitError(f"{file} is not a run.json of schema {SCHEMA}, which this evalkit reads")
-    return decode(Run, raw, str(file), FIX)
+    run = decode(Run, raw, str(file), FIX)
+    if odd := [key for key in run.tasks if not key or {"/", "\0"} & {*key}]:  # samples/TASK.jsonl would be another file, or none
+        raise EvalkitError(f"{file}: tasks has the key {json.dumps(odd[0])}, which cannot name a task; {FIX}")
+    return run
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object. Raises ValueError for a key that it has twice: only one of the values would be read."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {json.dumps(key)} is there twice")
+        found[key] = value
+    return found
 
 
 def read_complete(path: str | Path) -> Run:

@@ -36,7 +36,7 @@ def report_files(inputs: Inputs) -> dict[str, bytes]:
     """report.md, .tex and .html, tables as CSV, plots as PNG and SVG. The same inputs give the same bytes."""
     document = assemble(inputs)
     texts = {"report.md": to_markdown(document), "report.tex": to_latex(document), "report.html": to_html(document)}
-    return {name: text.encode() for name, text in texts.items()} | attachments(document)
+    return {name: text.encode("utf-8", "replace") for name, text in texts.items()} | attachments(document)
 
 
 def write_report(published: str, paths: list[str], out: str | None) -> int:

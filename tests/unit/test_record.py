@@ -155,6 +155,10 @@ def test_a_wrong_type_is_named_by_its_key_path_at_every_level(tmp_path: Path) ->
         ("tasks.mmlu.metrics.acc.ci95", [0.1], "is [0.1], expected a list of 2: a number, a number"),
         ("tasks.mmlu.n", 3.5, "is 3.5, expected a whole number"),
         ("tasks.mmlu.n", True, "is true, expected a whole number"),
+        ("tasks.mmlu.n", 10**400, "expected a whole number that is finite and fits into 64 bits"),
+        ("tasks.mmlu.metrics.acc.value", float("nan"), "is NaN, expected a number that is finite"),
+        ("tasks.mmlu.metrics.acc.value", float("inf"), "is Infinity, expected a number that is finite"),
+        ("seconds", 10**400, "expected a number that is finite and fits into 64 bits"),
         ("tasks.mmlu.averaging", "mean", 'is "mean", expected "micro" or "macro"'),
         ("tasks.mmlu.counts", {"truncated": 1}, "is missing"),
         ("tasks.mmlu.counts.trunkated", 1, "is no key that this evalkit knows (did you mean truncated?)"),
@@ -173,6 +177,20 @@ def test_what_was_found_and_what_was_expected(path: str, value: Any, complaint: 
         decode(Run, raw, "run.json")
     assert str(caught.value).startswith(f"run.json: {path}")
     assert complaint in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["", "../../secret", "a\0b"])
+def test_a_task_that_is_no_files_name_is_refused(name: str, tmp_path: Path) -> None:
+    raw = encode(WHOLE)
+    (tmp_path / "run.json").write_text(json.dumps(raw | {"tasks": {name: raw["tasks"]["mmlu"]}}))
+    with pytest.raises(EvalkitError, match=r"tasks has the key \".*\", which cannot name a task; run it again"):
+        read_run(tmp_path)
+
+
+def test_a_key_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text(json.dumps(encode(WHOLE))[:-1] + ', "name": "another"}')
+    with pytest.raises(EvalkitError, match=r'cannot read .*run.json \(the key "name" is there twice\)'):
+        read_run(tmp_path)
 
 
 def test_a_key_that_is_missing_is_named() -> None:

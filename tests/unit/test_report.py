@@ -231,6 +231,12 @@ def test_a_server_tells_no_dtype_and_may_end_answers_early() -> None:
     assert "| openai:http://x, the server's | 1,000 |" in text
 
 
+def test_a_name_that_is_not_utf_8_is_printed_with_a_question_mark() -> None:
+    """As a shell may pass it: `--name $'\\xff'`."""
+    found = Inputs(read_table("qwen1.5-moe"), (run("demo", "a\udcff", mmlu=entry(0.25)),))
+    assert b"a?" in report_files(found)["report.md"]
+
+
 def test_inputs_are_told_apart_and_their_order_does_not_matter(tmp_path: Path) -> None:
     for name, content in (("a", run("demo", mmlu=entry(0.25))), ("b", run("demo", "b", mmlu=entry(0.3)))):
         (tmp_path / name).mkdir()
