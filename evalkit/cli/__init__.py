@@ -12,6 +12,7 @@ A file here is a command: `add` puts it into the parser, a function runs it. Hea
 """
 
 import argparse
+import errno
 import os
 import select
 import sys
@@ -53,11 +54,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     try:
-        return int(arguments.command(arguments) or 0)
+        code = int(arguments.command(arguments) or 0)
+        sys.stdout.flush()
+        return code
     except BrokenPipeError:  # `evalkit ls tasks | head`
         if _is_read(sys.stdout):  # another pipe has broken
             raise
         return 0
+    except OSError as error:
+        if error.errno != errno.ENOSPC or error.filename is not None:
+            raise
+        raise EvalkitError("the disk that the output is written to is full; free some space and run the same command again") from None
     except SystemExit as error:  # argparse is done by now, so this comes from a library
         raise RuntimeError(f"a library called sys.exit({error.code!r})") from error
 

@@ -123,6 +123,15 @@ def test_a_closed_pipe_is_no_fault(command: str) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.parametrize("command", ["report", "ls tasks"])
+def test_standard_output_on_a_full_disk(command: str) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-m", "evalkit", *shlex.split(command)], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2
+    line = "evalkit: the disk that the output is written to is full; free some space and run the same command again\n"
+    assert done.stderr == line
+
+
 @pytest.mark.parametrize(("command", "code"), [("ls protocols", 0), ("--help", 0), ("ls bogus", 2), ("compare none none", 2)])
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
 def test_closed_streams_change_no_exit_code(command: str, code: int, closed: str) -> None:
