@@ -90,6 +90,20 @@ def test_the_write_bit_of_the_owners_private_group_is_harmless(lib, monkeypatch)
 
 @needs_kernels
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give files away")
+def test_who_can_write_the_code_can_write_the_kernels(lib, monkeypatch):
+    """Root in a container whose checkout belongs to the host's user, of another umask."""
+    code = os.stat_result((0o100664, 0, 0, 1, 12345, 12345, 0, 0, 0, 0))
+    for path in (lib.parent, lib, chosen(lib), lib / build.MANIFEST):
+        os.chown(path, 12345, 12345)
+        path.chmod(0o775)
+    with pytest.raises(ModelError, match="belongs to another user"):
+        library.load()
+    monkeypatch.setattr(library, "_this_code", lambda: code)
+    library.load()
+
+
+@needs_kernels
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give files away")
 @pytest.mark.parametrize("which", ["library", "manifest", "folder", "package"])
 def test_what_belongs_to_another_user_is_not_loaded(lib, which):
     path = {"library": chosen(lib), "manifest": lib / build.MANIFEST, "folder": lib, "package": lib.parent}[which]
