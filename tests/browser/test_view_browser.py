@@ -111,7 +111,7 @@ def hostile_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name, text in HOSTILE.items()
     ]
     options = {"context": HOSTILE["script"], "continuations": [HOSTILE["script"], HOSTILE["bidi"]]}
-    said = {"logprobs": [-1.0, float("-inf")], "is_greedy": [True, False]}
+    said = {"logprobs": [-1.0, -1e300], "is_greedy": [True, False]}
     rows.append(sample(0, 0.0, "", doc_id=HOSTILE["script"], requests=[options], responses=[said]))
     write_samples(folder, "t", rows)
     edit_run(folder, "t", protocol=HOSTILE["script"], data={"source": HOSTILE["bidi"], "revision": None, "sha256": HOSTILE["script"]})
