@@ -3,7 +3,7 @@
 import pytest
 from tiny_models import on, tiny_config, tiny_decoder
 
-from moe_lm.backends.base import PAGE, Batch
+from moe_lm.backends.base import PAGE, Batch, KVPages
 from moe_lm.engine.generator import GenerateRequest, Generator
 from moe_lm.engine.scorer import Scorer, ScoreRequest
 from moe_lm.errors import ModelError
@@ -34,7 +34,7 @@ def test_a_request_without_tokens_to_score(kernel, request_):
 
 
 def test_pages_that_do_not_hold_a_sequence(kernel):
-    memory = on(kernel, tiny_decoder(tiny_config())).new_pages(4)
+    memory = KVPages(on(kernel, tiny_decoder(tiny_config())), 4)
     Batch([[1] * PAGE, [2]], [0, PAGE], [[1], [2, 3]], memory)
     with pytest.raises(ValueError, match="a sequence of 129 tokens has 1 pages of 128"):
         Batch([[1] * (PAGE + 1), [2]], [0, PAGE], [[1], [2, 3]], memory)

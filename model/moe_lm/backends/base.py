@@ -83,7 +83,6 @@ class Batch:
 class Backend(ABC):
     """A decoder that can run."""
 
-    name: ClassVar[str]  # as `--kernel` and run.json call it
     invariant: ClassVar[bool]  # is a token's result the same bits whatever else is in the batch, and however its prompt is cut?
     drafts: ClassVar[bool] = False  # may a decode step run several tokens of a sequence at the cost, and with the bits, of one?
 
@@ -104,9 +103,6 @@ class Backend(ABC):
     def page_bytes(self) -> int:
         """Keys and values of one page in all layers."""
         return self.config.num_hidden_layers * sum(map(prod, self.page_shapes)) * self.page_dtype.itemsize
-
-    def new_pages(self, num_pages: int) -> KVPages:
-        return KVPages(self, num_pages)
 
     @abstractmethod
     def forward(self, batch: Batch, wanted: Sequence[int]) -> Tensor:

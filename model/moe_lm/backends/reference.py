@@ -16,7 +16,6 @@ from moe_lm.model import Attend, Decoder
 
 
 class ReferenceBackend(Backend):
-    name = "reference"
     invariant = False
 
     def __init__(self, model: Decoder):

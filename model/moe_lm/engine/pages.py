@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
-from moe_lm.backends.base import PAGE, Backend
+from moe_lm.backends.base import PAGE, Backend, KVPages
 from moe_lm.engine.memory import free_memory
 from moe_lm.engine.prefix_tree import num_shared
 from moe_lm.errors import ModelError
@@ -38,7 +38,7 @@ class PagePool:
     """Which sequences use which pages of a memory. Pages of ended sequences are kept until their room is needed."""
 
     def __init__(self, backend: Backend, num_pages: int):
-        self.memory, self.num_pages = backend.new_pages(num_pages), num_pages
+        self.memory, self.num_pages = KVPages(backend, num_pages), num_pages
         self._free = list(range(num_pages))  # a heap, so that pages in use are close together
         self._idle: dict[int, None] = {}  # without a sequence, but reusable; the longest idle first
         self._promised = 0

@@ -52,19 +52,21 @@ def _add_product(onto_TO: Tensor, x_TK: Tensor, matrix: PackedMatrix, row_scales
 class Norm:
     """An RMS norm; in another precision than float32 it rounds where `RMSNorm` does."""
 
-    weight: Tensor
+    weight: Tensor  # float32; applied before the result is rounded
     eps: float
     offset: float
+    after: Tensor | None = None  # in the model's precision; applied to the rounded result
 
     @classmethod
     def of(cls, module: RMSNorm) -> "Norm":
-        return cls(module.weight.detach(), module.eps, module.offset)
+        weight = module.weight.detach()
+        if weight.dtype == torch.float32 or module.offset:
+            return cls(weight.float(), module.eps, module.offset)
+        return cls(torch.ones(len(weight)), module.eps, 0.0, weight)
 
     def __call__(self, x_TD: Tensor) -> Tensor:
-        dtype, weight = x_TD.dtype, self.weight.float()
-        if dtype == torch.float32 or self.offset:
-            return rms_norm(x_TD.float(), weight, self.eps, self.offset).to(dtype)
-        return rms_norm(x_TD.float(), torch.ones_like(weight), self.eps).to(dtype) * self.weight
+        out_TD = rms_norm(x_TD.float(), self.weight, self.eps, self.offset).to(x_TD.dtype)
+        return out_TD if self.after is None else out_TD * self.after
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -156,7 +158,6 @@ class PackedLayer:
 class CpuBackend(Backend):
     """Takes the weights out of the model, layer by layer, so that only one layer at a time is in memory twice."""
 
-    name = "cpu"
     invariant = True
     drafts = True
 
@@ -186,8 +187,7 @@ class CpuBackend(Backend):
 
     @torch.inference_mode()
     def forward(self, batch: Batch, wanted: Sequence[int]) -> Tensor:
-        positions_T, wanted_P = torch.tensor(batch.positions), torch.tensor(wanted, dtype=torch.int64)
-        places = _places(batch, positions_T)
+        places, wanted_P = _places(batch), torch.tensor(wanted, dtype=torch.int64)
         x_TD = self._embed(torch.tensor(batch.flat))
         cos_Tr, sin_Tr = (x.to(x_TD.dtype) for x in rotation(places.positions, self.inv_freq_r))
         for index, layer in enumerate(self.layers):
@@ -217,8 +217,9 @@ class CpuBackend(Backend):
         return x_TD
 
 
-def _places(batch: Batch, positions_T: Tensor) -> TokenPlaces:
+def _places(batch: Batch) -> TokenPlaces:
     most = max(map(len, batch.pages))
     table = torch.tensor([[*pages, *[0] * (most - len(pages))] for pages in batch.pages], dtype=torch.int32)
     lengths = torch.tensor([len(tokens) for tokens in batch.tokens])
-    return TokenPlaces(positions_T.int(), torch.arange(len(lengths), dtype=torch.int32).repeat_interleave(lengths), table)
+    sequences_T = torch.arange(len(lengths), dtype=torch.int32).repeat_interleave(lengths)
+    return TokenPlaces(torch.tensor(batch.positions, dtype=torch.int32), sequences_T, table)

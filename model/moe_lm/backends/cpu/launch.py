@@ -15,11 +15,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from moe_lm.backends.base import PAGE
 from moe_lm.backends.cpu.check import check, check_range
 from moe_lm.backends.cpu.library import call
 from moe_lm.backends.cpu.pack import ACTIVATIONS, DTYPES, PackedMatrix
 
-PAGE, SPAN = 128, 64  # tokens of a page, and keys (or numbers of a value) that attention computes together; as in csrc/kernels.h
+SPAN = 64  # keys, or numbers of a value, that attention computes together; as in csrc/kernels.h
 
 
 def gemm(

@@ -18,8 +18,6 @@ from moe_lm.model import Decoder, MoE
 class TritonBackend(ReferenceBackend):
     """Takes the model over: its sparse layers are replaced."""
 
-    name = "triton"
-
     def __init__(self, model: Decoder):
         super().__init__(model)
         for layer in model.layers:
