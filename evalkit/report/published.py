@@ -216,6 +216,8 @@ def _read(path: Path, changed: int) -> PublishedTable:
     """Tables are asked for once a task of every run, and Python's TOML reader takes its time."""
     table = decode(PublishedTable, load_toml(path), str(path), "correct the table")
     columns, models = {column.key: column for column in table.columns}, {row.model for row in table.rows}
+    if len(columns) < len(table.columns) or len(models) < len(table.rows):
+        raise EvalkitError(f"{path}: a column's task or a row's model is there twice; keep one of each")
     for column in table.columns:
         if not (0 <= column.decimals <= 10 and column.scale > 0):
             raise EvalkitError(f"{path}: column {column.key}: decimals is {column.decimals}, scale {column.scale:g}; give 0 to 10, above 0")

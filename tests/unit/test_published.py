@@ -170,6 +170,7 @@ def test_a_table_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         ("value = 59.999", "value = nan", "mmlu.value is NaN, expected a number that is finite"),
         ("value = 59.999", "valeu = 59.999", "row.0.cell.mmlu.valeu is no key .*did you mean value"),
         ("[row.cell.mmlu]", "[row.cell.mmul]", "cell mmul is of no column; known: mmlu"),
+        ("[[row]]", '[[column]]\ntask = "mmlu"\ntitle = "again"\ndecimals = 2\n\n[[row]]', "is there twice; keep one"),
         ("[[row]]", "[row]", "row is .*, expected a list"),
         ("decimals = 3", "decimals = -3", "column mmlu: decimals is -3"),
         ("scale = 100", "scale = 0", "scale 0"),
