@@ -10,7 +10,8 @@ import tokenizers
 import torch
 from torch import Tensor, nn
 
-from moe_lm.checkpoint.read import Checkpoint, Progress
+from moe_lm.checkpoint.read import Checkpoint
+from moe_lm.checkpoint.weights import Progress
 from moe_lm.config import ModelConfig
 from moe_lm.errors import ModelError
 from moe_lm.model import Decoder

@@ -1,0 +1,79 @@
+"""The tensors of a checkpoint, whatever its format, and where they go in a decoder."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from moe_lm.config import ModelConfig
+from moe_lm.errors import ModelError
+from moe_lm.families.names import Pieces, pieces
+from moe_lm.model import Decoder
+
+Progress = Callable[[int, int], None]  # (parameters read, parameters in all)
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Names, shapes, and values in chunks along the first dimension."""
+
+    path: Path
+    config: ModelConfig
+    names: Mapping[str, str]  # the format's, of the decoder's modules: see `moe_lm.families.names`
+    tensors: set[str]
+    shape: Callable[[str], tuple[int, ...]]
+    chunks: Callable[[str], Iterator[Tensor]]
+
+    def check(self) -> None:
+        """Raises ModelError for a missing, surplus or misshapen tensor."""
+        parameters = dict(Decoder(self.config).named_parameters())  # its memory is never touched, so it takes none
+        needed = {piece for name in parameters for rows in self._pieces(name) for piece in rows}
+        for problem, names in (("lacks", needed - self.tensors), ("has an unexpected", self.tensors - needed)):
+            if names:
+                more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+                raise ModelError(f"{self.path} {problem} tensor {min(names)}{more}; is it a complete {self.config.family} checkpoint?")
+        for name, parameter in parameters.items():
+            for part, piece in self._parts(name, parameter.data):
+                if part.shape != self.shape(piece):
+                    raise ModelError(f"{self.path}: tensor {piece} has shape {self.shape(piece)}, its config says {tuple(part.shape)}")
+
+    def read(self, dtype: torch.dtype, device: str, progress: Progress | None) -> Decoder:
+        """Raises ModelError for NaN and infinite values."""
+        model = Decoder(self.config)
+        parameters = [(name, p.shape) for name, p in model.named_parameters()]
+        done, total = 0, sum(shape.numel() for _, shape in parameters)
+        for name, shape in parameters:
+            value = torch.empty(shape, dtype=dtype, device=device)
+            for part, piece in self._parts(name, value):
+                self._fill(part, piece)
+            owner, _, leaf = name.rpartition(".")
+            setattr(model.get_submodule(owner), leaf, nn.Parameter(value, requires_grad=False))
+            done += value.numel()
+            if progress:
+                progress(done, total)
+        if self.config.tie_word_embeddings:
+            model.lm_head.weight = model.embed.weight
+        return model.eval()
+
+    def _pieces(self, name: str) -> Pieces:
+        return pieces(name, self.names, self.config.moe.num_experts if self.config.moe else 0)
+
+    def _parts(self, name: str, value: Tensor) -> Iterator[tuple[Tensor, str]]:
+        """The parts of a parameter's memory, and the tensor that belongs in each."""
+        found = self._pieces(name)
+        for target, rows in zip(value.unbind() if len(found) > 1 else (value,), found, strict=True):
+            for part, piece in zip(target.chunk(len(rows), dim=-2 if len(rows) > 1 else 0), rows, strict=True):
+                # a single expert; and GGUF drops dimensions of size one
+                yield part.squeeze(0) if part.ndim > len(self.shape(piece)) and part.shape[0] == 1 else part, piece
+
+    def _fill(self, part: Tensor, name: str) -> None:
+        begin = 0
+        for chunk in self.chunks(name):
+            # the sum first: NaN and infinity show in it, and it takes a tenth of the time
+            if not math.isfinite(chunk.sum(dtype=torch.float32)) and not torch.isfinite(chunk).all():
+                raise ModelError(f"{self.path}: tensor {name} holds NaN or infinite values; the checkpoint is damaged")
+            part[begin : begin + len(chunk)] = chunk
+            begin += len(chunk)
