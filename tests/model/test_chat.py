@@ -1,6 +1,9 @@
 """Chat templates: the text that transformers' apply_chat_template gives, and one line for a template that fails."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 import tokenizers
@@ -8,7 +11,7 @@ import transformers
 
 from moe_lm.checkpoint.gguf_file import GGUFFile
 from moe_lm.errors import ModelError
-from moe_lm.tokenizer.chat import render
+from moe_lm.tokenizer.chat import TemplateRefusal, render
 from moe_lm.tokenizer.tokenizer import Tokenizer
 
 # written for these tests, in the shapes that the families' templates have
@@ -62,11 +65,13 @@ SYSTEM = [{"role": "system", "content": "Be brief."}, *TURNS]
 CHATS = {"user": USER, "turns": TURNS, "system": SYSTEM}
 
 
-def theirs(messages, template, add_generation_prompt=True, **tokens):
+def theirs(messages, template, add_generation_prompt=True, tools=None, **variables):
     """The same by transformers."""
+    tokens = {name: variables.pop(name) for name in ("bos_token", "eos_token") if name in variables}
     fast = tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0}, unk_token="a"))
     tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=fast, **tokens)
-    return tokenizer.apply_chat_template(messages, chat_template=template, tokenize=False, add_generation_prompt=add_generation_prompt)
+    settings = {"chat_template": template, "tokenize": False, "add_generation_prompt": add_generation_prompt, "tools": tools}
+    return tokenizer.apply_chat_template(messages, **settings, **variables)
 
 
 @pytest.mark.parametrize("add_generation_prompt", [True, False])
@@ -143,6 +148,126 @@ def test_a_template_that_fails_is_one_line(template, message):
         render(USER, template)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}", "0.8 s of processor time"),
+        ("{{ 'a' * 3000000000 }}", "512 MiB of memory"),
+        ("{{ '%1000000000d' % 1 }}", "512 MiB of memory"),
+        ("{{ 'a' | center(2000000000) }}", "512 MiB of memory"),
+        ("{{ [1] | tojson(indent=1000000000) }}", "512 MiB of memory"),
+        ("{% set ns = namespace(s='a') %}{% for i in range(99) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}", "512 MiB of memory"),
+        ("{{ 'a' * 3000000 }}", "makes 3000000 characters of a conversation of"),
+        # a list of two references to the list before it: as JSON 2 ** 60 elements, in one call that Python cannot interrupt
+        (
+            "{% set ns = namespace(s=[1]) %}{% for i in range(60) %}{% set ns.s = [ns.s, ns.s] %}{% endfor %}{{ ns.s == ns.s | list }}"
+            "{{ ns.s | tojson | length }}",
+            "0.8 s of processor time",
+        ),
+    ],
+)
+def test_a_template_has_limits(template, message):
+    with pytest.raises(ModelError, match="the model's chat template failed: it ") as caught:
+        render(USER, template)
+    assert message in str(caught.value)
+    assert render(USER, CHATML) == theirs(USER, CHATML)  # the next one is as good as ever
+
+
+def test_the_process_that_renders_is_replaced_when_it_is_gone_and_ends_with_its_parent():
+    program = (
+        "import os, signal\n"
+        "from moe_lm.tokenizer import chat\n"
+        "def ask(): return chat.render([{'role': 'user', 'content': 'hi'}], '{{ messages[0].content }}')\n"
+        "assert ask() == 'hi'\n"
+        "first = chat._worker._process\n"
+        "assert ask() == 'hi' and chat._worker._process is first\n"
+        "os.kill(first.pid, signal.SIGKILL); os.waitid(os.P_PID, first.pid, os.WEXITED | os.WNOWAIT)\n"
+        "assert ask() == 'hi' and chat._worker._process.pid != first.pid\n"
+        "if os.fork() == 0:\n"
+        "    os._exit(ask() != 'hi')\n"
+        "assert os.wait()[1] == 0 and ask() == 'hi'\n"
+        "print(chat._worker._process.pid)"
+    )
+    done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(done.stdout), 0)
+
+
+CALLS = [{"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": {"city": "Rome"}}}]
+TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}]
+# written for these tests: what templates of models with tools and reasoning read
+TOOLED = (
+    "{% if tools %}<tools>{% for tool in tools %}{{ tool | tojson }}{% endfor %}</tools>{% endif %}{% for m in messages %}<{{ m.role }}"
+    "{{ ' name=' ~ m.name if m.name is defined }}>{% if m.reasoning_content is string %}<think>{{ m.reasoning_content }}</think>{% endif %}"
+    "{{ m.content if m.content is not none }}{% for call in m.tool_calls or [] %}<call>{{ call.function.name }} "
+    "{{ call.function.arguments | tojson }}</call>{% endfor %}{% if 'tool_call_id' in m %}<answers {{ m['tool_call_id'] }}>{% endif %}"
+    "{% endfor %}{% if enable_thinking is defined and not enable_thinking %}<think></think>{% endif %}"
+)
+TOOL_CHAT = [
+    {"role": "user", "content": "Weather?", "name": "bob"},
+    {"role": "assistant", "content": None, "tool_calls": CALLS, "reasoning": "ask"},
+    {"role": "tool", "content": "sunny", "tool_call_id": "call_1"},
+]
+
+
+@pytest.mark.parametrize("arguments", [{}, {"enable_thinking": False}, {"enable_thinking": True}])
+@pytest.mark.parametrize("tools", [None, TOOLS])
+def test_tools_fields_and_arguments_reach_the_template(tools, arguments):
+    found = render(TOOL_CHAT, TOOLED, add_generation_prompt=False, tools=tools, arguments=arguments)
+    assert found == theirs(TOOL_CHAT, TOOLED, False, tools=tools, **arguments)
+    for part in ("name=bob", "<think>ask", '<call>weather {"city": "Rome"}', "<answers call_1>"):
+        assert part in found
+
+
+@pytest.mark.parametrize(
+    ("given", "field"),
+    [
+        ({"messages": [USER[0] | {"name": "bob"}]}, "messages.0.name"),
+        ({"messages": [*USER, {"role": "assistant", "content": "", "tool_calls": CALLS}]}, "messages.1.tool_calls"),
+        ({"messages": [USER[0] | {"reasoning": "hm"}]}, "messages.0.reasoning"),
+        ({"tools": TOOLS}, "tools"),
+        ({"documents": [{"title": "a", "text": "b"}]}, "documents"),
+        ({"arguments": {"enable_thinkng": False}}, "enable_thinkng"),
+        ({"arguments": {"messages": []}}, "messages"),
+    ],
+)
+def test_what_the_template_would_drop_is_refused(given, field):
+    with pytest.raises(TemplateRefusal, match=field.rpartition(".")[2]) as caught:
+        render(**{"messages": USER, "template": CHATML} | given)
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    "reads_all", ["{{ m | tojson }}", "{{ m }}", "{% for k, v in m.items() %}{{ v }}{% endfor %}", "{{ m | dictsort }}"]
+)
+def test_a_template_that_reads_whole_messages_reads_every_field(reads_all):
+    messages = [USER[0] | {"name": "bob"}]
+    template = "{% for m in messages %}" + reads_all + "{% endfor %}"
+    assert render(messages, template) == theirs(messages, template)
+    assert "bob" in render(messages, template)
+
+
+PARTS = [{"role": "user", "content": [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]}]
+GOES_THROUGH = [
+    "{% for m in messages %}{% for part in m.content %}[{{ part.text | trim }}]{% endfor %}{% endfor %}",
+    "{% for m in messages %}{% set c = m['content'] %}{% if c is string %}{{ c }}{% else %}{% for p in c %}[{{ p['text'] }}]{% endfor %}"
+    "{% endif %}{% endfor %}",
+    "{% macro show(content) %}{% for part in content %}[{{ part.text }}]{% endfor %}{% endmacro %}"
+    "{% for m in messages %}{{ show(m.content) }}{% endfor %}",
+]
+
+
+@pytest.mark.parametrize("template", GOES_THROUGH)
+def test_text_parts_go_to_a_template_that_goes_through_them(template):
+    assert render(PARTS, template) == theirs(PARTS, template) == "[one][two]"
+
+
+def test_text_parts_are_lines_for_other_templates():
+    assert render(PARTS, CHATML) == render([{"role": "user", "content": "one\ntwo"}], CHATML)
 
 
 def test_without_a_template():
