@@ -12,7 +12,7 @@ from typing import Any
 
 from moe_lm.errors import ModelError
 from moe_lm.families import family_of
-from moe_lm.families.base import DEFAULTS, OPTIONS, SIZES, WITHOUT_EFFECT, Family, MoEKeys
+from moe_lm.families.base import DEFAULTS, OPTIONS, SIZES, WITHOUT_EFFECT, Family, MoEKeys, QKNorm
 
 Raw = Mapping[str, Any]  # a config.json
 
@@ -54,6 +54,7 @@ class ModelConfig:
     rms_norm_eps: float
     tie_word_embeddings: bool
     qkv_bias: bool = False
+    qk_norm: QKNorm | None = None
     activation: str = "silu"  # of the FFN's gate: "silu" or "gelu_tanh"
     norm_offset: float = 0.0  # RMSNorm multiplies by norm_offset + weight
     scale_embeddings: bool = False  # by the square root of hidden_size
@@ -95,6 +96,7 @@ def from_hf(raw: Raw) -> ModelConfig:
             rms_norm_eps=float(values["rms_norm_eps"]),
             tie_word_embeddings=values["tie_word_embeddings"],
             qkv_bias=family.qkv_bias,
+            qk_norm=family.qk_norm,
             activation=family.activation,
             norm_offset=family.norm_offset,
             scale_embeddings=family.scale_embeddings,

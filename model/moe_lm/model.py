@@ -30,9 +30,9 @@ class Embedding(nn.Embedding):
 
 
 class RMSNorm(nn.Module):
-    def __init__(self, config: ModelConfig):
+    def __init__(self, size: int, config: ModelConfig):
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(config.hidden_size))
+        self.weight = nn.Parameter(torch.empty(size))
         self.eps, self.offset = config.rms_norm_eps, config.norm_offset
 
     def forward(self, x: Tensor) -> Tensor:
@@ -65,12 +65,25 @@ class Attention(nn.Module):
         self.k_proj = Linear(config.hidden_size, kv_size, bias=config.qkv_bias)
         self.v_proj = Linear(config.hidden_size, kv_size, bias=config.qkv_bias)
         self.o_proj = Linear(q_size, config.hidden_size, bias=False)
+        self.q_norm = self.k_norm = None
+        if config.qk_norm:
+            self.q_norm, self.k_norm = (
+                RMSNorm(config.head_dim if config.qk_norm == "head" else size, config) for size in (q_size, kv_size)
+            )
 
     def forward(self, x_TD: Tensor, cos_Tr: Tensor, sin_Tr: Tensor, attend: Attend, wanted_P: Tensor | None) -> Tensor:
         """[T, D] -> [T, D], or the rows `wanted_P` of it."""
-        q_THd, k_TJd, v_TJd = (proj(x_TD).unflatten(-1, (-1, self.head_dim)) for proj in (self.q_proj, self.k_proj, self.v_proj))
+        q_THd = self._heads(self.q_proj(x_TD), self.q_norm)
+        k_TJd = self._heads(self.k_proj(x_TD), self.k_norm)
+        v_TJd = self._heads(self.v_proj(x_TD))
         out_THd = attend(self.layer, rope(q_THd, cos_Tr, sin_Tr), rope(k_TJd, cos_Tr, sin_Tr), v_TJd)
         return self.o_proj((out_THd if wanted_P is None else out_THd[wanted_P]).flatten(-2))
+
+    def _heads(self, x: Tensor, norm: RMSNorm | None = None) -> Tensor:
+        """[T, H d] -> [T, H, d]; the norm is over each head, or over all of them at once."""
+        if norm is not None:
+            x = norm(x.unflatten(-1, (-1, len(norm.weight)))).flatten(-2)
+        return x.unflatten(-1, (-1, self.head_dim))
 
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"silu": F.silu, "gelu_tanh": partial(F.gelu, approximate="tanh")}
@@ -146,9 +159,9 @@ class Layer(nn.Module):
 
     def __init__(self, config: ModelConfig, index: int):
         super().__init__()
-        self.input_norm = RMSNorm(config)
+        self.input_norm = RMSNorm(config.hidden_size, config)
         self.attention = Attention(config, index)
-        self.post_attention_norm = RMSNorm(config)
+        self.post_attention_norm = RMSNorm(config.hidden_size, config)
         if config.moe and config.is_sparse(index):
             self.ffn = MoE(config.hidden_size, config.moe)
         else:
@@ -169,7 +182,7 @@ class Decoder(nn.Module):
         self.config = config
         self.embed = Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Layer(config, i) for i in range(config.num_hidden_layers))
-        self.norm = RMSNorm(config)
+        self.norm = RMSNorm(config.hidden_size, config)
         self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=False)
         if config.tie_word_embeddings:
             self.lm_head.weight = self.embed.weight

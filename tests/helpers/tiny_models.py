@@ -52,6 +52,7 @@ def tiny_config(family="llama", tied=False, moe=None, **changes):
         "rms_norm_eps": 1e-6,
         "tie_word_embeddings": tied,
         "qkv_bias": row.qkv_bias,
+        "qk_norm": row.qk_norm,
         "activation": row.activation,
         "norm_offset": row.norm_offset,
         "scale_embeddings": row.scale_embeddings,

@@ -96,6 +96,7 @@ CONFIGS = {
     "llama-mha": lambda: transformers.LlamaConfig(**SHAPE | {"num_key_value_heads": 6}, tie_word_embeddings=False),
     "qwen2": lambda: transformers.Qwen2Config(**SHAPE, tie_word_embeddings=False, rope_theta=1e6),
     "qwen2-tied": lambda: transformers.Qwen2Config(**SHAPE, tie_word_embeddings=True),
+    "qwen3": lambda: transformers.Qwen3Config(**SHAPE, head_dim=16, tie_word_embeddings=False, rope_theta=1e6),
     "moe-5-2": lambda: moe(5, 2, False, tied=False),
     "moe-5-3-norm-tied": lambda: moe(5, 3, True, tied=True),
     "moe-8-1-norm": lambda: moe(8, 1, True, tied=False),

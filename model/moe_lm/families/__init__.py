@@ -11,6 +11,7 @@ from moe_lm.families.mistral import MISTRAL
 from moe_lm.families.mixtral import MIXTRAL
 from moe_lm.families.qwen2 import QWEN2
 from moe_lm.families.qwen2_moe import QWEN2_MOE
+from moe_lm.families.qwen3 import QWEN3
 
 FAMILIES: dict[str, Family] = {
     family.model_type: family
@@ -20,6 +21,7 @@ FAMILIES: dict[str, Family] = {
         MIXTRAL,
         QWEN2,
         QWEN2_MOE,
+        QWEN3,
         GEMMA,
         DEEPSEEK,
     )

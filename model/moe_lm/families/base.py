@@ -6,9 +6,11 @@ A family is data only. `moe_lm.config` turns it into a `ModelConfig` and back, `
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from moe_lm.families.names import GGUF_NAMES, HF_NAMES
+
+QKNorm = Literal["head", "projection"]  # queries and keys pass an RMSNorm before they are rotated: over each head, or over all at once
 
 OFF = (None, False)  # for `Family.options`: the option is absent, null or false
 SILU = ("silu", None)
@@ -77,6 +79,7 @@ class Family:
     gguf_architecture: str | None = None  # None: its GGUF files call themselves another family's
 
     qkv_bias: bool = False
+    qk_norm: QKNorm | None = None
     activation: str = "silu"  # of the FFN's gate
     norm_offset: float = 0.0  # RMSNorm multiplies by norm_offset + weight; GGUF files hold the sum
     scale_embeddings: bool = False  # by the square root of hidden_size

@@ -65,6 +65,9 @@ class Norm:
         return cls(torch.ones(len(weight)), module.eps, 0.0, weight)
 
     def __call__(self, x_TD: Tensor) -> Tensor:
+        """Each row of a [T, D], or each vector of the weight's size in it: [T, D]"""
+        if x_TD.shape[1] != len(self.weight):
+            return self(x_TD.reshape(-1, len(self.weight))).view(x_TD.shape)
         out_TD = rms_norm(x_TD.float(), self.weight, self.eps, self.offset).to(x_TD.dtype)
         return out_TD if self.after is None else out_TD * self.after
 
@@ -77,17 +80,25 @@ class PackedAttention:
     o: PackedMatrix
     sizes: tuple[int, int, int]
     head_dim: int
+    q_norm: Norm | None
+    k_norm: Norm | None
 
     @classmethod
     def of(cls, module: Attention) -> "PackedAttention":
         three = (module.q_proj, module.k_proj, module.v_proj)
         bias = torch.cat([one.bias for one in three]) if module.q_proj.bias is not None else None
         sizes = (module.q_proj.out_features, module.k_proj.out_features, module.v_proj.out_features)
-        return cls(PackedMatrix.of(torch.cat([one.weight for one in three])[None], bias), _packed(module.o_proj), sizes, module.head_dim)
+        qkv = PackedMatrix.of(torch.cat([one.weight for one in three])[None], bias)
+        q_norm, k_norm = (None if norm is None else Norm.of(norm) for norm in (module.q_norm, module.k_norm))
+        return cls(qkv, _packed(module.o_proj), sizes, module.head_dim, q_norm, k_norm)
 
     def project(self, x_TD: Tensor, cos_Tr: Tensor, sin_Tr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Rotated queries and keys, and values: [T, H, d], [T, J, d], [T, J, d]."""
         qkv = gemm(x_TD, self.qkv)
+        if self.q_norm and self.k_norm:
+            q, k, _ = qkv.split(self.sizes, dim=-1)
+            q.copy_(self.q_norm(q))
+            k.copy_(self.k_norm(k))
         if qkv.dtype == torch.float32:
             rope_(qkv, cos_Tr, sin_Tr, (self.sizes[0] + self.sizes[1]) // self.head_dim)
         q, k, v = (x.unflatten(-1, (-1, self.head_dim)) for x in qkv.split(self.sizes, dim=-1))
