@@ -27,7 +27,8 @@ class Shape:
     sparse_layers: int
     kv_per_token: int  # cached numbers per token
     attention_width: int  # query heads * head_dim, over all layers
-    window: int | None = None  # a token attends to so many at most
+    window: int | None = None  # a token attends to so many at most ..
+    full_attention: float = 0.0  # .. but in this share of the layers, to all before it
     head_is_tied: bool = False
 
     @property
@@ -37,8 +38,9 @@ class Shape:
         return heads + self.always + self.sparse_layers * self.experts * self.expert
 
     def seen(self, context: float) -> float:
-        """How many of `context` tokens the next one attends to."""
-        return min(context, self.window) if self.window else context
+        """How many of `context` tokens the next one attends to, on average over the layers."""
+        limited = min(context, self.window) if self.window else context
+        return limited + self.full_attention * (context - limited)
 
     def experts_visited(self, tokens: float) -> float:
         """Expected number of a layer's experts that so many tokens visit, for a router that spreads them evenly."""

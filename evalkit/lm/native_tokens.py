@@ -72,6 +72,7 @@ def shape_of(config: ModelConfig, width: int) -> Shape:
         kv_per_token=2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim,
         attention_width=config.num_hidden_layers * config.num_attention_heads * config.head_dim,
         window=config.sliding_window,
+        full_attention=len(config.full_attention_layers) / config.num_hidden_layers,
         head_is_tied=config.tie_word_embeddings,
     )
 

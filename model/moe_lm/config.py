@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from moe_lm.errors import ModelError
-from moe_lm.families import family_of
+from moe_lm.families import family_of, sliding_window
 from moe_lm.families.base import DEFAULTS, OPTIONS, SIZES, WITHOUT_EFFECT, Family, MoEKeys, QKNorm
 
 Raw = Mapping[str, Any]  # a config.json
@@ -58,7 +58,8 @@ class ModelConfig:
     activation: str = "silu"  # of the FFN's gate: "silu" or "gelu_tanh"
     norm_offset: float = 0.0  # RMSNorm multiplies by norm_offset + weight
     scale_embeddings: bool = False  # by the square root of hidden_size
-    sliding_window: int | None = None  # a token attends to itself and the sliding_window - 1 before it
+    sliding_window: int | None = None  # a token attends to itself and the sliding_window - 1 before it ..
+    full_attention_layers: tuple[int, ...] = ()  # .. but in these layers, to all before it
     moe: MoEConfig | None = None
     bos_token_id: int | None = None
     eos_token_ids: tuple[int, ...] = ()
@@ -68,6 +69,10 @@ class ModelConfig:
             raise ModelError(
                 f"num_attention_heads {self.num_attention_heads} is not a multiple of num_key_value_heads {self.num_key_value_heads}"
             )
+
+    def window(self, layer: int) -> int | None:
+        """The sliding window of this layer, None where it has none."""
+        return None if layer in self.full_attention_layers else self.sliding_window
 
     def is_sparse(self, layer: int) -> bool:
         """Does this layer have experts?"""
@@ -82,6 +87,7 @@ def from_hf(raw: Raw) -> ModelConfig:
     values = {**DEFAULTS, **family.defaults, **given}
     try:
         heads = values["num_attention_heads"]
+        window, full_attention_layers = sliding_window.read(values, family.sliding_window, family.model_type)
         return ModelConfig(
             family=family.model_type,
             vocab_size=values["vocab_size"],
@@ -100,7 +106,8 @@ def from_hf(raw: Raw) -> ModelConfig:
             activation=family.activation,
             norm_offset=family.norm_offset,
             scale_embeddings=family.scale_embeddings,
-            sliding_window=values["sliding_window"] if family.sliding_window else None,
+            sliding_window=window,
+            full_attention_layers=full_attention_layers,
             moe=_moe_from_hf(values, family.moe) if family.moe else None,
             bos_token_id=values["bos_token_id"],
             eos_token_ids=_ids(values["eos_token_id"]),
@@ -131,7 +138,7 @@ def to_hf(config: ModelConfig, dtype: str = "float32") -> dict[str, Any]:
         "eos_token_id": list(config.eos_token_ids),
     }
     if family.sliding_window:
-        raw["sliding_window"] = config.sliding_window
+        raw |= sliding_window.write(config.sliding_window, config.full_attention_layers, config.num_hidden_layers, family.sliding_window)
     if family.moe and config.moe:
         raw |= _moe_to_hf(config.moe, family.moe)
     return raw | {option: values[0] for option, values in family.options.items() if values[0] is not None}

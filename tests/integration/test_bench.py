@@ -3,6 +3,7 @@
 import argparse
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,8 @@ def test_a_floor_counted_by_hand() -> None:
 def test_a_window_bounds_what_a_token_reads() -> None:
     shape = Shape(1, 5, 5, 10, 0, 0, 0, 0, 2, 1, window=3)
     assert (shape.seen(2), shape.seen(100)) == (2, 3)
+    some_layers = replace(shape, full_attention=0.25)
+    assert (some_layers.seen(2), some_layers.seen(100)) == (2, 0.25 * 100 + 0.75 * 3)
 
 
 def decoder(lm: NativeLM) -> Decoder:

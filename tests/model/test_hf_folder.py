@@ -141,7 +141,6 @@ def test_damaged_tensors(folder, name, value, words):
         ({"quantization_config": {"quant_method": "awq"}}, "quantization_config"),
         ({"hidden_act": "gelu"}, "hidden_act"),
         ({"mlp_bias": True}, "mlp_bias"),
-        ({"use_sliding_window": True}, "use_sliding_window"),
         ({"hidden_size": "absent"}, "hidden_size"),
         ({"num_key_value_heads": 3}, "num_key_value_heads"),
     ],

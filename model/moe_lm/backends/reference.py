@@ -43,22 +43,22 @@ class ReferenceBackend(Backend):
         ends = [0, *accumulate(lengths)]
 
         def attend(layer: int, q_THd: Tensor, k_TJd: Tensor, v_TJd: Tensor) -> Tensor:
-            k_pages, v_pages = batch.memory.k[layer], batch.memory.v[layer]
+            k_pages, v_pages, window = batch.memory.k[layer], batch.memory.v[layer], self.config.window(layer)
             k_pages[page_T, :, slot_T], v_pages[page_T, :, slot_T] = k_TJd, v_TJd
             out = []
             for (begin, end), start, pages in zip(pairwise(ends), batch.starts, batch.pages, strict=True):
                 length = start + end - begin
                 k_JSd, v_JSd = (x[pages].transpose(0, 1).flatten(1, 2)[:, :length] for x in (k_pages, v_pages))
-                out.append(self._causal(q_THd[begin:end].transpose(0, 1), k_JSd, v_JSd, start).transpose(0, 1))
+                out.append(self._causal(q_THd[begin:end].transpose(0, 1), k_JSd, v_JSd, start, window).transpose(0, 1))
             return torch.cat(out)
 
         return attend
 
-    def _causal(self, q_HTd: Tensor, k_JSd: Tensor, v_JSd: Tensor, start: int) -> Tensor:
-        """Attention of positions start..start+T-1 to themselves and those before, as far as the sliding window reaches. [H, T, d]"""
+    def _causal(self, q_HTd: Tensor, k_JSd: Tensor, v_JSd: Tensor, start: int, window: int | None) -> Tensor:
+        """Attention of positions start..start+T-1 to themselves and those before, as far as the window reaches. [H, T, d]"""
         query_T1 = torch.arange(start, k_JSd.shape[1], device=self.device)[:, None]
         key_S = torch.arange(k_JSd.shape[1], device=self.device)
         visible_TS = key_S <= query_T1
-        if window := self.config.sliding_window:
+        if window:
             visible_TS &= key_S > query_T1 - window
         return F.scaled_dot_product_attention(q_HTd[None], k_JSd[None], v_JSd[None], attn_mask=visible_TS, enable_gqa=True)[0]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from moe_lm.families.names import GGUF_NAMES, HF_NAMES
+from moe_lm.families.sliding_window import SlidingWindow
 
 QKNorm = Literal["head", "projection"]  # queries and keys pass an RMSNorm before they are rotated: over each head, or over all at once
 
@@ -26,6 +27,7 @@ DEFAULTS: Mapping[str, Any] = {
     "rms_norm_eps": 1e-6,
     "tie_word_embeddings": False,
     "sliding_window": None,
+    "layer_types": None,
     "bos_token_id": None,
     "eos_token_id": None,
 }
@@ -36,7 +38,7 @@ OPTIONS: Mapping[str, tuple[Any, ...]] = {"partial_rotary_factor": (None, 1.0), 
 # see `Family.without_effect`
 WITHOUT_EFFECT = frozenset(
     """_name_or_path architectures attention_dropout attn_implementation auto_map chunk_size_feed_forward dtype
-    experts_implementation hidden_dropout id2label initializer_range is_decoder label2id layer_types max_window_layers
+    experts_implementation hidden_dropout id2label initializer_range is_decoder label2id max_window_layers
     model_type output_router_logits pad_token_id pretraining_tp return_dict router_aux_loss_coef torch_dtype transformers.js_config
     transformers_version use_cache""".split()
 )
@@ -83,7 +85,7 @@ class Family:
     activation: str = "silu"  # of the FFN's gate
     norm_offset: float = 0.0  # RMSNorm multiplies by norm_offset + weight; GGUF files hold the sum
     scale_embeddings: bool = False  # by the square root of hidden_size
-    sliding_window: bool = False  # does config.json's sliding_window limit attention?
+    sliding_window: SlidingWindow | None = None  # None: every layer sees all tokens before it
     moe: MoEKeys | None = None
 
     defaults: Mapping[str, Any] = field(default_factory=dict)

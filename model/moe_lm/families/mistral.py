@@ -1,11 +1,12 @@
-"""Mistral 7B: Llama with a sliding window. llama.cpp calls its GGUF files llama's."""
+"""Mistral 7B, Ministral 8B: Llama with a sliding window, in all layers or some. llama.cpp calls its GGUF files llama's."""
 
 from moe_lm.families.base import SILU, Family
+from moe_lm.families.sliding_window import SlidingWindow
 
 MISTRAL = Family(
     "mistral",
     "MistralForCausalLM",
-    sliding_window=True,
+    sliding_window=SlidingWindow(),
     defaults={"num_key_value_heads": 8, "max_position_embeddings": 131072, "sliding_window": 4096},
     options={"hidden_act": SILU},
 )

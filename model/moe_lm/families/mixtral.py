@@ -2,13 +2,14 @@
 
 from moe_lm.families.base import SILU, Family, MoEKeys
 from moe_lm.families.names import HF_NAMES
+from moe_lm.families.sliding_window import SlidingWindow
 
 MIXTRAL = Family(
     "mixtral",
     "MixtralForCausalLM",
     gguf_architecture="llama",
     gguf_interleaved_rope=True,
-    sliding_window=True,
+    sliding_window=SlidingWindow(layer_types=False),
     # the router's softmax over the chosen logits alone is the softmax over all of them, normalised: hence no norm_topk_prob
     moe=MoEKeys(num_experts="num_local_experts", moe_intermediate_size="intermediate_size", norm_topk_prob=None),
     defaults={

@@ -56,7 +56,7 @@ def sparse_config(config: ModelConfig, moe: MoEConfig) -> ModelConfig:
         raise ModelError(f"upcycling starts from a dense model; this one has {config.moe.num_experts} experts")
     if config.activation != "silu" or config.norm_offset or config.scale_embeddings or config.sliding_window:
         raise ModelError(
-            f"a {config.family} model cannot become Qwen2-MoE, which knows neither GeGLU nor a sliding window; try llama or qwen2"
+            f"a {config.family} model cannot become Qwen2-MoE: neither GeGLU nor a sliding window can be upcycled; try llama or qwen2"
         )
     width = moe.moe_intermediate_size
     if not 1 <= width <= config.intermediate_size:

@@ -205,7 +205,7 @@ class CpuBackend(Backend):
             q_THd, k_TJd, v_TJd = layer.attention.project(layer.input_norm(x_TD), cos_Tr, sin_Tr)
             k_pages, v_pages = batch.memory.k[index], batch.memory.v[index]
             append_kv(k_TJd, v_TJd, places, k_pages, v_pages)
-            out_THd = paged_attention(q_THd, places, k_pages, v_pages, self.config.sliding_window)
+            out_THd = paged_attention(q_THd, places, k_pages, v_pages, self.config.window(index))
             if index == len(self.layers) - 1:
                 x_TD, out_THd = x_TD[wanted_P], out_THd[wanted_P]
                 if not wanted:  # a chunk of a prompt, of which only keys and values are needed

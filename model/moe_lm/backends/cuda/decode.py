@@ -89,7 +89,7 @@ class DecodeSteps:
         def attend(layer: int, q_BHd: Tensor, k_BJd: Tensor, v_BJd: Tensor) -> Tensor:
             k_PJNd, v_PJNd = self.memory.k[layer], self.memory.v[layer]
             append(k_PJNd, v_PJNd, table_BM, places_B, k_BJd, v_BJd)
-            return paged_attention(q_BHd, k_PJNd, v_PJNd, table_BM, lengths_B, self.model.config.sliding_window, step.shared)
+            return paged_attention(q_BHd, k_PJNd, v_PJNd, table_BM, lengths_B, self.model.config.window(layer), step.shared)
 
         return self.model(tokens_B.long(), places_B, attend, torch.arange(B, device=self.device))
 
