@@ -18,7 +18,7 @@ class LM(ABC):
     """Answers are yielded as (index of the request, response) as soon as each is known, in any order."""
 
     fingerprint: str  # "sha256:..", over weights, tokenizer, chat template and numerics
-    notice: str = ""  # a one-line notice about this engine for the user
+    notices: Sequence[str] = ()  # what a user should know about this engine, a line each
 
     @property
     def ready(self) -> bool:

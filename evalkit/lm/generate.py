@@ -43,8 +43,8 @@ def generate(config: GenerateConfig, reporter: Reporter) -> None:
     prompt = _prompt(config.prompt)
     with reporter.bar("loading model", 100, counted=False) as advance:
         lm = NativeLM.load(config.model, lambda done, total: advance(done * 100 // total))
-    if lm.notice:
-        reporter.say(lm.notice)
+    for notice in lm.notices:
+        reporter.say(notice)
     if config.chat:
         system = [] if config.system is None else [{"role": "system", "content": config.system}]
         prompt = lm.chat_prompt([*system, {"role": "user", "content": prompt}])

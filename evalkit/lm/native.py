@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from moe_lm.engine.scorer import Scorer
     from moe_lm.upcycle.preserve import Upcycle
 
-NUMERICS = 10  # raise it when moe_lm's arithmetic, or how it reads a checkpoint, changes: old answers then no longer match this model's fingerprint
+# raise it when moe_lm's arithmetic, or how it reads a checkpoint, changes: old answers then no longer match this model's fingerprint
+NUMERICS = 10
 
 
 @contextmanager
@@ -72,7 +73,8 @@ def free_memory(device: str) -> int:
 def random_configuration(spec: str) -> ModelConfig:
     """What "random:CONFIG" names: a known configuration, by name or hub id, a config.json or a folder with one. Raises EvalkitError."""
     from moe_lm import known
-    from moe_lm.config import from_hf, read_json
+    from moe_lm.config import from_hf
+    from moe_lm.files import read_json
 
     name = spec.removeprefix("random:")
     path = Path(name).expanduser()
@@ -102,8 +104,9 @@ class NativeLM(LM):
         place = torch.empty(0, dtype=dtype, device=device)  # a device that does not work fails here
         self.device, self.dtype = str(place.device), str(dtype).removeprefix("torch.")
         self.kernel = choose(kernel, place.device.type, dtype)
+        self.notices = [*checkpoint.notices]
         if self.kernel == "reference" and place.device.type == "cpu" and (reason := why_not_cpu(dtype)):
-            self.notice = f"plain torch computes, slower and without layout invariance: {reason}"
+            self.notices.append(f"plain torch computes, slower and without layout invariance: {reason}")
         numerics = [NUMERICS, self.dtype, place.device.type, self.kernel, torch.__version__]
         # FastChat's template replaces one that the model lacks, and is then part of the fingerprint
         self.stand_in = None if self.tokenizer.chat_template else conversation.template_for(spec)
@@ -299,6 +302,7 @@ class NativeLM(LM):
             "layout_invariant": backend_class(self.kernel).invariant,
             "max_seq_len": self.config.max_seq_len,
             **({"chat_template": f"{conversation.REQUIREMENT} {self.stand_in}"} if self.stand_in else {}),
+            **({"notices": [*self.checkpoint.notices]} if self.checkpoint.notices else {}),
         }
 
     def tokens(self) -> Tokens:

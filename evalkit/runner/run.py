@@ -66,8 +66,8 @@ def run(config: RunConfig, reporter: Reporter) -> Run:
                 with engine_errors(journal):
                     lm = open_lm(config.model_spec)
                 advance(1)
-            if lm.notice:
-                reporter.say(lm.notice)
+            for notice in lm.notices:
+                reporter.say(notice)
             model = model_info(config.model_spec.name, config.engine, lm)
             record = begin(config.run_name, model, config.limit, config.seed, sandbox)
             for name, each in plans.items():

@@ -59,8 +59,8 @@ def serve(config: ServeConfig, reporter: Reporter) -> None:
     with listening:
         with reporter.bar("loading model", 100, counted=False) as advance:
             lm = NativeLM.load(config.model, lambda done, total: advance(done * 100 // total))
-        if lm.notice:
-            reporter.say(lm.notice)
+        for notice in lm.notices:
+            reporter.say(notice)
         host = f"[{config.host}]" if ":" in config.host else config.host
         reporter.say(f"serving {config.served_name} at http://{host}:{listening.getsockname()[1]}/v1 (Ctrl-C ends it)")
         server = uvicorn.Server(uvicorn.Config(make_app(lm, config.served_name), log_level="warning", timeout_graceful_shutdown=3))

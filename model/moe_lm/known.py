@@ -5,8 +5,9 @@ They are the base models' official config.json files, less what says nothing abo
 
 from pathlib import Path
 
-from moe_lm.config import ModelConfig, from_hf, read_json
+from moe_lm.config import ModelConfig, from_hf
 from moe_lm.errors import ModelError
+from moe_lm.files import read_json
 
 _FOLDER = Path(__file__).parent / "configs"
 

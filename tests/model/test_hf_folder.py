@@ -48,7 +48,7 @@ def test_two_shards_and_bfloat16(folder):
     names = sorted(tensors)
     (folder / WEIGHTS).unlink()
     for i in range(2):
-        save_file({name: tensors[name] for name in names[i::2]}, folder / f"model-{i}-of-2.safetensors")
+        save_file({name: tensors[name] for name in names[i::2]}, folder / f"model-{i + 1:05}-of-00002.safetensors")
     found = load(folder)
     expected = dict(whole.model.named_parameters())
     assert all(torch.equal(p, expected[name].bfloat16().float()) for name, p in found.model.named_parameters())

@@ -1,42 +1,58 @@
-"""Reads a Hugging Face folder: config.json, *.safetensors and the tokenizer's files."""
+"""Reads a Hugging Face folder: config.json, the weights' safetensors files (see `moe_lm.checkpoint.shards`) and the tokenizer's files."""
 
+import re
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
+from moe_lm.checkpoint.shards import INDEX, SINGLE, TensorTable, find_shards
 from moe_lm.checkpoint.weights import Weights
-from moe_lm.config import from_hf, read_json
+from moe_lm.config import from_hf
 from moe_lm.errors import ModelError
 from moe_lm.families import family_of
+from moe_lm.files import read_json
 from moe_lm.tokenizer.tokenizer import Tokenizer
 
-SETTINGS = ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+SETTINGS = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+# what files hold beside parameters, and transformers leaves out: the rotary embedding's frequencies, which older versions saved
+BUFFERS = re.compile(r"model\.(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq")
 
 
 def files_of(folder: Path) -> list[Path]:
-    """The files that a checkpoint consists of, the weights last."""
-    return [*(p for name in SETTINGS if (p := folder / name).exists()), *sorted(folder.glob("*.safetensors"))]
+    """The files that a checkpoint consists of, the weights last. Raises ModelError where it is not supported or lacks its weights."""
+    from_hf(read_json(folder / "config.json"))  # first: the weights of an unsupported model need not be there
+    if (folder / "adapter_config.json").exists():
+        raise ModelError(f"{folder} holds an adapter (adapter_config.json), which moe_lm does not apply; merge it into the model's weights")
+    shards = find_shards(folder)
+    index = [folder / INDEX] if shards.index else []
+    return [*(path for name in SETTINGS if (path := folder / name).exists()), *index, *shards.files]
 
 
 def parse(folder: Path) -> tuple[Tokenizer, Weights]:
     """Raises ModelError where a file is missing, damaged or not supported."""
     config = from_hf(read_json(folder / "config.json"))
-    shards = sorted(folder.glob("*.safetensors"))
-    if not shards:
-        raise ModelError(f"{folder} holds no *.safetensors file (pickled checkpoints are never loaded)")
-    where: dict[str, Any] = {}
-    for shard in shards:
-        try:
-            file = safe_open(shard, "pt")
-            where |= dict.fromkeys(file.keys(), file)
-        except (SafetensorError, OSError) as error:
-            raise ModelError(f"{shard} is not a readable safetensors file ({error}); download it again") from None
+    shards = find_shards(folder)
+    table = TensorTable(shards)
+    names, tensors, notices = family_of(config.family).hf_names, table.names(), []
+    if shards.index and SINGLE not in shards.index.values() and (folder / SINGLE).exists():
+        notices.append(f"{SINGLE} is not read: {INDEX} names other files (transformers reads it in their place)")
+    embed, head = (f"{names[module]}.weight" for module in ("embed", "lm_head"))
+    if config.tie_word_embeddings and head in tensors:  # as transformers 5 does, in all three cases
+        if embed not in tensors:
+            names = {**names, "embed": names["lm_head"]}
+        elif table.equal(embed, head):
+            tensors.remove(head)
+        else:
+            config = replace(config, tie_word_embeddings=False)
+            notices.append(
+                f"config.json says tie_word_embeddings true, but {head} differs from {embed}; "
+                f"{head} is used, as transformers 5 does (earlier versions use {embed})"
+            )
     return Tokenizer.from_folder(folder), Weights(
         folder,
         config,
-        family_of(config.family).hf_names,
-        set(where) - ({"lm_head.weight"} if config.tie_word_embeddings else set()),  # a tied head may be stored too
-        lambda name: tuple(where[name].get_slice(name).get_shape()),
-        lambda name: iter([where[name].get_tensor(name)]),  # mapped, not read: no chunks needed
+        names,
+        {name for name in tensors if not BUFFERS.fullmatch(name)},
+        table.shape,
+        lambda name: iter([table.tensor(name)]),  # mapped, not read: no chunks needed
+        tuple(notices),
     )

@@ -38,6 +38,7 @@ class Checkpoint:
     tokenizer: Tokenizer
     sha256: str
     read: Callable[[torch.dtype, str, Progress | None], Decoder]
+    notices: tuple[str, ...] = ()  # what a user should know about how the files were read, a line each
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
         check_unchanged()
         return model
 
-    return Checkpoint(weights.config, tokenizer, sha256_of(files), read)
+    return Checkpoint(weights.config, tokenizer, sha256_of(files), read, weights.notices)
 
 
 def _stamps(files: Sequence[Path]) -> list[tuple[int, int, int]]:

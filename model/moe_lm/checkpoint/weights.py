@@ -26,10 +26,16 @@ class Weights:
     tensors: set[str]
     shape: Callable[[str], tuple[int, ...]]
     chunks: Callable[[str], Iterator[Tensor]]
+    notices: tuple[str, ...] = ()  # what a user should know about how the files were read
 
     def check(self) -> None:
         """Raises ModelError for a missing, surplus or misshapen tensor."""
-        parameters = dict(Decoder(self.config).named_parameters())  # its memory is never touched, so it takes none
+        self._check_counts()
+        try:
+            with torch.device("meta"):  # without memory: a wrong size may be a huge one
+                parameters = dict(Decoder(self.config).named_parameters())
+        except RuntimeError:  # a size beyond 64 bits
+            raise ModelError(f"{self.path}: its config describes tensors too large for any computer; is it this model's?") from None
         needed = {piece for name in parameters for rows in self._pieces(name) for piece in rows}
         for problem, names in (("lacks", needed - self.tensors), ("has an unexpected", self.tensors - needed)):
             if names:
@@ -39,6 +45,16 @@ class Weights:
             for part, piece in self._parts(name, parameter.data):
                 if part.shape != self.shape(piece):
                     raise ModelError(f"{self.path}: tensor {piece} has shape {self.shape(piece)}, its config says {tuple(part.shape)}")
+
+    def _check_counts(self) -> None:
+        """Refuse more layers or experts than there are tensors for, before a decoder of so many is built."""
+        moe, layer = self.config.moe, self.config.num_hidden_layers - 1
+        last = [f"{self.names['attention.o_proj'].format(layer=layer)}.weight"]
+        if moe and "{expert}" in self.names["ffn.experts.down_proj"]:
+            last.append(f"{self.names['ffn.experts.down_proj'].format(layer=layer, expert=moe.num_experts - 1)}.weight")
+        for name in last:
+            if name not in self.tensors:
+                raise ModelError(f"{self.path} lacks tensor {name}; is it a complete {self.config.family} checkpoint?")
 
     def read(self, dtype: torch.dtype, device: str, progress: Progress | None) -> Decoder:
         """Raises ModelError for NaN and infinite values."""

@@ -1,0 +1,139 @@
+"""The safetensors files of a folder as one table of tensors.
+
+Which files hold the weights: those that model.safetensors.index.json names, else model.safetensors, else all of
+model-00001-of-0000N.safetensors. Others are not read, such as the shards of an older save or Mistral's consolidated.safetensors.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from moe_lm.errors import ModelError
+from moe_lm.files import MAX_BYTES, parse_json, read_json, refuse_lfs_pointer, shown
+
+INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
+DTYPES = ("F64", "F32", "F16", "BF16")
+
+_SHARD = re.compile(r"model-(\d+)-of-(\d+)\.safetensors")
+_ROWS = 256  # compared at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Shards:
+    """The files that hold a folder's weights, and the file in which the index places each tensor (none without an index)."""
+
+    files: tuple[Path, ...]
+    index: Mapping[str, str]
+
+
+def find_shards(folder: Path) -> Shards:
+    """Raises ModelError where there are none, one is missing, or it is not clear which are meant."""
+    if (folder / INDEX).exists():
+        index = _read_index(folder / INDEX)
+        names = sorted(set(index.values()))
+        _refuse_missing(folder, names, f"which {INDEX} names")
+        return Shards(tuple(folder / name for name in names), index)
+    if (folder / SINGLE).exists():
+        return Shards((folder / SINGLE,), {})
+    others = sorted(path.name for path in folder.glob("*.safetensors"))
+    totals = {match[2] for name in others if (match := _SHARD.fullmatch(name))}
+    if len(totals) == 1:
+        (total,) = totals
+        names = [f"model-{i:0{len(total)}}-of-{total}.safetensors" for i in range(1, min(int(total), 99_999) + 1)]
+        _refuse_missing(folder, names, f"one of {int(total):,} shards")
+        return Shards(tuple(folder / name for name in names), {})
+    raise ModelError(_no_weights(folder, others))
+
+
+def _read_index(path: Path) -> dict[str, str]:
+    index = read_json(path).get("weight_map")
+    if not isinstance(index, dict) or not index:
+        raise ModelError(f"{path} has no weight_map that names the file of each tensor; download it again")
+    for tensor, name in index.items():
+        if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
+            raise ModelError(f"{path} places tensor {shown(tensor)} in {shown(name)}, which is no safetensors file of this folder")
+    return index
+
+
+def _refuse_missing(folder: Path, names: Sequence[str], why: str) -> None:
+    if missing := [name for name in names if not (folder / name).exists()]:
+        more = f" and {len(missing) - 1:,} more" if len(missing) > 1 else ""
+        raise ModelError(f"{folder} lacks {shown(missing[0])}{more}, {why}; download it again")
+
+
+def _no_weights(folder: Path, others: Sequence[str]) -> str:
+    if others:
+        named = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
+        return (
+            f"{folder} holds {named}, but no {INDEX}, which says what are the weights; add it, or call the one file of all weights {SINGLE}"
+        )
+    if files := sorted(folder.glob("*.gguf")):
+        return f"{folder} holds no *.safetensors file but GGUF files; name one of them: {files[0]}"
+    return f"{folder} holds no *.safetensors file (pickled checkpoints are never loaded: save it again with safe_serialization=True)"
+
+
+class TensorTable:
+    """The tensors of several safetensors files; their values are mapped, not read."""
+
+    def __init__(self, shards: Shards):
+        """Raises ModelError for a damaged file, a tensor that two files hold or that lies elsewhere than the index says, and a dtype
+        that is not one of `DTYPES`."""
+        self._file: dict[str, Any] = {}
+        self._entry: dict[str, Mapping[str, Any]] = {}
+        where: dict[str, str] = {}
+        for path in shards.files:
+            file, header = _opened(path)
+            for name, entry in header.items():
+                if name in where:
+                    raise ModelError(f"tensor {shown(name)} is in {where[name]} and in {path}; download the folder again")
+                if shards.index.get(name, path.name) != path.name:
+                    raise ModelError(
+                        f"tensor {shown(name)} is in {path}, but {INDEX} places it in {shards.index[name]}; download both again"
+                    )
+                if entry["dtype"] not in DTYPES:
+                    known = ", ".join(DTYPES)
+                    raise ModelError(
+                        f"{path}: tensor {shown(name)} has dtype {entry['dtype']}; moe_lm reads {known}: save the model in one of them"
+                    )
+                where[name] = str(path)
+                self._file[name], self._entry[name] = file, entry
+        for name in shards.index.keys() - where.keys():
+            raise ModelError(f"tensor {shown(name)} is not in {shards.index[name]}, where {INDEX} places it; download both again")
+
+    def names(self) -> set[str]:
+        return set(self._file)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return tuple(self._entry[name]["shape"])
+
+    def tensor(self, name: str) -> Tensor:
+        return self._file[name].get_tensor(name)
+
+    def equal(self, one: str, other: str) -> bool:
+        """Do two tensors hold the same numbers?"""
+        if self.shape(one) != self.shape(other):
+            return False
+        pairs = zip(self.tensor(one).split(_ROWS), self.tensor(other).split(_ROWS), strict=True)
+        return all(torch.equal(x, y) if x.dtype == y.dtype else torch.equal(x.double(), y.double()) for x, y in pairs)
+
+
+def _opened(path: Path) -> tuple[Any, dict[str, Any]]:
+    """A file and its header: tensor -> {"dtype", "shape", "data_offsets"}, which the library has checked to fit the file."""
+    refuse_lfs_pointer(path)
+    try:
+        file = safe_open(path, "pt")
+        with open(path, "rb") as raw:
+            size = int.from_bytes(raw.read(8), "little")
+            if size > MAX_BYTES:
+                raise ModelError(f"{path}: its header is larger than {MAX_BYTES >> 20} MiB; is it what its name says?")
+            header = parse_json(raw.read(size), f"the header of {path}")  # for tensors named twice, of which the library takes the last
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path} is not a readable safetensors file ({shown(str(error))}); download it again") from None
+    header.pop("__metadata__", None)
+    return file, header
