@@ -55,7 +55,9 @@ class ModelConfig:
     qk_norm: QKNorm | None = None
     activation: str = "silu"  # of the FFN's gate: "silu" or "gelu_tanh"
     norm_offset: float = 0.0  # RMSNorm multiplies by norm_offset + weight
+    post_norms: bool = False  # attention and FFN end with a norm, too, before they are added to the residual stream
     scale_embeddings: bool = False  # by the square root of hidden_size
+    query_pre_attn_scalar: int | None = None  # attention divides scores by its square root; None: by that of head_dim
     sliding_window: int | None = None  # a token attends to itself and the sliding_window - 1 before it ..
     full_attention_layers: tuple[int, ...] = ()  # .. but in these layers, to all before it
     moe: MoEConfig | None = None
@@ -67,6 +69,11 @@ class ModelConfig:
             raise ModelError(
                 f"num_attention_heads {self.num_attention_heads} is not a multiple of num_key_value_heads {self.num_key_value_heads}"
             )
+
+    @property
+    def attention_scale(self) -> float:
+        """Attention multiplies scores by it."""
+        return float((self.query_pre_attn_scalar or self.head_dim) ** -0.5)
 
     def window(self, layer: int) -> int | None:
         """The sliding window of this layer, None where it has none."""
@@ -103,7 +110,9 @@ def from_hf(raw: Raw) -> ModelConfig:
             qk_norm=family.qk_norm,
             activation=family.activation,
             norm_offset=family.norm_offset,
+            post_norms=family.post_norms,
             scale_embeddings=family.scale_embeddings,
+            query_pre_attn_scalar=values.get("query_pre_attn_scalar"),
             sliding_window=window,
             full_attention_layers=full_attention_layers,
             moe=_moe_from_hf(values, family.moe) if family.moe else None,
@@ -135,6 +144,8 @@ def to_hf(config: ModelConfig, dtype: str = "float32") -> dict[str, Any]:
         "bos_token_id": config.bos_token_id,
         "eos_token_id": list(config.eos_token_ids),
     }
+    if config.query_pre_attn_scalar:
+        raw["query_pre_attn_scalar"] = config.query_pre_attn_scalar
     if family.sliding_window:
         raw |= sliding_window.write(config.sliding_window, config.full_attention_layers, config.num_hidden_layers, family.sliding_window)
     if family.moe and config.moe:

@@ -161,7 +161,10 @@ class Layer(nn.Module):
         super().__init__()
         self.input_norm = RMSNorm(config.hidden_size, config)
         self.attention = Attention(config, index)
-        self.post_attention_norm = RMSNorm(config.hidden_size, config)
+        self.ffn_norm = RMSNorm(config.hidden_size, config)
+        self.attention_post_norm = self.ffn_post_norm = None
+        if config.post_norms:
+            self.attention_post_norm, self.ffn_post_norm = (RMSNorm(config.hidden_size, config) for _ in range(2))
         if config.moe and config.is_sparse(index):
             self.ffn = MoE(config.hidden_size, config.moe)
         else:
@@ -170,8 +173,11 @@ class Layer(nn.Module):
     def forward(self, x_TD: Tensor, cos_Tr: Tensor, sin_Tr: Tensor, attend: Attend, wanted_P: Tensor | None = None) -> Tensor:
         """[T, D] -> [T, D]; with `wanted_P` (the last layer's) only those rows, [P, D]."""
         attended = self.attention(self.input_norm(x_TD), cos_Tr, sin_Tr, attend, wanted_P)
+        if self.attention_post_norm:
+            attended = self.attention_post_norm(attended)
         x = (x_TD if wanted_P is None else x_TD[wanted_P]) + attended
-        return x + self.ffn(self.post_attention_norm(x))
+        out = self.ffn(self.ffn_norm(x))
+        return x + (self.ffn_post_norm(out) if self.ffn_post_norm else out)
 
 
 class Decoder(nn.Module):

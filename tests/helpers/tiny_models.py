@@ -55,6 +55,7 @@ def tiny_config(family="llama", tied=False, moe=None, **changes):
         "qk_norm": row.qk_norm,
         "activation": row.activation,
         "norm_offset": row.norm_offset,
+        "post_norms": row.post_norms,
         "scale_embeddings": row.scale_embeddings,
         "moe": moe,
     }

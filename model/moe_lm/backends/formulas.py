@@ -34,7 +34,13 @@ def ffn(x_TD: Tensor, gate_FD: Tensor, up_FD: Tensor, down_DF: Tensor) -> Tensor
 
 
 def paged_attention(
-    q_BHd: Tensor, k_pages_PJNd: Tensor, v_pages_PJNd: Tensor, page_table: Tensor, lengths_B: Tensor, window: int | None = None
+    q_BHd: Tensor,
+    k_pages_PJNd: Tensor,
+    v_pages_PJNd: Tensor,
+    page_table: Tensor,
+    lengths_B: Tensor,
+    window: int | None = None,
+    scale: float | None = None,
 ) -> Tensor:
     """One query a sequence over its `length` keys (the last `window` of them), found page by page. [B, H, d]"""
     N = k_pages_PJNd.shape[2]
@@ -45,5 +51,5 @@ def paged_attention(
             continue
         mine, first = pages[: -(-length // N)], max(0, length - window) if window else 0
         k_JSd, v_JSd = (x[mine].transpose(0, 1).flatten(1, 2)[:, first:length] for x in (k_pages_PJNd, v_pages_PJNd))
-        out.append(F.scaled_dot_product_attention(q_Hd[None, :, None], k_JSd[None], v_JSd[None], enable_gqa=True)[0, :, 0])
+        out.append(F.scaled_dot_product_attention(q_Hd[None, :, None], k_JSd[None], v_JSd[None], scale=scale, enable_gqa=True)[0, :, 0])
     return torch.stack(out)

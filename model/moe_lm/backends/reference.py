@@ -61,4 +61,5 @@ class ReferenceBackend(Backend):
         visible_TS = key_S <= query_T1
         if window:
             visible_TS &= key_S > query_T1 - window
-        return F.scaled_dot_product_attention(q_HTd[None], k_JSd[None], v_JSd[None], attn_mask=visible_TS, enable_gqa=True)[0]
+        masked = {"attn_mask": visible_TS, "scale": self.config.attention_scale, "enable_gqa": True}
+        return F.scaled_dot_product_attention(q_HTd[None], k_JSd[None], v_JSd[None], **masked)[0]

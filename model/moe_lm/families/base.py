@@ -84,6 +84,7 @@ class Family:
     qk_norm: QKNorm | None = None
     activation: str = "silu"  # of the FFN's gate
     norm_offset: float = 0.0  # RMSNorm multiplies by norm_offset + weight; GGUF files hold the sum
+    post_norms: bool = False  # do attention and FFN end with a norm, too, before they are added to the residual stream?
     scale_embeddings: bool = False  # by the square root of hidden_size
     sliding_window: SlidingWindow | None = None  # None: every layer sees all tokens before it
     moe: MoEKeys | None = None

@@ -81,7 +81,7 @@ def convert(dense: Decoder, moe: MoEConfig, seed: int, fill: Fill, progress: Pro
         assert isinstance(new, Layer)
         assert isinstance(old, Layer)
         assert isinstance(old.ffn, FFN)
-        new.input_norm, new.post_attention_norm = old.input_norm, old.post_attention_norm
+        new.input_norm, new.ffn_norm = old.input_norm, old.ffn_norm
         new.attention.o_proj = old.attention.o_proj
         for name in ("q_proj", "k_proj", "v_proj"):
             _share_projection(getattr(new.attention, name), getattr(old.attention, name))

@@ -7,7 +7,7 @@ transcendental functions round differently from one vector width to another, so 
 T new tokens, P wanted ones; D hidden, F FFN hidden, E experts, K experts a token, H query heads, J key/value heads, d head_dim, r = d/2.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -157,13 +157,34 @@ class PackedMoE:
 class PackedLayer:
     input_norm: Norm
     attention: PackedAttention
-    post_attention_norm: Norm
+    attention_post_norm: Norm | None
+    ffn_norm: Norm
     ffn: PackedFFN | PackedMoE
+    ffn_post_norm: Norm | None
 
     @classmethod
     def of(cls, layer: Layer) -> "PackedLayer":
         ffn = PackedMoE.of(layer.ffn) if isinstance(layer.ffn, MoE) else PackedFFN.of(layer.ffn)  # type: ignore[arg-type]
-        return cls(Norm.of(layer.input_norm), PackedAttention.of(layer.attention), Norm.of(layer.post_attention_norm), ffn)
+        attention_post_norm, ffn_post_norm = (norm and Norm.of(norm) for norm in (layer.attention_post_norm, layer.ffn_post_norm))
+        attention, ffn_norm = PackedAttention.of(layer.attention), Norm.of(layer.ffn_norm)
+        return cls(Norm.of(layer.input_norm), attention, attention_post_norm, ffn_norm, ffn, ffn_post_norm)
+
+    def add_attention(self, x_TD: Tensor, attended_TW: Tensor) -> None:
+        """The output projection of what attention read, W = H * d, added to the residual stream."""
+        _add_through(self.attention_post_norm, x_TD, lambda onto_TD: _add_product(onto_TD, attended_TW, self.attention.o))
+
+    def add_ffn(self, x_TD: Tensor) -> None:
+        _add_through(self.ffn_post_norm, x_TD, lambda onto_TD: self.ffn.add_to(onto_TD, self.ffn_norm(x_TD)))
+
+
+def _add_through(norm: Norm | None, onto_TD: Tensor, add: Callable[[Tensor], None]) -> None:
+    """onto += norm(what `add` adds to zeros); without a norm `add` adds to it in place."""
+    if norm is None:
+        add(onto_TD)
+    else:
+        part_TD = torch.zeros_like(onto_TD)
+        add(part_TD)
+        onto_TD += norm(part_TD)
 
 
 class CpuBackend(Backend):
@@ -205,13 +226,13 @@ class CpuBackend(Backend):
             q_THd, k_TJd, v_TJd = layer.attention.project(layer.input_norm(x_TD), cos_Tr, sin_Tr)
             k_pages, v_pages = batch.memory.k[index], batch.memory.v[index]
             append_kv(k_TJd, v_TJd, places, k_pages, v_pages)
-            out_THd = paged_attention(q_THd, places, k_pages, v_pages, self.config.window(index))
+            out_THd = paged_attention(q_THd, places, k_pages, v_pages, self.config.window(index), self.config.attention_scale)
             if index == len(self.layers) - 1:
                 x_TD, out_THd = x_TD[wanted_P], out_THd[wanted_P]
                 if not wanted:  # a chunk of a prompt, of which only keys and values are needed
                     return x_TD
-            _add_product(x_TD, out_THd.flatten(-2), layer.attention.o)
-            layer.ffn.add_to(x_TD, layer.post_attention_norm(x_TD))
+            layer.add_attention(x_TD, out_THd.flatten(-2))
+            layer.add_ffn(x_TD)
         return self.norm(x_TD)
 
     @torch.inference_mode()

@@ -107,8 +107,13 @@ def append_kv(k_TJd: Tensor, v_TJd: Tensor, places: TokenPlaces, k_pages: Tensor
     call("append_kv", k, k.stride(0), v, v.stride(0), *k.shape, *_table(places, k_pages), k_pages, v_pages)
 
 
-def paged_attention(q_THd: Tensor, places: TokenPlaces, k_pages: Tensor, v_pages: Tensor, window: int | None) -> Tensor:
-    """Each token's attention to its own sequence up to itself, or to the last `window` tokens of that. [T, H, d] -> [T, H, d]"""
+def paged_attention(
+    q_THd: Tensor, places: TokenPlaces, k_pages: Tensor, v_pages: Tensor, window: int | None, scale: float | None = None
+) -> Tensor:
+    """Each token's attention to its own sequence up to itself, or to the last `window` tokens of that. [T, H, d] -> [T, H, d]
+
+    Scores are multiplied by `scale`, 1 / sqrt(d) where it is None.
+    """
     check("q", q_THd, (len(places.positions), None, None), *DTYPES, contiguous=False)
     check("k_pages", k_pages, (None,) * 5, torch.float32)
     (T, H, d), J, q = q_THd.shape, k_pages.shape[1], _heads(q_THd)
@@ -117,8 +122,10 @@ def paged_attention(q_THd: Tensor, places: TokenPlaces, k_pages: Tensor, v_pages
         raise ValueError(f"q has {H} heads, and the pages have {J}; wanted: a multiple")
     if window is not None:
         check_range("window", window, 1, 2**31 - 1)
+    if scale is None:
+        scale = d**-0.5
     out = q.new_empty(T, H, d)
-    call("paged_attention", q, q.stride(0), T, H, J, d, d**-0.5, *_table(places, k_pages), window or 0, k_pages, v_pages, out)
+    call("paged_attention", q, q.stride(0), T, H, J, d, scale, *_table(places, k_pages), window or 0, k_pages, v_pages, out)
     return out.to(q_THd.dtype)
 
 

@@ -86,10 +86,13 @@ class DecodeSteps:
         table_BM = step.numbers[3 * B :].view(B, -1)
         places_B = positions_B.long()
 
+        config = self.model.config
+
         def attend(layer: int, q_BHd: Tensor, k_BJd: Tensor, v_BJd: Tensor) -> Tensor:
             k_PJNd, v_PJNd = self.memory.k[layer], self.memory.v[layer]
             append(k_PJNd, v_PJNd, table_BM, places_B, k_BJd, v_BJd)
-            return paged_attention(q_BHd, k_PJNd, v_PJNd, table_BM, lengths_B, self.model.config.window(layer), step.shared)
+            window, scale = config.window(layer), config.attention_scale
+            return paged_attention(q_BHd, k_PJNd, v_PJNd, table_BM, lengths_B, window, step.shared, scale)
 
         return self.model(tokens_B.long(), places_B, attend, torch.arange(B, device=self.device))
 

@@ -197,12 +197,14 @@ def paged_attention(
     lengths_B: Tensor,
     window: int | None = None,
     shared_tokens: int = 0,
+    scale: float | None = None,
     fused: bool | None = None,
     split: int = SPLIT,
     block_s: int = BLOCK_S,
 ) -> Tensor:
     """Attention of each sequence's newest token to its first `lengths_B` keys, itself among them; the last `window` where given.
 
+    Scores are multiplied by `scale`, 1 / sqrt(d) where it is None.
     `page_table_BM` and `lengths_B` are int32 on the device. The first `shared_tokens` tokens of all sequences lie on the same pages.
     `fused` is for tests; None asks the device. `split` and `block_s` fix the order of the sums: never vary them within a run.
     Returns [B, H, d]; a sequence of length 0 gives zeros.
@@ -218,7 +220,7 @@ def paged_attention(
     out_BHd = torch.empty_like(q_BHd, memory_format=torch.contiguous_format)
     sizes = {"H": H, "HEAD_DIM": d, "WINDOW": window or 0, "SPLIT": split, "BLOCK_D": max(16, triton.next_power_of_2(d))}
     inputs = (q_BHd.contiguous(), k_pages_PJNd, v_pages_PJNd, page_table_BM, lengths_B)
-    scale = d**-0.5 * LOG2_E
+    scale = (d**-0.5 if scale is None else scale) * LOG2_E
     more = {**sizes, "J": J, "N": N, "BLOCK_S": block_s, "num_stages": NUM_STAGES}
     if fused:
         _attend_kernel[(B, J, 1)](*inputs, out_BHd, None, None, B, M, splits, 0, scale, **more, SEQUENCES=1, FUSED=True, BLOCK_R=rows)
