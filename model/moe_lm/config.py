@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from moe_lm.errors import ModelError
+from moe_lm.errors import ModelError, Unsupported
 from moe_lm.families import family_of, sliding_window
-from moe_lm.families.base import DEFAULTS, OPTIONS, SIZES, WITHOUT_EFFECT, Family, MoEKeys, QKNorm
+from moe_lm.families.base import DEFAULTS, KINDS, OPTIONS, SIZES, WITHOUT_EFFECT, Family, MoEKeys, QKNorm
+from moe_lm.files import shown
 
 Raw = Mapping[str, Any]  # a config.json
 
@@ -69,6 +70,8 @@ class ModelConfig:
             raise ModelError(
                 f"num_attention_heads {self.num_attention_heads} is not a multiple of num_key_value_heads {self.num_key_value_heads}"
             )
+        if self.head_dim % 2:
+            raise ModelError(f"head_dim is {self.head_dim}; rotary embeddings rotate pairs of dimensions, so it must be even")
 
     @property
     def attention_scale(self) -> float:
@@ -87,20 +90,24 @@ class ModelConfig:
 def from_hf(raw: Raw) -> ModelConfig:
     """Read a Hugging Face config.json. Raises ModelError for a missing key, an unknown family or an unsupported option."""
     family = family_of(raw.get("model_type"))
+    _check_kinds(raw, family)
     given = _with_flat_rope(raw)
+    _check_kinds(given, family)  # those of rope_parameters
     _refuse_unsupported(given, family)
     values = {**DEFAULTS, **family.defaults, **given}
     try:
-        heads = values["num_attention_heads"]
+        heads, width = values["num_attention_heads"], values["hidden_size"]
+        if not values["head_dim"] and width % heads:
+            raise ModelError(f"hidden_size {width} is not a multiple of num_attention_heads {heads}, and config.json has no head_dim")
         window, full_attention_layers = sliding_window.read(values, family.sliding_window, family.model_type)
         return ModelConfig(
             family=family.model_type,
             vocab_size=values["vocab_size"],
-            hidden_size=values["hidden_size"],
+            hidden_size=width,
             num_hidden_layers=values["num_hidden_layers"],
             num_attention_heads=heads,
             num_key_value_heads=values["num_key_value_heads"] or heads,
-            head_dim=values["head_dim"] or values["hidden_size"] // heads,
+            head_dim=values["head_dim"] or width // heads,
             intermediate_size=values["intermediate_size"],
             max_seq_len=values["max_position_embeddings"],
             rope_theta=float(values["rope_theta"]),
@@ -153,21 +160,34 @@ def to_hf(config: ModelConfig, dtype: str = "float32") -> dict[str, Any]:
     return raw | {option: values[0] for option, values in family.options.items() if values[0] is not None}
 
 
+def _check_kinds(given: Raw, family: Family) -> None:
+    """Raises ModelError for a value of a wrong type or out of its range; null stands for a default that is null."""
+    kinds = {**KINDS, **(family.moe.kinds() if family.moe else {}), **family.kinds}
+    nullable = {key for key, value in {**DEFAULTS, **family.defaults}.items() if value is None} | {"rope_theta"}
+    for key in sorted(kinds.keys() & given.keys()):
+        value = given[key]
+        if not kinds[key].holds(value) and not (value is None and key in nullable):
+            raise ModelError(f"config option {key} = {shown(value)} is not valid: it must be {kinds[key].words}")
+
+
 def _refuse_unsupported(given: Raw, family: Family) -> None:
     options = {**OPTIONS, **family.options}
     for option in sorted(options.keys() & given.keys()):
         if given[option] not in options[option]:
             supported = " or ".join(repr(value) for value in options[option])
-            raise ModelError(
-                f"config option {option} = {given[option]!r} is not supported for model_type {family.model_type}, only {supported}"
+            raise Unsupported(
+                f"config option {option} = {shown(given[option])} is not supported for model_type {family.model_type}, only {supported}"
             )
     scaling = given.get("rope_scaling")
     if scaling and scaling.get("rope_type", scaling.get("type")) != "default":
-        raise ModelError(f"config option rope_scaling = {scaling!r} is not supported for model_type {family.model_type}")
-    read = {*SIZES, *DEFAULTS, *family.defaults, "max_position_embeddings", "rope_scaling", *(family.moe.present() if family.moe else ())}
+        raise Unsupported(f"config option rope_scaling = {shown(scaling)} is not supported for model_type {family.model_type}")
+    read = {*SIZES, *DEFAULTS, *family.defaults, *family.kinds, "max_position_embeddings", "rope_scaling"}
+    read |= family.moe.kinds().keys() if family.moe else set()
     for option in sorted(given.keys() - read - options.keys() - WITHOUT_EFFECT - family.without_effect):
         if given[option]:
-            raise ModelError(f"config option {option} = {given[option]!r} is not known to moe_lm (model_type {family.model_type})")
+            raise Unsupported(
+                f"config option {shown(option)} = {shown(given[option])} is not known to moe_lm (model_type {family.model_type})"
+            )
 
 
 def _moe_from_hf(values: Raw, keys: MoEKeys) -> MoEConfig:

@@ -1,5 +1,9 @@
-"""The one exception of this package for bad input; its text is a single line that names the value and the fix."""
+"""This package's exceptions for bad input; their text is a single line that names the value and the fix."""
 
 
 class ModelError(ValueError):
     """A checkpoint, config or request that moe_lm can't run as asked."""
+
+
+class Unsupported(ModelError):
+    """A model that moe_lm does not implement, though nothing is wrong with its files: another engine may run it."""

@@ -42,7 +42,7 @@ def parse_json(raw: bytes, source: object) -> dict[str, Any]:
     except RecursionError:
         raise ModelError(f"{source} is not readable as JSON: its values are nested too deeply") from None
     except ValueError as error:  # JSONDecodeError, UnicodeError, a number of too many digits, a key given twice
-        raise ModelError(f"{source} is not readable as JSON: {shown(str(error))}; download it again") from None
+        raise ModelError(f"{source} is not readable as JSON: {one_line(str(error))}; download it again") from None
     if not isinstance(value, dict):
         raise ModelError(f"{source} does not hold a JSON object but {shown(value)}")
     return value
@@ -83,9 +83,13 @@ def refuse_lfs_pointer(path: Path) -> None:
 
 
 def shown(value: Any) -> str:
-    """A value for a message, in one line and cut where it is long."""
-    text = value if isinstance(value, str) else _REPR.repr(value)
-    text = "".join(c if c.isprintable() else " " for c in text)
+    """A value for a message, as Python writes it, cut where it is long."""
+    return one_line(_REPR.repr(value))
+
+
+def one_line(text: str) -> str:
+    """A text for a message: in one line, and cut where it is long."""
+    text = "".join(c if c.isprintable() else " " for c in text[:200])
     return text if len(text) <= 100 else text[:97] + "..."
 
 
@@ -93,6 +97,6 @@ def _distinct(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
-            raise ValueError(f"it has the key {shown(key)!r} twice")
+            raise ValueError(f"it has the key {shown(key)} twice")
         found[key] = value
     return found

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from moe_lm.errors import ModelError
-from moe_lm.files import MAX_BYTES, parse_json, read_json, refuse_lfs_pointer, shown
+from moe_lm.files import MAX_BYTES, one_line, parse_json, read_json, refuse_lfs_pointer, shown
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 DTYPES = ("F64", "F32", "F16", "BF16")
@@ -57,14 +57,14 @@ def _read_index(path: Path) -> dict[str, str]:
         raise ModelError(f"{path} has no weight_map that names the file of each tensor; download it again")
     for tensor, name in index.items():
         if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
-            raise ModelError(f"{path} places tensor {shown(tensor)} in {shown(name)}, which is no safetensors file of this folder")
+            raise ModelError(f"{path} places tensor {one_line(tensor)} in {shown(name)}, which is no safetensors file of this folder")
     return index
 
 
 def _refuse_missing(folder: Path, names: Sequence[str], why: str) -> None:
     if missing := [name for name in names if not (folder / name).exists()]:
         more = f" and {len(missing) - 1:,} more" if len(missing) > 1 else ""
-        raise ModelError(f"{folder} lacks {shown(missing[0])}{more}, {why}; download it again")
+        raise ModelError(f"{folder} lacks {one_line(missing[0])}{more}, {why}; download it again")
 
 
 def _no_weights(folder: Path, others: Sequence[str]) -> str:
@@ -91,20 +91,20 @@ class TensorTable:
             file, header = _opened(path)
             for name, entry in header.items():
                 if name in where:
-                    raise ModelError(f"tensor {shown(name)} is in {where[name]} and in {path}; download the folder again")
+                    raise ModelError(f"tensor {one_line(name)} is in {where[name]} and in {path}; download the folder again")
                 if shards.index.get(name, path.name) != path.name:
                     raise ModelError(
-                        f"tensor {shown(name)} is in {path}, but {INDEX} places it in {shards.index[name]}; download both again"
+                        f"tensor {one_line(name)} is in {path}, but {INDEX} places it in {shards.index[name]}; download both again"
                     )
                 if entry["dtype"] not in DTYPES:
                     known = ", ".join(DTYPES)
                     raise ModelError(
-                        f"{path}: tensor {shown(name)} has dtype {entry['dtype']}; moe_lm reads {known}: save the model in one of them"
+                        f"{path}: tensor {one_line(name)} has dtype {entry['dtype']}; moe_lm reads {known}: save the model in one of them"
                     )
                 where[name] = str(path)
                 self._file[name], self._entry[name] = file, entry
         for name in shards.index.keys() - where.keys():
-            raise ModelError(f"tensor {shown(name)} is not in {shards.index[name]}, where {INDEX} places it; download both again")
+            raise ModelError(f"tensor {one_line(name)} is not in {shards.index[name]}, where {INDEX} places it; download both again")
 
     def names(self) -> set[str]:
         return set(self._file)
@@ -134,6 +134,6 @@ def _opened(path: Path) -> tuple[Any, dict[str, Any]]:
                 raise ModelError(f"{path}: its header is larger than {MAX_BYTES >> 20} MiB; is it what its name says?")
             header = parse_json(raw.read(size), f"the header of {path}")  # for tensors named twice, of which the library takes the last
     except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path} is not a readable safetensors file ({shown(str(error))}); download it again") from None
+        raise ModelError(f"{path} is not a readable safetensors file ({one_line(str(error))}); download it again") from None
     header.pop("__metadata__", None)
     return file, header

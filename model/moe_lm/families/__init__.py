@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from moe_lm.errors import ModelError
+from moe_lm.errors import Unsupported
 from moe_lm.families.base import Family
 from moe_lm.families.deepseek import DEEPSEEK
 from moe_lm.families.gemma import GEMMA
@@ -12,6 +12,7 @@ from moe_lm.families.mixtral import MIXTRAL
 from moe_lm.families.qwen2 import QWEN2
 from moe_lm.families.qwen2_moe import QWEN2_MOE
 from moe_lm.families.qwen3 import QWEN3
+from moe_lm.files import shown
 
 FAMILIES: dict[str, Family] = {
     family.model_type: family
@@ -30,8 +31,8 @@ FAMILIES: dict[str, Family] = {
 
 def family_of(model_type: Any) -> Family:
     """The family of a config.json's `model_type`; raises ModelError with the known names for any other."""
-    if model_type not in FAMILIES:
-        raise ModelError(f"model_type {model_type!r} is not supported; moe_lm runs: {', '.join(FAMILIES)}")
+    if not isinstance(model_type, str) or model_type not in FAMILIES:
+        raise Unsupported(f"model_type {shown(model_type)} is not supported; moe_lm runs: {', '.join(FAMILIES)}")
     return FAMILIES[model_type]
 
 
@@ -41,4 +42,4 @@ def family_of_gguf(architecture: Any, num_experts: int) -> Family:
         if family.gguf_architecture == architecture and bool(num_experts) == (family.moe is not None):
             return family
     known = ", ".join(dict.fromkeys(family.gguf_architecture for family in FAMILIES.values() if family.gguf_architecture))
-    raise ModelError(f"GGUF architecture {architecture!r} with {num_experts} experts is not supported; moe_lm reads: {known}")
+    raise Unsupported(f"GGUF architecture {architecture!r} with {num_experts} experts is not supported; moe_lm reads: {known}")

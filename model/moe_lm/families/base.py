@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from moe_lm.families import kinds
+from moe_lm.families.kinds import Kind
 from moe_lm.families.names import GGUF_NAMES, HF_NAMES
 from moe_lm.families.sliding_window import SlidingWindow
 
@@ -32,15 +34,47 @@ DEFAULTS: Mapping[str, Any] = {
     "eos_token_id": None,
 }
 
+# what the value of a key must be, in every family
+KINDS: Mapping[str, Kind] = {
+    **dict.fromkeys(SIZES, kinds.COUNT),
+    "num_hidden_layers": kinds.LAYERS,
+    "num_key_value_heads": kinds.COUNT.or_null(),
+    "head_dim": kinds.COUNT,
+    "max_position_embeddings": kinds.COUNT,
+    "max_window_layers": kinds.COUNT_OR_NONE,
+    "use_sliding_window": kinds.FLAG,
+    "rope_theta": kinds.ROPE_BASE,
+    "rope_scaling": kinds.OBJECT.or_null(),
+    "rope_parameters": kinds.OBJECT.or_null(),
+    "rms_norm_eps": kinds.EPSILON,
+    "tie_word_embeddings": kinds.FLAG,
+    "bos_token_id": kinds.TOKEN_ID,
+    "eos_token_id": kinds.TOKEN_IDS,
+}
+
 # options of every family: see `Family.options`
 OPTIONS: Mapping[str, tuple[Any, ...]] = {"partial_rotary_factor": (None, 1.0), "quantization_config": (None, {})}
 
 # see `Family.without_effect`
 WITHOUT_EFFECT = frozenset(
-    """_name_or_path architectures attention_dropout attn_implementation auto_map chunk_size_feed_forward dtype
-    experts_implementation hidden_dropout id2label initializer_range is_decoder label2id max_window_layers
-    model_type output_router_logits pad_token_id pretraining_tp return_dict router_aux_loss_coef torch_dtype transformers.js_config
-    transformers_version use_cache""".split()
+    " ".join(
+        (
+            # what transformers writes of every model: where it came from, its class, what to return, heads for other tasks
+            """_commit_hash _name_or_path architectures auto_map dtype finetuning_task id2label is_decoder label2id model_type
+            name_or_path num_labels output_attentions output_hidden_states output_router_logits problem_type return_dict
+            task_specific_params tokenizer_class torch_dtype transformers.js_config transformers_version use_cache use_return_dict""",
+            # how to compute the same
+            """_attn_implementation _attn_implementation_autoset _attn_implementation_internal _experts_implementation
+            _experts_implementation_internal _flash_attn_2_enabled attn_implementation chunk_size_feed_forward
+            experts_implementation pretraining_tp torchscript use_bfloat16 use_flash_attention use_flash_attn""",
+            # training
+            """attention_dropout attn_dropout attn_pdrop embd_pdrop gradient_checkpointing hidden_dropout initializer_range
+            neftune_noise_alpha resid_pdrop router_aux_loss_coef unsloth_fixed unsloth_version""",
+            # lengths that training or a tokenizer had, padding, and sampling, which the protocol decides
+            """do_sample max_length max_sequence_length max_window_layers model_max_length pad_token_id padding_side temperature
+            tokenizer_model_max_length tokenizer_padding_side top_k top_p""",
+        )
+    ).split()
 )
 
 
@@ -60,10 +94,18 @@ class MoEKeys:
     norm_topk_prob: str | None = "norm_topk_prob"  # None: the weights of a token's experts always sum to one
     shared_expert_gate: bool = False  # not a key: is the shared expert multiplied by a sigmoid gate?
 
-    def present(self) -> set[str]:
-        """All keys that the family has."""
-        keys = (self.num_experts, self.num_experts_per_tok, self.moe_intermediate_size, self.shared_expert_intermediate_size)
-        return {key for key in (*keys, self.num_shared_experts, self.first_dense_layers, self.norm_topk_prob) if key}
+    def kinds(self) -> dict[str, Kind]:
+        """All keys that the family has, and what their values must be."""
+        found = {
+            self.num_experts: kinds.COUNT,
+            self.num_experts_per_tok: kinds.COUNT,
+            self.moe_intermediate_size: kinds.COUNT,
+            self.shared_expert_intermediate_size: kinds.COUNT_OR_NONE,
+            self.num_shared_experts: kinds.COUNT_OR_NONE.or_null(),
+            self.first_dense_layers: kinds.COUNT_OR_NONE,
+            self.norm_topk_prob: kinds.FLAG,
+        }
+        return {key: kind for key, kind in found.items() if key}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +113,7 @@ class Family:
     """What one `model_type` of config.json changes in the shared decoder and in the checkpoint's words.
 
     `defaults` are the values of keys that a config.json leaves out, as the family's configuration class in transformers has them.
+    `kinds` says what the values of keys must be that not every family has (see `KINDS`).
     `options` maps an option to the values that the decoder implements; another value is refused, and the first is written by
     `to_hf` unless it is None. `without_effect` names options that change nothing in inference, beside those of every family.
     `hf_names` and `gguf_names` map the decoder's modules to tensors: see `moe_lm.families.names`.
@@ -90,6 +133,7 @@ class Family:
     moe: MoEKeys | None = None
 
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    kinds: Mapping[str, Kind] = field(default_factory=dict)
     options: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     without_effect: frozenset[str] = frozenset()
 
