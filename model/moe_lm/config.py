@@ -8,10 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from moe_lm import rope
 from moe_lm.errors import ModelError, Unsupported
 from moe_lm.families import family_of, sliding_window
 from moe_lm.families.base import DEFAULTS, KINDS, OPTIONS, SIZES, WITHOUT_EFFECT, Family, MoEKeys, QKNorm
 from moe_lm.files import shown
+from moe_lm.rope import LongRopeScaling, RopeScaling
 
 Raw = Mapping[str, Any]  # a config.json
 
@@ -59,6 +61,7 @@ class ModelConfig:
     post_norms: bool = False  # attention and FFN end with a norm, too, before they are added to the residual stream
     scale_embeddings: bool = False  # by the square root of hidden_size
     query_pre_attn_scalar: int | None = None  # attention divides scores by its square root; None: by that of head_dim
+    rope_scaling: RopeScaling | None = None
     sliding_window: int | None = None  # a token attends to itself and the sliding_window - 1 before it ..
     full_attention_layers: tuple[int, ...] = ()  # .. but in these layers, to all before it
     moe: MoEConfig | None = None
@@ -99,6 +102,12 @@ def from_hf(raw: Raw) -> ModelConfig:
         heads, width = values["num_attention_heads"], values["hidden_size"]
         if not values["head_dim"] and width % heads:
             raise ModelError(f"hidden_size {width} is not a multiple of num_attention_heads {heads}, and config.json has no head_dim")
+        head_dim, rope_theta, max_seq_len = (
+            values["head_dim"] or width // heads,
+            float(values["rope_theta"]),
+            values["max_position_embeddings"],
+        )
+        scaling = rope.from_hf(values["rope_scaling"], rope_theta, head_dim, max_seq_len)
         window, full_attention_layers = sliding_window.read(values, family.sliding_window, family.model_type)
         return ModelConfig(
             family=family.model_type,
@@ -107,10 +116,10 @@ def from_hf(raw: Raw) -> ModelConfig:
             num_hidden_layers=values["num_hidden_layers"],
             num_attention_heads=heads,
             num_key_value_heads=values["num_key_value_heads"] or heads,
-            head_dim=values["head_dim"] or width // heads,
+            head_dim=head_dim,
             intermediate_size=values["intermediate_size"],
-            max_seq_len=values["max_position_embeddings"],
-            rope_theta=float(values["rope_theta"]),
+            max_seq_len=scaling.max_seq_len if isinstance(scaling, LongRopeScaling) else max_seq_len,
+            rope_theta=rope_theta,
             rms_norm_eps=float(values["rms_norm_eps"]),
             tie_word_embeddings=values["tie_word_embeddings"],
             qkv_bias=family.qkv_bias,
@@ -120,6 +129,7 @@ def from_hf(raw: Raw) -> ModelConfig:
             post_norms=family.post_norms,
             scale_embeddings=family.scale_embeddings,
             query_pre_attn_scalar=values.get("query_pre_attn_scalar"),
+            rope_scaling=scaling,
             sliding_window=window,
             full_attention_layers=full_attention_layers,
             moe=_moe_from_hf(values, family.moe) if family.moe else None,
@@ -153,6 +163,10 @@ def to_hf(config: ModelConfig, dtype: str = "float32") -> dict[str, Any]:
     }
     if config.query_pre_attn_scalar:
         raw["query_pre_attn_scalar"] = config.query_pre_attn_scalar
+    if scaling := config.rope_scaling:
+        raw["rope_scaling"] = scaling.to_hf()
+        if isinstance(scaling, LongRopeScaling):
+            raw["max_position_embeddings"] = scaling.max_position_embeddings
     if family.sliding_window:
         raw |= sliding_window.write(config.sliding_window, config.full_attention_layers, config.num_hidden_layers, family.sliding_window)
     if family.moe and config.moe:
@@ -178,9 +192,6 @@ def _refuse_unsupported(given: Raw, family: Family) -> None:
             raise Unsupported(
                 f"config option {option} = {shown(given[option])} is not supported for model_type {family.model_type}, only {supported}"
             )
-    scaling = given.get("rope_scaling")
-    if scaling and scaling.get("rope_type", scaling.get("type")) != "default":
-        raise Unsupported(f"config option rope_scaling = {shown(scaling)} is not supported for model_type {family.model_type}")
     read = {*SIZES, *DEFAULTS, *family.defaults, *family.kinds, "max_position_embeddings", "rope_scaling"}
     read |= family.moe.kinds().keys() if family.moe else set()
     for option in sorted(given.keys() - read - options.keys() - WITHOUT_EFFECT - family.without_effect):
@@ -222,17 +233,12 @@ def _moe_to_hf(moe: MoEConfig, keys: MoEKeys) -> dict[str, Any]:
 
 
 def _with_flat_rope(raw: Raw) -> dict[str, Any]:
-    # transformers 5 writes rope_parameters = {rope_type, rope_theta, ..}; earlier versions rope_theta and rope_scaling
+    # transformers 5 writes rope_parameters = {rope_type, rope_theta, ..}; earlier versions rope_theta and rope_scaling, which
+    # transformers takes where there are both; what is written inside goes before what is written beside it
     flat = {key: value for key, value in raw.items() if not (key == "rope_theta" and value is None)}
-    rope = flat.pop("rope_parameters", None)
-    if rope:
-        if "rope_theta" in rope:
-            flat["rope_theta"] = rope["rope_theta"]
-        if rope.get("rope_type", "default") != "default":
-            flat["rope_scaling"] = rope
-        if "partial_rotary_factor" in rope:
-            flat["partial_rotary_factor"] = rope["partial_rotary_factor"]
-    return flat
+    parameters = flat.pop("rope_parameters", None)
+    inner = flat["rope_scaling"] = flat.get("rope_scaling") or parameters or {}
+    return flat | {key: inner[key] for key in ("rope_theta", "partial_rotary_factor") if inner.get(key) is not None}
 
 
 def _ids(value: int | list[int] | None) -> tuple[int, ...]:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from moe_lm.config import ModelConfig, MoEConfig
+from moe_lm.rope import RopeScaling, frequencies
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]  # (layer, q_THd, k_TJd, v_TJd) -> out_THd
 
@@ -44,9 +45,9 @@ class RMSNorm(nn.Module):
 
 
 @lru_cache
-def inverse_frequencies(rope_theta: float, head_dim: int, device: torch.device) -> Tensor:
+def inverse_frequencies(rope_theta: float, head_dim: int, scaling: RopeScaling | None, device: torch.device) -> Tensor:
     """The rotary embedding's angle per position, [r] float32: computed in float64 and rounded once, so it is equal on every processor."""
-    return torch.tensor([rope_theta ** (-i / head_dim) for i in range(0, head_dim, 2)], device=device)
+    return torch.tensor(frequencies(rope_theta, head_dim, scaling), device=device)
 
 
 def rope(x_THd: Tensor, cos_Tr: Tensor, sin_Tr: Tensor) -> Tensor:
@@ -198,9 +199,10 @@ class Decoder(nn.Module):
         x_TD = self.embed(tokens_T)
         if self.config.scale_embeddings:  # by a factor in the weights' precision, as Gemma was trained
             x_TD = x_TD * torch.tensor(self.config.hidden_size**0.5, dtype=x_TD.dtype).item()
-        inv_freq_r = inverse_frequencies(self.config.rope_theta, self.config.head_dim, positions_T.device)
-        angles_Tr = torch.outer(positions_T.float(), inv_freq_r)
-        cos_Tr, sin_Tr = angles_Tr.cos().to(x_TD.dtype), angles_Tr.sin().to(x_TD.dtype)
+        scaling = self.config.rope_scaling
+        inv_freq_r = inverse_frequencies(self.config.rope_theta, self.config.head_dim, scaling, positions_T.device)
+        angles_Tr, factor = torch.outer(positions_T.float(), inv_freq_r), scaling.attention_factor if scaling else 1.0
+        cos_Tr, sin_Tr = ((x * factor).to(x_TD.dtype) for x in (angles_Tr.cos(), angles_Tr.sin()))
         *others, last = self.layers
         for layer in others:
             x_TD = layer(x_TD, cos_Tr, sin_Tr, attend)

@@ -42,7 +42,7 @@ def test_sigmoid(count, threads):
 
 
 def test_rotation(threads):
-    positions, inv_freq = torch.arange(0, 100_000, 997, dtype=torch.int32), model.inverse_frequencies(1e6, 48, torch.device("cpu"))
+    positions, inv_freq = torch.arange(0, 100_000, 997, dtype=torch.int32), model.inverse_frequencies(1e6, 48, None, torch.device("cpu"))
     cos, sin = rotation(positions, inv_freq)
     angles = torch.outer(positions.float(), inv_freq).double()
     assert (cos - angles.cos()).abs().max() < 2**-24

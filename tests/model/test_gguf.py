@@ -8,92 +8,12 @@ import gguf
 import numpy as np
 import pytest
 import torch
+from gguf_files import ARCHITECTURES, TYPES, gguf_tensors, write
 from tiny_models import logits, relative_diff, tiny_config, tiny_decoder
 
 from moe_lm.checkpoint.gguf_file import GGUFFile
 from moe_lm.checkpoint.read import load, open_checkpoint
 from moe_lm.errors import ModelError
-from moe_lm.families import FAMILIES
-from moe_lm.families.names import pieces
-
-ARCHITECTURES = {name: family.gguf_architecture for name, family in FAMILIES.items() if family.gguf_architecture}
-TYPES = gguf.GGMLQuantizationType
-
-
-def vocabulary(size):
-    """A byte-level vocabulary: 256 bytes' letters, one merge, special tokens."""
-    letters = [chr(b) for b in (*range(33, 127), *range(161, 173), *range(174, 256))]
-    letters += [chr(256 + i) for i in range(256 - len(letters))]
-    return [*letters, "ab", *(f"<word{i}>" for i in range(size - 257))]
-
-
-def permuted(weight, heads):
-    """What llama.cpp's converter does to llama's q and k rows."""
-    rows, columns = weight.shape
-    return weight.reshape(heads, 2, rows // heads // 2, columns).swapaxes(1, 2).reshape(rows, columns)
-
-
-def gguf_tensors(model):
-    """{GGUF name: float32 array} of a moe_lm decoder, as llama.cpp's converter writes them."""
-    config, found = model.config, {}
-    for name, parameter in model.named_parameters():
-        (rows,) = pieces(name, FAMILIES[config.family].gguf_names, num_experts=1)
-        for piece, part in zip(rows, np.split(parameter.numpy(), len(rows), axis=-2 if len(rows) > 1 else 0), strict=True):
-            if config.family == "gemma" and piece.endswith("norm.weight"):
-                part = part + 1
-            if config.family in ("llama", "mixtral", "deepseek") and piece.endswith(("attn_q.weight", "attn_k.weight")):
-                part = permuted(part, config.num_attention_heads if "attn_q" in piece else config.num_key_value_heads)
-            found[piece] = part[0] if piece.endswith("ffn_gate_inp_shexp.weight") else part  # GGUF drops the dimension of size one
-    return found
-
-
-def write(path, config, tensors, types=None, **changed):
-    """A GGUF file; `types` maps names to types other than F32, `changed` replaces metadata (None: leaves it out)."""
-    arch = ARCHITECTURES[config.family]
-    writer = gguf.GGUFWriter(path, changed.get("arch", arch))
-    numbers = {
-        "block_count": config.num_hidden_layers,
-        "context_length": config.max_seq_len,
-        "embedding_length": config.hidden_size,
-        "feed_forward_length": config.intermediate_size,
-        "attention.head_count": config.num_attention_heads,
-        "attention.head_count_kv": config.num_key_value_heads,
-        "attention.key_length": config.head_dim,
-    }
-    if config.moe:
-        numbers |= {"expert_count": config.moe.num_experts, "expert_used_count": config.moe.num_experts_per_tok}
-    if arch in ("qwen2moe", "deepseek"):
-        numbers["expert_feed_forward_length"] = config.moe.moe_intermediate_size
-        writer.add_bool(f"{arch}.expert_weights_norm", config.moe.norm_topk_prob)
-    if arch == "qwen2moe":
-        numbers["expert_shared_feed_forward_length"] = config.moe.shared_expert_intermediate_size
-    if arch == "deepseek":
-        numbers["expert_shared_count"] = config.moe.shared_expert_intermediate_size // config.moe.moe_intermediate_size
-        numbers["leading_dense_block_count"] = config.moe.first_dense_layers
-        writer.add_float32(f"{arch}.expert_weights_scale", changed.get("scale", 1.0))
-    for key, value in numbers.items():
-        if changed.get(key, value) is not None:
-            writer.add_uint32(f"{arch}.{key}", changed.get(key, value))
-    if "rope_scaling" in changed:
-        writer.add_string(f"{arch}.rope.scaling.type", changed["rope_scaling"])
-    writer.add_float32(f"{arch}.attention.layer_norm_rms_epsilon", config.rms_norm_eps)
-    writer.add_float32(f"{arch}.rope.freq_base", config.rope_theta)
-    tokens = vocabulary(config.vocab_size)
-    writer.add_tokenizer_model(changed.get("tokenizer", "gpt2"))
-    writer.add_tokenizer_pre(changed.get("pre", "qwen2"))
-    writer.add_token_list(tokens)
-    if "token_types" not in changed:
-        writer.add_token_types([1] * 257 + [3] * (len(tokens) - 257))
-    writer.add_token_merges(changed.get("merges", ["a b"]))
-    for name, array in tensors.items():
-        kind = (types or {}).get(name, TYPES.F32)
-        stored = array if kind == TYPES.I32 else gguf.quantize(np.ascontiguousarray(array), kind)
-        writer.add_tensor(name, stored, raw_dtype=kind)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
 
 
 def tiny(family="llama", **changes):
@@ -290,7 +210,6 @@ def test_a_file_that_changes_while_its_weights_are_read(tmp_path):
     ("changed", "words"),
     [
         ({"arch": "mamba"}, ("'mamba' with 0 experts", "llama, qwen2, qwen2moe")),
-        ({"rope_scaling": "yarn"}, ("rope_scaling", "yarn")),
         ({"context_length": None}, ("llama.context_length",)),
         ({"attention.head_count": None}, ("llama.attention.head_count",)),
         ({"attention.head_count_kv": 3}, ("num_key_value_heads 3",)),

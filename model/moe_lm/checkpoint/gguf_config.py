@@ -36,11 +36,9 @@ def hf_config(metadata: Mapping[str, Any], tied: bool) -> dict[str, Any]:
     for key in required:
         if f"{arch}.{key}" not in metadata:
             raise ModelError(f"the GGUF file has no {arch}.{key}; convert the model again with a current llama.cpp")
-    scaling = metadata.get(f"{arch}.rope.scaling.type", "none")
     return {
         "model_type": family.model_type,
         "tie_word_embeddings": tied,
-        "rope_scaling": None if scaling == "none" else {"rope_type": scaling},
         "bos_token_id": metadata.get("tokenizer.ggml.bos_token_id"),
         "eos_token_id": metadata.get("tokenizer.ggml.eos_token_id"),
         "vocab_size": len(metadata.get("tokenizer.ggml.tokens", ())),

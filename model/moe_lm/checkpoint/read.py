@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from moe_lm.checkpoint import folder
+from moe_lm.checkpoint import folder, gguf_rope
 from moe_lm.checkpoint.gguf_config import hf_config
 from moe_lm.checkpoint.gguf_file import GGUFFile
 from moe_lm.checkpoint.weights import Progress, Weights
@@ -105,7 +105,7 @@ def sha256_of(files: Iterable[Path]) -> str:
 
 def _parse_gguf(path: Path) -> tuple[Tokenizer, Weights]:
     file = GGUFFile(path)
-    config = from_hf(hf_config(file.metadata, tied="output.weight" not in file.tensors))
+    config = gguf_rope.with_rope_scaling(from_hf(hf_config(file.metadata, tied="output.weight" not in file.tensors)), file)
     family = family_of(config.family)
 
     def chunks(name: str) -> Iterator[Tensor]:
@@ -126,7 +126,7 @@ def _parse_gguf(path: Path) -> tuple[Tokenizer, Weights]:
     names = family.gguf_names
     if any(name.endswith("ffn_gate.0.weight") for name in file.tensors):
         names = {**names, **GGUF_SEPARATE_EXPERTS}
-    return tokenizer, Weights(path, config, names, set(file.tensors) - {"rope_freqs.weight"}, file.shape, chunks)
+    return tokenizer, Weights(path, config, names, set(file.tensors) - gguf_rope.TENSORS, file.shape, chunks)
 
 
 def _halves_apart(array: np.ndarray, head_dim: int) -> np.ndarray:

@@ -201,7 +201,9 @@ class CpuBackend(Backend):
         while len(model.layers):
             self.layers.append(PackedLayer.of(model.layers.pop(0)))  # type: ignore[arg-type]
         self.norm = Norm.of(model.norm)
-        self.inv_freq_r = inverse_frequencies(self.config.rope_theta, self.config.head_dim, self.device)
+        scaling = self.config.rope_scaling
+        self.inv_freq_r = inverse_frequencies(self.config.rope_theta, self.config.head_dim, scaling, self.device)
+        self.attention_factor = scaling.attention_factor if scaling else 1.0
         self.head = _packed(model.lm_head)
         # an embedding that is also the output head is kept once
         self.embedding = None if self.config.tie_word_embeddings else weight
@@ -221,7 +223,7 @@ class CpuBackend(Backend):
     def forward(self, batch: Batch, wanted: Sequence[int]) -> Tensor:
         places, wanted_P = _places(batch), torch.tensor(wanted, dtype=torch.int64)
         x_TD = self._embed(torch.tensor(batch.flat))
-        cos_Tr, sin_Tr = (x.to(x_TD.dtype) for x in rotation(places.positions, self.inv_freq_r))
+        cos_Tr, sin_Tr = ((x * self.attention_factor).to(x_TD.dtype) for x in rotation(places.positions, self.inv_freq_r))
         for index, layer in enumerate(self.layers):
             q_THd, k_TJd, v_TJd = layer.attention.project(layer.input_norm(x_TD), cos_Tr, sin_Tr)
             k_pages, v_pages = batch.memory.k[index], batch.memory.v[index]
