@@ -1,4 +1,4 @@
-"""Llama 1 and 2, and what is built like them; Llama 3.1's rope scaling is refused by `moe_lm.config`."""
+"""Llama 1 to 3.3, and what is built like them."""
 
 from moe_lm.families.base import OFF, SILU, Family
 
