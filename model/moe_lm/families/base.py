@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from moe_lm.families import kinds
-from moe_lm.families.kinds import Kind
+from moe_lm import kinds
 from moe_lm.families.names import GGUF_NAMES, HF_NAMES
 from moe_lm.families.sliding_window import SlidingWindow
+from moe_lm.kinds import Kind
 
 QKNorm = Literal["head", "projection"]  # queries and keys pass an RMSNorm before they are rotated: over each head, or over all at once
 
