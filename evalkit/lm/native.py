@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from moe_lm.checkpoint.read import Checkpoint
     from moe_lm.config import ModelConfig
     from moe_lm.engine.generator import Generator
+    from moe_lm.engine.pages import PagePool
     from moe_lm.engine.scorer import Scorer
     from moe_lm.upcycle.preserve import Upcycle
 
@@ -93,6 +94,8 @@ class NativeLM(LM):
     The weights are read by `prepare`, or at the first request.
     """
 
+    kv_memory: int | None = None  # bytes for keys and values
+
     def __init__(self, checkpoint: Checkpoint, spec: str, recipe: Upcycle | None, dtype: torch.dtype, device: str, kernel: str):
         import torch
 
@@ -154,16 +157,25 @@ class NativeLM(LM):
         return self._read(None)
 
     @cached_property
+    def pool(self) -> PagePool:
+        """The memory for keys and values: `kv_memory` bytes, by default half of what is free. Raises EvalkitError if they do not fit."""
+        from moe_lm.engine.pages import pool_for
+
+        with one_line():
+            return pool_for(self.backend, self.kv_memory)
+
+    @cached_property
     def scorer(self) -> Scorer:
         from moe_lm.engine.scorer import Scorer
 
-        return Scorer(self.backend)
+        return Scorer(self.backend, pool=self.pool)
 
     @cached_property
     def generator(self) -> Generator:
         from moe_lm.engine.generator import Generator
 
-        return Generator(self.backend, self.tokenizer.decode, self.tokenizer.stop_ids)
+        tokenizer = self.tokenizer
+        return Generator(self.backend, tokenizer.decode, tokenizer.stop_ids, pool=self.pool, special=tokenizer.special)
 
     def _read(self, on_load: OnLoad | None) -> Backend:
         import torch
@@ -244,7 +256,7 @@ class NativeLM(LM):
 
     def generate_tokens(self, requests: Sequence[Generate]) -> Iterator[tuple[int, Generated, list[int]]]:
         """As `generate`, with the ids of the generated tokens."""
-        from moe_lm.engine.generator import GenerateRequest
+        from moe_lm.engine.request import GenerateRequest
 
         encoded, cut = [], []
         for request in requests:
@@ -274,18 +286,27 @@ class NativeLM(LM):
             text = render(messages, self.tokenizer.chat_template, self.tokenizer.bos_token, self.tokenizer.eos_token)
         return conversation.Prompt(text, ())
 
-    def lay_out(self, token_budget: int, max_running: int, keep_prefixes: bool) -> None:
-        """Start over with the given tokens per pass and sequences at a time, and with prompts' pages kept or not.
+    def lay_out(self, token_budget: int, max_running: int, keep_prefixes: bool, chunk: int | None = None) -> None:
+        """Start over with the given tokens per pass (`chunk`: of long prompts), sequences at a time, and with prompts' pages kept or not.
 
         No answer may depend on it.
         """
         from moe_lm.engine.generator import Generator
         from moe_lm.engine.scorer import Scorer
 
-        self.scorer = Scorer(self.backend, token_budget)
+        vars(self).pop("pool", None)
+        self.scorer = Scorer(self.backend, token_budget, self.pool)
         tokenizer = self.tokenizer
         self.generator = Generator(
-            self.backend, tokenizer.decode, tokenizer.stop_ids, max_running, token_budget, keep_prefixes=keep_prefixes
+            self.backend,
+            tokenizer.decode,
+            tokenizer.stop_ids,
+            max_running,
+            token_budget,
+            chunk,
+            self.pool,
+            keep_prefixes,
+            tokenizer.special,
         )
 
     def describe(self) -> dict[str, Any]:

@@ -9,19 +9,54 @@ from evalkit.lm.native import NativeLM, one_line, random_configuration
 from moe_lm import known
 from moe_lm.config import ModelConfig
 from moe_lm.count import count
-from moe_lm.engine.generator import GenerateRequest, Generation
-from moe_lm.engine.prompt_scores import TokenScore, prompt_scores
+from moe_lm.engine.generator import Generator
+from moe_lm.engine.in_flight import InFlight
+from moe_lm.engine.request import GenerateRequest, Generation, PromptScores, PromptScoresRequest, TokenScore
+from moe_lm.errors import ModelError, NotFinite
 
-__all__ = ["GenerateRequest", "Generation", "TokenModel", "TokenScore", "shape_of", "shape_of_spec"]
+__all__ = [
+    "GenerateRequest",
+    "Generation",
+    "InFlight",
+    "PromptScores",
+    "PromptScoresRequest",
+    "TokenModel",
+    "TokenScore",
+    "fault_of",
+    "shape_of",
+    "shape_of_spec",
+]
+
+
+SERVED = 256  # sequences in a step of a server
+CHUNK = 256  # tokens of long prompts in a step of a server: streams wait no longer for the next token
 
 
 class TokenModel:
-    """A loaded model. Not thread-safe: one thread owns it."""
+    """A loaded model. Not thread-safe, `encode` aside: one thread owns it."""
 
     def __init__(self, lm: NativeLM):
-        self.lm, self.encode, self.decode = lm, lm.tokenizer.encode, lm.tokenizer.decode
-        self.max_seq_len, self.vocab_size = lm.config.max_seq_len, lm.config.vocab_size
+        self.lm, self.decode = lm, lm.tokenizer.decode
+        self.vocab_size = lm.config.vocab_size
         self.stop_ids = lm.tokenizer.stop_ids
+
+    @property
+    def max_seq_len(self) -> int:
+        """The model's longest sequence, or as many tokens as there is memory for."""
+        return min(self.lm.config.max_seq_len, self.lm.pool.num_tokens)
+
+    def encode(self, text: str) -> list[int]:
+        """The token ids of a text, in any thread. Raises EvalkitError for a text that is not valid Unicode."""
+        if any("\ud800" <= letter <= "\udfff" for letter in text):
+            raise EvalkitError("the prompt holds a lone surrogate, which is no character; send valid Unicode")
+        # the tokenizers library runs batches without Python's global lock, single texts with it
+        (ids,) = self.lm.tokenizer.encode_batch([text])
+        return ids
+
+    def serving(self) -> Generator:
+        """The generator, laid out for requests that come and go."""
+        self.lm.lay_out(self.lm.scorer.token_budget, SERVED, True, CHUNK)
+        return self.lm.generator
 
     def chat(self, messages: Sequence[dict[str, str]]) -> tuple[list[int], tuple[str, ...]]:
         """The conversation in the chat template, and the template's stop strings.
@@ -47,10 +82,13 @@ class TokenModel:
         with one_line():
             yield from self.lm.generator.generate(requests)
 
-    def scores(self, prompts: Sequence[Sequence[int]], num_top: int) -> list[list[TokenScore | None]]:
-        """Each prompt's tokens with their log-probabilities; None for the first. Raises EvalkitError for prompts too long."""
-        with one_line():
-            return prompt_scores(self.lm.backend, prompts, num_top, self.lm.scorer.token_budget)
+
+def fault_of(error: BaseException) -> Exception:
+    """What a failed request is answered with: EvalkitError where the request is to blame, otherwise what happened."""
+    if isinstance(error, ModelError) and not isinstance(error, NotFinite):
+        return EvalkitError(str(error))
+    # a panic of a Rust library is not an Exception, and would end the server
+    return error if isinstance(error, Exception) else RuntimeError(f"{type(error).__name__}: {error}")
 
 
 def shape_of(config: ModelConfig, width: int) -> Shape:

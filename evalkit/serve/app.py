@@ -19,6 +19,7 @@ from evalkit.lm.native import NativeLM
 from evalkit.lm.native_tokens import GenerateRequest, Generation, TokenModel, TokenScore
 from evalkit.serve.bodies import ChatBody, CompletionBody, HttpError, TokenizeBody, _Body
 from evalkit.serve.dispatcher import Dispatcher
+from evalkit.serve.encoder import Encoder
 from evalkit.serve.stream import events, finish, heading, usage
 
 T = TypeVar("T")
@@ -27,12 +28,13 @@ T = TypeVar("T")
 def make_app(lm: NativeLM, name: str) -> FastAPI:
     """The server of one loaded model; `name` is its name for clients."""
     model = TokenModel(lm)
-    dispatcher = Dispatcher(model)
+    dispatcher, encode = Dispatcher(model), Encoder(model)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
         dispatcher.close()
+        encode.close()
 
     app = FastAPI(title="evalkit", version=__version__, lifespan=lifespan)
     _errors(app)
@@ -70,14 +72,14 @@ def make_app(lm: NativeLM, name: str) -> FastAPI:
 
     @app.post("/tokenize")
     async def tokenize(body: TokenizeBody) -> dict[str, Any]:
-        ids = model.encode(body.prompt)
+        ids = await encode(body.prompt)
         return {"tokens": ids, "count": len(ids), "max_model_len": model.max_seq_len}
 
     @app.post("/v1/completions", response_model=None)
     async def completions(body: CompletionBody) -> dict[str, Any] | StreamingResponse:
         known(body)
         texts, limit = body.prompts(), body.new_tokens()
-        prompts = [model.encode(p) if isinstance(p, str) else p for p in texts]
+        prompts = [await encode(p) if isinstance(p, str) else p for p in texts]
         for prompt in prompts:
             model.check(prompt)
             room(prompt, limit)
@@ -94,7 +96,7 @@ def make_app(lm: NativeLM, name: str) -> FastAPI:
         for i, (text, generation) in enumerate(zip(texts, generations, strict=True)):
             written = generation.text if generation else ""
             choices.append({"index": i, "text": (_text(model, text) if body.echo else "") + written, "logprobs": None}
-                           | finish(generation, body.stops, model.decode))  # fmt: skip
+                           | finish(generation))  # fmt: skip
         if body.logprobs is not None:
             whole = [[*prompt, *tokens] for prompt, tokens in zip(prompts, new, strict=True)]
             scored = await asyncio.gather(*(_done(dispatcher.score(ids, body.logprobs)) for ids in whole))
@@ -105,7 +107,7 @@ def make_app(lm: NativeLM, name: str) -> FastAPI:
     @app.post("/v1/chat/completions", response_model=None)
     async def chat(body: ChatBody) -> dict[str, Any] | StreamingResponse:
         known(body)
-        prompt, until = model.chat([message.as_dict() for message in body.messages])
+        prompt, until = await encode.chat([message.as_dict() for message in body.messages])
         limit = body.limit if body.limit is not None else max(1, model.max_seq_len - len(prompt))
         room(prompt, limit)
         asked = request(body, prompt, limit, until)
@@ -113,7 +115,7 @@ def make_app(lm: NativeLM, name: str) -> FastAPI:
             return _streamed(events(dispatcher, asked, name, "chat.completion", body.wants_usage))
         generation = await _done(dispatcher.generate(asked))
         choice = {"index": 0, "message": {"role": "assistant", "content": generation.text}, "logprobs": None}
-        choices = [choice | finish(generation, asked.until, model.decode)]
+        choices = [choice | finish(generation)]
         return _answer("chat.completion", name, choices, usage(len(prompt), len(generation.tokens)))
 
     return app

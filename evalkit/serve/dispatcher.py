@@ -1,83 +1,94 @@
-"""The one thread that owns the model. It runs all waiting requests as one batch."""
+"""The one thread that owns the model. It runs all requests in flight step by step; requests join and leave between steps."""
 
 import queue
 import threading
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
-from evalkit.lm.native_tokens import GenerateRequest, Generation, TokenModel, TokenScore
-
-GATHER_SECONDS = 0.005  # how long the first request waits for others to batch with
-
-
-@dataclass(frozen=True, slots=True)
-class _Generate:
-    request: GenerateRequest
-    future: "Future[Generation]" = field(default_factory=Future)
+from evalkit.lm.native_tokens import GenerateRequest, Generation, InFlight, PromptScores, PromptScoresRequest, TokenModel, fault_of
 
 
 @dataclass(frozen=True, slots=True)
-class _Score:
-    prompt: Sequence[int]
-    num_top: int
-    future: "Future[list[TokenScore | None]]" = field(default_factory=Future)
+class _Job:
+    submit: Callable[[], InFlight]
+    future: "Future[Any]"
 
 
 class Dispatcher:
-    """`generate` and `score` may be called from any thread; requests that arrive while a batch runs form the next one.
+    """`generate` and `score` may be called from any thread. A future raises EvalkitError where its request is to blame.
 
-    A future raises what the engine raised for its whole batch, so requests are checked before they come here.
+    A future that is cancelled takes its request out of flight before the next step.
     """
 
     def __init__(self, model: TokenModel):
-        self.model = model
-        self._waiting: queue.SimpleQueue[_Generate | _Score | None] = queue.SimpleQueue()
+        self.model, self.generator = model, model.serving()
+        self._arriving: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._in_flight: dict[InFlight, Future[Any]] = {}
+        self._closing = False
         self._thread = threading.Thread(target=self._run, name="evalkit-dispatcher", daemon=True)
         self._thread.start()
 
     def generate(self, request: GenerateRequest) -> "Future[Generation]":
         """The answer to one request."""
-        job = _Generate(request)
-        self._waiting.put(job)
-        return job.future
+        return self._put(lambda: self.generator.submit(request))
 
-    def score(self, prompt: Sequence[int], num_top: int) -> "Future[list[TokenScore | None]]":
+    def score(self, prompt: Sequence[int], num_top: int) -> "Future[PromptScores]":
         """The log-probabilities of a prompt's tokens."""
-        job = _Score(prompt, num_top)
-        self._waiting.put(job)
-        return job.future
+        return self._put(lambda: self.generator.submit_scores(PromptScoresRequest(prompt, num_top)))
 
     def close(self) -> None:
-        """End after the waiting requests."""
-        self._waiting.put(None)
+        """End after the requests in flight."""
+        self._arriving.put(None)
+
+    def _put(self, submit: Callable[[], InFlight]) -> "Future[Any]":
+        future: Future[Any] = Future()
+        self._arriving.put(_Job(submit, future))
+        return future
 
     def _run(self) -> None:
-        while (first := self._waiting.get()) is not None:
-            time.sleep(GATHER_SECONDS)
-            batch, ended = [first], False
-            while not self._waiting.empty():
-                job = self._waiting.get()
-                if job is None:
-                    ended = True
-                    break
-                batch.append(job)
-            self._run_batch([job for job in batch if job.future.set_running_or_notify_cancel()])
-            if ended:
-                return
+        while self._in_flight or not self._closing:
+            self._receive()
+            for sequence, future in list(self._in_flight.items()):
+                if future.cancelled():
+                    self._end(sequence)
+            if self._in_flight:
+                self._step()
 
-    def _run_batch(self, batch: Sequence[_Generate | _Score]) -> None:
-        scores = [job for job in batch if isinstance(job, _Score)]
-        generates = [job for job in batch if isinstance(job, _Generate)]
+    def _receive(self) -> None:
+        """Put what has arrived in flight; with nothing in flight, wait for it."""
+        while not self._arriving.empty() or not (self._in_flight or self._closing):
+            job = self._arriving.get()
+            if job is None:
+                self._closing = True
+            elif not job.future.cancelled():
+                try:
+                    self._in_flight[job.submit()] = job.future
+                except BaseException as error:
+                    _fail(job.future, error)
+
+    def _step(self) -> None:
         try:
-            if scores:
-                found = self.model.scores([job.prompt for job in scores], max(job.num_top for job in scores))
-                for job, tokens in zip(scores, found, strict=True):
-                    job.future.set_result(tokens)
-            for i, generation in self.model.generate([job.request for job in generates]):
-                generates[i].future.set_result(generation)
-        except BaseException as error:  # a panic of a Rust library is not an Exception, and would end this thread
-            for failed in batch:
-                if not failed.future.done():
-                    failed.future.set_exception(error)
+            self.generator.step()
+        except BaseException as error:  # a fault of the scheduler's own: no request can go on
+            for sequence, future in list(self._in_flight.items()):
+                self._end(sequence)
+                _fail(future, error)
+            return
+        for sequence, future in list(self._in_flight.items()):
+            if sequence.error is not None:
+                _fail(future, sequence.error)
+            elif sequence.has_ended and future.set_running_or_notify_cancel():
+                future.set_result(sequence.result)
+            if sequence.has_ended:
+                self._end(sequence)
+
+    def _end(self, sequence: InFlight) -> None:
+        self.generator.cancel(sequence)
+        del self._in_flight[sequence]
+
+
+def _fail(future: "Future[Any]", error: BaseException) -> None:
+    if future.set_running_or_notify_cancel():
+        future.set_exception(fault_of(error))

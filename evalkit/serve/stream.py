@@ -3,10 +3,10 @@
 import asyncio
 import json
 import secrets
-import threading
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -25,16 +25,11 @@ def usage(prompt: int, completion: int) -> dict[str, int]:
     return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
 
-def finish(generation: Generation | None, stops: Sequence[str], decode: Callable[[Sequence[int]], str] | None = None) -> dict[str, Any]:
+def finish(generation: Generation | None) -> dict[str, Any]:
     """finish_reason as in OpenAI's API; stop_reason, as in vLLM, distinguishes a stop string from the model's end of text."""
     if generation is None or generation.finish_reason == "length":
         return {"finish_reason": "length", "stop_reason": None}
-    stop = None
-    if generation.finish_reason == "stop":
-        whole = decode(generation.tokens) if decode else ""
-        found = sorted((whole.find(s), s) for s in stops if s in whole)
-        stop = found[0][1] if found else stops[0]
-    return {"finish_reason": "stop", "stop_reason": stop}
+    return {"finish_reason": "stop", "stop_reason": generation.stop}
 
 
 def settled(text: str, stops: Sequence[str]) -> str:
@@ -47,17 +42,14 @@ def settled(text: str, stops: Sequence[str]) -> str:
 
 
 async def events(dispatcher: Dispatcher, request: GenerateRequest, name: str, kind: str, with_usage: bool) -> AsyncIterator[str]:
-    """The lines of one stream. If the client disconnects, generation ends at the next token."""
+    """The lines of one stream. If the client disconnects, generation ends with the step."""
     updates: asyncio.Queue[str | Future[Generation]] = asyncio.Queue()
-    loop, left = asyncio.get_running_loop(), threading.Event()
+    loop = asyncio.get_running_loop()
 
-    def send(update: str | Future[Generation]) -> bool:
-        """Called from the dispatcher's thread; False if the client has disconnected."""
-        try:
+    def send(update: str | Future[Generation]) -> None:
+        """Called from the dispatcher's thread."""
+        with suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(updates.put_nowait, update)
-        except RuntimeError:  # the loop is closed
-            return False
-        return not left.is_set()
 
     is_chat = kind == "chat.completion"
     head = heading(kind, f"{kind}.chunk" if is_chat else kind, name)
@@ -81,14 +73,14 @@ async def events(dispatcher: Dispatcher, request: GenerateRequest, name: str, ki
         generation = update.result()
         if generation.text[sent:]:
             yield line(generation.text[sent:])
-        yield line("", finish(generation, request.until, dispatcher.model.decode))
+        yield line("", finish(generation))
         if with_usage:
             yield _event(head | {"choices": [], "usage": usage(len(request.prompt), len(generation.tokens))})
         yield "data: [DONE]\n\n"
     except Exception as error:  # the status line is sent, so the error can only be reported in the stream
         yield _event({"error": {"message": f"{type(error).__name__}: {first_line(error)}", "type": "server_error", "code": None}})
     finally:
-        left.set()
+        future.cancel()
 
 
 def _event(content: dict[str, Any]) -> str:

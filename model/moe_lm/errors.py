@@ -7,3 +7,7 @@ class ModelError(ValueError):
 
 class Unsupported(ModelError):
     """A model that moe_lm does not implement, though nothing is wrong with its files: another engine may run it."""
+
+
+class NotFinite(ModelError):
+    """Logits or log-probabilities that are NaN or infinite: the model or its precision is at fault, not the request."""

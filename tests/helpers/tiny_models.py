@@ -88,7 +88,9 @@ def tokens(count, seed, vocab=VOCAB):
 
 def admit(pool, prompt, capacity):
     """A cache in the pool that begins with what is known of the prompt, its last token aside, as the generator asks for one."""
-    return pool.admit(pool.find(prompt[:-1]), capacity)
+    cache = pool.admit(pool.find(prompt[:-1]))
+    assert cache.grow(capacity)
+    return cache
 
 
 def blank_caches(backend, *sequences):

@@ -211,7 +211,8 @@ def test_every_prompt_is_random_and_all_tokens_are_made(specs: Sequence[str], mo
     monkeypatch.setattr(TokenModel, "generate", recording)
     engine = engines.open_engine(ModelSpec(specs[0]), 4)
     assert isinstance(engine.lm, NativeLM)
-    engine.lm.generator.stop_ids = frozenset(range(300))  # the model can say nothing but the end
+    generator = engine.lm.generator
+    generator.vocabulary = replace(generator.vocabulary, stop_ids=frozenset(range(300)))  # the model can say nothing but the end
     engine.prepare(engines.Work(30, 5, 4, seed=1))
     done = engine.run(lambda now: None)
     assert done == engines.Done(120, 20, 0)

@@ -203,15 +203,15 @@ def test_settled_text_holds_back_what_may_change() -> None:
     assert settled("a\n", ("\n\n", "Question:")) == "a"
 
 
-def test_what_arrives_together_is_one_batch(http: httpx2.Client, lm: NativeLM, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_arrives_together_is_run_together(http: httpx2.Client, lm: NativeLM, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
-    original = lm.generator.generate
+    original = lm.generator.step
 
-    def counted(requests: Any) -> Iterator[Any]:
-        sizes.append(len(requests))
-        return original(requests)
+    def counted() -> Any:
+        sizes.append(len(lm.generator.in_flight))
+        return original()
 
-    monkeypatch.setattr(lm.generator, "generate", counted)
+    monkeypatch.setattr(lm.generator, "step", counted)
     prompts = [f"prompt number {i}" for i in range(24)]
     with ThreadPoolExecutor(24) as pool:
         answers = list(pool.map(lambda prompt: complete(http, prompt)["choices"][0]["text"], prompts))
@@ -255,10 +255,10 @@ def test_refusals(http: httpx2.Client, path: str, body: dict[str, Any], status: 
 
 
 def test_a_fault_of_the_engine_is_told_and_survived(http: httpx2.Client, lm: NativeLM, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(requests: Any) -> Iterator[Any]:
+    def broken() -> Any:
         raise RuntimeError("out of memory\nin line 2")
 
-    monkeypatch.setattr(lm.generator, "generate", broken)
+    monkeypatch.setattr(lm.generator, "step", broken)
     response = http.post("/v1/completions", json={"model": "tiny", "prompt": "a"})
     assert response.status_code == 500
     assert response.json()["error"]["message"] == "RuntimeError: out of memory"

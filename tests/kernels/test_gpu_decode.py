@@ -92,7 +92,7 @@ def test_a_generator_whose_sequences_end_and_cross_pages(device):
     found = []
     for kernel in ("reference", "triton"):
         backend = on(kernel, model)
-        generator = Generator(backend, decode=str, stop_ids=frozenset(), cache_bytes=16 * backend.page_bytes)
+        generator = Generator(backend, decode=str, stop_ids=frozenset(), pool=PagePool(backend, 16))
         found.append({i: generation.tokens for i, generation in generator.generate(requests)})
     assert found[0] == found[1]
     assert {(B, M) for B, M, _ in backend.steps[generator.pool.memory].steps} >= {(4, 2), (1, 2)}
@@ -108,7 +108,7 @@ def test_graphs_give_the_bits_of_launches(gpu, dtype):
     found = []
     for recording in (True, False):
         backend = on("triton", model)
-        generator = Generator(backend, decode=str, stop_ids=frozenset(), cache_bytes=128 * backend.page_bytes)
+        generator = Generator(backend, decode=str, stop_ids=frozenset(), pool=PagePool(backend, 128))
         steps = backend.decode_steps(generator.pool.memory)
         steps.recording = recording
         found += [{i: generation.tokens for i, generation in generator.generate(requests)} for _ in range(2)]

@@ -4,6 +4,7 @@ import pytest
 import torch
 from tiny_models import VOCAB, logits, on, tiny_config, tiny_decoder, tokens
 
+from moe_lm.engine.generating import Generating
 from moe_lm.engine.generator import GenerateRequest, Generator
 from moe_lm.engine.scorer import Scorer, ScoreRequest
 from moe_lm.errors import ModelError
@@ -135,25 +136,26 @@ def test_generation_without_a_shared_prefix(model):
     assert [generate(model, [p], 16)[0] for p in prompts[1:3]] == generate(model, prompts, 16)[1:3]
 
 
-def test_generated_logits_are_identical():
+def test_generated_logits_are_identical(monkeypatch):
     """Tokens hide differences of the last bits; the logits behind them do not."""
     model = on("cpu", tiny_decoder(tiny_config("qwen2_moe")))
     seen = []
 
-    class Recording(Generator):
-        def _take(self, step):
-            before = len(step.sequence.tokens)
-            ended = super()._take(step)
-            taken = step.logits_PV[: len(step.sequence.tokens) - before]  # those behind a wrong guess count for nothing
-            seen[-1].setdefault(tuple(step.sequence.request.prompt), []).extend(taken.tolist())
-            return ended
+    read = Generating.read
 
+    def recording(answer, logits_PV, likeliest_P, guesses):
+        before = len(answer.tokens)
+        read(answer, logits_PV, likeliest_P, guesses)
+        taken = logits_PV[: len(answer.tokens) - before]  # those behind a wrong guess count for nothing
+        seen[-1].setdefault(tuple(answer.request.prompt), []).extend(taken.tolist())
+
+    monkeypatch.setattr(Generating, "read", recording)
     prompts = prompts_for(model)
     del prompts[3]  # the duplicate
     for groups, max_running in (([prompts], 16), ([prompts], 3), ([prompts], 1), ([[p] for p in prompts], 16)):
         seen.append({})
         for group in groups:
-            generator = Recording(model, decode=str, stop_ids=frozenset(), max_running=max_running)
+            generator = Generator(model, decode=str, stop_ids=frozenset(), max_running=max_running)
             assert len(list(generator.generate([GenerateRequest(p, max_new_tokens=16) for p in group]))) == len(group)
     assert seen[1] == seen[0]
     assert seen[2] == seen[0]

@@ -21,7 +21,7 @@ def model():
 def generator(model, pages, max_running=16, **options):
     letters = [chr(ord("a") + i % 26) for i in range(VOCAB)]
     return Generator(
-        model, lambda ids: "".join(letters[i] for i in ids), frozenset({7}), max_running, cache_bytes=pages * model.page_bytes, **options
+        model, lambda ids: "".join(letters[i] for i in ids), frozenset({7}), max_running, pool=PagePool(model, pages), **options
     )
 
 
@@ -144,8 +144,9 @@ def test_pages_of_equal_tokens_after_others_are_not_shared(model):
     taken = admit(pool, [1], 7 * PAGE)
     taken.grow(7 * PAGE)
     assert known(pool, [*page, *page, 9]) == PAGE
-    assert admit(pool, [1, 2], 2 * PAGE) is None
+    assert not taken.grow(9 * PAGE)
     taken.close()
+    assert_all_given_back(pool)
 
 
 def test_what_lies_on_a_page_unseen_does_no_harm(model):

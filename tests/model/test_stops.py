@@ -2,9 +2,11 @@
 
 import pytest
 import tokenizers
-from tiny_models import on, tiny_config, tiny_decoder
 
-from moe_lm.engine.generator import SLACK, GenerateRequest, Generator, _Sequence
+from moe_lm.engine.generating import Generating
+from moe_lm.engine.in_flight import Vocabulary
+from moe_lm.engine.request import GenerateRequest
+from moe_lm.engine.stops import SLACK
 
 SPELLING = tokenizers.decoders.Sequence(
     [tokenizers.decoders.Replace("▁", " "), tokenizers.decoders.ByteFallback(), tokenizers.decoders.Fuse()]
@@ -32,14 +34,44 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_as_in_the_whole_text(name):
     pieces, until = CASES[name]
-    generator = Generator(on("reference", tiny_decoder(tiny_config())), lambda ids: SPELLING.decode([pieces[i] for i in ids]), frozenset())
-    sequence = _Sequence(0, GenerateRequest([1], until, max_new_tokens=1000), None, None, None)
+    vocabulary = Vocabulary(lambda ids: SPELLING.decode([pieces[i] for i in ids]), frozenset())
+    answer = Generating(GenerateRequest([1], until, max_new_tokens=1000), 0, vocabulary)
     for i in range(len(pieces)):
         whole = SPELLING.decode(pieces[: i + 1])
-        cuts = [whole.find(stop) for stop in until if stop in whole]
-        generation = generator._advance(sequence, i)
-        assert (generation is not None) == bool(cuts)
-        if generation:
-            assert (generation.text, generation.finish_reason) == (whole[: min(cuts)], "stop")
+        cuts = [(whole.find(stop), stop) for stop in until if stop in whole]
+        answer.advance(i)
+        assert answer.has_ended == bool(cuts)
+        if cuts:
+            cut, stop = min(cuts)
+            found = answer.outcome()
+            assert (found.text, found.finish_reason, found.stop) == (whole[:cut], "stop", stop)
             return
     assert name == "never"
+
+
+SPECIAL = {0: "<|a|>", 1: "<|b|>"}
+WRITTEN = ["<|a|>", "<|b|>", "x", "y", "\n", "xy"]
+
+
+@pytest.mark.parametrize(
+    ("ids", "until", "text", "stop"),
+    [
+        ([2, 3, 0], ("<|a|>",), "xy", "<|a|>"),
+        ([0], ("<|a|>",), "", "<|a|>"),
+        ([1, 2, 1, 3, 0], ("<|a|>",), "xy", "<|a|>"),
+        ([2, 0, 4, 1], ("<|a|>\n<|b|>",), "x", "<|a|>\n<|b|>"),
+        ([2, 0, 3, 0, 4], ("<|a|>\n",), "xy", "<|a|>\n"),
+        ([2, 5, 0], ("y<|a|>",), "xx", "y<|a|>"),  # begins within a token
+        ([1, 2, 1, 5, 0], ("y<|a|>", "never"), "xx", "y<|a|>"),
+        ([3, 0, 2], ("x",), "y", "x"),
+        ([0, 3, 2, 1, 4], ("\n", "<|z|>"), "yx", "\n"),
+    ],
+)
+def test_special_tokens_as_stop_strings(ids, until, text, stop):
+    """Decoding leaves them out of the text, so they are looked for with their names written out."""
+    vocabulary = Vocabulary(lambda some: "".join(WRITTEN[i] for i in some if i not in SPECIAL), frozenset(), SPECIAL)
+    answer = Generating(GenerateRequest([1], until, max_new_tokens=1000), 0, vocabulary)
+    for i in ids:
+        assert not answer.has_ended
+        answer.advance(i)
+    assert (answer.outcome().text, answer.outcome().finish_reason, answer.outcome().stop) == (text, "stop", stop)

@@ -8,9 +8,10 @@ J key/value heads, d head_dim.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from math import prod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -83,6 +84,8 @@ class Batch:
 class Backend(ABC):
     """A decoder that can run."""
 
+    layers: Any  # a sequence of modules or dataclasses, which hold the weights
+    norm: Any  # the final one
     invariant: ClassVar[bool]  # is a token's result the same bits whatever else is in the batch, and however its prompt is cut?
     drafts: ClassVar[bool] = False  # may a decode step run several tokens of a sequence at the cost, and with the bits, of one?
 
@@ -110,6 +113,10 @@ class Backend(ABC):
 
         The result may be overwritten by the next call.
         """
+
+    @abstractmethod
+    def first_layers(self, count: int) -> AbstractContextManager[None]:
+        """Within it, `forward` ends after so many layers (at least one), without the final norm: to find out where a model overflows."""
 
     @abstractmethod
     def logits(self, hidden_PD: Tensor) -> Tensor:

@@ -4,12 +4,13 @@ It serves precisions that the kernels do not support, and machines without kerne
 sums, by the shape of the product: no layout invariance is promised.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import accumulate, pairwise
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from moe_lm.backends.base import PAGE, Backend, Batch
 from moe_lm.model import Attend, Decoder
@@ -22,6 +23,15 @@ class ReferenceBackend(Backend):
         weight = model.embed.weight
         super().__init__(model.config, weight.device, weight.dtype)
         self.model = model
+        self.layers, self.norm = model.layers, model.norm
+
+    @contextmanager
+    def first_layers(self, count: int) -> Iterator[None]:
+        self.model.layers, self.model.norm = self.layers[:count], nn.Identity()  # type: ignore[assignment]
+        try:
+            yield
+        finally:
+            self.model.layers, self.model.norm = self.layers, self.norm
 
     @torch.inference_mode()
     def forward(self, batch: Batch, wanted: Sequence[int]) -> Tensor:

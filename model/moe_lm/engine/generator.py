@@ -1,76 +1,62 @@
-"""Greedy and sampled generation: shared prefixes computed once, finished sequences replaced by waiting ones at every step.
+"""The scheduler: generation and prompt scores, in steps between which requests join and leave.
 
-A step is a prefill pass of at most `token_budget` tokens, long prompts in chunks, and a decode step of all sequences whose prompt is done.
-If the back-end computes them at no cost, a decode step also runs drafts of the next tokens (see `moe_lm.engine.drafts`).
+A step is a prefill pass and a decode pass. The prefill pass takes at most `token_budget` tokens of prompts, of long ones at most `chunk`,
+so that a stream never waits long for others' prompts; the decode pass runs the newest token of every answer and, if the back-end computes
+them at no cost, drafts of the next ones (see `moe_lm.engine.drafts`). What prompts share is computed once.
+
+Sequences are ordered by priority; then short ones (at most `SHORT` tokens so far) before long ones; then by arrival. One that needs a page
+when none is free takes the last page of the last sequence in this order, which computes it again later. So the first sequence always goes
+on, none waits for ever, and a short request begins with the next step, however many long ones are in flight.
 """
 
+from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import accumulate, count
 
 import torch
 from torch import Tensor
 
 from moe_lm.backends.base import PAGE, Backend
-from moe_lm.engine.batch import forward
-from moe_lm.engine.drafts import Drafter
-from moe_lm.engine.pages import PagedCache, pool_for
-from moe_lm.engine.prefix_tree import MIN_SHARED, num_shared
+from moe_lm.engine.batch import HEAD_ROWS, forward
+from moe_lm.engine.generating import Generating
+from moe_lm.engine.in_flight import SHORT, InFlight, Vocabulary
+from moe_lm.engine.not_finite import explain
+from moe_lm.engine.pages import PagedCache, PagePool, pool_for
+from moe_lm.engine.request import GenerateRequest, Generation, PromptScoresRequest
+from moe_lm.engine.scoring import Scoring
 from moe_lm.engine.usage import Usage
 from moe_lm.errors import ModelError
 
-FREE_ROWS = 24  # of a decode step: these take hardly longer than one, since reading the weights dominates
-SLACK = 16  # more tokens than a stop string has bytes, since some tokens add no text
+FREE_ROWS = 24  # of a decode pass: these take hardly longer than one, since reading the weights dominates
+RECENT = 8192  # tokens of prompts scored lately, whose scores are kept for others that begin alike
 
 
 @dataclass(frozen=True, slots=True)
-class GenerateRequest:
-    """A prompt (token ids, not empty), stop strings, and how to choose tokens (temperature 0: greedy).
+class _Part:
+    """What one sequence has in a pass: its next tokens, with guesses at those that follow, and which of them need their hidden states."""
 
-    `on_text` is called with the text so far after each token that does not end the answer; if it returns False, the answer ends.
-    """
-
-    prompt: Sequence[int]
-    until: Sequence[str] = ()
-    max_new_tokens: int = 256
-    temperature: float = 0.0
-    seed: int = 0
-    ignore_eos: bool = False  # generate max_new_tokens even past the end of text, for measuring speed
-    on_text: Callable[[str], bool] | None = None
-    priority: int = 0  # higher ones start first
-
-
-@dataclass(frozen=True, slots=True)
-class Generation:
-    """The text before the first stop string, the generated ids, and why it ended: "stop", "eos", "length" or "cancelled"."""
-
-    text: str
-    tokens: list[int]
-    finish_reason: str
-
-
-@dataclass(slots=True, eq=False)
-class _Sequence:
-    index: int
-    request: GenerateRequest
+    sequence: InFlight
     cache: PagedCache
-    rng: torch.Generator
-    drafter: Drafter | None
-    tokens: list[int] = field(default_factory=list)
+    tokens: list[int]
+    wanted: range
+    guesses: Sequence[int] = ()
 
-
-@dataclass(frozen=True, slots=True)
-class _Step:
-    """Logits [1 + guesses, V] and likeliest tokens, after a sequence's newest token and after each guess that was run with it."""
-
-    sequence: _Sequence
-    guesses: Sequence[int]
-    logits_PV: Tensor  # noqa: N815
-    likeliest: Sequence[int]
+    @classmethod
+    def of(cls, sequence: InFlight, cache: PagedCache, end: int, guesses: Sequence[int] = ()) -> "_Part":
+        """Its tokens ids[cache.length:end], and guesses."""
+        wanted = sequence.wanted(cache.length, end)
+        tokens = [*sequence.ids[cache.length : end], *guesses]
+        return cls(sequence, cache, tokens, range(wanted.start, wanted.stop + len(guesses)), guesses)
 
 
 class Generator:
-    """`decode` turns token ids into text; `stop_ids` are the tokens that end an answer."""
+    """`decode` turns token ids into text without special tokens; `stop_ids` are the tokens that end an answer.
+
+    Not thread-safe: one thread submits, cancels and steps.
+    """
 
     def __init__(
         self,
@@ -79,17 +65,28 @@ class Generator:
         stop_ids: frozenset[int],
         max_running: int = 64,
         token_budget: int = 2048,
-        cache_bytes: int | None = None,
+        chunk: int | None = None,
+        pool: PagePool | None = None,
         keep_prefixes: bool = True,
+        special: Mapping[int, str] | None = None,
     ):
-        """At most `max_running` sequences at a time, and as many as fit in `cache_bytes` (by default half of the free memory).
+        """At most `max_running` sequences in a step, keys and values in `pool` (by default half of the free memory).
 
-        A prefill pass takes at most `token_budget` tokens. Without `keep_prefixes` every prompt is computed in full.
+        `chunk`: tokens of long prompts in a step (None: no limit of their own). Without `keep_prefixes` every prompt is computed in full.
+        `special`: the special tokens, by id, that stop strings may name.
         """
-        self.backend, self.decode, self.stop_ids = backend, decode, stop_ids
-        self.max_running, self.token_budget, self.keep_prefixes = max_running, token_budget, keep_prefixes
-        self.pool = pool_for(backend, cache_bytes)
+        self.backend, self.vocabulary = backend, Vocabulary(decode, stop_ids, dict(special or {}))
+        self.max_running, self.token_budget, self.chunk, self.keep_prefixes = (
+            max_running,
+            token_budget,
+            chunk or token_budget,
+            keep_prefixes,
+        )
+        self.pool = pool or pool_for(backend)
         self.usage = Usage()
+        self._arrivals = count()
+        self.in_flight: list[InFlight] = []
+        self._scored: deque[Scoring] = deque()  # lately
 
     def generate(self, requests: Sequence[GenerateRequest]) -> Iterator[tuple[int, Generation]]:
         """Yield (index of the request, its Generation) as each ends, in any order.
@@ -97,163 +94,210 @@ class Generator:
         Raises ModelError, before any is run, for a request that exceeds the model's length or the memory for keys and values.
         """
         for request in requests:
-            self._check(request)
+            self.check(request)
         # the more urgent first; among equals, those that share a prefix together
         waiting = deque(sorted(range(len(requests)), key=lambda i: (-requests[i].priority, tuple(requests[i].prompt))))
-        prefilling: list[_Sequence] = []
-        running: list[_Sequence] = []
+        running: dict[Generating, int] = {}
         try:
-            while waiting or prefilling or running:
-                room = self.max_running - len(prefilling) - len(running)
+            while waiting or running:
                 # in groups: a prefill reads all weights, even for one short question
-                if room >= self.max_running // 4 or not running:
-                    prefilling += self._admit(requests, waiting, prefilling, room)
-                stepped = self._prefill(prefilling)
-                if running:
-                    stepped += self._decode_step(running)
-                prefilling = [s for s in prefilling if s.cache.length < len(s.request.prompt)]
-                running = [step.sequence for step in stepped]
-                for step in stepped:
-                    if generation := self._take(step):
-                        running.remove(step.sequence)
-                        step.sequence.cache.close()
-                        yield step.sequence.index, generation
+                if self.max_running - len(running) >= self.max_running // 4 or not any(s.is_decoding for s in running):
+                    while waiting and len(running) < self.max_running and self._has_room(requests[waiting[0]], running):
+                        index = waiting.popleft()
+                        running[self.submit(requests[index])] = index
+                self.step()
+                for sequence in [s for s in running if s.has_ended]:
+                    yield running.pop(sequence), sequence.outcome()
         finally:
-            for sequence in (*prefilling, *running):
-                sequence.cache.close()
+            for sequence in running:
+                self.cancel(sequence)
 
-    def _check(self, request: GenerateRequest) -> None:
-        longest = len(request.prompt) + request.max_new_tokens
-        if not request.prompt or request.max_new_tokens < 1:
-            raise ModelError("a generation request needs a prompt of at least one token and max_new_tokens >= 1")
-        if longest > self.backend.config.max_seq_len:
+    def check(self, request: GenerateRequest | PromptScoresRequest) -> None:
+        """Raises ModelError for a request that cannot be answered, whatever else is in flight."""
+        request.check()
+        config, prompt = self.backend.config, request.prompt
+        if not 0 <= min(prompt) <= max(prompt) < config.vocab_size:
+            raise ModelError(f"the prompt holds token {max(prompt, key=abs)}; ids run from 0 to {config.vocab_size - 1}")
+        new = request.max_new_tokens if isinstance(request, GenerateRequest) else 0
+        asked, longest = f"prompt of {len(prompt)} tokens" + (f" + max_new_tokens {new}" if new else ""), len(prompt) + new
+        if longest > config.max_seq_len:
+            raise ModelError(f"{asked} exceeds the model's max_seq_len of {config.max_seq_len}")
+        if longest > self.pool.num_tokens:
             raise ModelError(
-                f"prompt of {len(request.prompt)} tokens + max_new_tokens {request.max_new_tokens} "
-                f"exceeds the model's max_seq_len of {self.backend.config.max_seq_len}"
-            )
-        if longest > self.pool.num_pages * PAGE:
-            room, gigabytes = self.pool.num_pages * PAGE, self.pool.memory.num_bytes / 1e9
-            raise ModelError(
-                f"prompt of {len(request.prompt)} tokens + max_new_tokens {request.max_new_tokens} exceeds the "
-                f"{room} tokens whose keys and values fit into {gigabytes:.2f} GB; ask for less"
+                f"{asked} exceeds the {self.pool.num_tokens} tokens whose keys and values fit into "
+                f"{self.pool.memory.num_bytes / 1e9:.2f} GB; ask for less"
             )
 
-    def _admit(
-        self, requests: Sequence[GenerateRequest], waiting: deque[int], prefilling: Sequence[_Sequence], room: int
-    ) -> list[_Sequence]:
-        """Take requests from `waiting` while there is room, up to one whose prefix is still being computed, which has to wait."""
-        admitted: list[_Sequence] = []
-        while waiting and len(admitted) < room:
-            request = requests[waiting[0]]
-            # the last token is left out, so that every sequence has something to run
-            prefix = request.prompt[:-1] if self.keep_prefixes else ()
-            known = self.pool.find(prefix)
-            if any(num_shared(s.request.prompt, prefix) >= known.length + MIN_SHARED for s in (*prefilling, *admitted)):
-                break
-            # the last new token is never run
-            cache = self.pool.admit(known, len(request.prompt) + request.max_new_tokens - 1)
-            if cache is None:
-                break
-            self.usage.requested += len(request.prompt)
-            # in speed measurements on random tokens the model repeats itself, and every guess would be right
-            drafter = Drafter(request.prompt) if self.backend.drafts and not request.ignore_eos else None
-            rng = torch.Generator().manual_seed(request.seed)
-            admitted.append(_Sequence(waiting.popleft(), request, cache, rng, drafter))
-        return admitted
+    def submit(self, request: GenerateRequest) -> Generating:
+        """Put a request in flight; it joins at the next step. Raises ModelError as `check` does."""
+        self.check(request)
+        sequence = Generating(request, next(self._arrivals), self.vocabulary, self.backend.drafts)
+        self.usage.requested += len(request.prompt)
+        self.in_flight.append(sequence)
+        return sequence
 
-    def _prefill(self, prefilling: Sequence[_Sequence]) -> list[_Step]:
-        """Run the next tokens of these prompts; returns a step for each prompt that is done."""
-        budget = self.token_budget
-        new, ready, wanted = [], [], []
-        for sequence in prefilling:
-            prompt, begin = sequence.request.prompt, sequence.cache.length
-            end = min(len(prompt), begin + budget)
-            if begin == end:
-                break
-            budget -= end - begin
-            new.append((prompt[begin:end], sequence.cache))
-            if end == len(prompt):
-                ready.append(sequence)
-                wanted.append(self.token_budget - budget - 1)
-        if not new:
-            return []
-        self.usage.computed += self.token_budget - budget
-        hidden_PD = forward(self.backend, new, wanted)
+    def submit_scores(self, request: PromptScoresRequest) -> Scoring:
+        """Put a prompt to be scored in flight; it joins at the next step. Raises ModelError as `check` does."""
+        self.check(request)
+        sequence = Scoring(request, next(self._arrivals))
+        self.usage.requested += len(sequence.ids)
+        self.in_flight.append(sequence)
+        return sequence
+
+    def cancel(self, sequence: InFlight) -> None:
+        """Take a request out of flight, ended or not; its pages are free at once."""
+        if sequence in self.in_flight:
+            self.in_flight.remove(sequence)
+        if sequence.cache:
+            sequence.cache.close()
+            sequence.cache = None
+
+    def step(self) -> list[InFlight]:
+        """Run the next tokens of those in flight; returns those that have ended, with a result or an error."""
+        order = sorted(self.in_flight, key=lambda sequence: sequence.order)
+        running = order[: self.max_running]
+        self._start(running)
+        decoding = {s for s in running if isinstance(s, Generating) and s.is_decoding}
+        self._run(self._prefill(running, decoding, order))
+        self._run(self._decode(running, decoding, order))
+        ended = [sequence for sequence in self.in_flight if sequence.has_ended]
+        for sequence in ended:
+            self.cancel(sequence)
+            if isinstance(sequence, Scoring) and sequence.error is None:
+                self._keep_scores(sequence)
+        return ended
+
+    def _has_room(self, request: GenerateRequest, running: Mapping[Generating, int]) -> bool:
+        """Do all pages that the request may need fit beside those that the running ones may still take?"""
+        needed = -(-(len(request.prompt) + request.max_new_tokens - 1) // PAGE)
         if self.keep_prefixes:
-            for sequence in prefilling[: len(new)]:
-                sequence.cache.remember(sequence.request.prompt)
-        return self._steps(hidden_PD, ready, [[]] * len(ready)) if ready else []
+            needed -= len(self.pool.find(request.prompt[:-1]).pages)
+        return not running or needed <= self.pool.available - sum(sequence.pages_to_come for sequence in running)
 
-    def _decode_step(self, running: list[_Sequence]) -> list[_Step]:
-        """Run each sequence's newest token and the guesses at those after it."""
-        more = max(0, FREE_ROWS - len(running)) // len(running)
-        new, guesses = [], []
-        for sequence in running:
-            left = sequence.request.max_new_tokens - len(sequence.tokens) - 1  # the last new token is never run
-            guesses.append(sequence.drafter.guess(more)[:left] if sequence.drafter else [])
-            new.append(([sequence.tokens[-1], *guesses[-1]], sequence.cache))
-        rows = [len(tokens) for tokens, _ in new]
-        self.usage.requested += len(running)
-        self.usage.computed += sum(rows)
-        return self._steps(forward(self.backend, new, range(sum(rows))), running, guesses)
+    def _start(self, running: Sequence[InFlight]) -> None:
+        """Give pages that are known to sequences that have none, unless others are about to compute more of their first tokens."""
+        for at, sequence in enumerate(running):
+            if sequence.cache or sequence.has_ended:
+                continue
+            if not self.keep_prefixes:
+                sequence.cache = self.pool.admit(self.pool.find(()))
+                continue
+            if isinstance(sequence, Scoring):
+                sequence.take_scores((*self._scored, *(s for s in running if isinstance(s, Scoring))))
+            known = self.pool.find(sequence.reusable())
+            is_short = len(sequence.ids) - known.length <= SHORT
+            ahead = [s for s in running[:at] if s.cache and s.left > 1 and (s.is_short or not is_short)]  # short ones wait for short ones
+            if not any(sequence.should_wait_for(other, known.length) for other in ahead):
+                sequence.cache = self.pool.admit(known)
+
+    def _prefill(self, running: Sequence[InFlight], decoding: Set[InFlight], order: Sequence[InFlight]) -> list[_Part]:
+        """The next tokens of prompts, and of what gave up its pages."""
+        budget, chunk = self.token_budget, self.chunk
+        parts: list[_Part] = []
+        for at, sequence in enumerate(running):
+            if sequence in decoding or sequence.has_ended or not sequence.cache:
+                continue
+            begin, room = sequence.cache.length, budget if sequence.is_short else min(budget, chunk)
+            end = min(len(sequence.ids), begin + room)
+            end = min(end, self._secure(sequence.cache, end, order[at + 1 :]))
+            if end > begin:
+                budget -= end - begin
+                chunk -= 0 if sequence.is_short else end - begin
+                parts.append(_Part.of(sequence, sequence.cache, end))
+        return parts
+
+    def _decode(self, running: Sequence[InFlight], decoding: Set[InFlight], order: Sequence[InFlight]) -> list[_Part]:
+        """The newest token of every answer, and guesses at those after it."""
+        more = max(0, FREE_ROWS - len(decoding)) // max(1, len(decoding))
+        parts: list[_Part] = []
+        for at, sequence in enumerate(running):
+            # its last page may have been taken after all
+            if sequence not in decoding or not isinstance(sequence, Generating) or not sequence.cache or not sequence.is_decoding:
+                continue
+            length = len(sequence.ids)
+            if self._secure(sequence.cache, length, order[at + 1 :]) < length:
+                continue
+            guesses = sequence.guess(more)
+            sequence.cache.grow(length + len(guesses))
+            guesses = guesses[: sequence.cache.room - length]
+            parts.append(_Part.of(sequence, sequence.cache, length, guesses))
+        self.usage.requested += len(parts)
+        return parts
+
+    def _secure(self, cache: PagedCache, length: int, later: Sequence[InFlight]) -> int:
+        """Take pages for so many tokens, from `later` sequences if need be, the last first; returns how many tokens there is room for."""
+        while not cache.grow(length):
+            victim = next((s.cache for s in reversed(later) if s.cache and s.cache.pages), None)
+            if victim is None:
+                break
+            victim.shrink()
+        return cache.room
+
+    def _run(self, parts: Sequence[_Part]) -> None:
+        """Run one pass. If it fails, each part is run alone, so that only the sequences at fault end with the error."""
+        wanted, num_tokens = list[int](), 0
+        for part in parts:
+            wanted += [num_tokens + row for row in part.wanted]
+            num_tokens += len(part.tokens)
+        if not num_tokens:
+            return
+        try:
+            hidden_PD = forward(self.backend, [(part.tokens, part.cache) for part in parts], wanted)
+        except Exception as error:
+            if len(parts) == 1:
+                parts[0].sequence.error = error
+            else:
+                for part in parts:
+                    self._run([part])
+            return
+        self.usage.computed += num_tokens
+        answers: list[tuple[_Part, Tensor]] = []
+        for part, some_PD in zip(parts, hidden_PD.split([len(part.wanted) for part in parts]), strict=True):
+            sequence = part.sequence
+            sequence.num_run += len(part.tokens)
+            if self.keep_prefixes and part.cache.length - len(part.tokens) < len(sequence.prompt):
+                part.cache.remember(sequence.prompt)
+            if isinstance(sequence, Scoring) and part.wanted:
+                with _fails_alone(sequence):
+                    sequence.read(self.backend, some_PD)
+            elif part.wanted:
+                answers.append((part, some_PD))
+        while answers:
+            rows = list(accumulate(len(part.wanted) for part, _ in answers))
+            together = max(1, bisect_right(rows, HEAD_ROWS))
+            self._choose(answers[:together])
+            del answers[:together]
 
     @torch.inference_mode()
-    def _steps(self, hidden_PD: Tensor, sequences: Sequence[_Sequence], guesses: Sequence[Sequence[int]]) -> list[_Step]:
-        logits_PV = self.backend.logits(hidden_PD)
-        rows = [1 + len(guess) for guess in guesses]
-        likeliest_P1 = logits_PV.argmax(-1, keepdim=True)  # the first NaN of a row that has one
-        largest_P1 = logits_PV.gather(-1, likeliest_P1).double()
-        found_P2 = torch.cat((likeliest_P1.double(), largest_P1), dim=-1).cpu()  # together, so that a step synchronises with a GPU once
-        if not found_P2.isfinite().all():
-            raise ModelError("the model's logits are NaN or infinite, so no token can be chosen; use float32, or check the checkpoint")
-        parts = zip(sequences, guesses, logits_PV.split(rows), found_P2[:, 0].long().split(rows), strict=True)
-        return [_Step(sequence, guess, some_PV, some_P.tolist()) for sequence, guess, some_PV, some_P in parts]
+    def _choose(self, answers: Sequence[tuple[_Part, Tensor]]) -> None:
+        """Choose the next tokens of these answers, from the hidden states of their wanted tokens."""
+        logits_PV = self.backend.logits(torch.cat([some_PD for _, some_PD in answers]))
+        likeliest_P1 = logits_PV.argmax(-1, keepdim=True)
+        finite_P1 = logits_PV.isfinite().all(-1, keepdim=True)
+        found_P2 = torch.cat((likeliest_P1, finite_P1), dim=-1).cpu()  # together, so that a step synchronises with a GPU once
+        rows = [len(part.wanted) for part, _ in answers]
+        for (part, _), some_PV, some_P2 in zip(answers, logits_PV.split(rows), found_P2.split(rows), strict=True):
+            sequence = part.sequence
+            assert isinstance(sequence, Generating)
+            with _fails_alone(sequence):
+                if not some_P2[:, 1].all():
+                    raise explain(self.backend, [*sequence.ids, *part.guesses], "no token can be chosen")
+                sequence.read(some_PV, some_P2[:, 0].tolist(), part.guesses)
 
-    def _take(self, step: _Step) -> Generation | None:
-        """Choose a token after each one that was run, while the guesses are right; returns a Generation once the sequence has ended."""
-        sequence, first = step.sequence, step.sequence.cache.length - len(step.guesses)
-        for n, (logits_V, likeliest) in enumerate(zip(step.logits_PV, step.likeliest, strict=True)):
-            sampled = sequence.request.temperature > 0
-            if generation := self._advance(sequence, _sample(logits_V, sequence) if sampled else likeliest):
-                return generation
-            if n < len(step.guesses) and sequence.tokens[-1] != step.guesses[n]:
-                sequence.cache.length = first + n  # wrong guesses are overwritten
-                break
-        return None
-
-    def _advance(self, sequence: _Sequence, token: int) -> Generation | None:
-        """Add the next token; returns a Generation once the sequence has ended."""
-        request = sequence.request
-        if token in self.stop_ids and not request.ignore_eos:
-            return Generation(self.decode(sequence.tokens), sequence.tokens, "eos")
-        sequence.tokens.append(token)
-        if sequence.drafter:
-            sequence.drafter.add(token)
-        # the whole text again, if it is needed: a token may complete a letter that earlier ones began
-        at_end = len(sequence.tokens) == request.max_new_tokens
-        text = self.decode(sequence.tokens) if at_end or request.on_text or self._stops(sequence) else ""
-        cuts = [at for stop in request.until if (at := text.find(stop)) >= 0]
-        if cuts:
-            return Generation(text[: min(cuts)], sequence.tokens, "stop")
-        if at_end:
-            return Generation(text, sequence.tokens, "length")
-        if request.on_text and not request.on_text(text):
-            return Generation(text, sequence.tokens, "cancelled")
-        return None
-
-    def _stops(self, sequence: _Sequence) -> bool:
-        """Whether a stop string may be in the newest tokens, of which only as many are read as could form one (a byte each).
-
-        If these begin or end within a letter, some tokenizers drop all following bytes; then only the whole text tells.
-        """
-        until = sequence.request.until
-        if not until:
-            return False
-        text = self.decode(sequence.tokens[-max(len(stop.encode()) for stop in until) - SLACK :])
-        return "\ufffd" in text or any(stop in text for stop in until)
+    def _keep_scores(self, sequence: Scoring) -> None:
+        """Keep scores for prompts that begin alike, those of the latest ones."""
+        if self.keep_prefixes:
+            self._scored.append(sequence)
+            while sum(len(scoring.scores) for scoring in self._scored) > RECENT:
+                self._scored.popleft()
 
 
-def _sample(logits_V: Tensor, sequence: _Sequence) -> int:
-    # on the CPU and from its own generator, so that a sampled answer depends neither on other sequences nor on the device
-    probs_V = torch.softmax(logits_V.cpu().double() / sequence.request.temperature, dim=-1)
-    return int(torch.multinomial(probs_V, 1, generator=sequence.rng))
+@contextmanager
+def _fails_alone(sequence: InFlight) -> Iterator[None]:
+    """What is raised within becomes the sequence's error; a panic of a Rust library is not an Exception."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:
+        sequence.result, sequence.error = None, error

@@ -5,8 +5,9 @@ shares with an earlier one, and copies the shared part of one more; so a shared 
 prompts are reused: without layout invariance a decode step may round differently from a prefill, and an answer must not depend on
 what was cached.
 
-A sequence is admitted when the pool can hold all pages that it may need, and takes them as it grows. So no sequence waits for a page
-while it has others: there are no deadlocks, and nothing is evicted and recomputed.
+A sequence takes pages as it grows, and gives the last ones up where others need them more (see `moe_lm.engine.generator`): what was on
+them is computed again. Pages of ended sequences are kept for their prompts, a bounded number of them, so that memory does not grow with
+the number of requests.
 """
 
 import heapq
@@ -17,11 +18,12 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from moe_lm.backends.base import PAGE, Backend, KVPages
-from moe_lm.engine.memory import free_memory
+from moe_lm.engine.memory import free_memory, size
 from moe_lm.engine.prefix_tree import num_shared
 from moe_lm.errors import ModelError
 
 START = b""  # the key before the first page
+MOST_KEPT = 512  # pages of ended sequences
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,26 +37,31 @@ class Known:
 
 
 class PagePool:
-    """Which sequences use which pages of a memory. Pages of ended sequences are kept until their room is needed."""
+    """Which sequences use which pages of a memory. Pages of ended sequences are kept until their room is needed, at most `num_kept`."""
 
     def __init__(self, backend: Backend, num_pages: int):
         self.memory, self.num_pages = KVPages(backend, num_pages), num_pages
+        self.num_kept = min(MOST_KEPT, -(-num_pages // 4))
         self._free = list(range(num_pages))  # a heap, so that pages in use are close together
         self._idle: dict[int, None] = {}  # without a sequence, but reusable; the longest idle first
-        self._promised = 0
         self._users = [0] * num_pages
         self._blank = set(range(num_pages))
         self._content: dict[int, tuple[bytes, tuple[int, ...]]] = {}  # page -> (key of the preceding pages, tokens)
         self._followers: defaultdict[bytes, list[int]] = defaultdict(list)
 
     @property
+    def num_tokens(self) -> int:
+        """How many tokens' keys and values it holds."""
+        return self.num_pages * PAGE
+
+    @property
     def in_use(self) -> int:
-        return self.num_pages - len(self._free) - len(self._idle)
+        return self.num_pages - self.available
 
     @property
     def available(self) -> int:
-        """Pages that no running sequence has or has reserved."""
-        return len(self._free) + len(self._idle) - self._promised
+        """Pages that no running sequence has."""
+        return len(self._free) + len(self._idle)
 
     def find(self, tokens: Sequence[int]) -> Known:
         """The pages that already have a prompt's first tokens."""
@@ -69,35 +76,30 @@ class PagePool:
             pages.append(-page)
             keys.append(_key(keys[-1], wanted))
 
-    def admit(self, known: Known, capacity: int) -> "PagedCache | None":
-        """A cache for `capacity` tokens that begins with the pages just found; None if there is no room."""
-        needed = -(-capacity // PAGE) - len(known.pages)
-        room = self.available - sum(page in self._idle for page in known.pages)
-        if needed > room:
-            return None
+    def admit(self, known: Known) -> "PagedCache":
+        """A cache that begins with the pages just found."""
         for page in known.pages:
             self._idle.pop(page, None)
             self._users[page] += 1
-        cache = PagedCache(self, known, needed)
-        self._promised += needed
-        # an idle page to copy from is given up if its room is needed
-        if known.partial is not None and not (known.partial in self._idle and needed == room):
+        cache = PagedCache(self, known)
+        if known.partial is not None:
             idle = known.partial in self._idle
             self._idle.pop(known.partial, None)  # so that it is not taken for its own copy
-            cache.grow(known.length)
-            self.memory.copy(known.partial, cache.pages[-1])
+            copied = cache.grow(known.length)
+            if copied:
+                self.memory.copy(known.partial, cache.pages[-1])
+                cache.length = known.length
             if idle:
                 self._idle[known.partial] = None
-            cache.length = known.length
         return cache
 
     def fork(self, parent: "PagedCache | None", capacity: int) -> "PagedCache":
-        """A cache for `capacity` tokens that begins with its parent's. Raises ModelError if there is no room."""
+        """A cache with room for `capacity` tokens that begins with its parent's. Raises ModelError if there is no room."""
         length = parent.length if parent else 0
         pages = parent.pages if parent else []
-        known = Known([], pages[: length // PAGE], pages[length // PAGE] if length % PAGE else None, length)
-        cache = self.admit(known, capacity)
-        if cache is None:
+        cache = self.admit(Known([], pages[: length // PAGE], pages[length // PAGE] if length % PAGE else None, length))
+        if cache.length < length or not cache.grow(capacity):
+            cache.close()
             raise ModelError(
                 f"no room for the keys and values of {capacity} tokens more: {self.in_use} of {self.num_pages} pages of {PAGE} tokens are "
                 "in use; free memory, or take a smaller model"
@@ -110,27 +112,21 @@ class PagePool:
             self._followers[before].append(page)
         self._content[page] = before, tokens
 
-    def take(self) -> int:
-        """Take a reserved page."""
-        self._promised -= 1
-        if self._free:
-            page = heapq.heappop(self._free)
-        else:
-            page = next(iter(self._idle))
-            del self._idle[page]
-            before, _ = self._content.pop(page)
-            self._followers[before].remove(page)
-            if not self._followers[before]:
-                del self._followers[before]
+    def take(self) -> int | None:
+        """A page; None if running sequences have all of them."""
+        if not self._free:
+            if not self._idle:
+                return None
+            self._forget_one()
+        page = heapq.heappop(self._free)
         if page in self._blank:
             self._blank.remove(page)
             self.memory.clear(page)
         self._users[page] = 1
         return page
 
-    def give_back(self, pages: Sequence[int], promised: int) -> None:
-        self._promised -= promised
-        for page in reversed(pages):  # the end of a chain is evicted first
+    def give_back(self, pages: Sequence[int]) -> None:
+        for page in reversed(pages):  # the end of a chain is forgotten first
             self._users[page] -= 1
             if self._users[page]:
                 continue
@@ -138,22 +134,47 @@ class PagePool:
                 self._idle[page] = None
             else:
                 heapq.heappush(self._free, page)
+        while len(self._idle) > self.num_kept:
+            self._forget_one()
+
+    def _forget_one(self) -> None:
+        """Free the page that has been idle longest."""
+        page = next(iter(self._idle))
+        del self._idle[page]
+        before, _ = self._content.pop(page)
+        self._followers[before].remove(page)
+        if not self._followers[before]:
+            del self._followers[before]
+        heapq.heappush(self._free, page)
 
 
 class PagedCache:
     """One sequence's keys and values in the pool. Close it when the sequence ends."""
 
-    def __init__(self, pool: PagePool, known: Known, promised: int):
+    def __init__(self, pool: PagePool, known: Known):
         self.pool, self.pages = pool, known.pages
-        self.promised = promised  # reserved pages not taken yet
         self.length = len(known.pages) * PAGE
         self.keys = known.keys  # key before each page known so far
 
-    def grow(self, length: int) -> None:
-        """Take pages for this many tokens."""
-        while len(self.pages) * PAGE < length:
-            self.pages.append(self.pool.take())
-            self.promised -= 1
+    @property
+    def room(self) -> int:
+        """How many tokens its pages hold."""
+        return len(self.pages) * PAGE
+
+    def grow(self, length: int) -> bool:
+        """Take pages for this many tokens; False if the pool has no more."""
+        while self.room < length:
+            page = self.pool.take()
+            if page is None:
+                return False
+            self.pages.append(page)
+        return True
+
+    def shrink(self) -> None:
+        """Give the last page back, with what is on it."""
+        self.pool.give_back([self.pages.pop()])
+        self.length = min(self.length, self.room)
+        del self.keys[len(self.pages) + 1 :]
 
     def remember(self, prompt: Sequence[int]) -> None:
         """Make the computed part of the prompt reusable."""
@@ -165,15 +186,25 @@ class PagedCache:
                 self.keys.append(_key(self.keys[i], tokens))
 
     def close(self) -> None:
-        self.pool.give_back(self.pages, self.promised)
-        self.pages, self.promised = [], 0
+        self.pool.give_back(self.pages)
+        self.pages = []
 
 
 def _key(before: bytes, tokens: Sequence[int]) -> bytes:
     return sha256(before + array("q", tokens).tobytes()).digest()
 
 
-def pool_for(backend: Backend, cache_bytes: int | None = None) -> PagePool:
-    """A pool of as many pages as fit in `cache_bytes`, by default half of the free memory."""
-    room = free_memory(str(backend.device)) // 2 if cache_bytes is None else cache_bytes
-    return PagePool(backend, max(1, room // backend.page_bytes))
+def pool_for(backend: Backend, num_bytes: int | None = None) -> PagePool:
+    """A pool of as many pages as fit in `num_bytes`, by default half of the free memory. Raises ModelError if they do not fit.
+
+    One extra page absorbs padded writes.
+    """
+    free = free_memory(str(backend.device))
+    if num_bytes is not None and num_bytes > free:
+        raise ModelError(f"{size(num_bytes)} for keys and values do not fit: {size(free)} of memory are free; give less")
+    if num_bytes is not None and num_bytes < 2 * backend.page_bytes:
+        raise ModelError(
+            f"{size(num_bytes)} for keys and values hold no page of {PAGE} tokens; give at least {size(2 * backend.page_bytes)}"
+        )
+    room = free // 2 if num_bytes is None else num_bytes
+    return PagePool(backend, max(1, room // backend.page_bytes - 1))

@@ -24,6 +24,10 @@ class Node:
     def end(self) -> int:
         return self.start + len(self.tokens)
 
+    def before(self) -> list[int]:
+        """The tokens of all nodes above, from the root on."""
+        return [*self.parent.before(), *self.parent.tokens] if self.parent else []
+
     @property
     def is_leaf(self) -> bool:
         return not self.children

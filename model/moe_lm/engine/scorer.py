@@ -13,7 +13,9 @@ import torch
 from moe_lm.backends.base import Backend
 from moe_lm.engine import prefix_tree
 from moe_lm.engine.batch import HEAD_ROWS, forward
-from moe_lm.engine.pages import pool_for
+from moe_lm.engine.not_finite import explain
+from moe_lm.engine.pages import PagePool, pool_for
+from moe_lm.engine.prefix_tree import Node
 from moe_lm.engine.prefix_walk import Piece, walk
 from moe_lm.engine.usage import Usage
 from moe_lm.errors import ModelError
@@ -59,9 +61,10 @@ class _Want:
 
 
 class Scorer:
-    def __init__(self, backend: Backend, token_budget: int = 2048):
+    def __init__(self, backend: Backend, token_budget: int = 2048, pool: PagePool | None = None):
+        """Keys and values go to `pool`, by default half of the free memory."""
         self.backend, self.token_budget = backend, token_budget
-        self.pool = pool_for(backend)
+        self.pool = pool or pool_for(backend)
         self.usage = Usage()
 
     def score(self, requests: Sequence[ScoreRequest]) -> Iterator[tuple[int, list[Score]]]:
@@ -96,21 +99,28 @@ class Scorer:
     def _run(self, pieces: list[Piece], wants: list[list[_Want]]) -> Iterator[tuple[_Want, tuple[float, bool]]]:
         """(logprob, is_argmax) of each token to score in these pieces; the head runs once for each distinct position."""
         at: defaultdict[int, list[_Want]] = defaultdict(list)  # row in the pass -> the tokens to score there
+        rows: dict[int, tuple[Node, int]] = {}  # row -> the node that it is in, and how many of its tokens are run by then
         first = 0  # row of the piece's first token
         for piece in pieces:
             start, end = piece.node.start + piece.begin, piece.node.start + piece.end
             for want in (w for i in piece.node.members for w in wants[i] if start <= w.position < end):
-                at[first + want.position - start].append(want)
+                row = first + want.position - start
+                at[row].append(want)
+                rows[row] = piece.node, want.position + 1 - piece.node.start
             first += end - start
         self.usage.computed += first
         hidden_PD = forward(self.backend, [(piece.tokens, piece.past) for piece in pieces], list(at))
-        groups = iter(at.values())
+        groups = iter(at.items())
         for some_PD in hidden_PD.split(HEAD_ROWS):
             logits_PV = self.backend.logits(some_PD)
-            for logits_V, logsumexp, argmax in zip(
-                logits_PV, self.backend.logsumexp(logits_PV), logits_PV.argmax(-1).tolist(), strict=True
+            finite_P = logits_PV.isfinite().all(-1).tolist()
+            for logits_V, logsumexp, argmax, finite in zip(
+                logits_PV, self.backend.logsumexp(logits_PV), logits_PV.argmax(-1).tolist(), finite_P, strict=True
             ):
-                group = next(groups)
+                row, group = next(groups)
+                if not finite:
+                    node, length = rows[row]
+                    raise explain(self.backend, [*node.before(), *node.tokens[:length]], "no continuation can be scored")
                 logprobs = (logits_V[[w.token for w in group]] - logsumexp).tolist()
                 for want, logprob in zip(group, logprobs, strict=True):
                     yield want, (logprob, argmax == want.token)

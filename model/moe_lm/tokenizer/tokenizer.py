@@ -4,7 +4,9 @@ BOS is added at most once: by `encode`, where the model asks for one and the tex
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from tokenizers import Tokenizer as FastTokenizer
 from moe_lm.errors import ModelError
 from moe_lm.tokenizer import gguf
 
+_BYTE = re.compile("<0x[0-9A-F]{2}>")
 _END_TOKENS = ("<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "</s>", "<eos>", "<end_of_turn>")
 
 
@@ -38,6 +41,7 @@ class Tokenizer:
         fast.no_truncation()
         fast.no_padding()
         special = fast.get_added_tokens_decoder()
+        self.special = {i: token.content for i, token in special.items() if token.special}  # what `decode` leaves out
         # a base model's end of text and a chat model's end of turn both end an answer, whichever the file names
         ends = {i for i, token in special.items() if token.special and token.content in _END_TOKENS}
         self.stop_ids = frozenset(ends | set(eos_ids))
@@ -106,14 +110,34 @@ class Tokenizer:
         return ids if self.bos_id is None or ids[:1] == [self.bos_id] else [self.bos_id, *ids]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of generated ids, without special tokens."""
-        return self.fast.decode(list(ids), skip_special_tokens=True)
+        """Text of generated ids, without special tokens; each byte that is no part of a character becomes U+FFFD."""
+        text = self.fast.decode(list(ids), skip_special_tokens=True)
+        return self._decode_bytes(ids) if "\ufffd" in text and self.fast.token_to_id("<0x0A>") is not None else text
+
+    def _decode_bytes(self, ids: Sequence[int]) -> str:
+        """As `decode`, where tokens may be bytes ("<0x0A>"): of a run of them, the library drops all if one is no part of a character."""
+        tokens = [token for i in ids if i not in self.special and (token := self.fast.id_to_token(i)) is not None]
+        runs = [(is_byte, list(run)) for is_byte, run in groupby(tokens, lambda token: _BYTE.fullmatch(token) is not None)]
+        whole = [token for is_byte, run in runs for token in (_mark_cut_characters(run) if is_byte else run)]
+        return self.fast.decoder.decode(whole)
 
     def sha256(self) -> str:
         """Digest of the whole tokenizer and its chat template, for a model's fingerprint."""
         import hashlib
 
         return hashlib.sha256((self.fast.to_str() + "\0" + repr((self.bos_id, self.chat_template))).encode()).hexdigest()
+
+
+def _mark_cut_characters(byte_tokens: Sequence[str]) -> list[str]:
+    """A run of byte tokens, those that are no part of a character replaced by U+FFFD."""
+    data = bytes(int(token[3:5], 16) for token in byte_tokens)
+    # a byte that cannot be decoded becomes a lone surrogate, and characters of several bytes stay as many tokens
+    marked: list[str] = []
+    for character in data.decode("utf-8", "surrogateescape"):
+        length = len(character.encode("utf-8", "surrogateescape"))
+        at = len(marked)
+        marked += ["\ufffd"] if "\udc80" <= character <= "\udcff" else byte_tokens[at : at + length]
+    return marked
 
 
 def _wanted_bos(fast: FastTokenizer, settings: Mapping[str, Any], bos_token: str) -> int | None:

@@ -7,7 +7,8 @@ transcendental functions round differently from one vector width to another, so 
 T new tokens, P wanted ones; D hidden, F FFN hidden, E experts, K experts a token, H query heads, J key/value heads, d head_dim, r = d/2.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -197,10 +198,10 @@ class CpuBackend(Backend):
     def __init__(self, model: Decoder):
         weight = model.embed.weight
         super().__init__(model.config, weight.device, weight.dtype)
-        self.layers = []
+        self.layers: list[PackedLayer] = []
         while len(model.layers):
             self.layers.append(PackedLayer.of(model.layers.pop(0)))  # type: ignore[arg-type]
-        self.norm = Norm.of(model.norm)
+        self.norm: Callable[[Tensor], Tensor] = Norm.of(model.norm)
         scaling = self.config.rope_scaling
         self.inv_freq_r = inverse_frequencies(self.config.rope_theta, self.config.head_dim, scaling, self.device)
         self.attention_factor = scaling.attention_factor if scaling else 1.0
@@ -218,6 +219,15 @@ class CpuBackend(Backend):
     def page_shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         J, d = self.config.num_key_value_heads, self.config.head_dim
         return (J, *page_shape("k", d)), (J, *page_shape("v", d))
+
+    @contextmanager
+    def first_layers(self, count: int) -> Iterator[None]:
+        layers, norm = self.layers, self.norm
+        self.layers, self.norm = layers[:count], _unchanged
+        try:
+            yield
+        finally:
+            self.layers, self.norm = layers, norm
 
     @torch.inference_mode()
     def forward(self, batch: Batch, wanted: Sequence[int]) -> Tensor:
@@ -249,6 +259,10 @@ class CpuBackend(Backend):
         if self.config.scale_embeddings:  # by a number of the weights' precision, as Gemma was trained
             x_TD *= torch.tensor(self.config.hidden_size**0.5, dtype=x_TD.dtype).item()
         return x_TD
+
+
+def _unchanged(x_TD: Tensor) -> Tensor:
+    return x_TD
 
 
 def _places(batch: Batch) -> TokenPlaces:

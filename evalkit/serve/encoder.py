@@ -1,0 +1,36 @@
+"""Text to token ids, off the event loop: a short text never waits for long ones."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from evalkit.lm.native_tokens import TokenModel
+
+T = TypeVar("T")
+
+SHORT = 20_000  # characters, which take milliseconds
+
+
+class Encoder:
+    """`encode` for many clients at once."""
+
+    def __init__(self, model: TokenModel):
+        self.model = model
+        self._short, self._long = (ThreadPoolExecutor(2, f"evalkit-encode-{name}") for name in ("short", "long"))
+
+    async def __call__(self, text: str) -> list[int]:
+        """The ids of a text. Raises EvalkitError for a text that is not valid Unicode."""
+        return await self._run(len(text), lambda: self.model.encode(text))
+
+    async def chat(self, messages: Sequence[dict[str, Any]], **settings: Any) -> tuple[list[int], tuple[str, ...]]:
+        """As `TokenModel.chat`."""
+        return await self._run(sum(len(str(message)) for message in messages), lambda: self.model.chat(messages, **settings))
+
+    async def _run(self, length: int, function: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._short if length <= SHORT else self._long, function)
+
+    def close(self) -> None:
+        """Drop what has not begun."""
+        for pool in (self._short, self._long):
+            pool.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,81 @@
+"""An answer that is being generated: its tokens, its text, and where it ends."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from moe_lm.engine.drafts import Drafter
+from moe_lm.engine.in_flight import InFlight, Vocabulary
+from moe_lm.engine.request import GenerateRequest, Generation
+from moe_lm.engine.sampling import sample
+from moe_lm.engine.stops import Stops
+
+
+class Generating(InFlight[Generation]):
+    """`ids` are the prompt and then `tokens`, the generated ones; the last of all is the next to run."""
+
+    def __init__(self, request: GenerateRequest, arrival: int, vocabulary: Vocabulary, drafts: bool = False):
+        super().__init__(request.prompt, request.prompt, request.priority, arrival)
+        self.request, self.vocabulary = request, vocabulary
+        self.tokens: list[int] = []
+        self.stops = Stops(request.until, vocabulary)
+        self.rng = torch.Generator().manual_seed(request.seed)
+        # in speed measurements on random tokens the model repeats itself, and every guess would be right
+        self.drafter = Drafter(request.prompt) if drafts and not request.ignore_eos else None
+
+    @property
+    def is_decoding(self) -> bool:
+        """Is only its newest generated token left to run?"""
+        return bool(self.tokens) and self.left == 1
+
+    @property
+    def longest(self) -> int:
+        return len(self.prompt) + self.request.max_new_tokens - 1  # the last new token is never run
+
+    def reusable(self) -> Sequence[int]:
+        return self.ids[:-1]
+
+    def wanted(self, begin: int, end: int) -> range:
+        return range(end - begin - 1 if end == len(self.ids) else end - begin, end - begin)
+
+    def guess(self, more: int) -> list[int]:
+        """Guesses at the tokens after its newest one."""
+        left = self.request.max_new_tokens - len(self.tokens) - 1
+        return self.drafter.guess(more)[:left] if self.drafter else []
+
+    def read(self, logits_PV: Tensor, likeliest_P: Sequence[int], guesses: Sequence[int]) -> None:
+        """Choose a token after its newest one and, while they are right, after each guess that was run with it.
+
+        Takes logits [1 + guesses, V] and the likeliest token of each row.
+        """
+        assert self.cache is not None
+        first, sampled = self.cache.length - len(guesses), self.request.temperature > 0
+        for n, (logits_V, likeliest) in enumerate(zip(logits_PV, likeliest_P, strict=True)):
+            self.advance(sample(logits_V, self.request.temperature, self.rng) if sampled else likeliest)
+            if self.has_ended:
+                return
+            if n < len(guesses) and self.tokens[-1] != guesses[n]:
+                self.cache.length = first + n  # wrong guesses are overwritten
+                return
+
+    def advance(self, token: int) -> None:
+        """Add the next token, and end the answer where it ends."""
+        request, vocabulary = self.request, self.vocabulary
+        if token in vocabulary.stop_ids and not request.ignore_eos:
+            self.result = Generation(vocabulary.decode(self.tokens), self.tokens, "eos")
+            return
+        self.tokens.append(token)
+        self.ids.append(token)
+        if self.drafter:
+            self.drafter.add(token)
+        # the whole text again, if it is needed: a token may complete a letter that earlier ones began
+        at_end = len(self.tokens) == request.max_new_tokens
+        text = vocabulary.decode(self.tokens) if at_end or request.on_text or self.stops.may_end(self.tokens) else ""
+        if found := self.stops.find(self.tokens, text):
+            cut, stop = found
+            self.result = Generation(text[:cut], self.tokens, "stop", stop)
+        elif at_end:
+            self.result = Generation(text, self.tokens, "length")
+        elif request.on_text:
+            request.on_text(text)
