@@ -3,6 +3,7 @@
 import argparse
 
 from evalkit.cli.options import add_pairing, add_published
+from evalkit.comparison.gate_config import GateConfig, Margins
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -14,7 +15,11 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     )
     gate.add_argument("runs", nargs="+", metavar="RUN", help="BASE and CAND, as for compare; with --against published, one run")
     gate.add_argument(
-        "--margin", type=float, default=0.01, help="the smallest drop that matters, in the metric's unit (default: 0.01, one point)"
+        "--margin",
+        default=str(Margins()),
+        metavar="X[,T=X]",
+        help="the smallest drop that matters, in the metric's unit, for all tasks or task by task: mmlu=0.01,gsm8k=0.03 "
+        "(default: %(default)s, one point)",
     )
     gate.add_argument("--against", metavar="published", help="compare one full run with the published figures")
     add_published(gate, default=None, help="with --against published (default: all tables)")
@@ -29,16 +34,6 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 def _gate(arguments: argparse.Namespace) -> int:
     from evalkit.comparison.gate import gate_runs
 
-    return gate_runs(
-        arguments.runs,
-        arguments.margin,
-        against=arguments.against,
-        published=arguments.published,
-        tasks=arguments.tasks,
-        metric=arguments.metric,
-        cluster=arguments.cluster,
-        allow_small_margin=arguments.allow_small_margin,
-        junit_file=arguments.junit,
-        summary_file=arguments.summary,
-        json_file=arguments.json,
-    )
+    names = ("against", "published", "tasks", "metric", "cluster", "allow_small_margin", "junit", "summary", "json")
+    settings = {name: getattr(arguments, name) for name in names}
+    return gate_runs(GateConfig(tuple(arguments.runs), Margins.parse(arguments.margin), **settings))

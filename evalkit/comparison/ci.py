@@ -9,6 +9,13 @@ from xml.etree import ElementTree
 # XML 1.0 does not allow these, not even escaped
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
+_TAGS = {  # of JUnit, by outcome, and the attribute that counts them
+    "fail": ("failure", "failures"),
+    "inconclusive": ("skipped", "skipped"),
+    "cannot detect": ("error", "errors"),
+    "error": ("error", "errors"),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class CI:
@@ -45,9 +52,7 @@ def junit(cases: Sequence[tuple[str, str, str]]) -> str:
     suite = ElementTree.Element("testsuite", name="evalkit gate")
     for task, outcome, text in cases:
         case = ElementTree.SubElement(suite, "testcase", classname="evalkit.gate", name=_xml(task))
-        tag, count = {"fail": ("failure", "failures"), "inconclusive": ("skipped", "skipped"), "error": ("error", "errors")}.get(
-            outcome, ("system-out", "")
-        )
+        tag, count = _TAGS.get(outcome, ("system-out", ""))
         element = ElementTree.SubElement(case, tag)
         if count:
             counts[count] += 1

@@ -177,7 +177,7 @@ def show(found: Comparison) -> None:
     def say(text: str) -> None:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    say("differences are candidate - base; detectable: the smallest drop found with 80% power, one-sided at 5%")
+    say("differences are candidate - base; detectable: the smallest drop found with 80% power, one-sided at 5% (docs/statistics.md)")
     for task in found.tasks:
         name = one_line(task.pairs.protocol)
         for line in _flip_lines(task):

@@ -21,6 +21,7 @@ from evalkit.stats.estimate import macro
 
 ALPHA = 0.05  # one-sided level of the gate; intervals are two-sided at 1 - ALPHA
 POWER = 0.80
+CORRELATION = 0.9  # assumed between the scores of a base and its candidate, for the detectable effect; see docs/statistics.md
 RESAMPLES = 2_000
 Interval = tuple[float, float]
 Array = NDArray[np.float64]
@@ -30,7 +31,9 @@ Array = NDArray[np.float64]
 class Difference:
     """Candidate minus base. `lower`, `upper`: one-sided bounds at 95%. `p`: two-sided; `p_drop`: one-sided, small for a worse candidate.
 
-    `mde`: the smallest drop that a one-sided test at ALPHA finds with POWER. `gained`, `lost`: flips, if scores are right or wrong.
+    `mde`: the smallest drop that a one-sided test at ALPHA finds with POWER, as far as the base tells: from `expected_stderr`, the
+    difference's standard error for a candidate whose scores have CORRELATION with the base's. `gained`, `lost`: flips, if scores are
+    right or wrong.
     """
 
     n: int
@@ -43,6 +46,7 @@ class Difference:
     upper: float
     p: float
     p_drop: float
+    expected_stderr: float
     mde: float
     method: str
     clusters: int | None = None
@@ -65,9 +69,9 @@ def paired(base: Sequence[float], cand: Sequence[float], clusters: Sequence[str]
         raise ValueError(f"{len(a)} and {len(b)} documents: no pairs")
     d, n = b - a, len(a)
     units = len(set(clusters)) if clusters else n
-    weights, centred = _weights(d, groups)
     before, after, value = (_mean(x, groups) for x in (a, b, d))
-    stderr = clustered_stderr((weights * centred).tolist(), clusters)[0] if units < n else _stderr(d, groups)
+    own = clusters if units < n else ()
+    stderr, expected = _stderr(d, own, groups), _stderr(a, own, groups) * math.sqrt(2 * (1 - CORRELATION))
     binary = bool(np.isin(np.concatenate([a, b]), (0.0, 1.0)).all())
     gained, lost = (int((d > 0).sum()), int((d < 0).sum())) if binary else (None, None)
     span = 1.0 if binary else float(max(a.max(), b.max()) - min(a.min(), b.min()))
@@ -85,7 +89,8 @@ def paired(base: Sequence[float], cand: Sequence[float], clusters: Sequence[str]
         value,
         stderr,
         **tests,
-        mde=max(_detectable(stderr, spread), floor) if units > 1 else span,
+        expected_stderr=expected,
+        mde=max(_detectable(expected, spread), floor) if units > 1 else span,
         method=method,
         clusters=units if units < n else None,
         gained=gained,
@@ -97,8 +102,9 @@ def unpaired(base: float, base_stderr: float, cand: float, cand_stderr: float, n
     """Difference of two figures of which only means and standard errors are known, such as a published one; normal approximation."""
     stderr = math.hypot(base_stderr, cand_stderr)
     tests = _t_tests(cand - base, stderr, stats.norm) if stderr else _no_tests(_unseen(n, ALPHA), 1.0, n)
-    mde = max(_detectable(stderr, stats.norm), _unseen(n, ALPHA))
-    return Difference(n, base, cand, cand - base, stderr, **tests, mde=mde, method="unpaired")
+    expected = math.sqrt(2) * base_stderr  # the candidate's own error as if it were the base's: neither knows the other's documents
+    mde = max(_detectable(expected, stats.norm), _unseen(n, ALPHA))
+    return Difference(n, base, cand, cand - base, stderr, **tests, expected_stderr=expected, mde=mde, method="unpaired")
 
 
 def bootstrap(
@@ -113,30 +119,34 @@ def bootstrap(
     members = np.split(np.argsort(names, kind="stable"), np.cumsum(np.bincount(names))[:-1])
     rng = np.random.default_rng(seed)
     before, after = statistic(base), statistic(cand)
-    value, draws = after - before, np.empty(resamples)
+    value, draws, base_draws = after - before, np.empty(resamples), np.empty(resamples)
     for i in range(resamples):
         chosen = np.concatenate([members[k] for k in rng.integers(len(members), size=len(members))])
-        draws[i] = statistic(cand[chosen]) - statistic(base[chosen])
+        base_draws[i] = statistic(base[chosen])
+        draws[i] = statistic(cand[chosen]) - base_draws[i]
     low, lower, upper, high = (float(q) for q in np.quantile(draws, [ALPHA / 2, ALPHA, 1 - ALPHA, 1 - ALPHA / 2]))
     shifted, stderr = draws - draws.mean(), float(draws.std(ddof=1))
     p = float((1 + (np.abs(shifted) >= abs(value)).sum()) / (1 + resamples))
     p_drop = float((1 + (shifted <= value).sum()) / (1 + resamples))
-    counted, mde = (len(members) if len(members) < n else None), _detectable(stderr, stats.norm)
-    return Difference(n, before, after, value, stderr, (low, high), lower, upper, p, p_drop, mde, "bootstrap", counted)
+    expected = float(base_draws.std(ddof=1)) * math.sqrt(2 * (1 - CORRELATION))
+    counted, mde = (len(members) if len(members) < n else None), max(_detectable(expected, stats.norm), _unseen(len(members), ALPHA))
+    return Difference(n, before, after, value, stderr, (low, high), lower, upper, p, p_drop, expected, mde, "bootstrap", counted)
 
 
 def mean_of(differences: Sequence[Difference]) -> Difference:
     """The mean of several tasks' differences, with equal weights; tasks are independent."""
     count = len(differences)
     base, cand = (math.fsum(getattr(d, name) for d in differences) / count for name in ("base", "cand"))
-    stderr = math.sqrt(math.fsum(d.stderr**2 for d in differences)) / count
+    stderr, expected, mde = (
+        math.sqrt(math.fsum(getattr(d, name) ** 2 for d in differences)) / count for name in ("stderr", "expected_stderr", "mde")
+    )
     n = sum(d.n for d in differences)
     if stderr:
-        tests, mde = _t_tests(cand - base, stderr, stats.norm), _detectable(stderr, stats.norm)
+        tests = _t_tests(cand - base, stderr, stats.norm)
     else:  # no task shows a difference: the mean is no more certain than they are
         low, high, lower, upper, mde = np.mean([(*d.ci95, d.lower, d.upper, d.mde) for d in differences], axis=0).tolist()
         tests = {"ci95": (low, high), "lower": lower, "upper": upper, "p": 1.0, "p_drop": 1.0}
-    return Difference(n, base, cand, cand - base, stderr, **tests, mde=mde, method="mean of tasks")
+    return Difference(n, base, cand, cand - base, stderr, **tests, expected_stderr=expected, mde=mde, method="mean of tasks")
 
 
 def mcnemar(gained: int, lost: int) -> float:
@@ -202,7 +212,11 @@ def _mean(values: Array, groups: Sequence[str]) -> float:
     return macro(_by_group(values, groups)).value if groups else math.fsum(values) / len(values)
 
 
-def _stderr(d: Array, groups: Sequence[str]) -> float:
+def _stderr(d: Array, clusters: Sequence[str], groups: Sequence[str]) -> float:
+    """The standard error of `_mean`, over clusters if given."""
+    if clusters:
+        weights, centred = _weights(d, groups)
+        return clustered_stderr((weights * centred).tolist(), clusters)[0]
     if groups:
         return macro(_by_group(d, groups)).stderr
     return float(d.std(ddof=1) / math.sqrt(len(d))) if len(d) > 1 else 0.0

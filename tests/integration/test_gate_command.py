@@ -11,8 +11,6 @@ from pathlib import Path
 import pytest
 
 from evalkit import cli
-from evalkit.comparison import gate
-from evalkit.errors import EvalkitError
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -38,15 +36,17 @@ def test_one_model_twice_passes_and_another_does_not(tiny_model: Path, tmp_path:
         assert cli.main([*arguments, "--out", str(tmp_path), "--name", name]) == 0
     capsys.readouterr()
     base, same, cand = (str(tmp_path / name) for name in "abc")
-    assert gate.gate_runs([base, same], json_file=str(tmp_path / "gate.json")) == 0
+    assert cli.main(["gate", base, same, "--json", str(tmp_path / "gate.json")]) == 0
     assert "pass: all 5 answers are the same" in capsys.readouterr().out
     found = json.loads((tmp_path / "gate.json").read_text())
     assert (found["schema"], found["kind"], found["outcome"], found["exit_code"], found["margin"]) == (1, "gate", "pass", 0, 0.01)
     assert (found["tasks"]["mmlu@qwen"]["gained"], found["tasks"]["mmlu@qwen"]["lost"]) == (0, 0)
     # another model on 5 documents: even without a flip they show nothing
-    with pytest.raises(EvalkitError, match=r"margin 0\.01 is below what mmlu@qwen's 5 documents can detect"):
-        gate.gate_runs([base, cand])
-    assert gate.gate_runs([base, cand], allow_small_margin=True) == 3
+    assert cli.main(["gate", base, cand]) == 2
+    printed = capsys.readouterr()
+    assert "margin 0.01 is below what mmlu@qwen's 5 documents can detect" in printed.err
+    assert "gate: CANNOT DETECT" in printed.out
+    assert cli.main(["gate", base, cand, "--allow-small-margin"]) == 3
     assert re.search(r"about [\d,]+ documents would decide", capsys.readouterr().out)
 
 

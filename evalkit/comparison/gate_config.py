@@ -1,0 +1,97 @@
+"""What one gate is asked: GateConfig, and its margins, one for each task."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from evalkit.errors import EvalkitError, unknown
+
+DEFAULT_MARGIN = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Margins:
+    """The smallest drop that matters, in the metric's unit: `default`, and `by_task` for the tasks that have their own.
+
+    Without a default every task of the gate must have its own. Raises EvalkitError for a margin that is not between 0 and 1.
+    """
+
+    default: float | None = DEFAULT_MARGIN
+    by_task: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for margin in [*self.by_task.values(), *([] if self.default is None else [self.default])]:
+            if not 0 < margin < 1:
+                raise EvalkitError(f"margin is {margin:g}; give it in the metric's unit, between 0 and 1: 0.01 is one point of accuracy")
+
+    @classmethod
+    def parse(cls, text: str) -> "Margins":
+        """ "0.01", "mmlu=0.01,gsm8k=0.03", or both: "0.01,gsm8k=0.03". Raises EvalkitError for anything else."""
+        default: float | None = None
+        by_task: dict[str, float] = {}
+        for part in text.split(","):
+            task, equals, number = (piece.strip() for piece in part.rpartition("="))
+            try:
+                margin = float(number)
+            except ValueError:
+                raise EvalkitError(f"margin is {text!r}; give a number, or one for each task: mmlu=0.01,gsm8k=0.03") from None
+            if equals and not task:
+                raise EvalkitError(f"margin is {text!r}; name the task before {equals}{number}, as in mmlu=0.01,gsm8k=0.03")
+            if task in by_task or (not task and default is not None):
+                raise EvalkitError(f"margin is {text!r}, with two for {task or 'all tasks'}; give one for each task: mmlu=0.01,gsm8k=0.03")
+            if task:
+                by_task[task] = margin
+            else:
+                default = margin
+        return cls(default, by_task)
+
+    def of(self, names: tuple[str, ...]) -> float:
+        """The margin of a task that goes by these names (mmlu, mmlu@qwen). Raises EvalkitError where it has none, or several."""
+        own = {self.by_task[name] for name in names if name in self.by_task}
+        if len(own) > 1:
+            raise EvalkitError(f"--margin gives {' and '.join(f'{m:g}' for m in sorted(own))} for {names[0]}; give one")
+        if own:
+            return own.pop()
+        if self.default is None:
+            raise EvalkitError(f"--margin has none for {names[0]}; add {names[0]}={DEFAULT_MARGIN:g}, or a number for all other tasks")
+        return self.default
+
+    def require_known(self, names: tuple[str, ...]) -> None:
+        """Raises EvalkitError for the margin of a task that the gate does not hold."""
+        if odd := [task for task in self.by_task if task not in names]:
+            raise unknown("task in --margin", odd[0], names)
+
+    def __str__(self) -> str:
+        parts = [] if self.default is None else [f"{self.default:g}"]
+        return ",".join([*parts, *(f"{task}={margin:g}" for task, margin in self.by_task.items())])
+
+
+@dataclass(frozen=True, slots=True)
+class GateConfig:
+    """One `evalkit gate`: BASE and CAND, or with against="published" one RUN against published figures.
+
+    `published` names a table, or a .toml file with one, if several match. `metric`: in place of the headline; `cluster`: the document
+    field that names a shared source. The files are written for every outcome; `summary` is appended to, and defaults to the file
+    that GitHub names.
+    """
+
+    runs: tuple[str, ...]
+    margins: Margins = field(default_factory=Margins)
+    against: str | None = None
+    published: str | None = None
+    tasks: tuple[str, ...] = ()
+    metric: str | None = None
+    cluster: str | None = None
+    allow_small_margin: bool = False
+    junit: str | None = None
+    summary: str | None = None
+    json: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.against is None and self.published is not None:
+            raise EvalkitError(f"--published {self.published} chooses a table for --against published; give both")
+        if self.against is None and len(self.runs) != 2:
+            raise EvalkitError(f"{len(self.runs)} runs given; evalkit gate takes BASE CAND, or --against published RUN")
+        if self.against not in (None, "published"):
+            raise unknown("value of --against", str(self.against), ["published"])
+        if self.against and (len(self.runs) != 1 or self.metric is not None):
+            raise EvalkitError("--against published takes one RUN and its headline metrics, as in evalkit gate --against published RUN")
