@@ -22,7 +22,7 @@ Raw = Mapping[str, Any]  # a config.json
 class MoEConfig:
     """The sparse layers: `num_experts` routed experts, of which a token visits `num_experts_per_tok`, and a shared expert for all tokens.
 
-    The shared expert may be absent (size 0), and may stand behind a sigmoid gate; the first `first_dense_layers` layers are dense.
+    The shared expert may be absent (size 0), and may stand behind a sigmoid gate.
     """
 
     num_experts: int
@@ -31,7 +31,7 @@ class MoEConfig:
     shared_expert_intermediate_size: int
     norm_topk_prob: bool
     shared_expert_gate: bool = True
-    first_dense_layers: int = 0
+    dense_layers: tuple[int, ...] = ()  # the layers that have an FFN and no experts, ascending
 
     def __post_init__(self) -> None:
         if not 1 <= self.num_experts_per_tok <= self.num_experts:
@@ -87,12 +87,13 @@ class ModelConfig:
 
     def is_sparse(self, layer: int) -> bool:
         """Does this layer have experts?"""
-        return self.moe is not None and layer >= self.moe.first_dense_layers
+        return self.moe is not None and layer not in self.moe.dense_layers
 
 
 def from_hf(raw: Raw) -> ModelConfig:
     """Read a Hugging Face config.json. Raises ModelError for a missing key, an unknown family or an unsupported option."""
     family = family_of(raw.get("model_type"))
+    raw = _without_aliases(raw, family)
     _check_kinds(raw, family)
     given = _with_flat_rope(raw)
     _check_kinds(given, family)  # those of rope_parameters
@@ -214,8 +215,15 @@ def _moe_from_hf(values: Raw, keys: MoEKeys) -> MoEConfig:
         shared_expert_intermediate_size=shared,
         norm_topk_prob=values[keys.norm_topk_prob] if keys.norm_topk_prob else True,
         shared_expert_gate=keys.shared_expert_gate,
-        first_dense_layers=values[keys.first_dense_layers] if keys.first_dense_layers else 0,
+        dense_layers=_dense_layers(values, keys),
     )
+
+
+def _dense_layers(values: Raw, keys: MoEKeys) -> tuple[int, ...]:
+    first = values[keys.first_dense_layers] if keys.first_dense_layers else 0
+    listed = frozenset(values[keys.dense_layers] or () if keys.dense_layers else ())
+    step = values[keys.sparse_step] if keys.sparse_step else 1
+    return tuple(i for i in range(values["num_hidden_layers"]) if i < first or i in listed or (i + 1) % step)
 
 
 def _moe_to_hf(moe: MoEConfig, keys: MoEKeys) -> dict[str, Any]:
@@ -225,11 +233,20 @@ def _moe_to_hf(moe: MoEConfig, keys: MoEKeys) -> dict[str, Any]:
         keys.moe_intermediate_size: moe.moe_intermediate_size,
         keys.shared_expert_intermediate_size: moe.shared_expert_intermediate_size,
         keys.norm_topk_prob: moe.norm_topk_prob,
-        keys.first_dense_layers: moe.first_dense_layers,
+        keys.first_dense_layers: len(moe.dense_layers),
+        keys.dense_layers: list(moe.dense_layers),
+        keys.sparse_step: 1,
     }
     if keys.num_shared_experts:
         raw[keys.num_shared_experts] = moe.shared_expert_intermediate_size // moe.moe_intermediate_size
     return {key: value for key, value in raw.items() if key}
+
+
+def _without_aliases(raw: Raw, family: Family) -> Raw:
+    for alias, key in family.aliases.items():
+        if alias in raw and key in raw and raw[alias] != raw[key]:
+            raise ModelError(f"config options {alias} = {shown(raw[alias])} and {key} = {shown(raw[key])} differ, and mean the same")
+    return {family.aliases.get(key, key): value for key, value in raw.items()}
 
 
 def _with_flat_rope(raw: Raw) -> dict[str, Any]:

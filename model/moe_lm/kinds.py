@@ -35,13 +35,18 @@ def number(words: str, holds: Callable[[float], bool]) -> Kind:
     return Kind(words, accepts)
 
 
+def _integers(value: Any) -> bool:
+    return isinstance(value, list) and all(type(each) is int for each in value)
+
+
 def _token_ids(value: Any) -> bool:
-    return type(value) is int or (isinstance(value, list) and all(type(each) is int for each in value))
+    return type(value) is int or _integers(value)
 
 
 COUNT = whole(1)
 COUNT_OR_NONE = whole(0)
 LAYERS = whole(1, 10_000)  # ten times the deepest model: a configuration may be read where no weights tell their number
+INTEGERS = Kind("a list of integers", _integers)
 FLAG = Kind("true or false", lambda value: type(value) is bool)
 OBJECT = Kind("an object", lambda value: isinstance(value, dict))
 TOKEN_ID = Kind("a token id", lambda value: type(value) is int)

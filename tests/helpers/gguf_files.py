@@ -52,14 +52,15 @@ def write(path, config, tensors, types=None, keys=None, **changed):
     }
     if config.moe:
         numbers |= {"expert_count": config.moe.num_experts, "expert_used_count": config.moe.num_experts_per_tok}
-    if arch in ("qwen2moe", "deepseek"):
+    if arch in ("qwen2moe", "qwen3moe", "deepseek"):
         numbers["expert_feed_forward_length"] = config.moe.moe_intermediate_size
+    if arch in ("qwen2moe", "olmoe", "deepseek"):  # of Qwen3-MoE llama.cpp takes it for granted
         writer.add_bool(f"{arch}.expert_weights_norm", config.moe.norm_topk_prob)
     if arch == "qwen2moe":
         numbers["expert_shared_feed_forward_length"] = config.moe.shared_expert_intermediate_size
     if arch == "deepseek":
         numbers["expert_shared_count"] = config.moe.shared_expert_intermediate_size // config.moe.moe_intermediate_size
-        numbers["leading_dense_block_count"] = config.moe.first_dense_layers
+        numbers["leading_dense_block_count"] = len(config.moe.dense_layers)
         writer.add_float32(f"{arch}.expert_weights_scale", changed.get("scale", 1.0))
     for key, value in numbers.items():
         if changed.get(key, value) is not None:

@@ -29,7 +29,7 @@ def tiny_moe(keys: MoEKeys):
         shared_expert_intermediate_size=20 if keys.shared_expert_intermediate_size else 24 if keys.num_shared_experts else 0,
         norm_topk_prob=True,
         shared_expert_gate=keys.shared_expert_gate,
-        first_dense_layers=1 if keys.first_dense_layers else 0,
+        dense_layers=(0,) if keys.first_dense_layers else (),
     )
 
 

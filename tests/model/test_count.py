@@ -48,7 +48,7 @@ def test_the_count_is_that_of_the_tensors(family, tied):
 
 @pytest.mark.parametrize("dense", [0, 1, 2, 3])
 def test_leading_dense_layers(dense):
-    config = replace(TINY["deepseek"], moe=replace(TINY["deepseek"].moe, first_dense_layers=dense))
+    config = replace(TINY["deepseek"], moe=replace(TINY["deepseek"].moe, dense_layers=tuple(range(dense))))
     assert count(config) == measured(config)
 
 

@@ -19,6 +19,7 @@ from moe_lm.checkpoint.write import save
 from moe_lm.config import from_hf
 from moe_lm.errors import ModelError
 from moe_lm.families import FAMILIES
+from moe_lm.families.base import DEFAULTS, SIZES
 from moe_lm.families.names import pieces
 from moe_lm.model import Decoder
 
@@ -34,6 +35,19 @@ def test_absent_keys_take_the_defaults_of_transformers(family):
         pytest.skip(f"transformers has no configuration class for {family}")
     theirs = transformers.CONFIG_MAPPING[family](**MINIMAL).to_dict()
     assert from_hf({"model_type": family, **MINIMAL}) == replace(from_hf(theirs), bos_token_id=None, eos_token_ids=())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_other_names_of_keys_are_those_of_transformers(family):
+    transformers = pytest.importorskip("transformers", reason="needs transformers: pip install evalkit[dev]")
+    if family not in transformers.CONFIG_MAPPING:
+        pytest.skip(f"transformers has no configuration class for {family}")
+    row, theirs = FAMILIES[family], transformers.CONFIG_MAPPING[family].attribute_map
+    known = {*SIZES, *DEFAULTS, *row.defaults}
+    both = {frozenset(pair) for pair in theirs.items() if known & set(pair)}
+    assert {frozenset(pair) for pair in row.aliases.items()} == both
+    for alias, key in row.aliases.items():
+        assert from_hf({"model_type": family, **MINIMAL, alias: 9}) == from_hf({"model_type": family, **MINIMAL, key: 9})
 
 
 @pytest.mark.parametrize("raw", [{}, {"rope_theta": None}, {"rope_parameters": {"rope_type": "default"}}])

@@ -151,8 +151,11 @@ def test_unsupported_config(folder, changes, word):
     ("family", "changes", "word"),
     [
         ("llama", {"attention_bias": True}, "attention_bias"),
-        ("qwen2_moe", {"mlp_only_layers": [0]}, "mlp_only_layers"),
-        ("qwen2_moe", {"decoder_sparse_step": 2}, "decoder_sparse_step"),
+        ("qwen2_moe", {"mlp_only_layers": [0.5]}, "mlp_only_layers"),
+        ("qwen3_moe", {"decoder_sparse_step": 0}, "decoder_sparse_step"),
+        ("qwen3_moe", {"attention_bias": True}, "attention_bias"),
+        ("qwen3_moe", {"num_local_experts": 6}, "num_local_experts = 6 and num_experts = 5 differ"),
+        ("olmoe", {"clip_qkv": 8.0}, "clip_qkv"),
         ("qwen2_moe", {"qkv_bias": False}, "qkv_bias"),
         ("qwen2_moe", {"num_experts_per_tok": 6}, "num_experts_per_tok"),
         ("gemma", {"hidden_act": "relu"}, "hidden_act"),

@@ -31,6 +31,10 @@ SHAPE = {
 }
 
 
+SPARSE = {"num_experts": 5, "num_experts_per_tok": 2}
+QWEN3_MOE = SPARSE | {"head_dim": 16, "moe_intermediate_size": 20, "tie_word_embeddings": False, "rope_theta": 1e6}
+
+
 def moe(num_experts, num_experts_per_tok, norm_topk_prob, tied):
     return transformers.Qwen2MoeConfig(
         **SHAPE,
@@ -102,6 +106,12 @@ CONFIGS = {
     "moe-8-1-norm": lambda: moe(8, 1, True, tied=False),
     "moe-3-3": lambda: moe(3, 3, False, tied=False),
     "moe-1-1": lambda: moe(1, 1, False, tied=False),
+    "moe-some-dense": lambda: transformers.Qwen2MoeConfig(
+        **SHAPE, **SPARSE, moe_intermediate_size=20, shared_expert_intermediate_size=28, decoder_sparse_step=2
+    ),
+    "qwen3-moe": lambda: transformers.Qwen3MoeConfig(**SHAPE, **QWEN3_MOE, norm_topk_prob=True),
+    "qwen3-moe-some-dense": lambda: transformers.Qwen3MoeConfig(**SHAPE, **QWEN3_MOE, mlp_only_layers=[1]),
+    "olmoe": lambda: transformers.OlmoeConfig(**SHAPE, **SPARSE, tie_word_embeddings=False),
     "mistral": lambda: transformers.MistralConfig(**SHAPE, tie_word_embeddings=False, sliding_window=None),
     "mistral-window": lambda: transformers.MistralConfig(**SHAPE, tie_word_embeddings=False, sliding_window=40),
     "mistral-small-window": lambda: transformers.MistralConfig(**SHAPE, tie_word_embeddings=False, sliding_window=5),
@@ -227,3 +237,17 @@ def test_round_trip(files, tmp_path):
     sequence = tokens(50, seed=3)
     # not to the bit: on processors without AVX-512 transformers itself rounds the same weights, loaded again, in another way
     assert torch.allclose(their_logits(again, sequence), their_logits(theirs, sequence), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["moe-5-2", "qwen3-moe-some-dense", "olmoe", "mixtral"])
+def test_experts_stacked_in_one_tensor(name, tmp_path):
+    """As transformers 5 holds them in memory, and can save them."""
+    theirs = transformers.AutoModelForCausalLM.from_config(CONFIGS[name](), dtype=torch.float32)
+    randomise(theirs.eval())
+    for folder, original in (("separate", True), ("stacked", False)):
+        theirs.save_pretrained(tmp_path / folder, save_original_format=original)
+        word_tokenizer().save(tmp_path / folder)
+    assert any(name.endswith("experts.gate_up_proj") for name in load_file(tmp_path / "stacked" / "model.safetensors"))
+    separate, stacked = (dict(load(tmp_path / folder).model.named_parameters()) for folder in ("separate", "stacked"))
+    assert separate.keys() == stacked.keys()
+    assert all(torch.equal(separate[name], stacked[name]) for name in separate)

@@ -9,6 +9,7 @@ from moe_lm.checkpoint.weights import Weights
 from moe_lm.config import from_hf
 from moe_lm.errors import ModelError
 from moe_lm.families import family_of
+from moe_lm.families.names import HF_STACKED_EXPERTS
 from moe_lm.files import read_json
 from moe_lm.tokenizer.tokenizer import Tokenizer
 
@@ -35,6 +36,8 @@ def parse(folder: Path) -> tuple[Tokenizer, Weights]:
     names, tensors, notices = family_of(config.family).hf_names, table.names(), []
     if shards.index and SINGLE not in shards.index.values() and (folder / SINGLE).exists():
         notices.append(f"{SINGLE} is not read: {INDEX} names other files (transformers reads it in their place)")
+    if any(name.endswith(".mlp.experts.gate_up_proj") for name in tensors):
+        names = {**names, **HF_STACKED_EXPERTS}
     embed, head = (f"{names[module]}.weight" for module in ("embed", "lm_head"))
     if config.tie_word_embeddings and head in tensors:  # as transformers 5 does, in all three cases
         if embed not in tensors:

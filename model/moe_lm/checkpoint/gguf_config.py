@@ -58,7 +58,7 @@ def _moe_required(keys: MoEKeys) -> dict[str, str]:
 
 def _moe_optional(keys: MoEKeys) -> dict[str, tuple[str, Any]]:
     found = {
-        "expert_weights_norm": (keys.norm_topk_prob, False),
+        "expert_weights_norm": (keys.norm_topk_prob, keys.gguf_norm_topk_prob),
         "expert_shared_count": (keys.num_shared_experts, 0),
         "leading_dense_block_count": (keys.first_dense_layers, 0),
     }

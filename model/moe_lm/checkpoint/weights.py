@@ -48,13 +48,17 @@ class Weights:
 
     def _check_counts(self) -> None:
         """Refuse more layers or experts than there are tensors for, before a decoder of so many is built."""
-        moe, layer = self.config.moe, self.config.num_hidden_layers - 1
-        last = [f"{self.names['attention.o_proj'].format(layer=layer)}.weight"]
-        if moe and "{expert}" in self.names["ffn.experts.down_proj"]:
-            last.append(f"{self.names['ffn.experts.down_proj'].format(layer=layer, expert=moe.num_experts - 1)}.weight")
-        for name in last:
-            if name not in self.tensors:
-                raise ModelError(f"{self.path} lacks tensor {name}; is it a complete {self.config.family} checkpoint?")
+        moe, layers = self.config.moe, range(self.config.num_hidden_layers)
+        self._needs(f"{self.names['attention.o_proj'].format(layer=layers[-1])}.weight")
+        if not moe or "ffn.experts.down_EDF" in self.names or "{expert}" not in self.names["ffn.experts.down_proj"]:
+            return
+        for layer in filter(self.config.is_sparse, reversed(layers)):
+            self._needs(f"{self.names['ffn.experts.down_proj'].format(layer=layer, expert=moe.num_experts - 1)}.weight")
+            return
+
+    def _needs(self, name: str) -> None:
+        if name not in self.tensors:
+            raise ModelError(f"{self.path} lacks tensor {name}; is it a complete {self.config.family} checkpoint?")
 
     def read(self, dtype: torch.dtype, device: str, progress: Progress | None) -> Decoder:
         """Raises ModelError for NaN and infinite values."""

@@ -9,9 +9,11 @@ from moe_lm.families.gemma import GEMMA
 from moe_lm.families.llama import LLAMA
 from moe_lm.families.mistral import MISTRAL
 from moe_lm.families.mixtral import MIXTRAL
+from moe_lm.families.olmoe import OLMOE
 from moe_lm.families.qwen2 import QWEN2
 from moe_lm.families.qwen2_moe import QWEN2_MOE
 from moe_lm.families.qwen3 import QWEN3
+from moe_lm.families.qwen3_moe import QWEN3_MOE
 from moe_lm.files import shown
 
 FAMILIES: dict[str, Family] = {
@@ -23,6 +25,8 @@ FAMILIES: dict[str, Family] = {
         QWEN2,
         QWEN2_MOE,
         QWEN3,
+        QWEN3_MOE,
+        OLMOE,
         GEMMA,
         DEEPSEEK,
     )

@@ -83,6 +83,7 @@ class MoEKeys:
     """Which key of config.json holds each field of `MoEConfig`; None where the family has no such key.
 
     The shared expert's size is a key of its own, or a number of shared experts that are each as wide as a routed one.
+    Layers without experts are the first ones, those of a list, or all but every nth.
     """
 
     num_experts: str = "num_experts"
@@ -91,8 +92,11 @@ class MoEKeys:
     shared_expert_intermediate_size: str | None = None
     num_shared_experts: str | None = None
     first_dense_layers: str | None = None
+    dense_layers: str | None = None
+    sparse_step: str | None = None
     norm_topk_prob: str | None = "norm_topk_prob"  # None: the weights of a token's experts always sum to one
     shared_expert_gate: bool = False  # not a key: is the shared expert multiplied by a sigmoid gate?
+    gguf_norm_topk_prob: bool = False  # not a key: what llama.cpp computes where a file has no expert_weights_norm
 
     def kinds(self) -> dict[str, Kind]:
         """All keys that the family has, and what their values must be."""
@@ -103,6 +107,8 @@ class MoEKeys:
             self.shared_expert_intermediate_size: kinds.COUNT_OR_NONE,
             self.num_shared_experts: kinds.COUNT_OR_NONE.or_null(),
             self.first_dense_layers: kinds.COUNT_OR_NONE,
+            self.dense_layers: kinds.INTEGERS.or_null(),
+            self.sparse_step: kinds.COUNT,
             self.norm_topk_prob: kinds.FLAG,
         }
         return {key: kind for key, kind in found.items() if key}
@@ -113,6 +119,7 @@ class Family:
     """What one `model_type` of config.json changes in the shared decoder and in the checkpoint's words.
 
     `defaults` are the values of keys that a config.json leaves out, as the family's configuration class in transformers has them.
+    `aliases` maps other names of keys, which transformers reads as well, to the family's own.
     `kinds` says what the values of keys must be that not every family has (see `KINDS`).
     `options` maps an option to the values that the decoder implements; another value is refused, and the first is written by
     `to_hf` unless it is None. `without_effect` names options that change nothing in inference, beside those of every family.
@@ -133,6 +140,7 @@ class Family:
     moe: MoEKeys | None = None
 
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    aliases: Mapping[str, str] = field(default_factory=dict)
     kinds: Mapping[str, Kind] = field(default_factory=dict)
     options: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     without_effect: frozenset[str] = frozenset()

@@ -20,6 +20,7 @@ MIXTRAL = Family(
         "num_local_experts": 8,
         "num_experts_per_tok": 2,
     },
+    aliases={"num_experts": "num_local_experts"},
     options={"hidden_act": SILU},
     without_effect=frozenset({"router_jitter_noise"}),
     hf_names={

@@ -1,7 +1,8 @@
 """How checkpoints name the parameters of `moe_lm.model.Decoder`: one table for Hugging Face folders, one for GGUF files.
 
 A table maps a module of the decoder to its tensor without ".weight" or ".bias"; {layer} is the number of the layer. An expert's
-three matrices stand in one tensor each with {expert} in its name, or, without it, in one tensor for all experts, [E, ..].
+three matrices stand in one tensor each with {expert} in its name, or, without it, in one tensor for all experts, [E, ..]. A parameter,
+too, may be in a table: with the whole name of its tensor.
 A family with names of its own takes one of these tables with changes.
 """
 
@@ -69,6 +70,13 @@ GGUF_SEPARATE_EXPERTS: Mapping[str, str] = {
     "ffn.experts.down_proj": "blk.{layer}.ffn_down.{expert}",
 }
 
+# transformers 5 holds all experts of a layer in two tensors, and writes them so if asked to (save_original_format=False)
+HF_STACKED_EXPERTS: Mapping[str, str] = {
+    "ffn.router": "model.layers.{layer}.mlp.gate",
+    "ffn.experts.gate_up_EGD": "model.layers.{layer}.mlp.experts.gate_up_proj",
+    "ffn.experts.down_EDF": "model.layers.{layer}.mlp.experts.down_proj",
+}
+
 _STACKED = {"ffn.experts.gate_up_EGD": ("gate_proj", "up_proj"), "ffn.experts.down_EDF": ("down_proj",)}
 _PARAMETER = re.compile(r"(?:layers\.(\d+)\.)?(.+)\.(\w+)")
 
@@ -81,6 +89,8 @@ def pieces(parameter: str, names: Mapping[str, str], num_experts: int) -> Pieces
     match = _PARAMETER.fullmatch(parameter)
     assert match, parameter
     layer, module, kind = match.groups()
+    if f"{module}.{kind}" in names:
+        return [[names[f"{module}.{kind}"].format(layer=layer)]]
     if kinds := _STACKED.get(f"{module}.{kind}"):
         matrices = [names[f"{module}.{kind}"] for kind in kinds]
         separate = "{expert}" in matrices[0]
