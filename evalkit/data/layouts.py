@@ -1,41 +1,50 @@
-"""Rows from the text of a table, for layouts that the file name does not tell. All cells of a text layout are strings."""
+"""Rows from the text of a table, each with its place ("FILE line 3"). All cells of a text layout are strings."""
 
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
+from evalkit.data.rows import Placed
 from evalkit.errors import DataError
 
-Rows = Iterator[dict[str, Any]]
+Columns = Collection[str]
 
 
-def lines(text: str, name: str, columns: tuple[str, ...]) -> Rows:
+def lines(text: str, name: str, columns: Columns) -> Placed:
     """One column; each line is a row."""
-    return ({columns[0]: line} for line in text.removesuffix("\n").split("\n"))
+    (column,) = columns
+    return ((f"{name} line {number}", {column: line}) for number, line in enumerate(text.removesuffix("\n").split("\n"), 1))
 
 
-def tsv(text: str, name: str, columns: tuple[str, ...]) -> Rows:
+def tsv(text: str, name: str, columns: Columns) -> Placed:
     """Cells between tabs, where a quote is an ordinary character. Raises DataError, with the line."""
     return _cells(text, name, columns, 1)
 
 
-def headed_tsv(text: str, name: str, columns: tuple[str, ...]) -> Rows:
+def headed_tsv(text: str, name: str, columns: Columns) -> Placed:
     """As `tsv`, after a header line with the columns' names."""
     header, _, body = text.partition("\n")
     return _cells(body, name, _header(header.removesuffix("\r").split("\t"), name, columns), 2)
 
 
-def quoted_tsv(text: str, name: str, columns: tuple[str, ...]) -> Rows:
+def quoted_tsv(text: str, name: str, columns: Columns) -> Placed:
     """As `headed_tsv`, with CSV's quotes."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter="\t", skipinitialspace=True)
-    found = _header(next(reader, []), name, columns)
-    for row in reader:
-        yield _row(row, found, f"{name} line {reader.line_num}")
+    rows = _csv(text, name, delimiter="\t", skipinitialspace=True)
+    _, header = next(rows, (name, []))
+    found = _header(header, name, columns)
+    for where, row in rows:
+        yield _row(row, found, where)
 
 
-def json_list(text: str, name: str, columns: tuple[str, ...]) -> Rows:
+def headless_csv(text: str, name: str, columns: Columns) -> Placed:
+    """CSV without a header line. Every cell is text: "None", "NA" and "null" are answers, not missing values."""
+    for where, row in _csv(text, name, strict=True):
+        yield _row(row, columns, where)
+
+
+def json_list(text: str, name: str, columns: Columns) -> Placed:
     """The objects of a JSON list, each with at least `columns`. Raises DataError, with the object's number."""
     try:
         rows = json.loads(text)
@@ -44,13 +53,22 @@ def json_list(text: str, name: str, columns: tuple[str, ...]) -> Rows:
     if not isinstance(rows, list):
         raise DataError(f"{name}: expected a list of objects, found {type(rows).__name__}")
     for number, row in enumerate(rows, start=1):
-        missing = [column for column in columns if column not in row] if isinstance(row, dict) else list(columns)
-        if missing:
-            raise DataError(f"{name} item {number}: no {', '.join(missing)}; expected an object with {', '.join(columns)}")
-        yield row
+        yield _object(row, columns, f"{name} item {number}")
 
 
-LAYOUTS: dict[str, Callable[[str, str, tuple[str, ...]], Rows]] = {
+def json_lines(text: str, name: str, columns: Columns) -> Placed:
+    """An object with at least `columns` a line; empty lines are no rows. Raises DataError, with the line."""
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{name} line {number}: not valid JSON ({error})") from None
+        yield _object(row, columns, f"{name} line {number}")
+
+
+LAYOUTS: dict[str, Callable[[str, str, Columns], Placed]] = {
     "lines": lines,
     "tsv": tsv,
     "tsv-header": headed_tsv,
@@ -59,18 +77,34 @@ LAYOUTS: dict[str, Callable[[str, str, tuple[str, ...]], Rows]] = {
 }
 
 
-def _cells(text: str, name: str, columns: tuple[str, ...], first: int) -> Rows:
+def _csv(text: str, name: str, delimiter: str = ",", **dialect: bool) -> Iterator[tuple[str, list[str]]]:
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, **dialect)  # type: ignore[arg-type]
+    try:
+        for row in reader:
+            yield f"{name} line {reader.line_num}", row
+    except csv.Error as error:
+        raise DataError(f"{name} line {reader.line_num}: not valid CSV ({error})") from None
+
+
+def _object(row: object, columns: Columns, where: str) -> tuple[str, dict[str, Any]]:
+    missing = [column for column in columns if column not in row] if isinstance(row, dict) else list(columns)
+    if missing or not isinstance(row, dict):
+        raise DataError(f"{where}: no {', '.join(missing)}; expected an object with {', '.join(columns)}")
+    return where, row
+
+
+def _cells(text: str, name: str, columns: Columns, first: int) -> Placed:
     for number, line in enumerate(text.removesuffix("\n").split("\n"), start=first):
         yield _row(line.removesuffix("\r").split("\t"), columns, f"{name} line {number}")
 
 
-def _row(cells: list[str], columns: tuple[str, ...], where: str) -> dict[str, Any]:
+def _row(cells: list[str], columns: Columns, where: str) -> tuple[str, dict[str, Any]]:
     if len(cells) != len(columns):
         raise DataError(f"{where}: {len(cells)} columns, expected {len(columns)} ({', '.join(columns)})")
-    return dict(zip(columns, cells, strict=True))
+    return where, dict(zip(columns, cells, strict=True))
 
 
-def _header(found: list[str], name: str, columns: tuple[str, ...]) -> tuple[str, ...]:
+def _header(found: list[str], name: str, columns: Columns) -> tuple[str, ...]:
     if missing := [column for column in columns if column not in found]:
         raise DataError(f"{name} line 1: no column {missing[0]!r} in the header ({', '.join(found)})")
     return tuple(found)

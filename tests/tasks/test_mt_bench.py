@@ -115,7 +115,7 @@ def write(folder: Path, path: str, *rows: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("question", "message"),
     [
-        ({"category": "poetry", "turns": ["a", "b"]}, "category 'poetry'"),
+        ({"category": "poetry", "turns": ["a", "b"]}, "line 1: category is 'poetry', expected one of"),
         ({"category": "writing", "turns": "a"}, "turns is 'a'"),
         ({"category": "writing", "turns": []}, "turns is"),
         ({"category": "math", "turns": ["a", "b"]}, "no reference answer"),

@@ -1,29 +1,45 @@
 """MT-Bench: 80 questions of two turns in eight categories, answered in conversation (Zheng et al. 2023, arXiv 2306.05685)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from evalkit.tasks import Conversation, DataError, DataSource, Doc, JudgedTask, JudgePrompt, Table, TextFile
+from evalkit.tasks import (
+    NAME,
+    OBJECT,
+    TEXT,
+    Conversation,
+    DataError,
+    DataSource,
+    Doc,
+    Field,
+    JudgedTask,
+    JudgePrompt,
+    Table,
+    TextFile,
+    list_of,
+    one_of,
+)
 from evalkit_tasks.mt_bench import rating
 from evalkit_tasks.mt_bench.prompts import MOST_TURNS, pair_prompts, read_prompts, single_prompts
 from evalkit_tasks.protocol_files import read_protocols
 
 FASTCHAT = "https://raw.githubusercontent.com/lm-sys/FastChat/0e6d3e4beaab66f4d3f93db72541a4abab8af28d/fastchat/llm_judge/data/"
+CATEGORIES = ("writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities")  # the questions' order
 SETTINGS = {"max_new_tokens": int, "reference_categories": list, "temperature": dict}
 
 
-def _table(path: str, columns: tuple[str, ...], sha256: str) -> Table:
-    return Table(path, columns, TextFile(path, FASTCHAT + path, sha256))
+def _table(path: str, columns: Mapping[str, Field], sha256: str) -> Table:
+    return Table(path, columns, TextFile(path, FASTCHAT + path, sha256), key=("question_id",))
 
 
 QUESTIONS = _table(
     "mt_bench/question.jsonl",
-    ("question_id", "category", "turns"),
+    {"question_id": NAME, "category": one_of(*CATEGORIES), "turns": list_of(TEXT, 1)},
     "119565adbab82227089cefdb44c8d7e2cf04dc0a0ec233634c82e7d4e2a944f7",
 )
 REFERENCES = _table(
     "mt_bench/reference_answer/gpt-4.jsonl",
-    ("question_id", "choices"),
+    {"question_id": NAME, "choices": list_of(OBJECT, 1)},
     "f957a5bc977badb66885ec970e6cd08527845780313f0995764260e5777b9b3f",
 )
 JUDGE_PROMPTS = TextFile(
@@ -42,7 +58,7 @@ class MTBench(JudgedTask):
     judge_prompts = JUDGE_PROMPTS
     judgment_files = "fastchat"
     scale = rating.SCALE
-    categories = ("writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities")  # the questions' order
+    categories = CATEGORIES
     official_n = 80
     official_sha256 = "6d8d4bc2760d98ea7592e71f3de362914ed20fd2de095f5f637f8f4b6d067601"
 
@@ -54,12 +70,8 @@ class MTBench(JudgedTask):
         settings = self.protocol.settings
         references = {row["question_id"]: row["choices"] for row in source.rows(REFERENCES)}
         docs = []
-        for number, row in enumerate(source.rows(QUESTIONS), start=1):
+        for row in source.rows(QUESTIONS):
             turns, category = row["turns"], row["category"]
-            if not (isinstance(turns, list) and turns and all(isinstance(turn, str) and turn for turn in turns)):
-                raise DataError(f"{QUESTIONS.path} row {number}: turns is {turns!r:.60}, not a list of texts")
-            if category not in settings["temperature"]:
-                raise DataError(f"{QUESTIONS.path} row {number}: category {category!r}; known: {', '.join(settings['temperature'])}")
             reference: list[str] = []
             if category in settings["reference_categories"]:
                 reference = _reference(references.get(row["question_id"]), row["question_id"], len(turns))

@@ -2,15 +2,17 @@
 
 from typing import Any
 
-from evalkit.tasks import DataSource, HubTable, Table
+from evalkit.tasks import NAME, TEXT, DataSource, HubTable, Table, one_of
 from evalkit_tasks.multilingual.adapter import LmEvalAdapter, Row
 from evalkit_tasks.multilingual.cells import MultilingualCell
 
 HUB = ("facebook/belebele", "75b399394a9803252cfec289d103de462763db7c")
-COLUMNS = (
-    *("link", "question_number", "flores_passage", "question"),
-    *("mc_answer1", "mc_answer2", "mc_answer3", "mc_answer4", "correct_answer_num"),
-)
+COLUMNS = {
+    "link": TEXT,
+    "question_number": NAME,
+    **dict.fromkeys(("flores_passage", "question", "mc_answer1", "mc_answer2", "mc_answer3", "mc_answer4"), TEXT),
+    "correct_answer_num": one_of("1", "2", "3", "4", 1, 2, 3, 4),  # some copies hold the number as text
+}
 
 
 class Belebele(LmEvalAdapter):
@@ -18,10 +20,9 @@ class Belebele(LmEvalAdapter):
 
     def tables(self, cell: MultilingualCell, source: DataSource) -> list[Table]:
         code = cell.data.rpartition("/")[2]
-        return [Table(cell.data, COLUMNS, HubTable(*HUB, f"data/{code}", dict))]
+        return [Table(cell.data, COLUMNS, HubTable(*HUB, f"data/{code}", dict), key=("link", "question_number"))]
 
     def rows(self, cell: MultilingualCell, source: DataSource, split: str) -> list[dict[str, Any]]:
-        # some copies hold the number as text
         return [{**row, "correct_answer_num": str(row["correct_answer_num"])} for row in source.rows(self.tables(cell, source)[0])]
 
     def key(self, row: Row, number: int) -> str:

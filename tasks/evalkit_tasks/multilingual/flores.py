@@ -5,7 +5,7 @@ Five shots are the first sentences of dev. The prompt's wording is that of lm-ev
 
 from collections.abc import Sequence
 
-from evalkit.tasks import DataError, DataSource, Doc, Generate, Generated, Request, Response, Scored, Table, TextFile
+from evalkit.tasks import TEXT, DataError, DataSource, Doc, Generate, Generated, Request, Response, Scored, Table, TextFile
 from evalkit_tasks.multilingual.adapter import Adapter, first
 from evalkit_tasks.multilingual.cells import FLORES_CODES, MultilingualCell
 
@@ -90,7 +90,7 @@ def table(language: str, split: str) -> Table:
     path = f"flores101/flores101_dataset/{split}/{code}.{split}"
     other = "de" if language == "en" else language  # that repository sorts its files by language pair
     url = f"{DEVTEST}/flores101_dataset/devtest/{code}.devtest" if split == "devtest" else f"{DEV}/en-{other}/flores-dev.{language}"
-    return Table(path, ("sentence",), TextFile(path, url, SHA256[split][language]), "lines")
+    return Table(path, {"sentence": TEXT}, TextFile(path, url, SHA256[split][language]), "lines")
 
 
 def _question(cell: MultilingualCell, sentence: str) -> str:

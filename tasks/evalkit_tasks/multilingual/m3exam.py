@@ -7,12 +7,12 @@ prompt is ours: the question, its options, "Answer:".
 from collections.abc import Mapping
 from typing import Any
 
-from evalkit.tasks import DataError, DataSource, Doc, HubTable, Table, TextFile
+from evalkit.tasks import TEXT, DataSource, Doc, HubTable, Rule, Table, TextFile, list_of
 from evalkit_tasks.multilingual.adapter import first
 from evalkit_tasks.multilingual.cells import MultilingualCell
 from evalkit_tasks.multilingual.letters import LetterAdapter
 
-COLUMNS = ("question_text", "answer_text", "options")
+COLUMNS = {"question_text": TEXT, "answer_text": TEXT, "options": list_of(TEXT, 2, 5)}
 ADDRESS = "https://raw.githubusercontent.com/sail-sg/sailor-llm/078d31d16064f2e3b656f34a1effcf1803647f77/eval/data/m3exam/"
 FILES = {
     "thai-questions-dev.json": "31bd39a12de7894d3dcfe27b2d2de3d7f99a16ac22105c1c3dcdf9689c9901d5",
@@ -29,6 +29,25 @@ def _from_hub(row: Mapping[str, Any]) -> dict[str, Any]:
     return {column: row[column] for column in COLUMNS}
 
 
+def _letters(row: Mapping[str, Any]) -> str:
+    """The options' letters: they follow from the place and the first one's script, as about 1% of them are wrong or missing upstream."""
+    label = row["options"][0].strip()[:1]
+    return next((script for script in SCRIPTS if label in script), "")[: len(row["options"])]
+
+
+def _place(row: Mapping[str, Any]) -> int:
+    """The answer's place among the options, written in any script; -1 for none of them."""
+    answer = row["answer_text"].strip()
+    places = (script.index(answer) for script in SCRIPTS if len(answer) == 1 and answer in script)
+    return next((place for place in places if place < len(row["options"])), -1)
+
+
+RULES = (
+    Rule("options", "options that begin with A, 1 or ๑", lambda row: bool(_letters(row))),
+    Rule("answer_text", "the letter of one of its options", lambda row: _place(row) >= 0),
+)
+
+
 class M3exam(LetterAdapter):
     def tables(self, cell: MultilingualCell, source: DataSource) -> list[Table]:
         return [self._table(cell, split) for split in ("dev", "test")]
@@ -38,22 +57,16 @@ class M3exam(LetterAdapter):
         file = f"{language}-questions-{split}.json"
         path = f"m3exam/text-question/{file}"
         if file in FILES:
-            return Table(path, COLUMNS, TextFile(path, ADDRESS + file, FILES[file]), "json")
-        return Table(path, COLUMNS, HubTable(*HUB, f"{language}/{split}-00000-of-00001.parquet", _from_hub), "json")
+            return Table(path, COLUMNS, TextFile(path, ADDRESS + file, FILES[file]), "json", RULES)
+        return Table(path, COLUMNS, HubTable(*HUB, f"{language}/{split}-00000-of-00001.parquet", _from_hub), "json", RULES)
 
     def load(self, cell: MultilingualCell, source: DataSource, shots: int, seed: int) -> list[Doc]:
-        worked = [_fields(row, cell, f"dev/{i}") for i, row in enumerate(first(source.rows(self._table(cell, "dev")), shots, cell))]
+        worked = [_fields(row) for row in first(source.rows(self._table(cell, "dev")), shots, cell)]
         prefix = "".join(f"{shot['prompt']} {shot['answer']}\n\n" for shot in worked)
         items = source.rows(self._table(cell, "test"))
-        return [Doc(f"{cell.name}/{i}", cell.name, _fields(row, cell, f"test/{i}"), prefix) for i, row in enumerate(items)]
+        return [Doc(f"{cell.name}/{i}", cell.name, _fields(row), prefix) for i, row in enumerate(items)]
 
 
-def _fields(row: Mapping[str, Any], cell: MultilingualCell, where: str) -> dict[str, Any]:
-    """A letter follows from the option's place and the first one's script: about 1% of the options upstream have a wrong letter or none."""
-    options, answer = row["options"], str(row["answer_text"]).strip()
-    label = options[0].strip()[:1] if options else ""
-    letters = next((script for script in SCRIPTS if label in script), "")[: len(options)]
-    place = next((script.index(answer) for script in SCRIPTS if answer and answer in script), len(options))
-    if len(letters) < len(options) or place >= len(options):
-        raise DataError(f"{cell.name} {where}: the answer is {answer!r}, its options begin with {', '.join(o[:4] for o in options)}")
-    return {"prompt": "\n".join([row["question_text"], *options, "Answer:"]), "letters": list(letters), "answer": letters[place]}
+def _fields(row: Mapping[str, Any]) -> dict[str, Any]:
+    prompt = "\n".join([row["question_text"], *row["options"], "Answer:"])
+    return {"prompt": prompt, "letters": list(_letters(row)), "answer": _letters(row)[_place(row)]}

@@ -9,7 +9,7 @@ import ast
 import json
 from typing import Any
 
-from evalkit.tasks import DataError, DataSource, Table, TextFile
+from evalkit.tasks import TEXT, DataError, DataSource, Table, TextFile, matching
 from evalkit_tasks.multilingual.adapter import LmEvalAdapter, Row
 from evalkit_tasks.multilingual.cells import MultilingualCell
 
@@ -22,6 +22,7 @@ FILES = {
     "ja": "59a2b50debe77981fd784cb3b2bef1505e3abf2a37116dc9d7a366ab029b4637",
     "th": "f3932dc5ad8e9d0ea82b017adc1e1461dd647af861e7166d6741986602a0cfd6",
 }
+COLUMNS = {"question": TEXT, "answer_number": matching(r"\A-?(\d{1,3}(,\d{3})+|\d{1,18})\Z", "a whole number")}
 LITERALS = ("EXEMPLAR_NUMBER_ANSWERS", "EXEMPLAR_EQUATION_SOLUTIONS", "MGSM_EXEMPLARS")
 EXEMPLAR_LANGUAGES = ("es", "fr", "de", "ru", "ja", "th", "zh", "en")  # those that are kept, in the file's order
 
@@ -54,20 +55,16 @@ class Mgsm(LmEvalAdapter):
 
     def tables(self, cell: MultilingualCell, source: DataSource) -> list[Table]:
         file = TextFile(cell.data, f"{ADDRESS}{cell.data.rpartition('/')[2]}", FILES[cell.language])
-        return [Table(cell.data, ("question", "answer_number"), file, "tsv")]
+        return [Table(cell.data, COLUMNS, file, "tsv")]
 
     def rows(self, cell: MultilingualCell, source: DataSource, split: str) -> list[dict[str, Any]]:
         if split == "exemplars":
             return self._exemplars(cell, source)
         (table,) = self.tables(cell, source)
-        rows: list[dict[str, Any]] = []
-        for number, row in enumerate(source.rows(table)):
-            try:
-                answer = int(row["answer_number"].replace(",", ""))
-            except ValueError:
-                raise DataError(f"{cell.data} line {number + 1}: the answer is {row['answer_number']!r}, not a number") from None
-            rows.append({"number": number, "question": row["question"], "answer": None, "answer_number": answer})
-        return rows
+        return [
+            {"number": i, "question": row["question"], "answer": None, "answer_number": int(row["answer_number"].replace(",", ""))}
+            for i, row in enumerate(source.rows(table))
+        ]
 
     def _exemplars(self, cell: MultilingualCell, source: DataSource) -> list[dict[str, Any]]:
         try:

@@ -7,17 +7,23 @@ has translations of its own into all ten languages; in a folder, each language's
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from evalkit.tasks import DataError, DataSource, Doc, HubTable, MissingData, Table
+from evalkit.tasks import OBJECT, TEXT, DataSource, Doc, HubTable, MissingData, Rule, Table, list_of, one_of
 from evalkit_tasks.mmlu import SUBJECTS
 from evalkit_tasks.multilingual.adapter import draw, first
 from evalkit_tasks.multilingual.cells import MultilingualCell
 from evalkit_tasks.multilingual.letters import LetterAdapter
 
 LETTERS = "ABCD"
-COLUMNS = ("question", *LETTERS, "answer")
+COLUMNS = {"question": TEXT, **dict.fromkeys(LETTERS, TEXT), "answer": one_of(*LETTERS)}
 HUB = ("CohereLabs/Global-MMLU", "0e619dbeb34206cd48705a1a0ea7fb21cae09993")
 HEADER = "The following are multiple choice questions (with answers) about {subject}.\n\n"
 ITEM = "Question: {question}\nA. {A}\nB. {B}\nC. {C}\nD. {D}\nAnswer:"
+LITE = {"metadata": OBJECT, "prompts": list_of(OBJECT, 1), "label": one_of(*LETTERS)}
+LITE_TEXTS = ("question", *(f"option_{letter.lower()}" for letter in LETTERS))
+LITE_RULES = (
+    Rule("metadata", "an object with the texts subject and sample_id", lambda row: _texts(row["metadata"], ("subject", "sample_id"))),
+    Rule("prompts", f"an object with the texts {', '.join(LITE_TEXTS)} first", lambda row: _texts(row["prompts"][0], LITE_TEXTS)),
+)
 NO_TABLE = HubTable(*HUB, "", dict)  # the hub has no table in a folder's layouts
 LEFT_OUT_OF_JMMLU = {
     *("high_school_government_and_politics", "high_school_us_history", "high_school_world_history"),
@@ -32,7 +38,11 @@ JMMLU_SUBJECTS = (
 Rows = Mapping[str, Sequence[Mapping[str, Any]]]  # by subject
 
 
-def _from_hub(row: Mapping[str, Any]) -> dict[str, str]:
+def _texts(value: Mapping[str, Any], names: Sequence[str]) -> bool:
+    return all(TEXT.fits(value.get(name)) for name in names)
+
+
+def _from_hub(row: Mapping[str, Any]) -> dict[str, Any]:
     options = {letter: row[f"option_{letter.lower()}"] for letter in LETTERS}
     return {"subject": row["subject"], "question": row["question"], **options, "answer": row["answer"]}
 
@@ -51,13 +61,13 @@ class Mmmlu(LetterAdapter):
 
     def _hub(self, cell: MultilingualCell, split: str) -> Table:
         hub = HubTable(*HUB, f"{cell.language}/{split}-00000-of-00001.parquet", _from_hub)
-        return Table(f"{cell.data}/{split}", ("subject", *COLUMNS), hub)
+        return Table(f"{cell.data}/{split}", {"subject": TEXT, **COLUMNS}, hub)
 
     def _jmmlu(self, subject: str) -> Table:
         return Table(f"mmmlu/ja/JMMLU/{subject}.csv", COLUMNS, NO_TABLE)
 
     def _lite(self, cell: MultilingualCell, split: str) -> Table:
-        return Table(f"{cell.data}/global_mmlu_lite_{cell.language}_{split}.jsonl", ("metadata", "prompts", "label"), NO_TABLE)
+        return Table(f"{cell.data}/global_mmlu_lite_{cell.language}_{split}.jsonl", LITE, NO_TABLE, rules=LITE_RULES)
 
     def _csv(self, cell: MultilingualCell, subject: str, split: str) -> Table:
         return Table(f"{cell.data}/{split}/{subject}_{split}.csv", COLUMNS, NO_TABLE)
@@ -114,18 +124,15 @@ def _by_subject(rows: Sequence[Mapping[str, Any]]) -> Rows:
 
 def _from_lite(row: Mapping[str, Any]) -> dict[str, Any]:
     """Global-MMLU-Lite's row; its options are in another order than MMLU's, so its ids are its own."""
-    try:
-        prompt, sample = row["prompts"][0], row["metadata"]["sample_id"]
-        options = {letter: prompt[f"option_{letter.lower()}"] for letter in LETTERS}
-        return {
-            "subject": row["metadata"]["subject"],
-            "question": prompt["question"],
-            **options,
-            "answer": row["label"],
-            "id": f"lite/{sample}",
-        }
-    except (KeyError, IndexError, TypeError) as error:
-        raise DataError(f"mmmlu: a row of Global-MMLU-Lite is not as expected ({error!r})") from None
+    about, prompt = row["metadata"], row["prompts"][0]
+    options = {letter: prompt[f"option_{letter.lower()}"] for letter in LETTERS}
+    return {
+        "subject": about["subject"],
+        "question": prompt["question"],
+        **options,
+        "answer": row["label"],
+        "id": f"lite/{about['sample_id']}",
+    }
 
 
 def _prompt(row: Mapping[str, Any]) -> str:
@@ -133,6 +140,4 @@ def _prompt(row: Mapping[str, Any]) -> str:
 
 
 def _fields(row: Mapping[str, Any], subject: str) -> dict[str, Any]:
-    if row["answer"] not in tuple(LETTERS):
-        raise DataError(f"mmmlu {row['id']}: the answer is {row['answer']!r}, expected one of A, B, C, D")
     return {"subject": subject, "number": row["id"], "prompt": _prompt(row), "letters": list(LETTERS), "answer": row["answer"]}

@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from evalkit.tasks import DataError, DataSource, HubTable, Table
+from evalkit.tasks import ANY_TEXT, TEXT, DataSource, HubTable, Table, one_of
 from evalkit_tasks.multilingual.adapter import LmEvalAdapter, Row
 from evalkit_tasks.multilingual.cells import MultilingualCell
 
 HUB = ("google-research-datasets/paws-x", "4cd8187c404bda33cb1f62b49b001115862acf37")
-COLUMNS = ("id", "sentence1", "sentence2", "label")
+COLUMNS = {"id": TEXT, "sentence1": ANY_TEXT, "sentence2": ANY_TEXT, "label": one_of("0", "1", "")}
 SPLITS = {"dev": ("dev_2k.tsv", "validation"), "test": ("test_2k.tsv", "test")}  # upstream's files, and the hub's splits
 
 
@@ -23,14 +23,12 @@ class Pawsx(LmEvalAdapter):
     def _table(self, cell: MultilingualCell, split: str) -> Table:
         file, name = SPLITS[split]
         hub = HubTable(*HUB, f"{cell.language}/{name}-00000-of-00001.parquet", _from_hub)
-        return Table(f"{cell.data}/{file}", COLUMNS, hub, "tsv-header")
+        return Table(f"{cell.data}/{file}", COLUMNS, hub, "tsv-header", key=("id",))
 
     def rows(self, cell: MultilingualCell, source: DataSource, split: str) -> list[dict[str, Any]]:
         """Without the pairs that were never translated ("NS", which upstream asks to drop) and those without a label."""
         table = self._table(cell, split)
         kept = [r for r in source.rows(table) if r["label"] and not {r["sentence1"].strip(), r["sentence2"].strip()} & {"", "NS"}]
-        if odd := [row for row in kept if row["label"] not in ("0", "1")]:
-            raise DataError(f"{table.path}: the label of id {odd[0]['id']} is {odd[0]['label']!r}, expected 0 or 1")
         return [{**row, "label": int(row["label"])} for row in kept]
 
     def key(self, row: Row, number: int) -> str:

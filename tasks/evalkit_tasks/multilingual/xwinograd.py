@@ -7,17 +7,18 @@ of some options by hand; we keep upstream's.
 import json
 from typing import Any
 
-from evalkit.tasks import DataError, DataSource, Table, TextFile
+from evalkit.tasks import ANY_TEXT, DataSource, Rule, Table, TextFile
 from evalkit_tasks.multilingual.adapter import LmEvalAdapter, Row
 from evalkit_tasks.multilingual.cells import MultilingualCell
 
-COLUMNS = ("language", "source", "english", "sentence", "tokens", "pronoun", "candidates")
+COLUMNS = dict.fromkeys(("language", "source", "english", "sentence", "tokens", "pronoun", "candidates"), ANY_TEXT)
 FILE = TextFile(
     "xwinograd/dataset.tsv",
     "https://raw.githubusercontent.com/yandex-research/crosslingual_winograd/d2cfbbf7dc8f4ec66381e9651f9f5633c2df848d/dataset.tsv",
     "2c4cdad50f7a35523ce16f4437b7d5c814ebf7a49ad10f618468eeb32f08a873",
 )
-TABLE = Table(FILE.path, COLUMNS, FILE, "tsv")
+SPANS = Rule("pronoun", "spans that fit the sentence, and one right candidate of two", lambda row: _question(row) is not None)
+TABLE = Table(FILE.path, COLUMNS, FILE, "tsv", (SPANS,))
 
 
 class Xwinograd(LmEvalAdapter):
@@ -27,7 +28,8 @@ class Xwinograd(LmEvalAdapter):
     def rows(self, cell: MultilingualCell, source: DataSource, split: str) -> list[dict[str, Any]]:
         code = cell.lm_eval.removesuffix(".yaml").rpartition("_")[2]
         found = [row for row in source.rows(TABLE) if row["language"] == code]
-        return [{"number": str(i), "source": row["source"], "english": row["english"], **_question(row, i)} for i, row in enumerate(found)]
+        kept = [{"number": str(i), "source": row["source"], "english": row["english"]} for i, row in enumerate(found)]
+        return [{**about, **(_question(row) or {})} for about, row in zip(kept, found, strict=True)]
 
     def key(self, row: Row, number: int) -> str:
         return str(row["number"])
@@ -37,8 +39,8 @@ class Xwinograd(LmEvalAdapter):
         return f"{row['pair']}"
 
 
-def _question(row: Row, number: int) -> dict[str, Any]:
-    """The sentence with "_" for the pronoun, both options, and "1" or "2". Raises DataError where the spans don't fit."""
+def _question(row: Row) -> dict[str, Any] | None:
+    """The sentence with "_" for the pronoun, both options, and "1" or "2"; None where the spans don't fit."""
     try:
         (pronoun, (start, _), _), candidates, tokens = json.loads(row["pronoun"]), json.loads(row["candidates"]), json.loads(row["tokens"])
         at = 0
@@ -48,8 +50,8 @@ def _question(row: Row, number: int) -> dict[str, Any]:
         at = row["sentence"].index(pronoun, at)
         (first, second) = candidates
         (right,) = [i for i, candidate in enumerate((first, second), 1) if candidate[3]]
-    except (ValueError, TypeError, IndexError) as error:
-        raise DataError(f"{TABLE.path}: {row['language']} sentence {number}: unexpected tokens or spans ({error})") from None
+        names = sorted((first[0].casefold(), second[0].casefold()))
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        return None
     sentence = row["sentence"][:at] + "_" + row["sentence"][at + len(pronoun) :]
-    names = sorted((first[0].casefold(), second[0].casefold()))
     return {"sentence": sentence, "option1": first[0], "option2": second[0], "answer": str(right), "pair": f"{row['language']} {names}"}
