@@ -1,7 +1,9 @@
 """ModelSpec: a model and how it is computed. RunConfig: everything that decides what a run computes."""
 
+import json
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +19,17 @@ KERNELS = ("auto", "reference", "cpu", "triton")
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """A model, the engine that runs it, and how it is computed. `spec` is None where no model was named: the demo model."""
+    """A model, the engine that runs it, and how it is computed. `spec` is None where no model was named: the demo model.
+
+    `chat_template_args` are variables of the model's chat template, as transformers' apply_chat_template takes them.
+    """
 
     spec: str | None = None
     engine: str = "native"
     device: str = "auto"
     dtype: str = "auto"
     kernel: str = "auto"
+    chat_template_args: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         choices = (("device", self.device, DEVICES), ("dtype", self.dtype, DTYPES), ("kernel", self.kernel, KERNELS))
@@ -32,6 +38,11 @@ class ModelSpec:
                 raise unknown(name, value, known)
         if self.kernel != "auto" and self.engine != "native":
             raise EvalkitError(f"kernel is {self.kernel!r}, and the engine {self.engine}; only the native engine has a choice of kernels")
+        if self.chat_template_args and self.engine != "native":
+            raise EvalkitError(
+                f"chat_template_args is {dict(self.chat_template_args)!r}, and the engine {self.engine}; "
+                "only the native engine renders the chat template: give them to that engine's server, or leave them out"
+            )
 
     @property
     def name(self) -> str:
@@ -58,6 +69,7 @@ class RunConfig:
     device: str = "auto"
     dtype: str = "auto"
     kernel: str = "auto"
+    chat_template_args: Mapping[str, Any] = field(default_factory=dict, hash=False)
     out: str = RUNS
     name: str | None = None
     fresh: bool = False
@@ -74,14 +86,14 @@ class RunConfig:
             raise EvalkitError(f"temperature is {self.temperature}; give 0 (greedy) or more")
         if self.repeats < 1 or (self.repeats > 1 and not self.temperature):
             raise EvalkitError(f"repeats is {self.repeats} at temperature {self.temperature or 0}; repeats need a temperature above 0")
-        _ = self.model_spec  # refuses an unknown device, dtype or kernel
+        _ = self.model_spec  # refuses what the model cannot be computed with
         if self.name is not None and not re.fullmatch(r"[\w.@+-]+", self.name):
             raise EvalkitError(f"name is {self.name!r}; use letters, digits and . _ - + @ only, it becomes a folder")
 
     @property
     def model_spec(self) -> ModelSpec:
         """The model and how it is computed, apart from what it is asked."""
-        return ModelSpec(self.model, self.engine, self.device, self.dtype, self.kernel)
+        return ModelSpec(self.model, self.engine, self.device, self.dtype, self.kernel, self.chat_template_args)
 
     @property
     def is_demo(self) -> bool:
@@ -104,6 +116,7 @@ class RunConfig:
         parts += [f"limit{self.limit}"] if self.limit else []
         parts += [f"t{self.temperature:g}x{self.repeats}"] if self.temperature is not None else []
         parts += [f"seed{self.seed}"] if self.seed else []
+        parts += [f"{key}-{json.dumps(value)}" for key, value in self.chat_template_args.items()]
         return re.sub(r"[^\w.@+-]+", "-", "--".join(parts)).lower()
 
     @property

@@ -5,8 +5,9 @@ An option that was not given is absent from the arguments, so that a configurati
 
 from __future__ import annotations
 
+import json
 import os
-from argparse import SUPPRESS, ArgumentParser, Namespace
+from argparse import SUPPRESS, Action, ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Mapping
 from dataclasses import fields
 from types import MappingProxyType, NoneType, UnionType
@@ -31,12 +32,14 @@ SHARED = {
     "device": ("", "device to run on (default: auto, a GPU if there is one)"),
     "dtype": ("", "precision of weights and activations (default: auto, float32 on a CPU and bfloat16 on a GPU)"),
     "kernel": ("", "kernels to compute with (default: auto: cpu, or reference if those are not built; triton on a GPU)"),
+    "chat_template_args": ("KEY=VALUE", "variable of the chat template, such as enable_thinking=false; may be given several times"),
     "out": ("DIR", "folder of all runs"),
     "name": ("NAME", "name of the run's folder (default: made from model, tasks, data and limit)"),
     "fresh": ("", "start over instead of resuming"),
     "quiet": ("", "print only the result"),
 }
 MODEL = ("model", "device", "dtype", "kernel")
+FLAGS = {"chat_template_args": "--chat-template-arg"}
 CHOICES = {"device": DEVICES, "dtype": DTYPES, "kernel": KERNELS}
 
 
@@ -45,7 +48,7 @@ def add_shared(command: ArgumentParser, *names: str, required: bool = False, hel
     for name in names:
         metavar, text = SHARED[name]
         settings: dict[str, Any] = {"choices": CHOICES[name]} if name in CHOICES else {"metavar": metavar} if metavar else {}
-        add_option(command, RunConfig, name, helps.get(name, text), required=required, **settings)
+        add_option(command, RunConfig, name, helps.get(name, text), FLAGS.get(name, ""), required=required, **settings)
 
 
 def add_option(command: ArgumentParser, config: type, field: str, help: str, flag: str = "", **settings: Any) -> None:
@@ -54,6 +57,8 @@ def add_option(command: ArgumentParser, config: type, field: str, help: str, fla
     default = next(each.default for each in fields(config) if each.name == field)
     if annotation is bool:
         settings["action"] = "store_true"
+    elif get_origin(annotation) is Mapping:
+        settings |= {"type": _pair, "action": _Pairs}
     else:
         settings["type"] = _names if get_origin(annotation) is tuple else annotation
         if "(default: " not in help and isinstance(default, str | int | float):
@@ -82,6 +87,25 @@ def _without_none(annotation: Any) -> Any:
     """`X` of `X | None`; any other annotation as it stands."""
     kinds = [each for each in get_args(annotation) if each is not NoneType]
     return kinds[0] if isinstance(annotation, UnionType) else annotation
+
+
+def _pair(text: str) -> tuple[str, Any]:
+    """KEY=VALUE: the value is JSON, as far as it is, or true and false as anyone writes them; otherwise the text itself."""
+    key, sign, value = text.partition("=")
+    if not key or not sign:
+        raise ArgumentTypeError(f"{text!r} is not KEY=VALUE, as in enable_thinking=false")
+    try:
+        return key, json.loads(value.lower() if value.lower() in ("true", "false") else value)
+    except ValueError:
+        return key, value
+
+
+class _Pairs(Action):
+    """Adds a pair to those that were given before it."""
+
+    def __call__(self, parser: ArgumentParser, namespace: Namespace, values: Any, option_string: str | None = None) -> None:
+        key, value = values
+        setattr(namespace, self.dest, {**getattr(namespace, self.dest, {}), key: value})
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -30,6 +30,8 @@ class GenerateConfig:
     def __post_init__(self) -> None:
         if self.system is not None and not self.chat:
             raise EvalkitError("--system needs --chat: without it the prompt goes to the model as it stands")
+        if self.model.chat_template_args and not self.chat:
+            raise EvalkitError("--chat-template-arg needs --chat: without it the prompt goes to the model as it stands")
         if self.max_new_tokens < 1:
             raise EvalkitError(f"--max-new-tokens is {self.max_new_tokens}; give at least 1")
         if not 0 <= self.temperature < float("inf"):

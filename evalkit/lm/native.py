@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from evalkit.config import ModelSpec
@@ -96,7 +97,16 @@ class NativeLM(LM):
 
     kv_memory: int | None = None  # bytes for keys and values
 
-    def __init__(self, checkpoint: Checkpoint, spec: str, recipe: Upcycle | None, dtype: torch.dtype, device: str, kernel: str):
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        spec: str,
+        recipe: Upcycle | None,
+        dtype: torch.dtype,
+        device: str,
+        kernel: str,
+        chat_template_args: Mapping[str, Any] = MappingProxyType({}),
+    ):
         import torch
 
         from moe_lm.backends import choose, why_not_cpu
@@ -113,7 +123,11 @@ class NativeLM(LM):
         numerics = [NUMERICS, self.dtype, place.device.type, self.kernel, torch.__version__]
         # FastChat's template replaces one that the model lacks, and is then part of the fingerprint
         self.stand_in = None if self.tokenizer.chat_template else conversation.template_for(spec)
-        template = [f"{conversation.REQUIREMENT} {self.stand_in}"] if self.stand_in else []
+        template: list[Any] = [f"{conversation.REQUIREMENT} {self.stand_in}"] if self.stand_in else []
+        self.chat_template_args = dict(chat_template_args)
+        if chat_template_args:
+            self._check_chat_template_args()
+            template.append(self.chat_template_args)
         self.fingerprint = "sha256:" + sha256_json([checkpoint.sha256, repr(recipe), self.tokenizer.sha256(), numerics, *template])
 
     @classmethod
@@ -139,10 +153,11 @@ class NativeLM(LM):
         if model.name.startswith("random:"):
             with one_line():
                 checkpoint = random_checkpoint(random_configuration(model.name))
-                return cls(checkpoint, model.name, None, dtype, device, model.kernel)
+                return cls(checkpoint, model.name, None, dtype, device, model.kernel, model.chat_template_args)
         found = find(model.name)
         with one_line():
-            return cls(open_checkpoint(found.path), model.name, Upcycle() if found.upcycle else None, dtype, device, model.kernel)
+            checkpoint, recipe = open_checkpoint(found.path), Upcycle() if found.upcycle else None
+            return cls(checkpoint, model.name, recipe, dtype, device, model.kernel, model.chat_template_args)
 
     @property
     def ready(self) -> bool:
@@ -277,14 +292,30 @@ class NativeLM(LM):
         """
         return self._conversation(messages).text
 
-    def _conversation(self, messages: Sequence[Mapping[str, str]]) -> conversation.Prompt:
-        from moe_lm.tokenizer.chat import render
+    def _check_chat_template_args(self) -> None:
+        """Raises EvalkitError where the model's template does not read one of them."""
+        from moe_lm.errors import ModelError
+        from moe_lm.tokenizer.chat import TemplateRefusal
 
+        if not self.tokenizer.chat_template:
+            raise EvalkitError(f"--chat-template-arg {next(iter(self.chat_template_args))}: {self.spec} has no chat template; leave it out")
+        with suppress(ModelError):  # of a template that wants another conversation than this one
+            try:
+                self._render([{"role": "user", "content": "Hello"}])
+            except TemplateRefusal as error:
+                raise EvalkitError(f"--chat-template-arg: {error}") from None
+
+    def _conversation(self, messages: Sequence[Mapping[str, str]]) -> conversation.Prompt:
         if self.stand_in:
             return conversation.write(self.stand_in, messages)
         with one_line():
-            text = render(messages, self.tokenizer.chat_template, self.tokenizer.bos_token, self.tokenizer.eos_token)
-        return conversation.Prompt(text, ())
+            return conversation.Prompt(self._render(messages), ())
+
+    def _render(self, messages: Sequence[Mapping[str, str]]) -> str:
+        from moe_lm.tokenizer.chat import render
+
+        tokenizer = self.tokenizer
+        return render(messages, tokenizer.chat_template, tokenizer.bos_token, tokenizer.eos_token, arguments=self.chat_template_args)
 
     def lay_out(self, token_budget: int, max_running: int, keep_prefixes: bool, chunk: int | None = None) -> None:
         """Start over with the given tokens per pass (`chunk`: of long prompts), sequences at a time, and with prompts' pages kept or not.
@@ -323,6 +354,7 @@ class NativeLM(LM):
             "layout_invariant": backend_class(self.kernel).invariant,
             "max_seq_len": self.config.max_seq_len,
             **({"chat_template": f"{conversation.REQUIREMENT} {self.stand_in}"} if self.stand_in else {}),
+            **({"chat_template_args": self.chat_template_args} if self.chat_template_args else {}),
             **({"notices": [*self.checkpoint.notices]} if self.checkpoint.notices else {}),
         }
 

@@ -39,6 +39,7 @@ class ModelInfo:
     layout_invariant: bool | None = field(default=None, metadata=OPTIONAL)
     max_seq_len: int | None = field(default=None, metadata=OPTIONAL)
     chat_template: str | None = field(default=None, metadata=OPTIONAL)
+    chat_template_args: Mapping[str, Any] = field(default_factory=dict, metadata=OPTIONAL)
     notices: tuple[str, ...] = field(default=(), metadata=OPTIONAL)  # how the checkpoint was read, where that may surprise
     server: str | None = field(default=None, metadata=OPTIONAL)
     server_version: str | None = field(default=None, metadata=OPTIONAL)

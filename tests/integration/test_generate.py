@@ -11,6 +11,7 @@ from evalkit.config import ModelSpec
 from evalkit.errors import EvalkitError
 from evalkit.lm.generate import GenerateConfig, generate
 from evalkit.lm.models import MODELS, local_path
+from evalkit.lm.native import NativeLM
 from evalkit.progress import Reporter
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -61,6 +62,35 @@ def test_chat(chatty: str, capsys: Captured) -> None:
     for system, text in ((None, "S: my ownU: Hi\nA:"), ("brief", "S: brief\nU: Hi\nA:")):
         expected, _ = answer(capsys, text, model=chatty)
         assert answer(capsys, "Hi", model=chatty, chat=True, system=system)[0] == expected
+
+
+THINKING = (
+    "{% for m in messages %}U: {{ m.content }}\n{% endfor %}A:{% if enable_thinking is defined and not enable_thinking %} {% endif %}"
+)
+
+
+def test_variables_of_the_chat_template(chatty: str, capsys: Captured) -> None:
+    """As Qwen3's template has them. Another value is another model to the journal."""
+    (Path(chatty) / "chat_template.jinja").write_text(THINKING)
+    prints = set()
+    for args, text in (({}, "U: Hi\nA:"), ({"enable_thinking": True}, "U: Hi\nA:"), ({"enable_thinking": False}, "U: Hi\nA: ")):
+        expected, _ = answer(capsys, text, model=chatty)
+        spec = ModelSpec(chatty, chat_template_args=args)
+        generate(GenerateConfig("Hi", spec, chat=True, max_new_tokens=5), Reporter())
+        assert capsys.readouterr().out == expected
+        lm = NativeLM.open(spec)
+        assert lm.describe().get("chat_template_args", {}) == args
+        prints.add(lm.fingerprint)
+    assert len(prints) == 3
+
+
+def test_a_variable_that_the_chat_template_does_not_read(chatty: str, tiny_model: Path) -> None:
+    with pytest.raises(EvalkitError, match=r"--chat-template-arg: .*'enable_thinkin'"):
+        NativeLM.open(ModelSpec(chatty, chat_template_args={"enable_thinkin": False}))
+    with pytest.raises(EvalkitError, match=r"--chat-template-arg x: .* has no chat template"):
+        NativeLM.open(ModelSpec(str(tiny_model), chat_template_args={"x": 1}))
+    with pytest.raises(EvalkitError, match="--chat-template-arg needs --chat"):
+        GenerateConfig("Hi", ModelSpec(chatty, chat_template_args={"x": 1}))
 
 
 def test_a_prompt_that_does_not_fit_is_cut_and_said_so(tiny_model: Path, capsys: Captured) -> None:

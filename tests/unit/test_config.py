@@ -1,5 +1,6 @@
 """RunConfig, run.toml and the registry: names are checked, nothing is defaulted in silence."""
 
+from collections.abc import Mapping
 from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -16,6 +17,7 @@ def test_the_same_command_has_the_same_folder() -> None:
     assert config.folder == Path("results/runs/qwen1.5-moe-a2.7b--mmlu+gsm8k--hub--limit50")
     assert RunConfig(("mmlu",)).run_name == "demo--mmlu--sample"
     assert RunConfig(("mmlu@cloze",), model="a/b.gguf", engine="lm_eval:hf", seed=3).run_name == "b--mmlu@cloze--hub--lm_eval-hf--seed3"
+    assert RunConfig(("mmlu",), chat_template_args={"enable_thinking": False}).run_name == "demo--mmlu--sample--enable_thinking-false"
 
 
 @pytest.mark.parametrize(
@@ -26,6 +28,7 @@ def test_the_same_command_has_the_same_folder() -> None:
         ({"device": "cud"}, "did you mean 'cuda'"),
         ({"dtype": "fp8"}, "unknown dtype 'fp8'"),
         ({"name": "a/b"}, "becomes a folder"),
+        ({"engine": "openai:http://x/v1", "chat_template_args": {"a": 1}}, "only the native engine renders the chat template"),
     ],
 )
 def test_bad_settings_name_the_value_and_the_fix(changes: dict, message: str) -> None:
@@ -45,6 +48,7 @@ TOML = {
     int: ("20", 20, "true"),
     float: ("0.8", 0.8, '"0.8"'),
     bool: ("true", True, "1"),
+    Mapping[str, Any]: ("{ enable_thinking = false }", {"enable_thinking": False}, '"enable_thinking"'),
     tuple[str, ...]: ('["mmlu", "gsm8k"]', ("mmlu", "gsm8k"), '"mmlu"'),
 }
 

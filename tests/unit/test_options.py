@@ -57,6 +57,11 @@ def test_options_have_their_fields_types() -> None:
     assert arguments.max_cost == 2.0
 
 
+def test_variables_of_the_chat_template() -> None:
+    text = "generate --prompt Hi --chat-template-arg enable_thinking=False --chat-template-arg budget=3 --chat-template-arg 'tone=a = b'"
+    assert model_of(_parser().parse_args(shlex.split(text))).chat_template_args == {"enable_thinking": False, "budget": 3, "tone": "a = b"}
+
+
 def test_a_model_without_tasks() -> None:
     arguments = _parser().parse_args(shlex.split("serve --model tiny --dtype bfloat16"))
     assert model_of(arguments) == ModelSpec("tiny", dtype="bfloat16")
@@ -64,7 +69,7 @@ def test_a_model_without_tasks() -> None:
     assert BenchConfig().models == MODELS
 
 
-@pytest.mark.parametrize("text", ["run --device tpu", "run --limit five", "generate", "verify", "bench --out"])
+@pytest.mark.parametrize("text", ["run --device tpu", "run --limit five", "generate", "verify", "bench --out", "run --chat-template-arg x"])
 def test_wrong_use_ends_with_2(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         _parser().parse_args(shlex.split(text))
