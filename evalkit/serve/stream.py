@@ -59,7 +59,7 @@ async def events(dispatcher: Dispatcher, request: GenerateRequest, name: str, ki
         choice = {"index": 0, **piece, "logprobs": None, **(end or {"finish_reason": None})}
         return _event(head | {"choices": [choice]})
 
-    future = dispatcher.generate(replace(request, on_text=send))
+    future = dispatcher.generate(replace(request, on_progress=lambda progress: send(progress.text)))
     future.add_done_callback(send)
     try:
         if is_chat:

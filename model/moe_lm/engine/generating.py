@@ -5,11 +5,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from moe_lm.backends.base import Backend
 from moe_lm.engine.drafts import Drafter
 from moe_lm.engine.in_flight import InFlight, Vocabulary
-from moe_lm.engine.request import GenerateRequest, Generation
+from moe_lm.engine.request import GenerateRequest, Generation, TokenScore
 from moe_lm.engine.sampling import sample
+from moe_lm.engine.scoring import token_scores
 from moe_lm.engine.stops import Stops
+from moe_lm.errors import NotFinite
 
 
 class Generating(InFlight[Generation]):
@@ -19,6 +22,7 @@ class Generating(InFlight[Generation]):
         super().__init__(request.prompt, request.prompt, request.priority, arrival)
         self.request, self.vocabulary = request, vocabulary
         self.tokens: list[int] = []
+        self.scores: list[TokenScore] = []
         self.stops = Stops(request.until, vocabulary)
         self.rng = torch.Generator().manual_seed(request.seed)
         # in speed measurements on random tokens the model repeats itself, and every guess would be right
@@ -44,15 +48,21 @@ class Generating(InFlight[Generation]):
         left = self.request.max_new_tokens - len(self.tokens) - 1
         return self.drafter.guess(more)[:left] if self.drafter else []
 
-    def read(self, logits_PV: Tensor, likeliest_P: Sequence[int], guesses: Sequence[int]) -> None:
+    def read(self, backend: Backend, logits_PV: Tensor, likeliest_P: Sequence[int], guesses: Sequence[int]) -> None:
         """Choose a token after its newest one and, while they are right, after each guess that was run with it.
 
-        Takes logits [1 + guesses, V] and the likeliest token of each row.
+        Takes logits [1 + guesses, V], all finite, and the likeliest token of each row.
         """
         assert self.cache is not None
-        first, sampled = self.cache.length - len(guesses), self.request.temperature > 0
+        first, sampled, num_top = self.cache.length - len(guesses), self.request.temperature > 0, self.request.num_top
         for n, (logits_V, likeliest) in enumerate(zip(logits_PV, likeliest_P, strict=True)):
-            self.advance(sample(logits_V, self.request.temperature, self.rng) if sampled else likeliest)
+            token = sample(logits_V, self.request, self.rng) if sampled else likeliest
+            if num_top is not None:
+                scores = token_scores(backend, logits_V[None], torch.tensor([[token]], device=logits_V.device), num_top)
+                if scores is None:
+                    raise NotFinite(f"the log-probability of token {token} is not finite; use float32, or check the checkpoint")
+                self.scores += scores
+            self.advance(token)
             if self.has_ended:
                 return
             if n < len(guesses) and self.tokens[-1] != guesses[n]:
@@ -63,7 +73,7 @@ class Generating(InFlight[Generation]):
         """Add the next token, and end the answer where it ends."""
         request, vocabulary = self.request, self.vocabulary
         if token in vocabulary.stop_ids and not request.ignore_eos:
-            self.result = Generation(vocabulary.decode(self.tokens), self.tokens, "eos")
+            self.result = self._answer(vocabulary.decode(self.tokens), "eos")
             return
         self.tokens.append(token)
         self.ids.append(token)
@@ -71,11 +81,15 @@ class Generating(InFlight[Generation]):
             self.drafter.add(token)
         # the whole text again, if it is needed: a token may complete a letter that earlier ones began
         at_end = len(self.tokens) == request.max_new_tokens
-        text = vocabulary.decode(self.tokens) if at_end or request.on_text or self.stops.may_end(self.tokens) else ""
+        text = vocabulary.decode(self.tokens) if at_end or request.on_progress or self.stops.may_end(self.tokens) else ""
         if found := self.stops.find(self.tokens, text):
             cut, stop = found
-            self.result = Generation(text[:cut], self.tokens, "stop", stop)
+            self.result = self._answer(text[:cut], "stop", stop)
         elif at_end:
-            self.result = Generation(text, self.tokens, "length")
-        elif request.on_text:
-            request.on_text(text)
+            self.result = self._answer(text, "length")
+        elif request.on_progress:
+            request.on_progress(self._answer(text, ""))
+
+    def _answer(self, text: str, finish_reason: str, stop: str | None = None) -> Generation:
+        """The answer as it is now; the scores are those of its tokens, without that of an end of text."""
+        return Generation(text, [*self.tokens], finish_reason, stop, self.scores[: len(self.tokens)])

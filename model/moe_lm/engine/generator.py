@@ -282,7 +282,7 @@ class Generator:
             with _fails_alone(sequence):
                 if not some_P2[:, 1].all():
                     raise explain(self.backend, [*sequence.ids, *part.guesses], "no token can be chosen")
-                sequence.read(some_PV, some_P2[:, 0].tolist(), part.guesses)
+                sequence.read(self.backend, some_PV, some_P2[:, 0].tolist(), part.guesses)
 
     def _keep_scores(self, sequence: Scoring) -> None:
         """Keep scores for prompts that begin alike, those of the latest ones."""

@@ -57,20 +57,29 @@ class Scoring(InFlight[PromptScores]):
         for some_PD in hidden_PD.split(HEAD_ROWS):
             first = len(self.scores)
             following_P1 = torch.tensor(prompt[first : first + len(some_PD)], device=some_PD.device)[:, None]
-            logits_PV = backend.logits(some_PD)
-            logsumexp_P1 = backend.logsumexp(logits_PV)[:, None]
-            logprobs_P = (logits_PV.gather(-1, following_P1) - logsumexp_P1)[:, 0]
-            if not (logits_PV.isfinite().all() and logprobs_P.isfinite().all()):
+            scores = token_scores(backend, backend.logits(some_PD), following_P1, num_top)
+            if scores is None:
                 raise explain(backend, prompt[: first + len(some_PD)], "no token can be scored")
-            top = logits_PV.topk(min(num_top, logits_PV.shape[-1]), dim=-1)
-            # argmax breaks ties towards the lower id, topk does not specify; the best one must be greedy decoding's
-            best = logits_PV.argmax(-1).tolist() if num_top else [0] * len(some_PD)
-            rows = zip(logprobs_P.tolist(), best, top.indices.tolist(), (top.values - logsumexp_P1).tolist(), strict=True)
-            for logprob, likeliest, ids, logprobs in rows:
-                ranked = {likeliest: logprobs[0]} | dict(zip(ids, logprobs, strict=True)) if num_top else {}
-                self.scores.append(TokenScore(logprob, tuple(ranked.items())[:num_top]))
+            self.scores += scores
         self._end_if_complete()
 
     def _end_if_complete(self) -> None:
         if len(self.scores) == len(self.prompt):
             self.result = self.scores
+
+
+def token_scores(backend: Backend, logits_PV: Tensor, tokens_P1: Tensor, num_top: int) -> list[TokenScore] | None:
+    """The scores of the tokens that follow, from the logits before them; None where a logit or a score is not finite."""
+    logsumexp_P1 = backend.logsumexp(logits_PV)[:, None]
+    logprobs_P = (logits_PV.gather(-1, tokens_P1) - logsumexp_P1)[:, 0]
+    if not (logits_PV.isfinite().all() and logprobs_P.isfinite().all()):
+        return None
+    top = logits_PV.topk(min(num_top, logits_PV.shape[-1]), dim=-1)
+    # argmax breaks ties towards the lower id, topk does not specify; the best one must be greedy decoding's
+    best = logits_PV.argmax(-1).tolist() if num_top else [0] * len(logits_PV)
+    rows = zip(logprobs_P.tolist(), best, top.indices.tolist(), (top.values - logsumexp_P1).tolist(), strict=True)
+    scores: list[TokenScore] = []
+    for logprob, likeliest, ids, logprobs in rows:
+        ranked = {likeliest: logprobs[0]} | dict(zip(ids, logprobs, strict=True)) if num_top else {}
+        scores.append(TokenScore(logprob, tuple(ranked.items())[:num_top]))
+    return scores
