@@ -69,6 +69,8 @@ class ModelConfig:
     eos_token_ids: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.head_dim % 2:
+            raise ModelError(f"head_dim {self.head_dim} is odd; rotary embeddings turn pairs of dimensions")
         if self.num_attention_heads % self.num_key_value_heads:
             raise ModelError(
                 f"num_attention_heads {self.num_attention_heads} is not a multiple of num_key_value_heads {self.num_key_value_heads}"

@@ -14,6 +14,7 @@ from moe_lm.backends.base import PAGE
 from moe_lm.engine.batch import forward
 from moe_lm.engine.generator import GenerateRequest, Generator
 from moe_lm.engine.pages import PagePool
+from moe_lm.rope import YarnScaling
 
 SHARED = tokens(2 * PAGE, seed=0)  # one split of the kernel's
 CROWDS = {
@@ -44,11 +45,15 @@ def step(backend, caches, token):
     return forward(backend, [([token], cache) for cache in caches], range(len(caches)))
 
 
-@pytest.mark.parametrize(("family", "crowd"), [("mistral", crowd) for crowd in CROWDS] + [("qwen2_moe", "three")])
+OPTIONS = {
+    "mistral": {"sliding_window": 150, "full_attention_layers": (1,)},
+    "qwen3": {"rope_scaling": YarnScaling(4.0, 64, 1.25)},
+}
+
+
+@pytest.mark.parametrize(("family", "crowd"), [("mistral", crowd) for crowd in CROWDS] + [("qwen2_moe", "three"), ("qwen3", "three")])
 def test_equals_the_reference(device, family, crowd):
-    model = tiny_decoder(tiny_config(family, **{"sliding_window": 150, "full_attention_layers": (1,)} if family == "mistral" else {})).to(
-        device
-    )
+    model = tiny_decoder(tiny_config(family, **OPTIONS.get(family, {}))).to(device)
     reference, triton = on("reference", model), on("triton", model)
     _, expected = prefilled(reference, crowd)
     pool, caches = prefilled(triton, crowd)

@@ -10,9 +10,9 @@ from tiny_models import logits, on, tiny_config, tiny_decoder, tokens
 from moe_lm.backends.cuda.experts_triton import TritonMoE
 
 
-@pytest.mark.parametrize("family", ["qwen2_moe", "deepseek"])
+@pytest.mark.parametrize("family", ["qwen2_moe", "deepseek", "qwen3_moe", "olmoe"])
 def test_a_decoder_on_triton_equals_the_reference(device, family):
-    """Gated and ungated shared expert, a dense first layer."""
+    """Gated and ungated shared expert and none, a dense first layer, norms of queries and keys of both kinds."""
     model = tiny_decoder(tiny_config(family)).to(device)
     prompts = (tokens(5, 1), tokens(2, 2))
     triton = on("triton", model)

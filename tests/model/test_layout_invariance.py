@@ -8,8 +8,13 @@ from moe_lm.engine.generating import Generating
 from moe_lm.engine.generator import GenerateRequest, Generator
 from moe_lm.engine.scorer import Scorer, ScoreRequest
 from moe_lm.errors import ModelError
+from moe_lm.rope import YarnScaling
 
-MODELS = ("llama", "mistral", "qwen2_moe", "smollm2")
+MODELS = ("llama", "mistral", "qwen2_moe", "qwen3_moe", "smollm2")
+OPTIONS = {
+    "mistral": {"sliding_window": 40, "full_attention_layers": (1,)},
+    "qwen3_moe": {"rope_scaling": YarnScaling(4.0, 64, 1.25)},
+}
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -17,8 +22,7 @@ def model(request):
     """On the CPU's kernels: plain torch promises no invariance."""
     if request.param == "smollm2":
         return on("cpu", request.getfixturevalue("smollm2").model)
-    windows = {"sliding_window": 40, "full_attention_layers": (1,)} if request.param == "mistral" else {}
-    return on("cpu", tiny_decoder(tiny_config(request.param, **windows)))
+    return on("cpu", tiny_decoder(tiny_config(request.param, **OPTIONS.get(request.param, {}))))
 
 
 def score_requests(model):

@@ -113,6 +113,11 @@ def test_logits_with_and_without_a_cached_prefix(folder, kernel):
     assert relative_diff(ours.logits(torch.cat([first, rest])), expected) <= 1e-5
 
 
+def test_an_odd_head_dim():
+    with pytest.raises(ModelError, match="head_dim 9 is odd"):
+        from_hf({"model_type": "llama"} | SHAPE | {"head_dim": 9})
+
+
 def test_longrope_ends_where_its_short_factors_do():
     """Beyond it every key of the sequence would change, also those of a shared prefix."""
     raw = {"model_type": "llama"} | SHAPE | {"rope_scaling": LONGROPE}

@@ -101,11 +101,18 @@ def test_refuses_a_mixture_of_experts():
         preserve(tiny_decoder(tiny_config("qwen2_moe")), TINY)
 
 
-@pytest.mark.parametrize("family", ["gemma", "mistral"])
-def test_refuses_what_qwen2_moe_cannot_express(family):
-    options = {"gemma": {"norm_offset": 1.0, "scale_embeddings": True}, "mistral": {"sliding_window": 16}}[family]
-    with pytest.raises(ModelError, match="cannot become Qwen2-MoE"):
-        preserve(tiny_decoder(tiny_config(family, qkv_bias=False, **options)), TINY)
+@pytest.mark.parametrize(
+    ("family", "options", "lacks"),
+    [
+        ("gemma", {}, "GeGLU"),
+        ("mistral", {"sliding_window": 16}, "a sliding window"),
+        ("qwen3", {}, "norms of queries and keys"),  # Qwen3-MoE has them, but no shared expert, which every recipe here fills
+        ("llama", {"query_pre_attn_scalar": 16}, "attention scores scaled otherwise"),
+    ],
+)
+def test_refuses_what_qwen2_moe_cannot_express(family, options, lacks):
+    with pytest.raises(ModelError, match=f"a {family} model cannot become Qwen2-MoE, which lacks {lacks}; try llama or qwen2"):
+        preserve(tiny_decoder(tiny_config(family, **options)), TINY)
 
 
 def test_reports_every_layer(dense):

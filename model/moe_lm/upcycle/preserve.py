@@ -54,10 +54,16 @@ def sparse_config(config: ModelConfig, moe: MoEConfig) -> ModelConfig:
     """`config` with experts for FFNs, as Qwen2-MoE. Raises ModelError where Qwen2-MoE cannot express it."""
     if config.moe is not None:
         raise ModelError(f"upcycling starts from a dense model; this one has {config.moe.num_experts} experts")
-    if config.activation != "silu" or config.norm_offset or config.scale_embeddings or config.sliding_window:
-        raise ModelError(
-            f"a {config.family} model cannot become Qwen2-MoE: neither GeGLU nor a sliding window can be upcycled; try llama or qwen2"
-        )
+    lacking = {
+        "GeGLU": config.activation != "silu",
+        "norms of another form": config.norm_offset or config.post_norms,
+        "scaled embeddings": config.scale_embeddings,
+        "norms of queries and keys": config.qk_norm,
+        "attention scores scaled otherwise": config.query_pre_attn_scalar,
+        "a sliding window": config.sliding_window,
+    }
+    if has := next((what for what, present in lacking.items() if present), None):
+        raise ModelError(f"a {config.family} model cannot become Qwen2-MoE, which lacks {has}; try llama or qwen2")
     width = moe.moe_intermediate_size
     if not 1 <= width <= config.intermediate_size:
         raise ModelError(f"moe_intermediate_size {width} must lie in 1..{config.intermediate_size}, the dense FFN's intermediate_size")
