@@ -24,6 +24,14 @@ REAL = {
     "qwen1.5-moe-a2.7b": (14_315_784_192, 2_689_173_504, 2_066_843_648),
 }
 
+# as their model cards print them, in billions: total, total non-embedding, activated. Qwen3-30B-A3B's 3.3 activated is 3.35 cut off
+PRINTED = {
+    "llama-3.1-8b": ("8.03", None, None),
+    "qwen3-8b": ("8.2", "6.95", None),
+    "qwen3-30b-a3b": ("30.5", "29.9", None),
+    "olmoe-1b-7b": ("6.9", None, "1.3"),
+}
+
 
 def measured(config):
     """The same three figures, from a built decoder's tensors."""
@@ -57,8 +65,17 @@ def test_real_models_to_the_last_digit(name):
     assert count(known.config(name)) == ParameterCount(*REAL[name])
 
 
+@pytest.mark.parametrize("name", PRINTED)
+def test_real_models_to_the_printed_digits(name):
+    found = count(known.config(name))
+    embeddings = found.activated - found.activated_non_embedding
+    for counted, printed in zip((found.total, found.total - embeddings, found.activated), PRINTED[name], strict=True):
+        if printed:
+            assert f"{counted / 1e9:.{len(printed.partition('.')[2])}f}" == printed
+
+
 def test_known_configurations():
-    assert set(known.names()) == set(REAL)
+    assert set(known.names()) == set(REAL) | set(PRINTED)
     mistral, moe = known.config("mistral-7b"), known.config("qwen1.5-moe-a2.7b")
     assert mistral.sliding_window == 4096
     assert known.config("qwen1.5-7b").sliding_window is None

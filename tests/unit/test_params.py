@@ -72,7 +72,7 @@ def test_a_verdict_comes_from_the_count_not_from_the_tables_note() -> None:
 def test_names() -> None:
     for spec in ("DeepSeekMoE 16B", "deepseekmoe-16b", "deepseek-ai/deepseek-moe-16b-base"):
         assert list(verdicts(spec)) == ["DeepSeekMoE 16B"]
-    assert {row.model.lower().replace(" ", "-") for row in TABLE.rows} == set(known_configurations())
+    assert {row.model.lower().replace(" ", "-") for row in TABLE.rows} <= set(known_configurations())
 
 
 def test_a_folder_has_counts_and_no_published_figure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
