@@ -204,11 +204,16 @@ class NativeLM(LM):
                 model = preserve(model, self.recipe)
             return build(model, self.kernel)
 
+    def encode(self, text: str) -> list[int]:
+        """Ids of a prompt, BOS included. Raises EvalkitError for a token that the model has no row for."""
+        with one_line():
+            return self.tokenizer.encode(text)
+
     def loglikelihood(self, requests: Sequence[Loglikelihood]) -> Iterator[tuple[int, Loglikelihoods]]:
         from moe_lm.engine.scorer import ScoreRequest
 
-        encoded = [self._encode(request) for request in requests]
         with one_line():
+            encoded = [self._encode(request) for request in requests]
             for i, scores in self.scorer.score([ScoreRequest(context, continuations) for context, continuations, _, _ in encoded]):
                 _, _, truncated, merged = encoded[i]
                 yield i, Loglikelihoods(tuple(s.logprob for s in scores), tuple(s.is_greedy for s in scores), truncated, merged)
@@ -221,8 +226,8 @@ class NativeLM(LM):
             texts = (context_text + moved + text for text in request.continuations)
             context, *wholes = self.tokenizer.encode_batch((context_text, *texts))
         else:
-            context, fast = [self._prefix_id()], self.tokenizer.fast
-            wholes = [[*context, *fast.encode(moved + text, add_special_tokens=False).ids] for text in request.continuations]
+            context = [self._prefix_id()]
+            wholes = [[*context, *self.tokenizer.encode_plain(moved + text)] for text in request.continuations]
         continuations, merged = [], 0
         for text, whole in zip(request.continuations, wholes, strict=True):
             merged += whole[: len(context)] != context
@@ -247,7 +252,7 @@ class NativeLM(LM):
         owner: list[int] = []
         size = self.config.max_seq_len
         for i, text in enumerate(texts):
-            ids = self.tokenizer.encode(text)
+            ids = self.encode(text)
             if self.tokenizer.bos_id is None:
                 ids = [self._prefix_id(), *ids]
             for start in range(1, len(ids), size):
@@ -277,7 +282,7 @@ class NativeLM(LM):
         for request in requests:
             messages = [{"role": role, "content": content} for role, content in request.messages]
             prompt = self._conversation(messages) if messages else conversation.Prompt(request.context, ())
-            ids = self.tokenizer.encode(prompt.text)
+            ids = self.encode(prompt.text)
             cut.append(prompt_cut(len(ids), request.max_new_tokens, self.config.max_seq_len))
             until = (*request.until, *prompt.until)
             encoded.append(GenerateRequest(ids[cut[-1] :], until, request.max_new_tokens, request.temperature, request.seed))

@@ -48,6 +48,7 @@ COUNT_OR_NONE = whole(0)
 LAYERS = whole(1, 10_000)  # ten times the deepest model: a configuration may be read where no weights tell their number
 INTEGERS = Kind("a list of integers", _integers)
 FLAG = Kind("true or false", lambda value: type(value) is bool)
+TEXT = Kind("a text", lambda value: isinstance(value, str))
 OBJECT = Kind("an object", lambda value: isinstance(value, dict))
 TOKEN_ID = Kind("a token id", lambda value: type(value) is int)
 TOKEN_IDS = Kind("a token id or a list of token ids", _token_ids)

@@ -11,9 +11,10 @@ from moe_lm.errors import ModelError
 from moe_lm.families import family_of
 from moe_lm.families.names import HF_STACKED_EXPERTS
 from moe_lm.files import read_json
+from moe_lm.tokenizer.folder import FILES as TOKENIZER_FILES
 from moe_lm.tokenizer.tokenizer import Tokenizer
 
-SETTINGS = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+SETTINGS = ("config.json", *TOKENIZER_FILES)
 # what files hold beside parameters, and transformers leaves out: the rotary embedding's frequencies, which older versions saved
 BUFFERS = re.compile(r"model\.(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq")
 

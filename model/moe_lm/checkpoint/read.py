@@ -71,6 +71,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
     stamps = _stamps(files)
     tokenizer, weights = parse(path)
     weights.check()
+    tokenizer.fit(weights.config.vocab_size)
 
     def read(dtype: torch.dtype, device: str, progress: Progress | None) -> Decoder:
         def check_unchanged() -> None:

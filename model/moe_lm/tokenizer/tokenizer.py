@@ -12,10 +12,13 @@ from typing import Any
 
 from tokenizers import Tokenizer as FastTokenizer
 
-from moe_lm.errors import ModelError
+from moe_lm.errors import ModelError, Unsupported
+from moe_lm.files import shown
+from moe_lm.tokenizer import folder as folder_files
 from moe_lm.tokenizer import gguf
 
 _BYTE = re.compile("<0x[0-9A-F]{2}>")
+_MAX_ID = 1 << 31
 _END_TOKENS = ("<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "</s>", "<eos>", "<end_of_turn>")
 
 
@@ -44,9 +47,11 @@ class Tokenizer:
         self.special = {i: token.content for i, token in special.items() if token.special}  # what `decode` leaves out
         # a base model's end of text and a chat model's end of turn both end an answer, whichever the file names
         ends = {i for i, token in special.items() if token.special and token.content in _END_TOKENS}
+        eos_ids = [i for i in eos_ids if 0 <= i < _MAX_ID]  # some files say -1 for none
         self.stop_ids = frozenset(ends | set(eos_ids))
         # what stands in for an empty context: the model's BOS, else its end of text
-        self.prefix_id = bos_id if bos_id is not None else (eos_ids[0] if eos_ids else None)
+        self.prefix_id = next(iter((bos_id,) if bos_id is not None else eos_ids), None)
+        self.num_rows: int | None = None
 
     @classmethod
     def from_gguf(cls, metadata: Mapping[str, Any]) -> "Tokenizer":
@@ -65,46 +70,72 @@ class Tokenizer:
 
     @classmethod
     def from_folder(cls, folder: Path) -> "Tokenizer":
-        """From tokenizer.json, and tokenizer_config.json or chat_template.jinja where they are there."""
-        try:
-            fast = FastTokenizer.from_file(str(folder / "tokenizer.json"))
-        except Exception as error:  # the library raises bare Exception
-            raise ModelError(f"cannot read {folder / 'tokenizer.json'}: {error}") from None
-        settings = _json(folder / "tokenizer_config.json")
-        model = _json(folder / "config.json")
-        template = folder / "chat_template.jinja"
-        eos = model.get("eos_token_id")
-        bos_token, eos_token = (_content(settings.get(f"{name}_token")) for name in ("bos", "eos"))
+        """From tokenizer.json and the files beside it (`moe_lm.tokenizer.folder`). Raises ModelError where one is damaged."""
+        found = folder_files.read(folder)
         return cls(
-            fast,
-            _wanted_bos(fast, settings, bos_token),
-            () if eos is None else (eos,) if isinstance(eos, int) else tuple(eos),
-            template.read_text("utf-8") if template.exists() else _default_template(settings.get("chat_template")),
-            bos_token,
-            eos_token,
+            found.fast,
+            _wanted_bos(found.fast, found.settings, found.bos_token),
+            found.eos_ids,
+            found.chat_template,
+            found.bos_token,
+            found.eos_token,
         )
 
     def save(self, folder: Path) -> None:
-        """Write tokenizer.json, tokenizer_config.json and, where there is one, chat_template.jinja."""
+        """Write tokenizer.json, tokenizer_config.json, generation_config.json (the ends of text) and, if any, chat_template.jinja."""
         self.fast.save(str(folder / "tokenizer.json"))
         settings: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
         if self.bos_token:
             settings["bos_token"] = self.bos_token
         if self.eos_token:
             settings["eos_token"] = self.eos_token
-        elif self.prefix_id is not None:
-            settings["eos_token"] = self.fast.id_to_token(min(self.stop_ids) if self.stop_ids else self.prefix_id)
+        elif known := [token for i in (*sorted(self.stop_ids), self.prefix_id) if i is not None and (token := self.fast.id_to_token(i))]:
+            settings["eos_token"] = known[0]
         (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
+        if self.stop_ids:
+            ends = json.dumps({"eos_token_id": sorted(self.stop_ids)}, indent=2)
+            (folder / "generation_config.json").write_text(ends + "\n", "utf-8")
         if self.chat_template:
             (folder / "chat_template.jinja").write_text(self.chat_template, "utf-8")
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text; special tokens written in it are recognised; BOS in front where the model wants one."""
-        return self._with_bos(self.fast.encode(text, add_special_tokens=False).ids)
+        return self._with_bos(self.encode_plain(text))
+
+    def encode_plain(self, text: str) -> list[int]:
+        """`encode` without BOS."""
+        return self._with_rows(self.fast.encode(text, add_special_tokens=False).ids)
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """`encode` of each text, on all cores."""
-        return [self._with_bos(e.ids) for e in self.fast.encode_batch(list(texts), add_special_tokens=False)]
+        return [self._with_bos(self._with_rows(e.ids)) for e in self.fast.encode_batch(list(texts), add_special_tokens=False)]
+
+    def fit(self, num_rows: int) -> None:
+        """Take the model's embedding into account, which has `num_rows` rows; more than there are tokens is usual.
+
+        Raises ModelError where any text, or BOS, has a token without a row: the tokenizer is another model's. For an added token
+        without one, such as Gemma's <image_soft_token> or a <pad> that was added later, `encode` raises it, for a text that has it.
+        """
+        self.num_rows = num_rows
+        added = self.fast.get_added_tokens_decoder().keys()
+        beyond = {i: token for token, i in self.fast.get_vocab(with_added_tokens=False).items() if i >= num_rows and i not in added}
+        if beyond:
+            first = min(beyond)
+            raise ModelError(
+                f"the tokenizer has the token {shown(beyond[first])} with id {first}{_more(len(beyond))}, but the model's embedding has "
+                f"{num_rows} rows: it is another model's tokenizer, or the embedding was not resized"
+            )
+        self._with_rows([] if self.bos_id is None else [self.bos_id])
+        if self.prefix_id is not None and self.prefix_id >= num_rows:
+            self.prefix_id = None
+
+    def _with_rows(self, ids: list[int]) -> list[int]:
+        if self.num_rows is not None and ids and (largest := max(ids)) >= self.num_rows:
+            raise ModelError(
+                f"the text has the token {shown(self.fast.id_to_token(largest))} with id {largest}, for which the model's embedding of "
+                f"{self.num_rows} rows has none; leave it out, or resize the embedding"
+            )
+        return ids
 
     def _with_bos(self, ids: list[int]) -> list[int]:
         return ids if self.bos_id is None or ids[:1] == [self.bos_id] else [self.bos_id, *ids]
@@ -140,34 +171,25 @@ def _mark_cut_characters(byte_tokens: Sequence[str]) -> list[str]:
     return marked
 
 
+def _more(count: int) -> str:
+    return f" and {count - 1:,} more" if count > 1 else ""
+
+
 def _wanted_bos(fast: FastTokenizer, settings: Mapping[str, Any], bos_token: str) -> int | None:
     """BOS's id where the folder asks for it: in tokenizer.json's post-processor, or in Llama's own way.
 
     The tokenizer classes of Llama and Gemma put BOS in front where tokenizer_config.json says add_bos_token, whatever the
     post-processor does; DeepSeek's checkpoints rely on it. For other classes the key means nothing (transformers 4 and 5).
     """
-    probe = fast.encode("a", add_special_tokens=True).ids
-    bare = fast.encode("a", add_special_tokens=False).ids
-    if len(probe) > len(bare) and probe[0] != bare[0]:
+    text = next((text for text in ("a", "0", " ") if fast.encode(text, add_special_tokens=False).ids), "")
+    probe, bare = (fast.encode(text, add_special_tokens=special).ids for special in (True, False))
+    front = next((at for at in range(len(probe)) if probe[at : at + len(bare)] == bare), 0)
+    if front > 1:
+        raise Unsupported(f"tokenizer.json puts {front} tokens in front of every text: {shown(probe[:front])}; only one (BOS) is supported")
+    if front:
         return probe[0]
     llama = str(settings.get("tokenizer_class")).startswith(("Llama", "Gemma"))
     bos_id = fast.token_to_id(bos_token) if llama and settings.get("add_bos_token") else None
     if bos_id is not None:
         gguf.put_in_front(fast, bos_token, bos_id)
     return bos_id
-
-
-def _content(token: str | Mapping[str, Any] | None) -> str:
-    """A special token of tokenizer_config.json: a string, {"content": ..} or null."""
-    return token["content"] if isinstance(token, Mapping) else token or ""
-
-
-def _default_template(templates: str | Sequence[Mapping[str, str]] | None) -> str | None:
-    """The chat template, of which tokenizer_config.json may hold several by name: the one named "default" is meant."""
-    if templates is None or isinstance(templates, str):
-        return templates
-    return {t["name"]: t["template"] for t in templates}.get("default")
-
-
-def _json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text("utf-8")) if path.exists() else {}
