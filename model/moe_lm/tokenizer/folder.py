@@ -59,16 +59,18 @@ def read(folder: Path) -> FolderTokenizer:
     fast = _fast(folder / "tokenizer.json")
     path = folder / "tokenizer_config.json"
     settings = _json(path)
+    source = dict.fromkeys(settings, path)
     for key, kind in _KINDS.items():
         if key in settings and not kind.holds(settings[key]):
             raise ModelError(f"{path}: {key} = {shown(settings[key])} is not valid: it must be {kind.words}")
     if settings.get("split_special_tokens"):
         raise Unsupported(f"{path}: split_special_tokens = {shown(settings['split_special_tokens'])} is not supported, only false")
     if "added_tokens_decoder" not in settings:
-        settings = settings | _json(folder / "special_tokens_map.json")
-    if added := _added_tokens(folder, settings, fast):
+        older = _json(folder / "special_tokens_map.json")
+        settings, source = settings | older, source | dict.fromkeys(older, folder / "special_tokens_map.json")
+    if added := _added_tokens(folder, settings, source, fast):
         fast.add_tokens(added)
-    bos_token, eos_token = (_content(path, name, settings.get(name)) for name in ("bos_token", "eos_token"))
+    bos_token, eos_token = (_content(source.get(name), name, settings.get(name)) for name in ("bos_token", "eos_token"))
     template = folder / "chat_template.jinja"
     return FolderTokenizer(
         fast,
@@ -96,9 +98,8 @@ def _json(path: Path) -> dict[str, Any]:
     return read_json(path) if path.exists() else {}
 
 
-def _added_tokens(folder: Path, settings: Mapping[str, Any], fast: FastTokenizer) -> list[AddedToken]:
+def _added_tokens(folder: Path, settings: Mapping[str, Any], source: Mapping[str, Path], fast: FastTokenizer) -> list[AddedToken]:
     """The tokens that transformers adds to those of tokenizer.json, or puts in the place of one of them with other flags."""
-    path = folder / "tokenizer_config.json"
     there = {token.content: repr(token) for token in fast.get_added_tokens_decoder().values()}
     found: dict[str, AddedToken] = {}
     for token in _decoder(folder, settings):
@@ -108,15 +109,14 @@ def _added_tokens(folder: Path, settings: Mapping[str, Any], fast: FastTokenizer
     for key in _LISTED:
         value = settings.get(key) or []
         if not isinstance(value, list | dict):
-            raise ModelError(f"{path}: {key} = {shown(value)} is not valid: it must be a list of tokens")
+            raise ModelError(f"{source[key]}: {key} = {shown(value)} is not valid: it must be a list of tokens")
         named += [(key, each) for each in (value.values() if isinstance(value, dict) else value)]
     for key, value in named:
-        content = _content(path, key, value)
-        if not content:
-            continue
-        if content not in there.keys() | found.keys():
-            found[content] = AddedToken(content, special=True) if isinstance(value, str) else _token(path, key, {**value, "special": True})
-    for content in {_content(path, key, settings.get(key)) for key in _NAMED} & found.keys():
+        content = _content(source.get(key), key, value)
+        if content and content not in there.keys() | found.keys():
+            flags = {"special": True} if isinstance(value, str) else {**value, "special": True}
+            found[content] = _token(source[key], key, {**flags, "content": content})
+    for content in {_content(source.get(key), key, settings.get(key)) for key in _NAMED} & found.keys():
         found[content].special = True
     return list(found.values())
 
@@ -138,14 +138,14 @@ def _decoder(folder: Path, settings: Mapping[str, Any]) -> Iterator[AddedToken]:
         yield _token(path, f"token {number}", value)
 
 
-def _token(path: Path, key: str, value: Any) -> AddedToken:
+def _token(path: Path | None, key: str, value: Any) -> AddedToken:
     flags = {flag: value[flag] for flag in _FLAGS if flag in value} if isinstance(value, dict) else {}
     if any(type(flag) is not bool for flag in flags.values()):
         raise ModelError(f"{path}: {key} = {shown(value)} is not valid: its flags must be true or false")
     return AddedToken(_content(path, key, value), **flags)
 
 
-def _content(path: Path, key: str, token: Any) -> str:
+def _content(path: Path | None, key: str, token: Any) -> str:
     """The text of a special token, which is a string or {"content": ..}; "" for null."""
     content = token.get("content") if isinstance(token, dict) else "" if token is None else token
     if not isinstance(content, str):
