@@ -46,7 +46,7 @@ class TokenModel:
         return min(self.lm.config.max_seq_len, self.lm.pool.num_tokens)
 
     def encode(self, text: str) -> list[int]:
-        """The token ids of a text, in any thread. Raises EvalkitError for invalid Unicode, and for a token that the model has no row for."""
+        """The token ids of a text, in any thread. Raises EvalkitError for invalid Unicode and for a token without a row in the model."""
         if any("\ud800" <= letter <= "\udfff" for letter in text):
             raise EvalkitError("the prompt holds a lone surrogate, which is no character; send valid Unicode")
         # the tokenizers library runs batches without Python's global lock, single texts with it
