@@ -31,7 +31,7 @@ def gguf_tensors(model):
         for piece, part in zip(rows, np.split(parameter.numpy(), len(rows), axis=-2 if len(rows) > 1 else 0), strict=True):
             if config.family == "gemma" and piece.endswith("norm.weight"):
                 part = part + 1
-            if config.family in ("llama", "mixtral", "deepseek") and piece.endswith(("attn_q.weight", "attn_k.weight")):
+            if FAMILIES[config.family].gguf_interleaved_rope and piece.endswith(("attn_q.weight", "attn_k.weight")):
                 part = permuted(part, config.num_attention_heads if "attn_q" in piece else config.num_key_value_heads)
             found[piece] = part[0] if piece.endswith("ffn_gate_inp_shexp.weight") else part  # GGUF drops the dimension of size one
     return found
@@ -62,6 +62,8 @@ def write(path, config, tensors, types=None, keys=None, **changed):
         numbers["expert_shared_count"] = config.moe.shared_expert_intermediate_size // config.moe.moe_intermediate_size
         numbers["leading_dense_block_count"] = len(config.moe.dense_layers)
         writer.add_float32(f"{arch}.expert_weights_scale", changed.get("scale", 1.0))
+    if config.sliding_window:
+        numbers["attention.sliding_window"] = config.sliding_window
     for key, value in numbers.items():
         if changed.get(key, value) is not None:
             writer.add_uint32(f"{arch}.{key}", changed.get(key, value))

@@ -72,7 +72,8 @@ def test_absent_gguf_keys_take_llama_cpps_defaults():
     numbers = {"embedding_length": 64, "block_count": 2, "feed_forward_length": 96, "attention.head_count": 8, "context_length": 512}
     numbers |= {"attention.layer_norm_rms_epsilon": 1e-5, "expert_count": 4, "expert_used_count": 2}
     text = {"general.architecture": "llama", "tokenizer.ggml.tokens": ["a", "b"]}
-    config = from_hf(hf_config(text | {f"llama.{key}": n for key, n in numbers.items()}, tied=False))
+    shapes = {f"blk.{layer}.attn_norm.weight": (64,) for layer in range(2)}
+    config = from_hf(hf_config(text | {f"llama.{key}": n for key, n in numbers.items()}, shapes))
     assert (config.family, config.rope_theta, config.num_key_value_heads, config.head_dim) == ("mixtral", 1e4, 8, 8)
 
 

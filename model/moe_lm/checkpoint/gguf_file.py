@@ -1,73 +1,48 @@
-"""Reads one GGUF file: metadata, tensor index, dequantised tensors.
+"""A GGUF checkpoint's metadata and dequantised tensors, from one file or from the parts that llama.cpp's gguf-split makes of one.
 
-The header is parsed here (struct over a memory map), because the `gguf` library's reader makes an object of every vocabulary
-entry and takes 2 to 17 s for the models of this project. The library still defines the types and dequantises the tensors.
-Format: ggml's docs/gguf.md, versions 2 and 3, little-endian.
+Of several parts, NAME-00001-of-00003.gguf and so on, the first has the metadata. The gguf library defines the types and dequantises.
 """
 
 import mmap
-import struct
-from collections.abc import Iterator
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFValueType
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 from gguf.quants import dequantize
 
+from moe_lm.checkpoint.gguf_header import TensorInfo, read_header, shown
 from moe_lm.errors import ModelError
-
-_SCALARS = {
-    GGUFValueType.UINT8: "B",
-    GGUFValueType.INT8: "b",
-    GGUFValueType.UINT16: "H",
-    GGUFValueType.INT16: "h",
-    GGUFValueType.UINT32: "I",
-    GGUFValueType.INT32: "i",
-    GGUFValueType.FLOAT32: "f",
-    GGUFValueType.BOOL: "?",
-    GGUFValueType.UINT64: "Q",
-    GGUFValueType.INT64: "q",
-    GGUFValueType.FLOAT64: "d",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class TensorInfo:
-    """Where a tensor lies in the file; `shape` is row-major (GGUF writes it reversed)."""
-
-    shape: tuple[int, ...]
-    type: GGMLQuantizationType
-    offset: int
-    nbytes: int
-
+from moe_lm.files import refuse_lfs_pointer
 
 CHUNK = 1 << 16  # values dequantised at a time: they stay in the CPU's cache
 
+_PART = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
+_COMMON = ("split.count", "split.tensors.count", "general.architecture", "general.name", "general.file_type")  # to all parts of a model
+
 
 class GGUFFile:
-    """Raises ModelError, naming the file, where it is not a GGUF file, is truncated, or has an unknown version or type."""
+    """Raises ModelError, naming the file, where it or another part is not a GGUF file, damaged, or of an unknown version or type."""
 
     def __init__(self, path: Path):
         self.path = path
-        try:
-            with open(path, "rb") as f:
-                self._map = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
-        except (OSError, ValueError) as error:
-            raise ModelError(f"cannot read {path}: {error}") from None
-        try:
-            self.metadata, self.tensors = _Header(self._map).read()
-        except (struct.error, UnicodeDecodeError, ValueError, KeyError, OverflowError, MemoryError) as error:
-            raise ModelError(f"{path} is not a readable GGUF file ({error}); it may be truncated: download it again") from None
-        end = max((t.offset + t.nbytes for t in self.tensors.values()), default=0)
-        if end > len(self._map):
-            raise ModelError(f"{path} is truncated: {len(self._map):,} bytes of {end:,}; download it again")
-        for kind, name in {tensor.type: name for name, tensor in self.tensors.items()}.items():
-            try:
-                dequantize(np.zeros(GGML_QUANT_SIZES[kind][1], np.uint8), kind)
-            except NotImplementedError:
-                raise ModelError(f"{path}: tensor {name} has type {kind.name}, which the gguf library can't dequantise") from None
+        first = _Part(path)
+        parts = [first, *(_Part(other) for other in _other_parts(first))]
+        self.paths = [part.path for part in parts]
+        self.metadata: Mapping[str, Any] = first.metadata
+        self.tensors: dict[str, TensorInfo] = {}
+        self._maps: dict[str, mmap.mmap] = {}
+        for number, part in enumerate(parts):
+            _check_part(part, number, first)
+            if twice := self.tensors.keys() & part.tensors.keys():
+                raise ModelError(f"{part.path} holds tensor {min(twice)}, as another part does: they are parts of different models")
+            self.tensors |= part.tensors
+            self._maps |= dict.fromkeys(part.tensors, part.map)
+        expected = first.metadata.get("split.tensors.count", len(self.tensors))
+        if expected != len(self.tensors):
+            raise ModelError(f"{path} and its other parts hold {len(self.tensors):,} tensors, split.tensors.count says {shown(expected)}")
 
     def shape(self, name: str) -> tuple[int, ...]:
         return self.tensors[name].shape
@@ -77,7 +52,7 @@ class GGUFFile:
         info = self.tensors[name]
         length = info.shape[0] if info.shape else 1
         size = max(multiple, CHUNK // int(np.prod(info.shape[1:])) // multiple * multiple)
-        raw = np.frombuffer(self._map, dtype=np.uint8, count=info.nbytes, offset=info.offset).reshape(length, -1)
+        raw = np.frombuffer(self._maps[name], dtype=np.uint8, count=info.nbytes, offset=info.offset).reshape(length, -1)
         for begin in range(0, length, size):
             part = raw[begin : begin + size]
             yield _dequantised(part, (len(part), *info.shape[1:]), info.type)
@@ -91,69 +66,67 @@ def _dequantised(raw: np.ndarray, shape: tuple[int, ...], kind: GGMLQuantization
     return dequantize(raw.reshape(*rows, -1), kind).reshape(shape)
 
 
-class _Header:
-    def __init__(self, data: mmap.mmap):
-        self.data, self.at = data, 0
+class _Part:
+    """One file."""
 
-    def read(self) -> tuple[dict[str, Any], dict[str, TensorInfo]]:
-        if self.data[:4] != b"GGUF":
-            raise ValueError(f"it begins with {self.data[:4]!r}")
-        self.at = 4
-        version = self._scalar("I")
-        if version not in (2, 3):
-            raise ValueError(f"version {version}, expected 2 or 3")
-        num_tensors, num_keys = self._scalar("Q"), self._scalar("Q")
-        metadata = {self._string(): self._value(GGUFValueType(self._scalar("I"))) for _ in range(num_keys)}
-        found = [(self._string(), self._shape(), GGMLQuantizationType(self._scalar("I")), self._scalar("Q")) for _ in range(num_tensors)]
-        alignment = metadata.get("general.alignment", 32)
-        base = -(-self.at // alignment) * alignment
-        return metadata, {name: _info(shape, kind, base + offset) for name, shape, kind, offset in found}
+    def __init__(self, path: Path):
+        self.path = path
+        refuse_lfs_pointer(path)
+        try:
+            with open(path, "rb") as f:
+                self.map = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
+        except ValueError:
+            raise ModelError(f"{path} is empty; download it again") from None
+        except OSError as error:
+            raise ModelError(f"cannot read {path}: {error.strerror}") from None
+        try:
+            self.metadata, self.tensors = read_header(self.map)
+        except ValueError as error:
+            raise ModelError(f"{path} is not a readable GGUF file: {error}") from None
+        end = max((t.offset + t.nbytes for t in self.tensors.values()), default=0)
+        if end > len(self.map):
+            raise ModelError(f"{path} is truncated or damaged: {len(self.map):,} bytes of {end:,}; download it again")
+        for kind, name in {tensor.type: name for name, tensor in self.tensors.items()}.items():
+            try:
+                dequantize(np.zeros(GGML_QUANT_SIZES[kind][1], np.uint8), kind)
+            except NotImplementedError:
+                raise ModelError(f"{path}: tensor {name} has type {kind.name}, which the gguf library can't dequantise") from None
 
-    def _scalar(self, code: str) -> Any:
-        value = struct.unpack_from("<" + code, self.data, self.at)[0]
-        self.at += struct.calcsize("<" + code)
-        return value
-
-    def _string(self) -> str:
-        size = self._scalar("Q")
-        if self.at + size > len(self.data):
-            raise ValueError("a string runs past its end")
-        self.at += size
-        return self.data[self.at - size : self.at].decode("utf-8")
-
-    def _strings(self, size: int) -> list[str]:
-        """`size` strings at once: a vocabulary has hundreds of thousands."""
-        data, at, read_size, found = self.data, self.at, struct.Struct("<Q").unpack_from, []
-        for _ in range(size):
-            begin = at + 8
-            at = begin + read_size(data, at)[0]
-            found.append(data[begin:at].decode("utf-8"))
-        if at > len(data):
-            raise ValueError("a string runs past its end")
-        self.at = at
-        return found
-
-    def _shape(self) -> tuple[int, ...]:
-        return tuple(self._scalar("Q") for _ in range(self._scalar("I")))[::-1]
-
-    def _value(self, kind: GGUFValueType) -> Any:
-        if kind == GGUFValueType.STRING:
-            return self._string()
-        if kind != GGUFValueType.ARRAY:
-            return self._scalar(_SCALARS[kind])
-        kind, size = GGUFValueType(self._scalar("I")), self._scalar("Q")
-        if size > len(self.data):
-            raise ValueError(f"an array of {size} entries")
-        if kind == GGUFValueType.STRING:
-            return self._strings(size)
-        if kind == GGUFValueType.ARRAY:
-            return [self._value(kind) for _ in range(size)]
-        layout = f"<{size}{_SCALARS[kind]}"
-        values = list(struct.unpack_from(layout, self.data, self.at))
-        self.at += struct.calcsize(layout)
-        return values
+    @property
+    def count(self) -> int:
+        """Of how many parts it is one."""
+        found = self.metadata.get("split.count", 1)
+        if not isinstance(found, int) or isinstance(found, bool) or not 0 <= found <= 99_999:
+            raise ModelError(f"{self.path}: split.count is {shown(found)}, expected a number of parts; download it again")
+        return max(1, found)
 
 
-def _info(shape: tuple[int, ...], kind: GGMLQuantizationType, offset: int) -> TensorInfo:
-    block, block_bytes = GGML_QUANT_SIZES[kind]
-    return TensorInfo(shape, kind, offset, int(np.prod(shape, dtype=np.int64)) // block * block_bytes)
+def _other_parts(first: _Part) -> list[Path]:
+    """The paths of the second part and those after it, by llama.cpp's naming."""
+    if first.count == 1:
+        return []
+    match = _PART.fullmatch(first.path.name)
+    if not match or int(match[3]) != first.count:
+        name = f"{first.path.stem}-00001-of-{first.count:05}.gguf"
+        raise ModelError(f"{first.path} is one of {first.count} parts, which its name must say as in {name}; rename the parts")
+    names = [f"{match[1]}-{i:05}-of-{match[3]}.gguf" for i in range(1, first.count + 1)]
+    if int(match[2]) != 1 or first.metadata.get("split.no") != 0:
+        raise ModelError(f"{first.path} is not the first of {first.count} parts; give {names[0]}")
+    paths = [first.path.with_name(name) for name in names]
+    if missing := [path.name for path in paths if not path.exists()]:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise ModelError(f"{first.path} is one of {first.count} parts, of which {missing[0]}{more} is missing; download it too")
+    return paths[1:]
+
+
+def _check_part(part: _Part, number: int, first: _Part) -> None:
+    """Raises ModelError where a part's metadata says that it belongs elsewhere. Most parts have no more than their number and counts."""
+    if part is first:
+        return
+    if (found := part.metadata.get("split.no")) != number:
+        raise ModelError(f"{part.path} has split.no = {shown(found)}, and its name stands for {number}; rename the parts")
+    for key in _COMMON:
+        found, expected = part.metadata.get(key), first.metadata.get(key)
+        if found != expected and (found is not None or key.startswith("split.")):
+            theirs = f"{first.path.name} {shown(expected)}"
+            raise ModelError(f"{part.path} has {key} = {shown(found)}, {theirs}: they are parts of different models")

@@ -40,10 +40,13 @@ def family_of(model_type: Any) -> Family:
     return FAMILIES[model_type]
 
 
-def family_of_gguf(architecture: Any, num_experts: int) -> Family:
-    """The family of a GGUF file: several share an architecture, and differ in having experts. Raises ModelError where there is none."""
-    for family in FAMILIES.values():
-        if family.gguf_architecture == architecture and bool(num_experts) == (family.moe is not None):
-            return family
-    known = ", ".join(dict.fromkeys(family.gguf_architecture for family in FAMILIES.values() if family.gguf_architecture))
-    raise Unsupported(f"GGUF architecture {architecture!r} with {num_experts} experts is not supported; moe_lm reads: {known}")
+def family_of_gguf(architecture: str, num_experts: int, sliding_window: bool = False) -> Family:
+    """The family of a GGUF file: several share an architecture, and differ in having experts or a sliding window.
+
+    Raises ModelError where there is none.
+    """
+    found = [f for f in FAMILIES.values() if f.gguf_architecture == architecture and bool(num_experts) == (f.moe is not None)]
+    if not found:
+        known = ", ".join(dict.fromkeys(family.gguf_architecture for family in FAMILIES.values() if family.gguf_architecture))
+        raise Unsupported(f"GGUF architecture {shown(architecture)!r} with {num_experts} experts is not supported; moe_lm reads: {known}")
+    return next((family for family in found if sliding_window and family.sliding_window), found[0])

@@ -1,0 +1,63 @@
+"""Reads a GGUF checkpoint: configuration and tokenizer from the metadata, and the tensors as the decoder wants them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from moe_lm.checkpoint import gguf_rope
+from moe_lm.checkpoint.gguf_config import hf_config
+from moe_lm.checkpoint.gguf_file import GGUFFile
+from moe_lm.checkpoint.weights import Weights
+from moe_lm.config import from_hf
+from moe_lm.errors import ModelError
+from moe_lm.families import family_of
+from moe_lm.families.names import GGUF_SEPARATE_EXPERTS
+from moe_lm.tokenizer.tokenizer import Tokenizer
+
+SERIAL = (1 << 15) - 1  # so few numbers torch sums or copies on one thread; waking others takes long on a busy machine
+
+
+def files_of(path: Path) -> list[Path]:
+    """The file, or the parts of which it is the first. Raises ModelError as `parse` does."""
+    return GGUFFile(path).paths
+
+
+def parse(path: Path) -> tuple[Tokenizer, Weights]:
+    """Raises ModelError where a file is missing, damaged or not supported."""
+    file = GGUFFile(path)
+    shapes = {name: tensor.shape for name, tensor in file.tensors.items()}
+    try:
+        config = from_hf(hf_config(file.metadata, shapes))
+    except ModelError as error:
+        raise type(error)(f"{path}: {error}") from None
+    config = gguf_rope.with_rope_scaling(config, file)
+    family = family_of(config.family)
+
+    def chunks(name: str) -> Iterator[Tensor]:
+        interleaved = family.gguf_interleaved_rope and name.endswith(("attn_q.weight", "attn_k.weight"))
+        for array in file.chunks(name, config.head_dim if interleaved else 1):
+            if interleaved:
+                array = _halves_apart(array, config.head_dim)
+            if config.norm_offset and name.endswith("norm.weight"):
+                array = array - np.float32(config.norm_offset)  # llama.cpp stores the sum
+            yield from torch.from_numpy(array if array.flags.writeable else array.copy()).split(max(1, SERIAL // max(1, array[0].size)))
+
+    try:
+        tokenizer = Tokenizer.from_gguf(file.metadata)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from None
+    except Exception as error:  # a missing list, merges of unknown tokens: the tokenizers library raises bare Exception
+        raise ModelError(f"{path}: its tokenizer is not readable ({error!r})") from None
+    names = family.gguf_names
+    if any(name.endswith("ffn_gate.0.weight") for name in file.tensors):
+        names = {**names, **GGUF_SEPARATE_EXPERTS}
+    return tokenizer, Weights(path, config, names, set(file.tensors) - gguf_rope.TENSORS, file.shape, chunks)
+
+
+def _halves_apart(array: np.ndarray, head_dim: int) -> np.ndarray:
+    """The rows of q or k heads as the decoder's rope wants them: those of the first half of a head, then those of the second."""
+    rows, columns = array.shape
+    return np.ascontiguousarray(array.reshape(-1, head_dim // 2, 2, columns).swapaxes(1, 2)).reshape(rows, columns)

@@ -1,0 +1,93 @@
+"""What moe_lm makes of the metadata keys that `gguf_config` does not read: without effect here, or refused unless neutral.
+
+The names are llama.cpp's (gguf-py/gguf/constants.py, src/llama-arch.cpp); those of this file stand after the architecture. A key that
+is in no table is refused unless it is 0, false or empty, which is how llama.cpp's converters switch an option off.
+"""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
+
+from moe_lm.checkpoint.gguf_header import shown
+from moe_lm.errors import Unsupported
+
+# they describe the training or the conversion; or belong to LayerNorm, which no family of moe_lm has
+WITHOUT_EFFECT = frozenset({"rope.scaling.finetuned", "attention.layer_norm_epsilon", "decoder_start_token_id"})
+
+# read by `gguf_rope`
+ROPE_SCALING = frozenset(
+    {"rope.scale_linear"}
+    | {
+        f"rope.scaling.{key}"
+        for key in """type factor original_context_length attn_factor alpha yarn_log_multiplier yarn_ext_factor yarn_attn_factor
+        yarn_beta_fast yarn_beta_slow""".split()
+    }
+)
+
+# keys that are not switched off by 0, false or nothing, or not by these alone
+NEUTRAL: Mapping[str, tuple[Any, ...]] = {
+    "attention.causal": (True,),
+    "attention.output_scale": (0.0, 1.0),
+    "embedding_scale": (0.0, 1.0),
+    "expert_gating_func": (0, 1),  # not said, softmax
+    "expert_group_count": (0, 1),
+    "expert_group_used_count": (0, 1),
+    "expert_weights_scale": (0.0, 1.0),
+    "interleave_moe_layer_step": (0, 1),
+    "logit_scale": (0.0, 1.0),
+    "moe_every_n_layers": (0, 1),
+    "residual_scale": (0.0, 1.0),
+    "tensor_data_layout": ("", "reference", "Meta AI original pth"),  # the second is how every file of architecture llama lies
+}
+
+# keys outside of the architecture: what the file is, and how text becomes tokens
+NEUTRAL_ELSEWHERE: Mapping[str, tuple[Any, ...]] = {
+    "general.type": ("model",),
+    "tokenizer.ggml.add_sep_token": (False,),
+    "tokenizer.ggml.remove_extra_whitespaces": (False,),
+    "tokenizer.ggml.normalizer.lowercase": (False,),
+    "tokenizer.ggml.normalizer.strip_accents": (False,),
+    "tokenizer.ggml.precompiled_charsmap": (),
+    "tokenizer.ggml.suppress_tokens": (),
+}
+
+
+def refuse_unsupported(metadata: Mapping[str, Any], architecture: str, read: Collection[str], equal: Mapping[str, float]) -> None:
+    """Raises Unsupported, by name, for a key whose value would change what the model computes and that moe_lm does not implement.
+
+    `read` are the keys that the caller reads, and `equal` those that must have a value that the others give already.
+    """
+    prefix = f"{architecture}."
+    for name, value in metadata.items():
+        key = name.removeprefix(prefix)
+        if key == name:
+            if name in NEUTRAL_ELSEWHERE and not _is(value, NEUTRAL_ELSEWHERE[name]):
+                _refuse(name, value, NEUTRAL_ELSEWHERE[name])
+        elif key in equal:
+            if isinstance(value, str | bool) or not np.allclose(np.asarray(value), equal[key], rtol=1e-6, atol=0):
+                _refuse(name, value, (equal[key],))
+        elif key not in WITHOUT_EFFECT | ROPE_SCALING and key not in read:
+            allowed = NEUTRAL.get(key)
+            if not (_is_off(value) if allowed is None else _is(value, allowed)):
+                _refuse(name, value, allowed or ())
+
+
+def _is(value: Any, allowed: tuple[Any, ...]) -> bool:
+    """Is it one of these, or a list of nothing else? (A bool is no number, and a number no bool.)"""
+    if hasattr(value, "__len__") and not isinstance(value, str):
+        return all(_is(entry, allowed) for entry in value)
+    if isinstance(value, np.generic):
+        value = value.item()
+    return any(value == one and isinstance(value, bool | str) == isinstance(one, bool | str) for one in allowed)
+
+
+def _is_off(value: Any) -> bool:
+    if hasattr(value, "__len__"):
+        return not len(value) or (isinstance(value, np.ndarray) and not value.any())
+    return not value
+
+
+def _refuse(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
+    only = f", only {' or '.join(map(repr, allowed))}" if allowed else ""
+    raise Unsupported(f"GGUF option {name} = {shown(value)} is not supported{only}; run the file with llama.cpp instead")
