@@ -37,8 +37,17 @@ def gguf_tensors(model):
     return found
 
 
+def add_key(writer, key, value):
+    """Any key, with the GGUF type that its value's Python type stands for."""
+    kinds = {bool: writer.add_bool, str: writer.add_string, float: writer.add_float32, int: writer.add_uint32, list: writer.add_array}
+    kinds[type(value)](key, value)
+
+
 def write(path, config, tensors, types=None, keys=None, **changed):
-    """A GGUF file; `types` maps names to types other than F32, `changed` replaces metadata (None: leaves it out), `keys` come on top."""
+    """A GGUF file; `types` maps names to types other than F32, `changed` and `keys` (after the architecture) replace metadata.
+
+    None leaves a key out.
+    """
     arch = ARCHITECTURES[config.family]
     writer = gguf.GGUFWriter(path, changed.get("arch", arch))
     numbers = {
@@ -61,16 +70,14 @@ def write(path, config, tensors, types=None, keys=None, **changed):
     if arch == "deepseek":
         numbers["expert_shared_count"] = config.moe.shared_expert_intermediate_size // config.moe.moe_intermediate_size
         numbers["leading_dense_block_count"] = len(config.moe.dense_layers)
-        writer.add_float32(f"{arch}.expert_weights_scale", changed.get("scale", 1.0))
+        numbers["expert_weights_scale"] = changed.get("scale", 1.0)
     if config.sliding_window:
         numbers["attention.sliding_window"] = config.sliding_window
+    numbers |= {"attention.layer_norm_rms_epsilon": config.rms_norm_eps, "rope.freq_base": config.rope_theta}
+    numbers |= {key: value for key, value in changed.items() if key in numbers} | (keys or {})
     for key, value in numbers.items():
-        if changed.get(key, value) is not None:
-            writer.add_uint32(f"{arch}.{key}", changed.get(key, value))
-    for key, value in (keys or {}).items():
-        {str: writer.add_string, float: writer.add_float32, int: writer.add_uint32}[type(value)](f"{arch}.{key}", value)
-    writer.add_float32(f"{arch}.attention.layer_norm_rms_epsilon", config.rms_norm_eps)
-    writer.add_float32(f"{arch}.rope.freq_base", config.rope_theta)
+        if value is not None:
+            add_key(writer, f"{arch}.{key}", value)
     tokens = vocabulary(config.vocab_size)
     writer.add_tokenizer_model(changed.get("tokenizer", "gpt2"))
     writer.add_tokenizer_pre(changed.get("pre", "qwen2"))

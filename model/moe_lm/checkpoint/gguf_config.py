@@ -148,11 +148,9 @@ class _Values:
     def vocabulary(self) -> int:
         """The number of tokens, each of which has a row in the embedding."""
         size = len(self._metadata.get("tokenizer.ggml.tokens", ()))
-        rows = self._shapes.get("token_embd.weight", (size,))[:1]
-        if rows != (size,):
-            raise ModelError(
-                f"the GGUF file names {size:,} tokens (tokenizer.ggml.tokens), and its token_embd.weight has {rows[0] if rows else 1:,} rows"
-            )
+        shape = self._shapes.get("token_embd.weight", (size,))
+        if shape[:1] != (size,):
+            raise ModelError(f"the GGUF file names {size:,} tokens (tokenizer.ggml.tokens), and its token_embd.weight has shape {shape}")
         return size
 
     def _full(self, name: str) -> str:

@@ -136,7 +136,7 @@ def shown(value: Any) -> str:
     """A value of the metadata for a message: in one line, cut where it is long."""
     if isinstance(value, np.ndarray | Strings):
         value = [str(value[i]) for i in range(min(8, len(value)))] + [".."] * (len(value) > 8)
-    return files.shown(repr(value[:80]) if isinstance(value, str) else value)
+    return files.shown(value)
 
 
 class _Reader:

@@ -48,5 +48,5 @@ def family_of_gguf(architecture: str, num_experts: int, sliding_window: bool = F
     found = [f for f in FAMILIES.values() if f.gguf_architecture == architecture and bool(num_experts) == (f.moe is not None)]
     if not found:
         known = ", ".join(dict.fromkeys(family.gguf_architecture for family in FAMILIES.values() if family.gguf_architecture))
-        raise Unsupported(f"GGUF architecture {shown(architecture)!r} with {num_experts} experts is not supported; moe_lm reads: {known}")
+        raise Unsupported(f"GGUF architecture {shown(architecture)} with {num_experts} experts is not supported; moe_lm reads: {known}")
     return next((family for family in found if sliding_window and family.sliding_window), found[0])
