@@ -43,10 +43,11 @@ def add_key(writer, key, value):
     kinds[type(value)](key, value)
 
 
-def write(path, config, tensors, types=None, keys=None, **changed):
+def write(path, config, tensors, types=None, keys=None, first=True, **changed):
     """A GGUF file; `types` maps names to types other than F32, `changed` and `keys` (after the architecture) replace metadata.
 
-    None leaves a key out.
+    None leaves a key out. Keys that begin with "general." or "split." stand alone; `first` false writes a later part of a split file,
+    which has no others.
     """
     arch = ARCHITECTURES[config.family]
     writer = gguf.GGUFWriter(path, changed.get("arch", arch))
@@ -76,15 +77,11 @@ def write(path, config, tensors, types=None, keys=None, **changed):
     numbers |= {"attention.layer_norm_rms_epsilon": config.rms_norm_eps, "rope.freq_base": config.rope_theta}
     numbers |= {key: value for key, value in changed.items() if key in numbers} | (keys or {})
     for key, value in numbers.items():
-        if value is not None:
-            add_key(writer, f"{arch}.{key}", value)
-    tokens = vocabulary(config.vocab_size)
-    writer.add_tokenizer_model(changed.get("tokenizer", "gpt2"))
-    writer.add_tokenizer_pre(changed.get("pre", "qwen2"))
-    writer.add_token_list(tokens)
-    if "token_types" not in changed:
-        writer.add_token_types([1] * 257 + [3] * (len(tokens) - 257))
-    writer.add_token_merges(changed.get("merges", ["a b"]))
+        alone = key.startswith(("general.", "split."))
+        if value is not None and (first or alone):
+            add_key(writer, key if alone else f"{arch}.{key}", value)
+    if first:
+        _add_vocabulary(writer, config.vocab_size, changed)
     for name, array in tensors.items():
         kind = (types or {}).get(name, TYPES.F32)
         stored = array if kind == TYPES.I32 else gguf.quantize(np.ascontiguousarray(array), kind)
@@ -94,3 +91,13 @@ def write(path, config, tensors, types=None, keys=None, **changed):
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+def _add_vocabulary(writer, size, changed):
+    tokens = vocabulary(size)
+    writer.add_tokenizer_model(changed.get("tokenizer", "gpt2"))
+    writer.add_tokenizer_pre(changed.get("pre", "qwen2"))
+    writer.add_token_list(tokens)
+    if "token_types" not in changed:
+        writer.add_token_types([1] * 257 + [3] * (len(tokens) - 257))
+    writer.add_token_merges(changed.get("merges", ["a b"]))
