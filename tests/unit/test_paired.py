@@ -130,7 +130,7 @@ def test_detectable_effects(n: int, share: float, mde: float) -> None:
     right = round(n * share)
     base = [1.0] * right + [0.0] * (n - right)
     few, all_lost = (paired(base, [0.0] * lost + base[lost:]) for lost in (n // 100, right))
-    assert 100 * few.mde == pytest.approx(mde, abs=0.02)
+    assert 100 * few.mde == pytest.approx(mde, abs=0.04)
     assert few.mde == all_lost.mde == pytest.approx((Z(0.95) + Z(0.8)) * math.sqrt(0.2) * scipy.stats.sem(base), abs=1e-9)
 
 
