@@ -50,7 +50,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> EvalkitError:
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]!r}? " if close else ""
-    return EvalkitError(f"unknown {kind} {name!r}; {hint}known: {', '.join(known)}")
+    return EvalkitError(f"unknown {kind} {name!r}; {hint}known: {', '.join(known) or 'none, there is nothing to choose from'}")
 
 
 def first_line(error: BaseException) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from evalkit.errors import EvalkitError, unknown
+from evalkit.errors import EvalkitError
 from evalkit.exchange.lm_eval_answers import answers_of
 from evalkit.exchange.lm_eval_read import find_results, read_results
 from evalkit.record.pairs import RunAnswers, read_our_answers
@@ -20,8 +20,6 @@ def read_answers(path: str, tasks: Sequence[str] = (), metric: str | None = None
         run = read_our_answers(place, tasks, metric, cluster)
     else:
         run = answers_of(read_results(find_results(place)), path, tasks, metric, cluster)
-    if missing := [task for task in tasks if task not in {*run.tasks, *(name.partition("/")[0] for name in run.tasks)}]:
-        raise unknown(f"task in {path}:", missing[0], run.tasks)
     if not run.tasks:
         raise EvalkitError(f"{path} has no finished task")
     return run

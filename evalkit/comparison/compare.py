@@ -46,7 +46,7 @@ class TaskComparison:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two runs; `overall` is the mean of the tasks' differences, None for one task."""
+    """Two runs; `overall` is the mean of the tasks' differences, None for one task and where lower is better in some."""
 
     base: RunAnswers
     cand: RunAnswers
@@ -74,7 +74,8 @@ def compare(base: str, cand: str, tasks: Sequence[str] = (), metric: str | None 
     differences = [difference(each) for each in pairs]
     adjusted = holm([d.p for d in differences])
     compared = tuple(TaskComparison(p, d, h, _flips(p), _worst(p)) for p, d, h in zip(pairs, differences, adjusted, strict=True))
-    return Comparison(first, second, compared, mean_of(differences) if len(differences) > 1 else None)
+    one_direction = len(differences) > 1 and not any(d.lower_is_better for d in differences)
+    return Comparison(first, second, compared, mean_of(differences) if one_direction else None)
 
 
 def difference(pairs: Pairs) -> Difference:
@@ -83,20 +84,25 @@ def difference(pairs: Pairs) -> Difference:
     scores = [[a.score for a in answers] for answers in (pairs.base, pairs.cand)]
     numbers = [[s for s in run if isinstance(s, float)] for run in scores]
     if all(len(some) == len(pairs.ids) for some in numbers):
-        return paired(numbers[0], numbers[1], clusters, [a.group for a in pairs.base] if pairs.averaging == "macro" else [])
+        groups = [a.group for a in pairs.base] if pairs.averaging == "macro" else []
+        if pairs.lower_is_better:
+            return paired([-s for s in numbers[0]], [-s for s in numbers[1]], clusters, groups).negated()
+        return paired(numbers[0], numbers[1], clusters, groups)
     from evalkit.stats.bleu import grouped_counts, mean_bleu
 
     texts = [[s for s in run if isinstance(s, tuple)] for run in scores]
     if not all(len(some) == len(pairs.ids) for some in texts):
         raise EvalkitError(f"not comparable: {pairs.task}: {pairs.metric} is a number for some documents and texts for others")
-    groups = [answer.group if pairs.tokenize else "" for answer in pairs.base]
-    before, after = (grouped_counts(some, groups, pairs.tokenize) for some in texts)
+    corpora = [answer.group if pairs.tokenize else "" for answer in pairs.base]
+    before, after = (grouped_counts(some, corpora, pairs.tokenize) for some in texts)
     return bootstrap(before, after, mean_bleu, clusters)
 
 
 def _change(pairs: Pairs, i: int) -> float:
+    """How much better the candidate's answer is."""
     before, after = pairs.base[i].score, pairs.cand[i].score
-    return after - before if isinstance(before, float) and isinstance(after, float) else 0.0
+    gain = after - before if isinstance(before, float) and isinstance(after, float) else 0.0
+    return -gain if pairs.lower_is_better else gain
 
 
 def _flips(pairs: Pairs) -> dict[str, Flips]:
@@ -129,7 +135,7 @@ def figures(name: str, d: Difference, holm_p: float | None) -> tuple[str, ...]:
     by, digits = scale(d)
     low, high = (f"{by * x:+.{digits}f}" for x in d.ci95)
     return (
-        name,
+        f"{name} (lower is better)" if d.lower_is_better else name,
         f"{d.n:,}",
         f"{by * d.base:.{digits}f}",
         f"{by * d.cand:.{digits}f}",
@@ -159,6 +165,11 @@ def _rows(found: Comparison) -> list[tuple[str, ...]]:
     return [*rows, figures("overall (mean of tasks)", found.overall, None)] if found.overall else rows
 
 
+def _notes(found: Comparison) -> list[str]:
+    """What was read of either run in another way than its folder suggests, each once."""
+    return [one_line(note, 300) for note in dict.fromkeys([*found.base.notes, *found.cand.notes])]
+
+
 def _flip_lines(task: TaskComparison) -> list[str]:
     lines = ["every answer is the same"] if task.pairs.identical else []
     d = task.difference
@@ -178,6 +189,8 @@ def show(found: Comparison) -> None:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     say("differences are candidate - base; detectable: the smallest drop found with 80% power, one-sided at 5% (docs/statistics.md)")
+    for line in _notes(found):
+        say(f"- {line}")
     for task in found.tasks:
         name = one_line(task.pairs.protocol)
         for line in _flip_lines(task):
@@ -206,6 +219,7 @@ def to_markdown(found: Comparison) -> str:
     parts = [f"# {md(one_line(found.base.model))} -> {md(one_line(found.cand.model))}\n"]
     parts.append(f"base: {md(found.base.path)}, candidate: {md(found.cand.path)}. Differences are candidate - base, in points.\n")
     parts.append(markdown_table(HEAD, [[md(cell) for cell in row] for row in _rows(found)]))
+    parts += [f"- {md(note)}" for note in _notes(found)]
     for task in found.tasks:
         parts.append(f"## {md(one_line(task.pairs.protocol))}\n")
         parts += [f"{md(line)}\n" for line in _flip_lines(task)]
@@ -247,6 +261,7 @@ def as_json(found: Comparison) -> dict[str, Any]:
         "base": {"path": found.base.path, "model": found.base.model},
         "cand": {"path": found.cand.path, "model": found.cand.model},
         "tasks": tasks,
+        "notes": _notes(found),
         "overall": difference_json(found.overall) if found.overall else None,
     }
 

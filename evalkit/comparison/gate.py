@@ -68,6 +68,7 @@ def decide(config: GateConfig) -> Gate:
     else:
         found = compare(*config.runs, config.tasks, config.metric, config.cluster)
         base, cand = (f"{run.model} ({run.path})" for run in (found.base, found.cand))
+        notes = tuple(dict.fromkeys([*found.base.notes, *found.cand.notes]))
         cases = [Case((t.pairs.task, t.pairs.protocol), t.difference, t.pairs.identical) for t in found.tasks]
     config.margins.require_known(tuple(dict.fromkeys(name for case in cases for name in case.names)))
     adjusted = holm([case.difference.p_drop for case in cases])
@@ -84,7 +85,7 @@ def decide_case(case: Case, p_drop: float, margin: float, allow_small_margin: bo
     def outcome(word: str, reason: str, needed: int | None = None) -> GateOutcome:
         return GateOutcome(task, word, reason, margin, d, p_drop, needed)
 
-    if p_drop < ALPHA and d.value <= -margin:
+    if p_drop < ALPHA and d.gain <= -margin:
         return outcome("fail", "a real drop, at least the margin")
     if case.identical:
         return outcome("pass", f"all {d.n:,} answers are the same")
@@ -96,7 +97,7 @@ def decide_case(case: Case, p_drop: float, margin: float, allow_small_margin: bo
             f"it takes about {needed:,} documents; run more, give --margin {enough:g}, or pass --allow-small-margin"
         )
         return outcome("cannot detect", reason, needed)
-    if d.lower > -margin:
+    if d.least_gain > -margin:
         return outcome("pass", "a drop of the margin is excluded")
     needed = documents_to_decide(d, margin)
     if p_drop < ALPHA:
@@ -110,7 +111,7 @@ def documents_to_decide(d: Difference, margin: float) -> int:
     """How many documents would distinguish this difference from the margin, or detect the margin where these do not yet."""
     distance = margin
     if d.mde <= margin:
-        distance = max(d.value + margin if d.value > -margin else -d.value, margin / 10)
+        distance = max(d.gain + margin if d.gain > -margin else -d.gain, margin / 10)
     return documents_needed(d.n, d.stderr, distance, margin)
 
 

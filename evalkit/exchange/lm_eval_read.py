@@ -1,9 +1,10 @@
-"""lm-eval's results (0.4.13: results_<time>.json and samples_<task>_<time>.jsonl), lm-eval's own or exported by us, as typed rows.
+"""lm-eval's results (results_<time>.json and samples_<task>_<time>.jsonl of 0.4.3 to 0.4.13), its own or exported by us, as typed rows.
 
-The one reader of these files: `evalkit compare` and `evalkit view` both start from what it returns.
+The one reader of these files: `compare`, `gate`, `view` and `report` all start from what it returns.
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,11 +13,15 @@ from typing import Any
 
 from evalkit.errors import EvalkitError
 from evalkit.hashing import sha256_json
-from evalkit.record.read import read_rows
+from evalkit.record.read import distinct, read_rows
 
 FAILED = "[invalid]"  # what lm-eval's regex filter leaves where nothing matched
 # what in a task's configuration decides its figure beside documents and prompts
 _PROTOCOL = ("output_type", "num_fewshot", "repeats", "filter_list", "metric_list")
+# keys of a row that are no metrics, where the row does not list its metrics (before 0.4.6)
+_NOT_METRICS = ("doc_id", "doc", "target", "arguments", "resps", "filtered_resps", "doc_hash", "prompt_hash", "target_hash")
+# what a damaged file raises where it is taken apart
+_DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,112 +52,169 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """One samples file. `task` is the group that its task belongs to at the top, or the task itself."""
+    """A task with documents of its own. `file` holds its samples, None where there are none; `n` documents were run, of `n_total`."""
 
     name: str
-    task: str
-    file: Path
+    file: Path | None
     protocol: Mapping[str, str]  # the settings that decide its figure, by name
+    filters: Sequence[str]  # in the order of their rows
+    aggregations: Mapping[str, str]  # of metrics, where its configuration names them
     evalkit_protocol: str  # of our own export, else ""
     lower_is_better: frozenset[str]  # metrics
+    n: int | None
     n_total: int | None
     sha256: str | None  # lm-eval's own hash of documents and prompts
 
     def rows(self) -> Iterator[Row]:
-        """Raises EvalkitError with the document that can't be read."""
+        """Raises EvalkitError where there are no samples, or with the document that can't be read."""
+        if self.file is None:
+            stated = f"{self.n:,}" if self.n is not None else "its"
+            raise EvalkitError(f"{self.name} has no samples, and its results are of {stated} documents; run lm-eval with --log_samples")
+        seen: Counter[str] = Counter()
         for raw in read_rows(self.file):
             try:
-                yield _row(raw)
-            except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+                doc_id = str(raw["doc_id"])
+                yield _row(raw, raw["filter"] if "filter" in raw else self.filters[seen[doc_id]])
+                seen[doc_id] += 1
+            except _DAMAGED as error:
                 raise EvalkitError(
-                    f"{self.file}: document {raw.get('doc_id')} can't be read ({error!r}); was it made by lm-eval 0.4?"
+                    f"{self.file}: document {raw.get('doc_id')!r:.40} can't be read ({error!r}); rows of lm-eval 0.4.3 and later can be"
                 ) from None
 
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """One results file with the samples beside it. `figures` by task, then by "metric,filter"."""
+    """One or several results files of one model, with the samples beside them; of a task that several hold, the newest's.
 
-    file: Path
+    `figures` by task, then by "metric,filter"; `groups`: the tasks and groups that each group names; `notes`: what was passed over.
+    """
+
+    files: Sequence[Path]
     model: str
     version: str
     started: str | None
     git: str | None
     figures: Mapping[str, Mapping[str, Any]]
-    leaves: Sequence[Leaf]
+    groups: Mapping[str, Sequence[str]]
+    leaves: Mapping[str, Leaf]
+    notes: Sequence[str] = ()
+
+    @property
+    def folder(self) -> Path:
+        return self.files[0].parent
 
 
-def find_results(place: Path) -> Path:
-    """The newest results file of a folder, which may be lm-eval's output folder of one model. Raises EvalkitError."""
+def find_results(place: Path) -> list[Path]:
+    """All results files of a folder, which may be lm-eval's output folder of one model, the oldest first. Raises EvalkitError."""
     if place.is_file():
-        return place
+        return [place]
     files = sorted(place.glob("results_*.json")) or sorted(place.glob("*/results_*.json"))
     if not files:
         raise EvalkitError(f"{place} is not a run: it holds neither run.json nor lm-eval's results_<time>.json")
     if len(folders := sorted({file.parent.name for file in files})) > 1:
         raise EvalkitError(f"{place} holds results of several models; give one of {', '.join(str(place / f) for f in folders)}")
-    return files[-1]
+    return files
 
 
-def read_results(file: Path) -> Results:
-    """One results file. Raises EvalkitError where it is none, or has no samples beside it."""
+def read_results(files: Sequence[Path]) -> Results:
+    """Results files of one folder, the oldest first. Raises EvalkitError where one is none, or where they are of different models."""
+    *older, found = [_read_file(file) for file in files]
+    for earlier in reversed(older):
+        if earlier.model != found.model:
+            folder = found.folder
+            raise EvalkitError(f"{folder} holds results of {earlier.model} and of {found.model}; give one results file: {found.files[0]}")
+        found = _merged(earlier, found)
+    return found
+
+
+def _merged(older: Results, newer: Results) -> Results:
+    twice = sorted(older.leaves.keys() & newer.leaves.keys())
+    passed_over = [f"{', '.join(twice)} of {older.files[0].name}: passed over for newer results"] if twice else []
+    return Results(
+        [*older.files, *newer.files],
+        newer.model,
+        newer.version,
+        newer.started,
+        newer.git,
+        {**older.figures, **newer.figures},
+        {**older.groups, **newer.groups},
+        {**older.leaves, **newer.leaves},
+        [*passed_over, *newer.notes],
+    )
+
+
+def _read_file(file: Path) -> Results:
     try:
-        raw = json.loads(file.read_text("utf-8"))
+        raw = json.loads(file.read_text("utf-8"), object_pairs_hook=distinct)
         time = file.stem.removeprefix("results_")
-        samples = sorted(file.parent.glob(f"samples_*_{time}.jsonl"))
+        samples = {_name(path): path for path in sorted(file.parent.glob(f"samples_*_{time}.jsonl"))}
+        stated = raw.get("n-samples") or {}
         if not samples:
             raise EvalkitError(f"{file.parent} has no samples of {time}; run lm-eval with --log_samples")
+        groups = _groups(raw, samples)
         return Results(
-            file,
+            [file],
             str(raw.get("model_name") or "unnamed"),
             str(raw.get("lm_eval_version") or ""),
             _iso(raw.get("date")),
             raw.get("git_hash"),
-            {task: dict(figures) for task, figures in raw.get("results", {}).items()},
-            [_leaf(raw, _parents(raw, samples), path) for path in samples],
+            {task: dict(figures) for task, figures in raw["results"].items()},
+            groups,
+            {name: _leaf(raw, groups, name, samples.get(name)) for name in dict.fromkeys([*stated, *samples])},
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise EvalkitError(f"{file} is not lm-eval's results ({error!r})") from None
+    except _DAMAGED as error:
+        raise EvalkitError(f"{file} is not lm-eval's results ({error!r:.200})") from None
 
 
-def _parents(raw: Mapping[str, Any], samples: Sequence[Path]) -> dict[str, str]:
-    """The group of each task."""
-    if parents := {child: parent for parent, children in raw.get("group_subtasks", {}).items() for child in children}:
-        return parents
-    # our export names groups, not their leaves
-    groups = sorted(raw.get("groups", {}), key=len)
-    return {leaf: group for leaf in map(_name, samples) for group in reversed(groups) if leaf.startswith(f"{group}_")}
+def _groups(raw: Mapping[str, Any], samples: Mapping[str, Path]) -> dict[str, Sequence[str]]:
+    """The children of each group. An ordinary task is listed too, without children."""
+    if "group_subtasks" in raw:
+        return {str(group): [str(child) for child in children] for group, children in raw["group_subtasks"].items() if children}
+    # our export before it wrote them: groups by name
+    names = sorted(raw.get("groups", {}), key=len)
+    found: dict[str, Sequence[str]] = {}
+    for leaf in samples:
+        if parents := [group for group in names if leaf.startswith(f"{group}_")]:
+            found[parents[-1]] = [*found.get(parents[-1], ()), leaf]
+    return found
 
 
 def _name(samples: Path) -> str:
     return samples.stem.removeprefix("samples_").rpartition("_")[0]
 
 
-def _leaf(raw: Mapping[str, Any], parents: Mapping[str, str], file: Path) -> Leaf:
-    name = task = _name(file)
-    while task in parents:
-        task = parents[task]
-    config = raw["configs"].get(name, raw["configs"].get(task, {}))
+def _leaf(raw: Mapping[str, Any], groups: Mapping[str, Sequence[str]], name: str, file: Path | None) -> Leaf:
+    # our export has one configuration for all leaves of a group
+    top = next((group for group, children in groups.items() if name in children and group in raw["configs"]), name)
+    config = raw["configs"].get(name, raw["configs"].get(top, {}))
     settings = {f"{name} {key}": json.dumps(config[key], sort_keys=True) for key in _PROTOCOL if config.get(key) is not None}
-    better = {**raw["higher_is_better"].get(task, {}), **raw["higher_is_better"].get(name, {})}
-    n_total = raw.get("n-samples", {}).get(name, {}).get("original")
+    better = {**raw["higher_is_better"].get(top, {}), **raw["higher_is_better"].get(name, {})}
+    counts = (raw.get("n-samples") or {}).get(name, {})
     return Leaf(
         name,
-        task,
         file,
         settings | {f"{name} version": str(raw.get("versions", {}).get(name))},
-        str(config.get("metadata", {}).get("evalkit_protocol") or ""),
+        [str(each["name"]) for each in config.get("filter_list") or []] or ["none"],
+        {str(each["metric"]): str(each["aggregation"]) for each in config.get("metric_list") or [] if each.get("aggregation")},
+        str((config.get("metadata") or {}).get("evalkit_protocol") or ""),
         frozenset(metric for metric, higher in better.items() if higher is False),
-        n_total if isinstance(n_total, int) else None,
+        _count(counts.get("effective")),
+        _count(counts.get("original")),
         raw.get("task_hashes", {}).get(name),
     )
 
 
-def _row(raw: Mapping[str, Any]) -> Row:
+def _count(value: Any) -> int | None:
+    return value if type(value) is int else None
+
+
+def _row(raw: Mapping[str, Any], filter_name: Any) -> Row:
     arguments = raw["arguments"]
     asked: list[list[Any]] = [list(a.values()) for a in arguments.values()] if isinstance(arguments, dict) else [list(a) for a in arguments]
     responses = [response for request in raw["resps"] for response in request]
     scored = isinstance(responses[0], list)  # log-probabilities, as text
+    if not asked or not all(asked):
+        raise ValueError("a request without a context")
     return Row(
         str(raw["doc_id"]),
         raw["doc"],
@@ -162,9 +224,9 @@ def _row(raw: Mapping[str, Any]) -> Row:
         asked,
         [(float(logprob), str(greedy) == "True") for logprob, greedy in responses] if scored else [],
         [] if scored else [str(response) for response in responses],
-        str(raw["filter"]),
+        str(filter_name),
         [str(part) for part in raw["filtered_resps"]],
-        {name: raw[name] for name in raw["metrics"]},
+        {str(name): raw[name] for name in (raw["metrics"] if "metrics" in raw else [key for key in raw if key not in _NOT_METRICS])},
     )
 
 

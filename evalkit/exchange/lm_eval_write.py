@@ -39,6 +39,7 @@ def _results(run: Run) -> dict[str, Any]:
     groups: dict[str, Any] = {}
     n_samples: dict[str, Any] = {}
     higher: dict[str, Any] = {}
+    leaves = {name: [f"{name}_{subject}" for subject in task.subjects] for name, task in run.tasks.items()}
     for name, task in run.tasks.items():
         entry = {"alias": name, **_figures(task.metrics)}
         results[name] = entry
@@ -56,6 +57,7 @@ def _results(run: Run) -> dict[str, Any]:
     return {
         "results": results,
         **({"groups": groups} if groups else {}),
+        "group_subtasks": leaves,
         "configs": {name: {"task": name, "metadata": {"evalkit_protocol": task.protocol}} for name, task in run.tasks.items()},
         "versions": {name: f"evalkit {task.protocol}" for name, task in run.tasks.items()},
         "higher_is_better": higher,

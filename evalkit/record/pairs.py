@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.errors import EvalkitError, unknown
-from evalkit.record.read import read_complete, read_samples, run_folder
+from evalkit.record.figure import require_count, require_figure
+from evalkit.record.read import read_complete, read_samples, run_folder, samples_file
 from evalkit.record.sample import SampleRow, Score
 from evalkit.record.schema import TaskEntry, task_of
+from evalkit.stats.estimate import Estimate
 from evalkit.tasks import Generate, Loglikelihoods, Request
 
 TAIL = 300  # characters kept of a prompt's end
@@ -21,7 +23,7 @@ LOGPROB_NOISE = 1e-3  # nats: the same function computed in another order
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One document's outcome, repeats averaged. `said` holds all texts and log-probabilities, `shown` the one line to print."""
+    """One document's outcome. `said` holds all texts and log-probabilities, `shown` the one line to print."""
 
     doc_hash: str
     prompt_hash: str
@@ -45,25 +47,32 @@ class Answer:
 class TaskAnswers:
     """One task of a run, or one set of a suite. `protocol` holds the settings that must agree, by name; `answers` are by document id.
 
+    `averagings`: "micro" (documents count the same) or "macro" (groups do); both where the task's own figure does not tell which.
     `tokenize` is BLEU's sacrebleu tokenizer by group, where it is not the default.
     """
 
     name: str
     protocol: Mapping[str, str]
     metric: str
-    averaging: str
+    averagings: frozenset[str]
     answers: Mapping[str, Answer]
     tokenize: Mapping[str, str] = field(default_factory=dict)
+    lower_is_better: bool = False
+
+    @property
+    def averaging(self) -> str:
+        return "micro" if "micro" in self.averagings else "macro"
 
 
 @dataclass(frozen=True, slots=True)
 class RunAnswers:
-    """One run: `source` is evalkit or lm-eval (they hash documents differently)."""
+    """One run: `source` is evalkit or lm-eval (they hash documents differently); `notes`: what the reader of a comparison must know."""
 
     path: str
     source: str
     model: str
     tasks: Mapping[str, TaskAnswers]
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +87,7 @@ class Pairs:
     base: tuple[Answer, ...]
     cand: tuple[Answer, ...]
     tokenize: Mapping[str, str] = field(default_factory=dict)
+    lower_is_better: bool = False
 
     @property
     def identical(self) -> bool:
@@ -86,36 +96,69 @@ class Pairs:
 
 
 def read_our_answers(place: Path, wanted: Sequence[str] = (), metric: str | None = None, cluster: str | None = None) -> RunAnswers:
-    """The answers of a finished run of ours. Raises EvalkitError where it can't be read, or holds no such metric or field."""
+    """The answers of a finished run of ours.
+
+    Raises EvalkitError where it can't be read, holds no such task, metric or field, or where its samples are not those of its figures.
+    """
     run = read_complete(place)
-    tasks = {}
+    tasks: dict[str, TaskAnswers] = {}
+    names: list[str] = []
     for key, entry in run.tasks.items():
-        parts = {name: part for name, part in _parts(key, entry, metric).items() if not wanted or key in wanted or name in wanted}
+        parts = {part.name: part for part in _parts(key, entry, metric)}
+        names += [key, *parts]
+        parts = {name: part for name, part in parts.items() if not wanted or key in wanted or name in wanted}
         if not parts:
             continue
-        found: dict[str, dict[str, list[Answer]]] = {name: {} for name in parts}
+        file = str(samples_file(run_folder(place), key))
+        found: dict[str, dict[str, Answer]] = {name: {} for name in parts}
+        n = 0
         for row in read_samples(run_folder(place), key):
-            for name, (chosen, set_) in parts.items():
-                if not set_ or row.group.partition(":")[0] == set_:
-                    found[name].setdefault(row.doc_id, []).append(_our_answer(row, chosen, cluster, key))
+            n += 1
+            for name, part in parts.items():
+                if not part.set or row.group.partition(":")[0] == part.set:
+                    if row.doc_id in found[name]:
+                        raise EvalkitError(f"not comparable: {file} holds document {row.doc_id} twice; run it again")
+                    found[name][row.doc_id] = _our_answer(row, part.metric, cluster, key)
+        require_count(key, file, n, entry.n)
         tokenize = {cell.name: cell.tokenize for cell in entry.cells if cell.tokenize}
-        for name, (chosen, _) in parts.items():
-            if not found[name]:
-                raise EvalkitError(f"{place} has no samples of {name}; run it again")
+        for name, part in parts.items():
             protocol = {"protocol": f"{task_of(name)}@{entry.protocol}", "settings": entry.protocol_sha256}
-            merged = {doc: merge(repeats) for doc, repeats in found[name].items()}
-            tasks[name] = TaskAnswers(name, protocol, chosen, entry.averaging, merged, tokenize)
+            tasks[name] = TaskAnswers(name, protocol, part.metric, frozenset({entry.averaging}), found[name], tokenize)
+            require_count(name, file, len(found[name]), part.n)
+            require_figure(tasks[name], part.stated, file)
+    if lacking := [task for task in wanted if task not in names]:
+        raise unknown(f"task in {place}:", lacking[0], names)
     return RunAnswers(str(place), "evalkit", run.model.spec, tasks)
 
 
-def _parts(key: str, entry: TaskEntry, metric: str | None) -> dict[str, tuple[str, str]]:
-    """What is compared of a task, by name: the metric, and the set whose documents it is of ("": all). A suite is compared set by set."""
-    if measured := [cell for cell in entry.cells if cell.name in entry.subjects]:
-        return {f"{key}/{cell.set}": (cell.metric, cell.set) for cell in measured if metric in (None, cell.metric)}
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What is compared of a task: a metric over the documents of one `set` ("": all), `n` of them, and the figure that run.json states."""
+
+    name: str
+    metric: str
+    set: str
+    n: int
+    stated: float
+
+
+def _parts(key: str, entry: TaskEntry, metric: str | None) -> list[_Part]:
+    """A suite is compared set by set, its cells counting the same; every other task as a whole."""
+    sets: dict[tuple[str, str], list[Estimate]] = {}
+    for cell in entry.cells:
+        if cell.name in entry.subjects and metric in (None, cell.metric):
+            if cell.metric not in entry.subjects[cell.name]:
+                raise EvalkitError(f"{key} has no {cell.metric} of {cell.name}; run it again")
+            sets.setdefault((cell.set, cell.metric), []).append(entry.subjects[cell.name][cell.metric])
+    if sets:
+        return [
+            _Part(f"{key}/{name}", chosen, name, sum(cell.n for cell in cells), math.fsum(cell.value for cell in cells) / len(cells))
+            for (name, chosen), cells in sets.items()
+        ]
     chosen = metric or entry.headline
     if chosen not in entry.metrics:
-        raise unknown(f"metric of {key}", chosen, entry.metrics)
-    return {key: (chosen, "")}
+        raise unknown(f"metric of {key}", chosen, {*entry.metrics, *(cell.metric for cell in entry.cells)})
+    return [_Part(key, chosen, "", entry.n, entry.metrics[chosen].value)]
 
 
 def _our_answer(row: SampleRow, metric: str, cluster: str | None, task: str) -> Answer:
@@ -146,26 +189,19 @@ def _prompt(requests: Sequence[Request]) -> str:
     return last.messages[-1][1] if isinstance(last, Generate) and last.messages else last.context
 
 
-def merge(repeats: Sequence[Answer]) -> Answer:
-    """Repeats of one document, averaged; a corpus metric can't be."""
-    first = repeats[0]
-    if len(repeats) == 1:
-        return first
-    numbers = [r.score for r in repeats if isinstance(r.score, float)]
-    if len(numbers) < len(repeats):
-        raise EvalkitError("a corpus metric with several answers a document can't be compared; run one answer a document")
-    prompts = "+".join(r.prompt_hash for r in repeats)
-    said = tuple(part for r in repeats for part in r.said)
-    score = math.fsum(numbers) / len(numbers)
-    return Answer(first.doc_hash, prompts, first.group, first.cluster, score, first.prompt, first.target, first.shown, said)
-
-
 def score_of(value: Any, metric: str) -> Score:
     """A number, or BLEU's (reference or references, hypothesis). Raises EvalkitError for any other."""
-    if isinstance(value, bool | int | float) and math.isfinite(value):
-        return float(value)
+    if isinstance(value, bool | int | float):
+        try:
+            number = float(value)
+        except OverflowError:  # an integer beyond all floats
+            number = math.inf
+        if math.isfinite(number):
+            return number
     if metric.startswith("bleu") and isinstance(value, list | tuple) and len(value) == 2 and isinstance(value[1], str):
-        return (tuple(value[0]) if isinstance(value[0], list | tuple) else (value[0],)), value[1]
+        references = tuple(value[0]) if isinstance(value[0], list | tuple) else (value[0],)
+        if references and all(isinstance(reference, str) for reference in references):
+            return references, value[1]
     raise EvalkitError(f"{metric} of a document is {value!r:.40}, not a number; run it again")
 
 
@@ -198,6 +234,11 @@ def _pair(base: TaskAnswers, cand: TaskAnswers) -> Pairs:
             raise EvalkitError(f"not comparable: {name}: {key} differs ({shown}); run both under one protocol and version")
     if base.metric != cand.metric:
         raise EvalkitError(f"not comparable: {name}: BASE has {base.metric}, CAND {cand.metric}; pass --metric")
+    if base.lower_is_better != cand.lower_is_better:
+        raise EvalkitError(f"not comparable: {name}: a lower {base.metric} is better in one of the runs only; run both with one version")
+    if not (shared := base.averagings & cand.averagings):
+        first, second = ("documents" if run.averaging == "micro" else "tasks" for run in (base, cand))
+        raise EvalkitError(f"not comparable: {name}: BASE is a mean over {first}, CAND over {second}; run both with one version")
     if base.answers.keys() != cand.answers.keys():
         extra, lacking = len(base.answers.keys() - cand.answers.keys()), len(cand.answers.keys() - base.answers.keys())
         what = f"{extra:,} documents are only in BASE, {lacking:,} only in CAND"
@@ -210,6 +251,7 @@ def _pair(base: TaskAnswers, cand: TaskAnswers) -> Pairs:
         if differ := [doc for doc, a, b in pairs if getattr(a, attribute) != getattr(b, attribute)]:
             count = f"{len(differ):,} of {len(pairs):,} documents"
             raise EvalkitError(f"not comparable: {name}: the {what} of {count} differ (first: {differ[0]}); {fix}")
-    ids, first, second = zip(*pairs, strict=True)
+    ids, ours, theirs = zip(*pairs, strict=True)
     protocol = base.protocol.get("protocol", name)
-    return Pairs(name, base.metric, protocol, base.averaging, ids, first, second, base.tokenize)
+    averaging = "micro" if "micro" in shared else "macro"
+    return Pairs(name, base.metric, protocol, averaging, ids, ours, theirs, base.tokenize, base.lower_is_better)

@@ -31,7 +31,7 @@ def read_run(path: str | Path) -> Run:
     """run.json of a run's folder, or the file itself. Raises EvalkitError where it is missing, damaged or of another schema."""
     file = Path(path) / "run.json" if Path(path).is_dir() else Path(path)
     try:
-        raw = json.loads(file.read_text("utf-8", errors="surrogatepass"), object_pairs_hook=_distinct)  # as it was written
+        raw = json.loads(file.read_text("utf-8", errors="surrogatepass"), object_pairs_hook=distinct)  # as it was written
     except (OSError, ValueError, RecursionError) as error:
         raise EvalkitError(f"{path} is not a run: cannot read {file} ({error})") from None
     if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
@@ -42,7 +42,7 @@ def read_run(path: str | Path) -> Run:
     return run
 
 
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object. Raises ValueError for a key that it has twice: only one of the values would be read."""
     found: dict[str, Any] = {}
     for key, value in pairs:
@@ -78,7 +78,7 @@ def read_rows(file: Path) -> Iterator[dict[str, Any]]:
         with open(file, encoding="utf-8", errors="surrogatepass") as f:
             for number, line in enumerate(f, start=1):
                 try:
-                    row = json.loads(line)
+                    row = json.loads(line, object_pairs_hook=distinct)
                 except (ValueError, RecursionError) as error:
                     raise EvalkitError(f"{file} line {number} is damaged ({error}); run it again") from None
                 if not isinstance(row, dict):

@@ -9,7 +9,7 @@ Wilson's for a paired difference, valid even if few documents flip, or none. All
 import functools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,8 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Candidate minus base. `lower`, `upper`: one-sided bounds at 95%. `p`: two-sided; `p_drop`: one-sided, small for a worse candidate.
+    """Candidate minus base. `lower`, `upper`: one-sided bounds at 95%. `p`: two-sided; `p_drop`: one-sided, small for a worse candidate,
+    which is one with a higher score where `lower_is_better`.
 
     `mde`: the smallest drop that a one-sided test at ALPHA finds with POWER, as far as the base tells: from `expected_stderr`, the
     difference's standard error for a candidate whose scores have CORRELATION with the base's. `gained`, `lost`: flips, if scores are
@@ -52,6 +53,31 @@ class Difference:
     clusters: int | None = None
     gained: int | None = None
     lost: int | None = None
+    lower_is_better: bool = False
+
+    @property
+    def gain(self) -> float:
+        """How much better the candidate is: negative for a drop in quality."""
+        return -self.value if self.lower_is_better else self.value
+
+    @property
+    def least_gain(self) -> float:
+        """The one-sided bound of `gain`, which a gate holds against its margin."""
+        return -self.upper if self.lower_is_better else self.lower
+
+    def negated(self) -> "Difference":
+        """The same where lower scores are better, out of a difference of the negated scores."""
+        low, high = self.ci95
+        return replace(
+            self,
+            base=-self.base,
+            cand=-self.cand,
+            value=-self.value,
+            ci95=(-high, -low),
+            lower=-self.upper,
+            upper=-self.lower,
+            lower_is_better=True,
+        )
 
     @property
     def mcnemar(self) -> float | None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from evalkit.exchange.lm_eval_answers import answers_of, document
+from evalkit.exchange.lm_eval_answers import LmEvalTask, read_tasks
 from evalkit.exchange.lm_eval_read import Leaf, Results, Row, find_results, read_results
 from evalkit.hashing import sha256_json
 from evalkit.record.pairs import TaskAnswers
@@ -18,14 +18,15 @@ from evalkit.view.data import ViewedRequest, ViewedRun, ViewedSample, likelihood
 def read_lm_eval(place: Path) -> ViewedRun:
     """A folder of results, or one results file, with the samples beside it. Raises EvalkitError."""
     results = read_results(find_results(place))
-    folder = results.file.parent
-    answers = answers_of(results, str(folder))
-    samples: dict[str, dict[str, ViewedSample]] = {name: {} for name in answers.tasks}
-    for leaf in results.leaves:
-        task, found = answers.tasks[leaf.task], samples[leaf.task]
-        for row in leaf.rows():
-            key = document(leaf, row)
-            found[key] = _sample(row, leaf, task, key, found.get(key))
+    folder = results.folder
+    tasks, _ = read_tasks(results)
+    samples: dict[str, dict[str, ViewedSample]] = {task.answers.name: {} for task in tasks}
+    for task in tasks:
+        found = samples[task.answers.name]
+        for leaf in task.leaves:
+            for row in leaf.rows():
+                key = f"{leaf.name}/{row.doc_id}"
+                found[key] = _sample(row, leaf, task.answers, key, found.get(key))
     about = {
         "name": folder.name,
         "status": "complete",
@@ -33,14 +34,14 @@ def read_lm_eval(place: Path) -> ViewedRun:
         "started": results.started,
         "model": {"spec": results.model, "fingerprint": None, "engine": f"lm-eval {results.version}".strip()},
         "git": results.git,
-        "tasks": {name: _figures(task, samples[name], results) for name, task in answers.tasks.items()},
+        "tasks": {task.answers.name: _figures(task, samples[task.answers.name], results) for task in tasks},
     }
     return ViewedRun("lm-eval", folder, folder.name, True, about, samples)
 
 
-def _figures(task: TaskAnswers, samples: Mapping[str, ViewedSample], results: Results) -> dict[str, Any]:
+def _figures(viewed: LmEvalTask, samples: Mapping[str, ViewedSample], results: Results) -> dict[str, Any]:
+    task, leaves = viewed.answers, viewed.leaves
     value, ci95 = _figure(task, samples, results)
-    leaves = [leaf for leaf in results.leaves if leaf.task == task.name]
     totals = [leaf.n_total for leaf in leaves if leaf.n_total is not None]
     return {
         "protocol": task.protocol.get("protocol", task.name).partition("@")[2] or f"lm-eval's {task.name}",

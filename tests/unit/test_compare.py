@@ -66,12 +66,28 @@ def test_documents_that_share_a_source(tmp_path: Path) -> None:
     assert "no such field; they have group, question, passage" in refusal(tmp_path / "a", tmp_path / "b", cluster="source")
 
 
-def test_repeats_are_averaged_first(tmp_path: Path) -> None:
-    for name, scores in (("a", [1.0, 0.0, 1.0, 1.0]), ("b", [0.0, 0.0, 1.0, 0.0])):
-        fake_run(tmp_path / name, name, t=[1.0])
-        write_samples(tmp_path / name, "t", [sample(i // 2, s, name, prompt_hash=f"p{i}") for i, s in enumerate(scores)])
-    found = compare.compare(str(tmp_path / "a"), str(tmp_path / "b")).tasks[0].difference
-    assert (found.n, found.base, found.cand, found.gained) == (2, 0.75, 0.25, None)
+def test_samples_that_are_not_all_there(tmp_path: Path) -> None:
+    """A run is compared if its samples give its own figures: the same number of documents, none twice, the same mean."""
+    scores = [1.0] * 9 + [0.0] * 5
+    rows = [sample(i, score, f"a {i}") for i, score in enumerate(scores)]
+    base, cand = (fake_run(tmp_path / name, name, mmlu=scores) for name in "ab")
+    for changed, complaint in (
+        (rows[:5], "holds 5 samples of mmlu, and its figure is of 14"),
+        ([], "holds 0 samples of mmlu, and its figure is of 14"),
+        ([*rows, sample(14, 1.0, "a 14")], "holds 15 samples of mmlu, and its figure is of 14"),
+        ([*rows[:13], rows[0]], "holds document d0 twice"),
+        (
+            [sample(0, 0.0, "a 0"), *rows[1:]],
+            "acc of mmlu is 0.5714285714 over the 14 samples, and the figure stated is 0.642857142857142",
+        ),
+        ([rows[0] | {"metrics": {"acc_fr": 1.0}}, *rows[1:]], "document d0 of mmlu has no acc"),
+        ([rows[0] | {"metrics": {"acc": None}}, *rows[1:]], "metrics.acc"),
+    ):
+        write_samples(cand, "mmlu", changed)
+        assert complaint in refusal(base, cand)
+        assert complaint in refusal(cand, cand)  # whatever its peer is
+    (cand / "samples" / "mmlu.jsonl").write_text('{"doc_id": "d0", "doc_id": "d1"}\n')
+    assert 'the key "doc_id" is there twice' in refusal(base, cand)
 
 
 def test_what_is_not_comparable(tmp_path: Path) -> None:
@@ -80,6 +96,7 @@ def test_what_is_not_comparable(tmp_path: Path) -> None:
     assert "1 documents are only in BASE, 0 only in CAND; run both with the same --data and --limit" in refusal(base, cand)
     rows = [sample(i, 1.0, "x") for i in range(8)]
     write_samples(cand, "mmlu", [*rows[:7], rows[7] | {"doc_hash": "other"}])
+    edit_run(cand, "mmlu", n=8, n_total=8)
     assert "mmlu: the data of 1 of 8 documents differ (first: d7)" in refusal(base, cand)
     write_samples(cand, "mmlu", [*rows[:7], rows[7] | {"prompt_hash": "other"}])
     assert "mmlu: the prompts of 1 of 8 documents differ (first: d7)" in refusal(base, cand)
