@@ -10,7 +10,7 @@ from typing import Any
 
 from moe_lm import rope
 from moe_lm.errors import ModelError, Unsupported
-from moe_lm.families import family_of, sliding_window
+from moe_lm.families import family_of, rope_keys, sliding_window
 from moe_lm.families.base import DEFAULTS, KINDS, OPTIONS, SIZES, WITHOUT_EFFECT, Family, MoEKeys, QKNorm
 from moe_lm.files import shown
 from moe_lm.rope import LongRopeScaling, RopeScaling
@@ -62,6 +62,7 @@ class ModelConfig:
     scale_embeddings: bool = False  # by the square root of hidden_size
     query_pre_attn_scalar: int | None = None  # attention divides scores by its square root; None: by that of head_dim
     rope_scaling: RopeScaling | None = None
+    rope_local_base_freq: float | None = None  # rope_theta of the layers with a sliding window, which are not scaled; None: as the others
     sliding_window: int | None = None  # a token attends to itself and the sliding_window - 1 before it ..
     full_attention_layers: tuple[int, ...] = ()  # .. but in these layers, to all before it
     moe: MoEConfig | None = None
@@ -87,6 +88,12 @@ class ModelConfig:
         """The sliding window of this layer, None where it has none."""
         return None if layer in self.full_attention_layers else self.sliding_window
 
+    def rotary(self, layer: int) -> tuple[float, RopeScaling | None]:
+        """rope_theta and rope_scaling of this layer."""
+        if self.rope_local_base_freq is not None and self.window(layer) is not None:
+            return self.rope_local_base_freq, None
+        return self.rope_theta, self.rope_scaling
+
     def is_sparse(self, layer: int) -> bool:
         """Does this layer have experts?"""
         return self.moe is not None and layer not in self.moe.dense_layers
@@ -97,7 +104,7 @@ def from_hf(raw: Raw) -> ModelConfig:
     family = family_of(raw.get("model_type"))
     raw = _without_aliases(raw, family)
     _check_kinds(raw, family)
-    given = _with_flat_rope(raw)
+    given = rope_keys.flat_by_layer_type(raw) if "rope_local_base_freq" in family.defaults else rope_keys.flat(raw)
     _check_kinds(given, family)  # those of rope_parameters
     _refuse_unsupported(given, family)
     values = {**DEFAULTS, **family.defaults, **given}
@@ -133,6 +140,7 @@ def from_hf(raw: Raw) -> ModelConfig:
             scale_embeddings=family.scale_embeddings,
             query_pre_attn_scalar=values.get("query_pre_attn_scalar"),
             rope_scaling=scaling,
+            rope_local_base_freq=float(values["rope_local_base_freq"]) if "rope_local_base_freq" in values else None,
             sliding_window=window,
             full_attention_layers=full_attention_layers,
             moe=_moe_from_hf(values, family.moe) if family.moe else None,
@@ -166,6 +174,8 @@ def to_hf(config: ModelConfig, dtype: str = "float32") -> dict[str, Any]:
     }
     if config.query_pre_attn_scalar:
         raw["query_pre_attn_scalar"] = config.query_pre_attn_scalar
+    if config.rope_local_base_freq is not None:
+        raw["rope_local_base_freq"] = config.rope_local_base_freq
     if scaling := config.rope_scaling:
         raw["rope_scaling"] = scaling.to_hf()
         if isinstance(scaling, LongRopeScaling):
@@ -249,15 +259,6 @@ def _without_aliases(raw: Raw, family: Family) -> Raw:
         if alias in raw and key in raw and raw[alias] != raw[key]:
             raise ModelError(f"config options {alias} = {shown(raw[alias])} and {key} = {shown(raw[key])} differ, and mean the same")
     return {family.aliases.get(key, key): value for key, value in raw.items()}
-
-
-def _with_flat_rope(raw: Raw) -> dict[str, Any]:
-    # transformers 5 writes rope_parameters = {rope_type, rope_theta, ..}; earlier versions rope_theta and rope_scaling, which
-    # transformers takes where there are both; what is written inside goes before what is written beside it
-    flat = {key: value for key, value in raw.items() if not (key == "rope_theta" and value is None)}
-    parameters = flat.pop("rope_parameters", None)
-    inner = flat["rope_scaling"] = flat.get("rope_scaling") or parameters or {}
-    return flat | {key: inner[key] for key in ("rope_theta", "partial_rotary_factor") if inner.get(key) is not None}
 
 
 def _ids(value: int | list[int] | None) -> tuple[int, ...]:

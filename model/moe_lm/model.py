@@ -199,14 +199,18 @@ class Decoder(nn.Module):
         x_TD = self.embed(tokens_T)
         if self.config.scale_embeddings:  # by a factor in the weights' precision, as Gemma was trained
             x_TD = x_TD * torch.tensor(self.config.hidden_size**0.5, dtype=x_TD.dtype).item()
-        scaling = self.config.rope_scaling
-        inv_freq_r = inverse_frequencies(self.config.rope_theta, self.config.head_dim, scaling, positions_T.device)
+        ropes = [self.config.rotary(index) for index in range(len(self.layers))]
+        rotations = {rope: self._rotation(positions_T, *rope) for rope in set(ropes)}
+        for index, (layer, rope) in enumerate(zip(self.layers, ropes, strict=True)):
+            x_TD = layer(x_TD, *rotations[rope], attend, wanted_P if index == len(ropes) - 1 else None)
+        return self.norm(x_TD)
+
+    def _rotation(self, positions_T: Tensor, rope_theta: float, scaling: RopeScaling | None) -> tuple[Tensor, Tensor]:
+        """Cosines and sines of every position in the weights' precision, [T, r] each."""
+        inv_freq_r = inverse_frequencies(rope_theta, self.config.head_dim, scaling, positions_T.device)
         angles_Tr, factor = torch.outer(positions_T.float(), inv_freq_r), scaling.attention_factor if scaling else 1.0
-        cos_Tr, sin_Tr = ((x * factor).to(x_TD.dtype) for x in (angles_Tr.cos(), angles_Tr.sin()))
-        *others, last = self.layers
-        for layer in others:
-            x_TD = layer(x_TD, cos_Tr, sin_Tr, attend)
-        return self.norm(last(x_TD, cos_Tr, sin_Tr, attend, wanted_P))
+        dtype = self.embed.weight.dtype
+        return (angles_Tr.cos() * factor).to(dtype), (angles_Tr.sin() * factor).to(dtype)
 
     def logits(self, hidden_PD: Tensor) -> Tensor:
         """[P, D] -> [P, V] in float32: in bf16 near-ties between answer letters would go to the earlier letter."""

@@ -59,6 +59,8 @@ def tiny_config(family="llama", tied=False, moe=None, **changes):
         "scale_embeddings": row.scale_embeddings,
         "moe": moe,
     }
+    if "rope_local_base_freq" in row.defaults:  # its layers have a window or another rotary embedding, so both are needed
+        fields |= {"sliding_window": 40, "full_attention_layers": (1,), "rope_local_base_freq": 5000.0, "query_pre_attn_scalar": 12}
     return ModelConfig(**fields | changes)
 
 

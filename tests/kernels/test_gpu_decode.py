@@ -47,11 +47,11 @@ def step(backend, caches, token):
 
 OPTIONS = {
     "mistral": {"sliding_window": 150, "full_attention_layers": (1,)},
-    "qwen3": {"rope_scaling": YarnScaling(4.0, 64, 1.25)},
+    "gemma3_text": {"rope_scaling": YarnScaling(4.0, 64, 1.25)},
 }
 
 
-@pytest.mark.parametrize(("family", "crowd"), [("mistral", crowd) for crowd in CROWDS] + [("qwen2_moe", "three"), ("qwen3", "three")])
+@pytest.mark.parametrize(("family", "crowd"), [("mistral", crowd) for crowd in CROWDS] + [("qwen2_moe", "three"), ("gemma3_text", "three")])
 def test_equals_the_reference(device, family, crowd):
     model = tiny_decoder(tiny_config(family, **OPTIONS.get(family, {}))).to(device)
     reference, triton = on("reference", model), on("triton", model)

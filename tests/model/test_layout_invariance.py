@@ -10,9 +10,8 @@ from moe_lm.engine.scorer import Scorer, ScoreRequest
 from moe_lm.errors import ModelError
 from moe_lm.rope import YarnScaling
 
-MODELS = ("llama", "mistral", "qwen2_moe", "qwen3_moe", "smollm2")
+MODELS = ("llama", "gemma3_text", "qwen2_moe", "qwen3_moe", "smollm2")
 OPTIONS = {
-    "mistral": {"sliding_window": 40, "full_attention_layers": (1,)},
     "qwen3_moe": {"rope_scaling": YarnScaling(4.0, 64, 1.25)},
 }
 

@@ -28,6 +28,7 @@ SAME_AS_TRANSFORMERS = {
         (1, 2),
     ),
     "qwen3 from a layer on": ("qwen3", {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1}, (0,)),
+    "qwen3_moe in every layer": ("qwen3_moe", {"use_sliding_window": True, "sliding_window": 5}, ()),
     "qwen2_moe up to a layer": ("qwen2_moe", {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 2}, (1, 2, 3)),
     "qwen2_moe, some layers": (
         "qwen2_moe",

@@ -116,6 +116,17 @@ CONFIGS = {
     "mistral-window": lambda: transformers.MistralConfig(**SHAPE, tie_word_embeddings=False, sliding_window=40),
     "mistral-small-window": lambda: transformers.MistralConfig(**SHAPE, tie_word_embeddings=False, sliding_window=5),
     "gemma": lambda: transformers.GemmaConfig(**SHAPE, head_dim=20),
+    "gemma3": lambda: transformers.Gemma3TextConfig(
+        **SHAPE,
+        head_dim=20,
+        query_pre_attn_scalar=30,
+        sliding_window=40,
+        layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+        rope_parameters={
+            "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+        },
+    ),
     "mixtral": lambda: transformers.MixtralConfig(
         **SHAPE, num_local_experts=5, num_experts_per_tok=2, tie_word_embeddings=False, sliding_window=None
     ),

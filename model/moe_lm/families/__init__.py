@@ -6,6 +6,7 @@ from moe_lm.errors import Unsupported
 from moe_lm.families.base import Family
 from moe_lm.families.deepseek import DEEPSEEK
 from moe_lm.families.gemma import GEMMA
+from moe_lm.families.gemma3 import GEMMA3
 from moe_lm.families.llama import LLAMA
 from moe_lm.families.mistral import MISTRAL
 from moe_lm.families.mixtral import MIXTRAL
@@ -28,6 +29,7 @@ FAMILIES: dict[str, Family] = {
         QWEN3_MOE,
         OLMOE,
         GEMMA,
+        GEMMA3,
         DEEPSEEK,
     )
 }

@@ -32,6 +32,7 @@ from moe_lm.backends.cpu.moe import routed_experts
 from moe_lm.backends.cpu.pack import PackedMatrix
 from moe_lm.config import MoEConfig
 from moe_lm.model import FFN, Attention, Decoder, Layer, Linear, MoE, RMSNorm, inverse_frequencies, rope
+from moe_lm.rope import RopeScaling
 
 ROWS = 512  # of an FFN that are computed together: what lies between its two products stays in the cache
 
@@ -202,9 +203,7 @@ class CpuBackend(Backend):
         while len(model.layers):
             self.layers.append(PackedLayer.of(model.layers.pop(0)))  # type: ignore[arg-type]
         self.norm: Callable[[Tensor], Tensor] = Norm.of(model.norm)
-        scaling = self.config.rope_scaling
-        self.inv_freq_r = inverse_frequencies(self.config.rope_theta, self.config.head_dim, scaling, self.device)
-        self.attention_factor = scaling.attention_factor if scaling else 1.0
+        self.ropes = [self.config.rotary(index) for index in range(len(self.layers))]
         self.head = _packed(model.lm_head)
         # an embedding that is also the output head is kept once
         self.embedding = None if self.config.tie_word_embeddings else weight
@@ -233,9 +232,9 @@ class CpuBackend(Backend):
     def forward(self, batch: Batch, wanted: Sequence[int]) -> Tensor:
         places, wanted_P = _places(batch), torch.tensor(wanted, dtype=torch.int64)
         x_TD = self._embed(torch.tensor(batch.flat))
-        cos_Tr, sin_Tr = ((x * self.attention_factor).to(x_TD.dtype) for x in rotation(places.positions, self.inv_freq_r))
+        rotations = {rope: self._rotation(places.positions, *rope) for rope in set(self.ropes)}
         for index, layer in enumerate(self.layers):
-            q_THd, k_TJd, v_TJd = layer.attention.project(layer.input_norm(x_TD), cos_Tr, sin_Tr)
+            q_THd, k_TJd, v_TJd = layer.attention.project(layer.input_norm(x_TD), *rotations[self.ropes[index]])
             k_pages, v_pages = batch.memory.k[index], batch.memory.v[index]
             append_kv(k_TJd, v_TJd, places, k_pages, v_pages)
             out_THd = paged_attention(q_THd, places, k_pages, v_pages, self.config.window(index), self.config.attention_scale)
@@ -253,6 +252,13 @@ class CpuBackend(Backend):
 
     def logsumexp(self, logits_PV: Tensor) -> Tensor:
         return logsumexp(logits_PV)
+
+    def _rotation(self, positions_T: Tensor, rope_theta: float, scaling: RopeScaling | None) -> tuple[Tensor, Tensor]:
+        """Cosines and sines of every position in the model's precision, [T, r] each."""
+        inv_freq_r = inverse_frequencies(rope_theta, self.config.head_dim, scaling, self.device)
+        cos_Tr, sin_Tr = rotation(positions_T, inv_freq_r)
+        factor = scaling.attention_factor if scaling else 1.0
+        return (cos_Tr * factor).to(self.dtype), (sin_Tr * factor).to(self.dtype)
 
     def _embed(self, tokens_T: Tensor) -> Tensor:
         x_TD = self.head.rows(tokens_T) if self.embedding is None else self.embedding[tokens_T]
