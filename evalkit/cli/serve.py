@@ -14,6 +14,13 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     add_option(serve, ServeConfig, "name", "the model's name for clients (default: made from its SPEC)", metavar="NAME")
     add_option(serve, ServeConfig, "host", "address to listen on; there is no authentication", metavar="ADDRESS")
     add_option(serve, ServeConfig, "port", "port to listen on; 0 takes any free one", metavar="N")
+    add_option(
+        serve,
+        ServeConfig,
+        "kv_memory",
+        "memory for keys and values, such as 2GB; longer conversations are refused (default: half of what is free after loading)",
+        metavar="SIZE",
+    )
     add_shared(serve, *MODEL, "chat_template_args")
     serve.set_defaults(command=_serve)
 

@@ -16,21 +16,29 @@ from typing import TYPE_CHECKING
 
 from evalkit.config import DEMO, ModelSpec
 from evalkit.errors import EvalkitError
+from evalkit.serve.sizes import bytes_of
 
 if TYPE_CHECKING:
+    from evalkit.lm.native import NativeLM
     from evalkit.progress import Reporter
 
 
 @dataclass(frozen=True, slots=True)
 class ServeConfig:
-    """One `evalkit serve`; port 0 takes any free one. `name`: the model's name for clients (None: made from its SPEC)."""
+    """One `evalkit serve`; port 0 takes any free one. `name`: the model's name for clients (None: made from its SPEC).
+
+    `kv_memory`: the memory for keys and values, such as "2GB" (None: half of what is free once the weights are read).
+    """
 
     model: ModelSpec = DEMO
     host: str = "127.0.0.1"
     port: int = 8000
     name: str | None = None
+    kv_memory: str | None = None
 
     def __post_init__(self) -> None:
+        if self.kv_memory is not None:
+            bytes_of(self.kv_memory, "--kv-memory")
         if not 0 <= self.port <= 65535:
             raise EvalkitError(f"--port is {self.port}; give 0 (any free one) to 65535")
 
@@ -59,8 +67,10 @@ def serve(config: ServeConfig, reporter: Reporter) -> None:
     with listening:
         with reporter.bar("loading model", 100, counted=False) as advance:
             lm = NativeLM.load(config.model, lambda done, total: advance(done * 100 // total))
+        _reserve(lm, config.kv_memory)
         for notice in lm.notices:
             reporter.say(notice)
+        reporter.say(f"memory for the keys and values of {lm.pool.num_tokens:,} tokens: {lm.pool.memory.num_bytes / 1e9:.2f} GB")
         host = f"[{config.host}]" if ":" in config.host else config.host
         reporter.say(f"serving {config.served_name} at http://{host}:{listening.getsockname()[1]}/v1 (Ctrl-C ends it)")
         server = uvicorn.Server(uvicorn.Config(make_app(lm, config.served_name), log_level="warning", timeout_graceful_shutdown=3))
@@ -68,3 +78,14 @@ def serve(config: ServeConfig, reporter: Reporter) -> None:
             server.run([listening])
         except KeyboardInterrupt:  # uvicorn has stopped by then
             reporter.say("stopped")
+
+
+def _reserve(lm: NativeLM, kv_memory: str | None) -> None:
+    """Set the memory for keys and values aside. Raises EvalkitError if it does not fit."""
+    if kv_memory is None:
+        return
+    lm.kv_memory = bytes_of(kv_memory, "--kv-memory")
+    try:
+        lm.pool  # noqa: B018
+    except EvalkitError as error:
+        raise EvalkitError(f"--kv-memory {kv_memory}: {error}") from None

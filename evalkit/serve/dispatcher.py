@@ -9,6 +9,8 @@ from typing import Any
 
 from evalkit.lm.native_tokens import GenerateRequest, Generation, InFlight, PromptScores, PromptScoresRequest, TokenModel, fault_of
 
+IDLE_SECONDS = 1.0  # without a request: memory for keys and values goes back to the operating system
+
 
 @dataclass(frozen=True, slots=True)
 class _Job:
@@ -59,7 +61,11 @@ class Dispatcher:
     def _receive(self) -> None:
         """Put what has arrived in flight; with nothing in flight, wait for it."""
         while not self._arriving.empty() or not (self._in_flight or self._closing):
-            job = self._arriving.get()
+            try:
+                job = self._arriving.get(timeout=IDLE_SECONDS)
+            except queue.Empty:
+                self.generator.pool.trim()
+                job = self._arriving.get()
             if job is None:
                 self._closing = True
             elif not job.future.cancelled():

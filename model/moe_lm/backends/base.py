@@ -6,6 +6,7 @@ N sequences, T new tokens of all of them laid end to end, P the tokens whose hid
 J key/value heads, d head_dim.
 """
 
+import mmap
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -26,10 +27,27 @@ class KVPages:
 
     def __init__(self, backend: "Backend", num_pages: int):
         layers, dtype, device = backend.config.num_hidden_layers, backend.page_dtype, backend.device
-        # not filled: memory that no page uses is never touched
-        self.all = [torch.empty((layers, num_pages + 1, *shape), dtype=dtype, device=device) for shape in backend.page_shapes]
+        self.mappings: list[mmap.mmap] = []  # on a CPU: of the keys, and of the values
+        self.all: list[Tensor] = []
+        for shape in backend.page_shapes:
+            whole = (layers, num_pages + 1, *shape)
+            if device.type == "cpu":  # mapped, so that it takes memory page by page as it is written to, and can give it back
+                self.mappings.append(mmap.mmap(-1, prod(whole) * dtype.itemsize, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+                self.all.append(torch.frombuffer(self.mappings[-1], dtype=dtype).view(whole))
+            else:
+                self.all.append(torch.empty(whole, dtype=dtype, device=device))
         self.k, self.v = (pages.unbind() for pages in self.all)
         self.num_pages = self.spare = num_pages
+
+    def discard(self, page: int) -> None:
+        """Give a page's memory back to the operating system, where it can be; its contents are lost."""
+        for pages, mapping in zip(self.all, self.mappings, strict=False):
+            size = pages[0, 0].nbytes
+            for layer in range(len(pages)):
+                begin = (layer * (self.num_pages + 1) + page) * size
+                first, last = -(-begin // mmap.PAGESIZE) * mmap.PAGESIZE, (begin + size) // mmap.PAGESIZE * mmap.PAGESIZE
+                if last > first:
+                    mapping.madvise(mmap.MADV_DONTNEED, first, last - first)
 
     @property
     def num_bytes(self) -> int:

@@ -137,6 +137,13 @@ class PagePool:
         while len(self._idle) > self.num_kept:
             self._forget_one()
 
+    def trim(self) -> None:
+        """Give the memory of free pages back to the operating system."""
+        for page in self._free:
+            if page not in self._blank:
+                self.memory.discard(page)
+                self._blank.add(page)
+
     def _forget_one(self) -> None:
         """Free the page that has been idle longest."""
         page = next(iter(self._idle))
