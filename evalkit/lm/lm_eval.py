@@ -46,7 +46,7 @@ class LmEvalLM(LM):
             model_class = get_model(class_name)
         except (KeyError, ValueError):
             raise unknown("lm_eval model class", class_name, MODEL_REGISTRY) from None
-        folder = exported_folder(find(model.name))
+        folder = exported_folder(find(model.name, for_transformers=True))
         settings: dict[str, Any] = {"batch_size": 8, "dtype": model.dtype if model.dtype != "auto" else "float32"}
         if model.device != "auto":
             settings["device"] = model.device

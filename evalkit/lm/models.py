@@ -1,4 +1,4 @@
-"""SPEC -> a checkpoint on disk: a name from `evalkit ls models`, a .gguf file, a folder, or a hub id.
+"""SPEC -> a checkpoint on disk: a name from `evalkit ls models`, a .gguf file, a folder, or a hub id (see `evalkit.lm.hub`).
 
 Named models are GGUF files with a known sha256, searched in the installed package that contains them, then in the model
 cache, then on the hub.
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from evalkit.data.sources import CACHE
 from evalkit.errors import EvalkitError, first_line, unknown
+from evalkit.lm import hub
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,19 +66,23 @@ class Found:
     upcycle: bool = False
 
 
-def find(spec: str) -> Found:
-    """The checkpoint that SPEC names. Raises EvalkitError if there is none, or if its sha256 is wrong."""
+def find(spec: str, for_transformers: bool = False) -> Found:
+    """The checkpoint that SPEC names; of a hub id, what moe_lm reads, or what transformers does.
+
+    Raises EvalkitError if there is none, or if its sha256 is wrong, and moe_lm's ModelError for a hub id that it can't run.
+    """
     path = Path(spec).expanduser()
     if path.exists():
         return Found(path)
-    if spec.endswith(".gguf") or spec.startswith((".", "/", "~")):
+    hub_id = hub.HubId.parse(spec)
+    if spec.startswith((".", "/", "~")) or (spec.endswith(".gguf") and not (hub_id and hub_id.file)):
         raise EvalkitError(f"model {spec}: no such file or folder")
     if spec.startswith("random:"):
         raise EvalkitError(f"model {spec}: random weights run on the native engine only; give a checkpoint here")
     if spec in MODELS:
         return Found(_named(spec, MODELS[spec]), MODELS[spec].upcycle)
-    if spec.count("/") == 1:
-        return Found(_hub_folder(spec))
+    if hub_id:
+        return Found(hub.for_transformers(hub_id) if for_transformers else hub.for_moe_lm(hub_id))
     raise unknown("model", spec, MODELS)
 
 
@@ -110,15 +115,3 @@ def _hub_file(repo: str, revision: str, file: str) -> Path:
         return Path(hf_hub_download(repo, file, revision=revision))
     except Exception as error:  # the library raises many kinds, all of which mean that the file is not available
         raise EvalkitError(f"{file} is not in {CACHE / 'models'} and cannot be downloaded from the hub ({first_line(error)})") from None
-
-
-def _hub_folder(spec: str) -> Path:
-    from huggingface_hub import snapshot_download
-
-    repo, _, revision = spec.partition("@")
-    try:
-        return Path(snapshot_download(repo, revision=revision or None, allow_patterns=["*.safetensors", "*.json", "*.jinja"]))
-    except Exception as error:
-        raise EvalkitError(
-            f"model {spec} cannot be downloaded from the hub ({first_line(error)}); check the name and the network"
-        ) from None

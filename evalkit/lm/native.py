@@ -36,12 +36,14 @@ NUMERICS = 12
 
 
 @contextmanager
-def one_line() -> Iterator[None]:
-    """Convert moe_lm's refusals to bad input: one line, exit code 2."""
-    from moe_lm.errors import ModelError
+def one_line(way_out: str = "") -> Iterator[None]:
+    """Convert moe_lm's refusals to bad input: one line, exit code 2; `way_out` follows those of models that it does not implement."""
+    from moe_lm.errors import ModelError, Unsupported
 
     try:
         yield
+    except Unsupported as error:
+        raise EvalkitError(f"{error}{way_out}") from None
     except ModelError as error:
         raise EvalkitError(str(error)) from None
 
@@ -154,8 +156,8 @@ class NativeLM(LM):
             with one_line():
                 checkpoint = random_checkpoint(random_configuration(model.name))
                 return cls(checkpoint, model.name, None, dtype, device, model.kernel, model.chat_template_args)
-        found = find(model.name)
-        with one_line():
+        with one_line("" if model.name.endswith(".gguf") else "; another engine may run it, such as --engine lm_eval:hf"):
+            found = find(model.name)
             checkpoint, recipe = open_checkpoint(found.path), Upcycle() if found.upcycle else None
             return cls(checkpoint, model.name, recipe, dtype, device, model.kernel, model.chat_template_args)
 

@@ -57,7 +57,8 @@ def upcycle(source: str, dest: Path, recipe: Recipe, dtype: str = "auto", report
         raise unknown("dtype", dtype, DTYPES)
     if dest.exists() and (not dest.is_dir() or any(dest.iterdir())):
         raise EvalkitError(f"{dest} is there already, and not an empty folder; name another, or remove it")
-    found = find(source)
+    with one_line():
+        found = find(source)
     if found.upcycle:
         raise EvalkitError(f"model {source} is upcycled when it is loaded; start from its dense twin (see evalkit ls models)")
     with one_line():
@@ -76,7 +77,7 @@ def upcycle(source: str, dest: Path, recipe: Recipe, dtype: str = "auto", report
 
 def _precision(path: Path) -> str:
     """The precision in a folder's config.json; float32 for a GGUF file, whose weights are dequantised."""
-    from moe_lm.config import read_json
+    from moe_lm.files import read_json
 
     raw = read_json(path / "config.json") if path.is_dir() else {}
     named = raw.get("dtype") or raw.get("torch_dtype")

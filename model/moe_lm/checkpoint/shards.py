@@ -35,7 +35,7 @@ class Shards:
 def find_shards(folder: Path) -> Shards:
     """Raises ModelError where there are none, one is missing, or it is not clear which are meant."""
     if (folder / INDEX).exists():
-        index = _read_index(folder / INDEX)
+        index = read_index(folder / INDEX)
         names = sorted(set(index.values()))
         _refuse_missing(folder, names, f"which {INDEX} names")
         return Shards(tuple(folder / name for name in names), index)
@@ -51,7 +51,8 @@ def find_shards(folder: Path) -> Shards:
     raise ModelError(_no_weights(folder, others))
 
 
-def _read_index(path: Path) -> dict[str, str]:
+def read_index(path: Path) -> dict[str, str]:
+    """The file in which the index places each tensor. Raises ModelError where it is not an index of files beside it."""
     index = read_json(path).get("weight_map")
     if not isinstance(index, dict) or not index:
         raise ModelError(f"{path} has no weight_map that names the file of each tensor; download it again")

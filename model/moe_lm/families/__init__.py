@@ -36,7 +36,7 @@ FAMILIES: dict[str, Family] = {
 
 
 def family_of(model_type: Any) -> Family:
-    """The family of a config.json's `model_type`; raises ModelError with the known names for any other."""
+    """The family of a config.json's `model_type`; raises Unsupported with the known names for any other."""
     if not isinstance(model_type, str) or model_type not in FAMILIES:
         raise Unsupported(f"model_type {shown(model_type)} is not supported; moe_lm runs: {', '.join(FAMILIES)}")
     return FAMILIES[model_type]
