@@ -80,6 +80,7 @@ def test_tasks_import_the_task_api_only() -> None:
 
 def test_evalkit_reaches_the_model_through_its_back_ends_alone() -> None:
     assert {f for f, m in imports("evalkit") if m.split(".")[0] == "moe_lm"} == {
+        "lm/hub.py",
         "lm/native.py",
         "lm/native_tokens.py",
         "lm/lm_eval.py",
