@@ -46,6 +46,8 @@ def read_answered(path: Path) -> Answered:
     tasks = [key for key in run.tasks if task_of(key) in judged]
     if not tasks:
         raise EvalkitError(f"{path} holds nothing to judge; run a judged task: {', '.join(judged)}")
+    if reason := run.tasks[tasks[0]].counts.why_no_score(run.tasks[tasks[0]].n):
+        raise EvalkitError(f"{path} is not judged: {reason}; look at {samples_file(folder, tasks[0])}, mend that and run it again")
     judged_task = resolve(f"{task_of(tasks[0])}@{run.tasks[tasks[0]].protocol}")
     assert isinstance(judged_task, JudgedTask)
     rows = list(read_samples(folder, tasks[0]))

@@ -86,6 +86,7 @@ def _entry(
     by_question = ratings.by_question()
     samples = [_sample(task, doc, by_question[doc.id]) for doc in docs.values() if doc.id in by_question]
     entry = task_entry(task, samples, len(docs), data)
+    entry = replace(entry, counts=replace(entry.counts, empty=0))  # the file holds no answers: what is empty is a judge's text
     return samples, judged_entry(entry, entry.protocol_sha256, ratings, about)
 
 

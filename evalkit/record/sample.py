@@ -6,7 +6,7 @@ from typing import Any
 
 from evalkit.codec import OPTIONAL, encode
 from evalkit.hashing import sha256_json
-from evalkit.tasks import Doc, Generated, Loglikelihoods, Request, Response, Scored
+from evalkit.tasks import Doc, Generate, Generated, Loglikelihoods, Request, Response, Scored, is_refused
 
 Score = float | tuple[tuple[str, ...], str]  # a number, or (references, hypothesis) where only the corpus has one
 
@@ -61,6 +61,20 @@ class Sample:
     @property
     def cut_off(self) -> bool:
         return any(isinstance(r, Generated) and r.finish_reason == "length" for r in self.responses)
+
+    @property
+    def empty(self) -> bool:
+        """Has one of its prompts no answer but blanks? Of a sampled prompt, one of the answers will do."""
+        said: dict[tuple[str, object], bool] = {}
+        for request, response in zip(self.requests, self.responses, strict=False):
+            if isinstance(request, Generate) and isinstance(response, Generated):
+                prompt = (request.context, request.messages)
+                said[prompt] = said.get(prompt, False) or bool(response.text.strip())
+        return not all(said.values())
+
+    @property
+    def unanswered(self) -> bool:
+        return any(map(is_refused, self.responses))
 
     def row(self) -> SampleRow:
         """The sample's line."""

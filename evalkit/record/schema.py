@@ -64,15 +64,31 @@ class DataInfo:
         return f"{self.source} {self.sha256[:8]}"
 
 
+MAX_EMPTY = 0.5  # share of documents without an answer but blanks: with more of them it is the set-up that is measured
+MAX_UNANSWERED = 0.01  # share of documents that a server refused to answer: with more, the figure depends on which ones
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
-    """How many documents had a problem. Those whose extraction failed count as wrong; unscored ones wait for a judge."""
+    """How many documents had a problem. Those whose extraction failed, that are empty or unanswered count as wrong; unscored ones wait
+    for a judge.
+    """
 
     extraction_failed: int
     truncated: int
     boundary_merged: int
     stopped_by_length: int
     unscored: int
+    empty: int = field(default=0, metadata=OPTIONAL)
+    unanswered: int = field(default=0, metadata=OPTIONAL)
+
+    def why_no_score(self, n: int) -> str:
+        """Why n documents with these problems have no score; "" where they have one."""
+        if self.unanswered > MAX_UNANSWERED * n:
+            return f"the server refused to answer {self.unanswered:,} of {n:,} documents, more than {MAX_UNANSWERED:.0%}"
+        if self.empty > MAX_EMPTY * n:
+            return f"{self.empty:,} of {n:,} documents have an empty answer, more than {MAX_EMPTY:.0%}"
+        return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +222,7 @@ class TaskEntry:
     n: int
     n_total: int
     counts: Counts
+    in_shots: tuple[str, ...] = field(default=(), metadata=OPTIONAL)  # documents that stand among their own worked examples
     subjects: Mapping[str, Metrics] = field(default_factory=dict, metadata=OPTIONAL)
     cells: tuple[SuiteCell, ...] = field(default=(), metadata=OPTIONAL)
     coverage: Coverage | None = field(default=None, metadata=OPTIONAL)

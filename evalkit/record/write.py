@@ -17,6 +17,7 @@ from evalkit.lm.base import LM
 from evalkit.record.read import samples_file
 from evalkit.record.sample import Sample, SampleRow
 from evalkit.record.schema import Counts, Coverage, DataInfo, Environment, Metrics, ModelInfo, Run, TaskEntry, Tokens
+from evalkit.record.shots import in_shots
 from evalkit.stats.estimate import average
 from evalkit.tasks import SuiteCell, SuiteTask, Task
 
@@ -54,6 +55,15 @@ def task_entry(
     for group, members in by_group.items():
         if category := task.category(group):
             categories.setdefault(category, {})[group] = members
+    counts = Counts(
+        extraction_failed=sum(s.scored.extraction_failed for s in samples),
+        truncated=sum(s.truncated for s in samples),
+        boundary_merged=sum(s.merged for s in samples),
+        stopped_by_length=sum(s.cut_off for s in samples),
+        unscored=sum(not s.scored.metrics for s in samples),
+        empty=sum(s.empty for s in samples),
+        unanswered=sum(s.unanswered for s in samples),
+    )
     headline, cells = task.protocol.headline, tuple(map(_cell, task.cells())) if isinstance(task, SuiteTask) else ()
     metrics: Metrics
     groups: Mapping[str, Metrics]
@@ -70,6 +80,8 @@ def task_entry(
         metrics = _metrics(task, by_group)
         groups = {name: _metrics(task, members) for name, members in sorted(categories.items())}
         subjects = {group: _metrics(task, {group: members}) for group, members in sorted(by_group.items())} if categories else {}
+    if counts.why_no_score(len(samples)):
+        metrics, groups, subjects = {}, {}, {}
     return TaskEntry(
         protocol=task.protocol.name,
         protocol_sha256=sha256_json(asdict(task.protocol)),
@@ -79,13 +91,8 @@ def task_entry(
         groups=groups,
         n=len(samples),
         n_total=n_total,
-        counts=Counts(
-            extraction_failed=sum(s.scored.extraction_failed for s in samples),
-            truncated=sum(s.truncated for s in samples),
-            boundary_merged=sum(s.merged for s in samples),
-            stopped_by_length=sum(s.cut_off for s in samples),
-            unscored=sum(not s.scored.metrics for s in samples),
-        ),
+        counts=counts,
+        in_shots=in_shots(samples),
         subjects=subjects,
         cells=cells,
         coverage=coverage,

@@ -27,7 +27,10 @@ COUNTS = {
     "truncated": "prompts were truncated",
     "boundary_merged": "questions had a token merged across context and continuation",
     "stopped_by_length": "answers reached the length limit",
+    "empty": "documents have an empty answer, which counts as it stands",
+    "unanswered": "documents were refused by the server's content filter; they count as wrong",
 }
+MOST_NAMED = 5  # document ids on the screen; run.json has all
 FILES = ("run.json", "samples", "lm_eval", "completions")  # named first, in this order
 SCAFFOLDING = (".lock", ".partial", "-wal", "-shm")
 
@@ -97,6 +100,8 @@ def _remarks(run: Run) -> Iterator[str]:
         for name, text in COUNTS.items():
             if count := getattr(entry.counts, name):
                 yield f"{key}: {count:,} of {entry.n:,} {text}"
+        if entry.in_shots:
+            yield f"{key}: {_given_away(entry)}"
         if parts := list(_parts(entry, column)):
             yield f"{key}: {', '.join(parts)}"
         tokens = entry.tokens
@@ -104,6 +109,12 @@ def _remarks(run: Run) -> Iterator[str]:
             total = tokens.computed + tokens.shared
             shared = f"{tokens.shared / total:.0%} shared"
             yield f"{key}: {entry.seconds:.0f} s, {tokens.computed:,} tokens computed of {total:,} ({shared})"
+
+
+def _given_away(entry: TaskEntry) -> str:
+    """How many documents stand among their own worked examples, and which."""
+    named = ", ".join(entry.in_shots[:MOST_NAMED]) + (", .." if len(entry.in_shots) > MOST_NAMED else "")
+    return f"{len(entry.in_shots):,} of {entry.n:,} documents also stand among the worked examples of their own prompt: {named}"
 
 
 def _parts(entry: TaskEntry, column: Column | None) -> Iterator[str]:

@@ -100,6 +100,8 @@ def verdict_on(matches: Sequence[Match], task: str, entry: TaskEntry) -> Verdict
 
 def why_no_figure(entry: TaskEntry) -> str:
     """Why an entry of run.json has no headline figure."""
+    if reason := entry.counts.why_no_score(entry.n):
+        return reason
     if entry.counts.unscored:
         return f"{entry.counts.unscored:,} of {entry.n:,} documents wait for judgments"
     return "the run holds no figure for it"

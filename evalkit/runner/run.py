@@ -24,7 +24,7 @@ from evalkit.runner.journal import Journal, request_key
 from evalkit.runner.programs import permit, score_programs
 from evalkit.runner.running_score import RunningScore
 from evalkit.stats import suite
-from evalkit.tasks import CodeTask, Doc, Generate, JudgedTask, Loglikelihood, Request, Response, Sampling, SuiteTask, Task
+from evalkit.tasks import CodeTask, Doc, Generate, JudgedTask, Loglikelihood, Request, Response, Sampling, SuiteTask, Task, is_refused
 from evalkit.tasks.registry import resolve_all
 
 
@@ -76,6 +76,9 @@ def run(config: RunConfig, reporter: Reporter) -> Run:
                 seconds, tokens = journal.spent(str(each.task.protocol))
                 entry = task_entry(each.task, samples[name], each.n_total, each.data, seconds, tokens)
                 record = replace(record, tasks={**record.tasks, name: entry})
+        for name, entry in record.tasks.items():
+            if reason := entry.counts.why_no_score(entry.n):
+                raise RunIncomplete(f"{name} has no score: {reason}{_first(samples[name])}; the answers are kept in {folder}")
         record = replace(record, status="complete")
     except KeyboardInterrupt:
         raise RunIncomplete(f"interrupted; {len(journal)} answers are kept in {folder}, run the same command again to go on") from None
@@ -88,6 +91,11 @@ def run(config: RunConfig, reporter: Reporter) -> Run:
             journal.close()
     lm_eval_write.write(folder / "lm_eval", record, samples)
     return record
+
+
+def _first(samples: Sequence[Sample]) -> str:
+    """Where to look: the first document that has no answer."""
+    return next((f" (first: {sample.doc.id})" for sample in samples if sample.unanswered or sample.empty), "")
 
 
 def plan(task: Task, source: FolderSource | HubSource, limit: int | None) -> Plan:
@@ -162,7 +170,8 @@ def answer(
         last, spent = time.monotonic(), lm.tokens()
         for request, response in _answers(lm, missing, journal):
             now, tokens = time.monotonic(), lm.tokens()
-            journal.put(keys[request], response, task, now - last, tokens.computed - spent.computed, tokens.shared - spent.shared)
+            if not is_refused(response):  # the next session asks again
+                journal.put(keys[request], response, task, now - last, tokens.computed - spent.computed, tokens.shared - spent.shared)
             last, spent = now, tokens
             known[request] = response
             advance(len(known), score.add(request, known) if score else "")

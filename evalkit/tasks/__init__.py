@@ -6,7 +6,7 @@ from evalkit.tasks.answers import ReadsAnswers
 from evalkit.tasks.fields import ANY_TEXT, NAME, OBJECT, TEXT, WHOLE_NUMBER, Field, Rule, list_of, matching, one_of
 from evalkit.tasks.judged import READERS, Conversation, JudgedTask, JudgePrompt
 from evalkit.tasks.programs import CodeTask, FunctionCheck, Ran
-from evalkit.tasks.requests import Generate, Generated, Loglikelihood, Loglikelihoods, Request, Response
+from evalkit.tasks.requests import REFUSED, Generate, Generated, Loglikelihood, Loglikelihoods, Request, Response, is_refused
 from evalkit.tasks.suite import DataState, SuiteCell, SuiteTask
 from evalkit.tasks.tables import DataSource, HubTable, PackageTable, Table, TextFile
 from evalkit.tasks.task import UNSCORED, Doc, Protocol, Sampling, Scored, Task
@@ -16,6 +16,7 @@ __all__ = [
     "NAME",
     "OBJECT",
     "READERS",
+    "REFUSED",
     "TEXT",
     "UNSCORED",
     "WHOLE_NUMBER",
@@ -50,6 +51,7 @@ __all__ = [
     "Task",
     "TextFile",
     "canonical_json",
+    "is_refused",
     "list_of",
     "matching",
     "one_of",

@@ -47,14 +47,22 @@ class Loglikelihoods:
     merged: int = 0
 
 
+REFUSED = "refused"  # finish_reason of a prompt that a server's content filter turned away
+
+
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """The text before the stop string; `finish_reason` is stop, eos or length."""
+    """The text before the stop string; `finish_reason` is stop, eos or length, or REFUSED where the server answers other prompts only."""
 
     text: str
     finish_reason: str
     num_tokens: int
     truncated: int = 0
+
+
+def is_refused(response: "Response") -> bool:
+    """Did the server's content filter turn the prompt away?"""
+    return isinstance(response, Generated) and response.finish_reason == REFUSED
 
 
 Request = Loglikelihood | Generate

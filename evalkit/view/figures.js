@@ -82,6 +82,8 @@ function figureRow(i, task, entry) {
   const whole = entry.n_total === entry.n || entry.n_total == null;
   const words = {
     extraction_failed: "extractions failed; they count as wrong",
+    empty: "documents have an empty answer",
+    unanswered: "documents were refused by the server; they count as wrong",
     truncated: "prompts truncated",
     boundary_merged: "tokens merged across prompt and continuation",
     stopped_by_length: "stopped by length",

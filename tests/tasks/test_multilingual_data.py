@@ -243,6 +243,7 @@ def test_what_a_folder_lacks_is_missing_not_skipped() -> None:
     assert len(task.incomplete) == 95  # all but m3exam:it, whose real size is not known: the others are short of theirs
     assert task.incomplete["belebele:th"] == "no data"
     assert task.incomplete["mgsm:es"] == "6 of 250 documents"
+    assert task.incomplete["belebele:es"] == "12 of 900 documents"  # those drawn as shots are there
     with pytest.raises(DataError, match=r"xwinograd: no cell of understanding has data \(.*dataset.tsv is missing"):
         resolve("xwinograd").load(SampleSource())
 
@@ -271,4 +272,4 @@ def test_without_lm_eval_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch
 def test_the_protocols_digest_covers_what_cells_ask() -> None:
     task = task_classes()["belebele"]
     assert issubclass(task, MultilingualTask)
-    assert task.protocols["qwen"].settings["cells"]["belebele:th"] == [5, "test", "test", "acc", "", "belebele/belebele_tha_Thai.yaml"]
+    assert task.protocols["qwen"].settings["cells"]["belebele:th"] == [5, "drawn", "test", "acc", "", "belebele/belebele_tha_Thai.yaml"]

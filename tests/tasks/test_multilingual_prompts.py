@@ -10,7 +10,9 @@ import pytest
 
 from evalkit.data.sources import FolderSource
 from evalkit.errors import DataError
-from evalkit.tasks import Generate, Generated, Loglikelihood, Loglikelihoods, Request
+from evalkit.record.sample import Sample
+from evalkit.record.shots import in_shots
+from evalkit.tasks import UNSCORED, Generate, Generated, Loglikelihood, Loglikelihoods, Request
 from evalkit.tasks.registry import resolve
 from evalkit_tasks.multilingual.adapter import LmEvalAdapter
 from evalkit_tasks.multilingual.cells import BY_NAME, CELLS, MultilingualCell
@@ -114,9 +116,9 @@ def test_prompts_are_lm_evals(name: str, data_dir: Path, tmp_path: Path, monkeyp
     docs = everything[:FIRST]
     rows = adapter.rows(cell, source, cell.split)
     by_id = {f"{name}/{adapter.key(row, i)}": row for i, row in enumerate(rows)}
-    if cell.shots_from == "test":
+    if cell.shots_from == "drawn":
         left = {f"{name}/{key}" for key in (adapter.key(row, i) for i, row in enumerate(rows))} - {doc.id for doc in everything}
-        shots = [by_id[i] for i in left]
+        shots = [by_id[i] for i in left if _mark(cell, by_id[i]) in docs[0].prefix]
         shots.sort(key=lambda row: docs[0].prefix.index(_mark(cell, row)))
     else:
         shots = adapter.rows(cell, source, cell.shots_from)[: cell.shots] if cell.shots else []
@@ -184,14 +186,16 @@ def test_mgsm_answers(text: str, strict: float, flexible: float, failed: bool, d
     assert scored.target == "18"
 
 
-def test_shots_from_the_test_split_are_not_tested(data_dir: Path) -> None:
+def test_drawn_shots_and_their_passages_are_not_tested(data_dir: Path) -> None:
     source = FolderSource(data_dir)
     docs = resolve("belebele:th").load(source)
     rows = [json.loads(line) for line in (data_dir / "belebele/tha_Thai.jsonl").read_text("utf-8").splitlines()]
     tested = {doc.id for doc in docs}
-    shots = [row for row in rows if f"belebele:th/{row['link']}#{row['question_number']}" not in tested]
-    assert (len(rows), len(docs), len(shots)) == (900, 895, 5)
-    assert all(row["question"].strip() in docs[0].prefix for row in shots)
+    left = [row for row in rows if f"belebele:th/{row['link']}#{row['question_number']}" not in tested]
+    shots = [row for row in left if row["question"].strip() in docs[0].prefix]
+    assert (len(rows), len(docs), len(shots)) == (900, 890, 5)
+    assert {row["link"] for row in left} == {row["link"] for row in shots}
+    assert not {row["link"] for row in shots} & {doc.cluster.removeprefix("belebele/") for doc in docs}
     assert len({doc.prefix for doc in docs}) == 1
     # the same questions in every language, and others under another seed
     german = {doc.id.partition("/")[2] for doc in resolve("belebele:de").load(source)}
@@ -204,3 +208,13 @@ def test_another_seed_draws_other_shots(data_dir: Path) -> None:
     source = FolderSource(data_dir)
     first, again, other = (resolve("xwinograd:fr", Sampling(seed=seed)).load(source)[0].prefix for seed in (0, 0, 1))
     assert first == again != other
+
+
+@pytest.mark.parametrize(("spec", "rows", "tested"), [("xwinograd:fr", 83, 69), ("mmmlu:ja", 7_097, 6_830)])
+def test_twins_of_drawn_shots_are_not_tested(spec: str, rows: int, tested: int, data_dir: Path) -> None:
+    """XWinograd's sentences come in pairs, and JMMLU has a few questions twice."""
+    task = resolve(spec)
+    docs = task.load(FolderSource(data_dir))
+    assert len(docs) == tested < rows
+    samples = [Sample(doc, task.requests(doc), [], UNSCORED) for doc in docs]
+    assert in_shots(samples) == ()

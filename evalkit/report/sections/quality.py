@@ -213,6 +213,9 @@ def _remarks(line: Line) -> Iterator[str]:
     counts = line.entry.counts
     words = (
         (counts.extraction_failed, "answers had nothing to extract; they count as wrong"),
+        (counts.empty, "documents have an empty answer"),
+        (counts.unanswered, "documents were refused by the server's content filter; they count as wrong"),
+        (len(line.entry.in_shots), "documents also stand among the worked examples of their own prompt"),
         (counts.stopped_by_length, "answers reached the length limit"),
         (counts.unscored, "documents are not scored"),
     )

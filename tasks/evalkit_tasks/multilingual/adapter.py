@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from evalkit.tasks import DataError, DataSource, Doc, Generate, Request, Response, Scored, Table, TextFile, sha256_json
@@ -10,6 +10,14 @@ from evalkit_tasks.multilingual.cells import MultilingualCell
 from evalkit_tasks.multilingual.lm_eval_definition import INVALID, Definition, definition
 
 Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A cell's documents, in the benchmark's order. `left_out`: rows that are not tested: shots, and what shares a cluster with one."""
+
+    docs: Sequence[Doc]
+    left_out: int = 0
 
 
 class Adapter(ABC):
@@ -22,8 +30,8 @@ class Adapter(ABC):
         """Every table of the cell."""
 
     @abstractmethod
-    def load(self, cell: MultilingualCell, source: DataSource, shots: int, seed: int) -> list[Doc]:
-        """The cell's documents, in the benchmark's order. Raises MissingData where a file is missing, and DataError for bad rows."""
+    def load(self, cell: MultilingualCell, source: DataSource, shots: int, seed: int) -> Loaded:
+        """The cell's documents. Raises MissingData where a file is missing, and DataError for bad rows."""
 
     @abstractmethod
     def requests(self, cell: MultilingualCell, doc: Doc) -> Sequence[Request]:
@@ -51,12 +59,13 @@ class LmEvalAdapter(Adapter):
         """The name of what a row shares with others of its set: by default the same item in other languages."""
         return self.key(row, number)
 
-    def load(self, cell: MultilingualCell, source: DataSource, shots: int, seed: int) -> list[Doc]:
+    def load(self, cell: MultilingualCell, source: DataSource, shots: int, seed: int) -> Loaded:
         rows = self.rows(cell, source, cell.split)
         known = definition(cell.lm_eval, rows[0])
         keys = [self.key(row, number) for number, row in enumerate(rows)]
+        clusters = [self.cluster(row, number) for number, row in enumerate(rows)]
         chosen: list[int] = []
-        if shots and cell.shots_from == "test":
+        if shots and cell.shots_from == "drawn":
             chosen = draw(keys, shots, cell.set, seed)
             worked = [rows[i] for i in chosen]
         elif shots:
@@ -64,12 +73,13 @@ class LmEvalAdapter(Adapter):
         else:
             worked = []
         prefix = known.shots(_processed(known, worked, cell))
-        tested = [i for i in range(len(rows)) if i not in set(chosen)]
+        tested = apart_from(chosen, clusters)
         processed = _processed(known, [rows[i] for i in tested], cell)
-        return [
-            Doc(f"{cell.name}/{keys[i]}", cell.name, row, prefix, f"{cell.set}/{self.cluster(rows[i], i)}")
+        docs = [
+            Doc(f"{cell.name}/{keys[i]}", cell.name, row, prefix, f"{cell.set}/{clusters[i]}")
             for i, row in zip(tested, processed, strict=True)
         ]
+        return Loaded(docs, len(rows) - len(docs))
 
     def requests(self, cell: MultilingualCell, doc: Doc) -> Sequence[Request]:
         asked = definition(cell.lm_eval, doc.fields).requests(doc.fields, doc.prefix)
@@ -93,6 +103,15 @@ def draw(keys: Sequence[str], count: int, *seed: Any) -> list[int]:
     if len(keys) <= count:
         raise DataError(f"{seed[0]}: {len(keys)} rows, {count} of them shots: nothing is left to test")
     return sorted(range(len(keys)), key=lambda i: sha256_json([*seed, keys[i]]))[:count]
+
+
+def apart_from(shots: Sequence[int], clusters: Sequence[str]) -> list[int]:
+    """The indices of the rows that share no cluster with a shot. Raises DataError where none is left."""
+    shown = {clusters[i] for i in shots}
+    tested = [i for i, cluster in enumerate(clusters) if cluster not in shown]
+    if not tested:
+        raise DataError(f"all {len(clusters)} rows share a cluster with one of {len(shots)} shots: nothing is left to test")
+    return tested
 
 
 def _processed(known: Definition, rows: Sequence[Row], cell: MultilingualCell) -> list[dict[str, Any]]:

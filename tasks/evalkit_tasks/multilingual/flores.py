@@ -6,7 +6,7 @@ Five shots are the first sentences of dev. The prompt's wording is that of lm-ev
 from collections.abc import Sequence
 
 from evalkit.tasks import TEXT, DataError, DataSource, Doc, Generate, Generated, Request, Response, Scored, Table, TextFile
-from evalkit_tasks.multilingual.adapter import Adapter, first
+from evalkit_tasks.multilingual.adapter import Adapter, Loaded, first
 from evalkit_tasks.multilingual.cells import FLORES_CODES, MultilingualCell
 
 NAMES = {
@@ -58,13 +58,14 @@ class Flores(Adapter):
     def tables(self, cell: MultilingualCell, source: DataSource) -> list[Table]:
         return [table(language, split) for split in ("dev", "devtest") for language in cell.language.split("-")]
 
-    def load(self, cell: MultilingualCell, source: DataSource, shots: int, seed: int) -> list[Doc]:
+    def load(self, cell: MultilingualCell, source: DataSource, shots: int, seed: int) -> Loaded:
         worked = first(self._pairs(cell, source, cell.shots_from), shots, cell)
         prefix = "".join(f"{_question(cell, given)} {wanted}\n\n" for given, wanted in worked)
-        return [
+        docs = [
             Doc(f"{cell.name}/{i}", cell.name, {"sentence": i, "source": given, "reference": wanted}, prefix, f"flores/{i}")
             for i, (given, wanted) in enumerate(self._pairs(cell, source, cell.split))
         ]
+        return Loaded(docs)
 
     def _pairs(self, cell: MultilingualCell, source: DataSource, split: str) -> list[tuple[str, str]]:
         languages = cell.language.split("-")

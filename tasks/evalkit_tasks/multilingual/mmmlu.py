@@ -9,7 +9,7 @@ from typing import Any
 
 from evalkit.tasks import OBJECT, TEXT, DataSource, Doc, HubTable, MissingData, Rule, Table, list_of, one_of
 from evalkit_tasks.mmlu import SUBJECTS
-from evalkit_tasks.multilingual.adapter import draw, first
+from evalkit_tasks.multilingual.adapter import Loaded, apart_from, draw, first
 from evalkit_tasks.multilingual.cells import MultilingualCell
 from evalkit_tasks.multilingual.letters import LetterAdapter
 
@@ -72,20 +72,23 @@ class Mmmlu(LetterAdapter):
     def _csv(self, cell: MultilingualCell, subject: str, split: str) -> Table:
         return Table(f"{cell.data}/{split}/{subject}_{split}.csv", COLUMNS, NO_TABLE)
 
-    def load(self, cell: MultilingualCell, source: DataSource, shots: int, seed: int) -> list[Doc]:
+    def load(self, cell: MultilingualCell, source: DataSource, shots: int, seed: int) -> Loaded:
         dev, test = self._rows(cell, source)
-        docs = []
+        docs: list[Doc] = []
+        left_out = 0
         for subject, items in test.items():
             chosen = [] if subject in dev else draw([item["id"] for item in items], shots, cell.set, seed)
             worked = [items[i] for i in chosen] or first(dev[subject], shots, cell)
             header = HEADER.format(subject=subject.replace("_", " "))
             prefix = header + "".join(f"{_prompt(row)} {row['answer']}\n\n" for row in worked)
+            # JMMLU has a few questions twice
+            tested = apart_from(chosen, [_prompt(row) for row in items])
+            left_out += len(items) - len(tested)
             docs += [
                 Doc(f"{cell.name}/{row['id']}", cell.name, _fields(row, subject), prefix, f"mmmlu/{row['id']}")
-                for i, row in enumerate(items)
-                if i not in set(chosen)
+                for row in (items[i] for i in tested)
             ]
-        return docs
+        return Loaded(docs, left_out)
 
     def _rows(self, cell: MultilingualCell, source: DataSource) -> tuple[Rows, Rows]:
         """Dev (empty where there is none) and test rows by subject. Ids are subject/number, MMLU's own where the order is MMLU's."""

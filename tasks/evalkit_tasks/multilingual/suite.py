@@ -103,9 +103,9 @@ class MultilingualTask(SuiteTask):
                 incomplete[cell.name] = NO_DATA
                 lacking.setdefault(cell.category, str(error))
                 continue
-            docs += found
-            if cell.documents and len(found) < cell.documents:
-                incomplete[cell.name] = f"{len(found):,} of {cell.documents:,} documents"
+            docs += found.docs
+            if cell.documents and (held := len(found.docs) + found.left_out) < cell.documents:
+                incomplete[cell.name] = f"{held:,} of {cell.documents:,} documents"
         for category in dict.fromkeys(cell.category for cell in self._cells):
             if not any(BY_NAME[doc.group].category == category for doc in docs):
                 reason = lacking[category]
@@ -120,7 +120,7 @@ class MultilingualTask(SuiteTask):
         documents = 0
         for cell in cls.whole:
             try:
-                documents += len(ADAPTERS[cell.set].load(cell, source, cell.shots, 0))
+                documents += len(ADAPTERS[cell.set].load(cell, source, cell.shots, 0).docs)
                 digests[cell.name] = sha256_json(_tables(cell, source))
             except MissingData:
                 continue
