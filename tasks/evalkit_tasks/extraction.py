@@ -8,10 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 
+from evalkit_tasks.numbers import numbers
+
 INVALID = "[invalid]"
 LONGEST_LITERAL = 4_300  # digits of an integer that Python reads
 _GOLD = re.compile(r"#### (-?[0-9.,]+)")
-_NUMBER = re.compile(r"-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +49,11 @@ def last_digits(completion: str, reference: str) -> Extraction:
 
 
 def last_number(completion: str, reference: str) -> Extraction:
-    """Ours: the last number, with its sign, thousands separators and decimals; equal by value."""
-    numbers = list(_NUMBER.finditer(completion))
-    if not numbers:
+    """Ours: the last number, in any usual spelling (numbers.py); equal by value."""
+    found = numbers(completion)
+    if not found:
         return Extraction(INVALID, {"acc": False})
-    match = numbers[-1]
-    text = match.group().replace(",", "")
-    # "10-5" ends in 5, not in -5: a minus is a sign only where no digit, letter or bracket stands before it
-    if text.startswith("-") and match.start() and (completion[match.start() - 1].isalnum() or completion[match.start() - 1] in ")]"):
-        text = text[1:]
-    return Extraction(text, {"acc": Decimal(text) == Decimal(gold(reference))})
+    return Extraction(found[-1], {"acc": Decimal(found[-1]) == Decimal(gold(reference))})
 
 
 def last_decimal(completion: str, reference: str) -> Extraction:

@@ -17,6 +17,7 @@ from evalkit_tasks.humaneval import EXTRACTIONS as CODE
 from evalkit_tasks.humaneval import HumanEval
 from evalkit_tasks.mt_bench.prompts import read_prompts
 from evalkit_tasks.mt_bench.rating import published, published_verdict, strict, strict_verdict
+from evalkit_tasks.numbers import numbers
 
 # the pieces that ratings and answers are made of, in any order, between any texts
 PIECES = ["#### ", " of ", " ", "\n", *"[ ] [[ ]] A B C rating Rating: / 10 /10 out of % * - $ , . 0 7 05 ٣ ² 1e9 Question:".split(" ")]
@@ -82,7 +83,40 @@ def test_a_printed_number_is_read_back(words: str, number: Decimal) -> None:
     assert last_digits(f"{words} The answer is {whole}", f"#### {whole}").correct == {"acc": True}
 
 
-@pytest.mark.parametrize("piece", ["1", "[", "[[", "[1", "rating ", "rating: ", " ", "[[ ", "-", "1,", "1.", "#### ", "#"])
+GROUPS = (",", "{,}", "\\,", "'", "\u2019", " ", "\u00a0", "\u2009", "\u202f", "")
+MINUSES = ("-", "\u2212", "\ufe63", "\uff0d")
+CURRENCIES = ("", "$", "\\$", "\u20ac", "\u00a3", "\u20b9")
+DIGITS = ("0123456789", "\uff10\uff11\uff12\uff13\uff14\uff15\uff16\uff17\uff18\uff19", "٠١٢٣٤٥٦٧٨٩", "०१२३४५६७८९", "๐๑๒๓๔๕๖๗๘๙")
+AROUND = (("The answer is ", "."), ("= ", ""), ("\\boxed{", "}"), ("**", "**"), ("$", "$"), ("(", ")"), ("so ", " apples"), ("", "%"))
+
+
+@given(
+    number=NUMBERS,
+    group=st.sampled_from(GROUPS),
+    minus=st.sampled_from(MINUSES),
+    currency=st.sampled_from(CURRENCIES),
+    minus_first=st.booleans(),
+    digits=st.sampled_from(DIGITS),
+    around=st.sampled_from(AROUND),
+    bare=st.booleans(),
+)
+def test_every_usual_spelling_reads_as_itself(
+    number: Decimal, group: str, minus: str, currency: str, minus_first: bool, digits: str, around: tuple[str, str], bare: bool
+) -> None:
+    """Integers and decimals, with any sign, currency, separator of thousands and script; ".5" for "0.5" too."""
+    spelled = f"{abs(number):,f}".replace(",", group).translate(str.maketrans("0123456789", digits))
+    if bare and spelled.startswith(f"{digits[0]}."):
+        spelled = spelled[1:]
+    if number < 0:
+        spelled = minus + currency + spelled if minus_first else currency + minus + spelled
+    else:
+        spelled = currency + spelled
+    assert Decimal(numbers(f"First 7, then {around[0]}{spelled}{around[1]}")[-1]) == number
+
+
+@pytest.mark.parametrize(
+    "piece", ["1", "[", "[[", "[1", "rating ", "rating: ", " ", "[[ ", "-", "1,", "1.", "12,", "123.", "123,", "12 ", "1e1", "#### ", "#"]
+)
 def test_long_texts_take_no_longer_than_their_length(piece: str) -> None:
     """A reader that is quadratic in the length would take many minutes here."""
     text = "[[" + piece * 100_000
