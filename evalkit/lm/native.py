@@ -308,7 +308,7 @@ class NativeLM(LM):
             raise EvalkitError(f"--chat-template-arg {next(iter(self.chat_template_args))}: {self.spec} has no chat template; leave it out")
         with suppress(ModelError):  # of a template that wants another conversation than this one
             try:
-                self._render([{"role": "user", "content": "Hello"}])
+                self.render([{"role": "user", "content": "Hello"}])
             except TemplateRefusal as error:
                 raise EvalkitError(f"--chat-template-arg: {error}") from None
 
@@ -316,13 +316,14 @@ class NativeLM(LM):
         if self.stand_in:
             return conversation.write(self.stand_in, messages)
         with one_line():
-            return conversation.Prompt(self._render(messages), ())
+            return conversation.Prompt(self.render(messages), ())
 
-    def _render(self, messages: Sequence[Mapping[str, str]]) -> str:
+    def render(self, messages: Sequence[Mapping[str, Any]], **settings: Any) -> str:
+        """The model's own chat template with `settings` (`moe_lm.tokenizer.chat.render`). Raises ModelError."""
         from moe_lm.tokenizer.chat import render
 
-        tokenizer = self.tokenizer
-        return render(messages, tokenizer.chat_template, tokenizer.bos_token, tokenizer.eos_token, arguments=self.chat_template_args)
+        tokenizer, arguments = self.tokenizer, self.chat_template_args | settings.pop("arguments", {})
+        return render(messages, tokenizer.chat_template, tokenizer.bos_token, tokenizer.eos_token, arguments=arguments, **settings)
 
     def lay_out(self, token_budget: int, max_running: int, keep_prefixes: bool, chunk: int | None = None) -> None:
         """Start over with the given tokens per pass (`chunk`: of long prompts), sequences at a time, and with prompts' pages kept or not.

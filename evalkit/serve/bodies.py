@@ -1,108 +1,151 @@
-"""The bodies of requests, and the settings of OpenAI's API that this server refuses.
+"""The bodies of requests, and the settings of OpenAI's and vLLM's APIs that this server refuses.
 
-A setting that would change the answer and is not supported is answered with 400; one that has no effect here is accepted.
+A setting that would change the answer and is not supported is refused by name; one without effect here, and any that is null, is accepted.
 """
 
 import secrets
 from collections.abc import Sequence
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from evalkit.errors import EvalkitError
+from evalkit.lm.native_tokens import GenerateRequest
+from evalkit.serve.errors import HttpError
+from evalkit.serve.messages import no_surrogates
 
-# OpenAI's settings that are not supported, with the values that mean what happens anyway
+MOST_CHOICES = 64  # n, for each prompt
+MOST_ANSWERS = 4096  # prompts times n
+
+# settings that are not supported, with the values that mean what happens anyway
 NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "n": (None, 1),
-    "best_of": (None, 1),
-    "top_p": (None, 1),
-    "top_k": (None, 0, -1),
-    "min_p": (None, 0),
-    "presence_penalty": (None, 0),
-    "frequency_penalty": (None, 0),
-    "repetition_penalty": (None, 1),
-    "logit_bias": (None, {}),
-    "suffix": (None, ""),
-    "tools": (None, []),
-    "tool_choice": (None, "none", "auto"),
-    "functions": (None, []),
-    "response_format": (None, {"type": "text"}),
-    "logprobs": (None, False),  # of chats; completions have another field for it
-    "top_logprobs": (None, 0),
-    "use_beam_search": (None, False),
+    "add_special_tokens": (True,),
+    "allowed_token_ids": ([],),
+    "bad_words": ([],),
+    "continue_final_message": (False,),
+    "early_stopping": (False,),
+    "echo": (False,),
+    "frequency_penalty": (0,),
+    "functions": ([],),
+    "function_call": ("none", "auto"),
+    "include_stop_str_in_output": (False,),
+    "length_penalty": (1,),
+    "logit_bias": ({},),
+    "min_tokens": (0,),
+    "modalities": (["text"],),
+    "presence_penalty": (0,),
+    "repetition_penalty": (1,),
+    "response_format": ({"type": "text"},),
+    "return_token_ids": (False,),
+    "skip_special_tokens": (True,),
+    "spaces_between_special_tokens": (True,),
+    "stop_token_ids": ([],),
+    "suffix": ("",),
+    "use_beam_search": (False,),
 }
-IGNORED = frozenset({"user", "metadata", "store", "service_tier", "parallel_tool_calls", "safety_identifier"})
-
-
-class HttpError(EvalkitError):
-    """A refused request: its HTTP status, and OpenAI's code for it if there is one."""
-
-    def __init__(self, message: str, code: str | None = None, param: str | None = None, status: int = 400):
-        super().__init__(message)
-        self.code, self.param, self.status = code, param, status
+# settings that no answer depends on
+HARMLESS = frozenset(
+    "cache_salt include_reasoning metadata parallel_tool_calls prediction priority prompt_cache_key prompt_cache_retention request_id"
+    " safety_identifier service_tier store user".split()
+)
 
 
 class StreamOptions(BaseModel):
-    include_usage: bool = False
+    """`include_usage`: the token counts at the end."""
+
+    include_usage: bool | None = False
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="allow")
+class Body(BaseModel):
+    """What both kinds of requests have."""
+
+    model_config = ConfigDict(extra="allow", allow_inf_nan=False)
 
     model: str
     temperature: float | None = Field(None, ge=0, le=100)
+    top_p: float | None = Field(None, gt=0, le=1)
+    top_k: int | None = Field(None, ge=-1)
+    min_p: float | None = Field(None, ge=0, le=1)
+    n: int | None = Field(None, ge=1, le=MOST_CHOICES)
+    best_of: int | None = None
     seed: int | None = None
     stop: str | list[str] | None = None
     stream: bool | None = False
     stream_options: StreamOptions | None = None
-    ignore_eos: bool = False  # vLLM's: go on to max_tokens, for measuring speed
+    ignore_eos: bool | None = False  # vLLM's: go on to max_tokens, for measuring speed
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_text(cls, values: Any) -> Any:
+        no_surrogates(values)
+        return values
 
     def check(self) -> None:
         """Raises HttpError for unsupported settings and unknown names."""
         for name, value in (self.model_extra or {}).items():
-            if name in IGNORED or (name in NEUTRAL and value in NEUTRAL[name]):
+            if value is None or name in HARMLESS or value in NEUTRAL.get(name, ()):
                 continue
             if name in NEUTRAL:
                 raise HttpError(f"{name} = {str(value)[:80]} is not supported by this server; leave it out", "unsupported_value", name)
-            raise HttpError(f"unknown parameter {name[:80]!r}", "unknown_parameter", name)
+            raise HttpError(f"unknown parameter {name[:80]!r}; leave it out", "unknown_parameter", name[:80])
         if "" in self.stops:
-            raise HttpError("a stop string is empty", param="stop")
+            raise HttpError("a stop string is empty; leave it out", param="stop")
+        if self.best_of is not None and self.best_of != self.choices:
+            raise HttpError(f"best_of is {self.best_of} and n {self.choices}: this server returns all that it makes", param="best_of")
 
     @property
     def stops(self) -> tuple[str, ...]:
         return () if self.stop is None else (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
 
     @property
-    def sampling_temperature(self) -> float:
-        """The temperature, 1 if none is given, as in OpenAI's API."""
-        return 1.0 if self.temperature is None else self.temperature
+    def choices(self) -> int:
+        return self.n or 1
 
-    def sampling_seed(self) -> int:
-        """The seed, or a random one: sampling without a seed differs each time."""
-        return secrets.randbits(31) if self.seed is None else self.seed % (1 << 63)
+    def requests(self, prompt: Sequence[int], limit: int, num_top: int | None, until: Sequence[str] = ()) -> list[GenerateRequest]:
+        """One for each of n choices, each with a seed of its own: `seed`, `seed` + 1 and so on; random ones without a seed.
+
+        The temperature is 1 if none is given, as in OpenAI's API.
+        """
+        temperature = 1.0 if self.temperature is None else self.temperature
+        seed = 0 if not temperature else secrets.randbits(31) if self.seed is None else self.seed
+        return [
+            GenerateRequest(
+                prompt,
+                (*self.stops, *until),
+                limit,
+                temperature,
+                (seed + choice) % (1 << 63),
+                bool(self.ignore_eos),
+                top_k=max(0, self.top_k or 0),
+                top_p=1.0 if self.top_p is None else self.top_p,
+                min_p=self.min_p or 0.0,
+                num_top=num_top,
+            )
+            for choice in range(self.choices)
+        ]
 
     @property
     def wants_usage(self) -> bool:
-        return self.stream_options is not None and self.stream_options.include_usage
+        return bool(self.stream_options and self.stream_options.include_usage)
 
 
-class CompletionBody(_Body):
+class CompletionBody(Body):
     """/v1/completions. `prompt`: a text, token ids, or a list of either; `logprobs`: how many of the likeliest tokens to list for each."""
 
     prompt: str | list[str] | list[int] | list[list[int]]
     max_tokens: int | None = Field(None, ge=0)
     echo: bool | None = False
     logprobs: int | None = Field(None, ge=0, le=20)
+    return_tokens_as_token_ids: bool | None = False
 
     def prompts(self) -> Sequence[str | list[int]]:
         """The prompts, at least one. Raises HttpError."""
         if not self.prompt:
             raise HttpError("the prompt is empty", param="prompt")
-        if isinstance(self.prompt, str):
-            return [self.prompt]
-        if isinstance(self.prompt[0], int):
-            return [self.prompt]
-        return self.prompt
+        several = not isinstance(self.prompt, str) and not isinstance(self.prompt[0], int)
+        prompts: Any = self.prompt if several else [self.prompt]
+        if len(prompts) * self.choices > MOST_ANSWERS:
+            raise HttpError(f"{len(prompts)} prompts times n {self.choices}: at most {MOST_ANSWERS} answers a request", param="prompt")
+        return prompts
 
     def new_tokens(self) -> int:
         """max_tokens, 16 if none is given, as in OpenAI's API. Raises HttpError for 0 without echo."""
@@ -110,43 +153,79 @@ class CompletionBody(_Body):
             raise HttpError("max_tokens is 0, which is only useful with echo; give at least 1", param="max_tokens")
         return 16 if self.max_tokens is None else self.max_tokens
 
-
-class TextPart(BaseModel):
-    type: str
-    text: str = ""
-
-
-class Message(BaseModel):
-    model_config = ConfigDict(extra="ignore")
-
-    role: str
-    content: str | list[TextPart] | None = None
-
-    def as_dict(self) -> dict[str, str]:
-        """{"role", "content"} with the text parts joined. Raises HttpError for images and the like."""
-        if isinstance(self.content, list):
-            if other := [part.type for part in self.content if part.type != "text"]:
-                raise HttpError(f"a message holds a part of type {other[0]!r}; this server reads text", param="messages")
-            return {"role": self.role, "content": "".join(part.text for part in self.content)}
-        return {"role": self.role, "content": self.content or ""}
+    def check(self) -> None:
+        super().check()
+        if self.stream and self.echo:
+            raise HttpError("a stream takes no echo; leave one of them out", param="stream")
 
 
-class ChatBody(_Body):
+class ChatBody(Body):
     """/v1/chat/completions. Without a limit an answer may fill the model's context."""
 
-    messages: list[Message] = Field(min_length=1)
+    messages: list[Any] = Field(min_length=1)
     max_tokens: int | None = Field(None, ge=1)
     max_completion_tokens: int | None = Field(None, ge=1)
+    logprobs: bool | None = False
+    top_logprobs: int | None = Field(None, ge=0, le=20)
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: Any = None
+    documents: list[dict[str, Any]] | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    add_generation_prompt: bool | None = True
+
+    def check(self) -> None:
+        super().check()
+        if self.top_logprobs and not self.logprobs:
+            raise HttpError("top_logprobs needs logprobs = true", param="top_logprobs")
+        if self.tool_choice not in (None, "none", "auto"):
+            raise HttpError(
+                f"tool_choice = {str(self.tool_choice)[:80]} is not supported: no model is made to call a tool here; leave it out",
+                "unsupported_value",
+                "tool_choice",
+            )
 
     @property
     def limit(self) -> int | None:
         return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
 
+    @property
+    def num_top(self) -> int | None:
+        return (self.top_logprobs or 0) if self.logprobs else None
+
+    @property
+    def template_settings(self) -> dict[str, Any]:
+        """What goes to the chat template beside the messages."""
+        return {
+            "tools": self.tools or None,
+            "documents": self.documents or None,
+            "arguments": self.chat_template_kwargs or {},
+            "add_generation_prompt": self.add_generation_prompt is not False,
+        }
+
 
 class TokenizeBody(BaseModel):
-    """/tokenize, as in vLLM."""
+    """/tokenize, as in vLLM: of a text, or of a chat."""
 
     model_config = ConfigDict(extra="ignore")
 
-    prompt: str
-    model: str | None = None
+    prompt: str | None = None
+    messages: list[Any] | None = None
+    add_special_tokens: bool | None = None
+    add_generation_prompt: bool | None = True
+    tools: list[dict[str, Any]] | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    return_token_strs: bool | None = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_text(cls, values: Any) -> Any:
+        no_surrogates(values)
+        return values
+
+
+class DetokenizeBody(BaseModel):
+    """/detokenize, as in vLLM."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    tokens: list[int]

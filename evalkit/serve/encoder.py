@@ -19,9 +19,9 @@ class Encoder:
         self.model = model
         self._short, self._long = (ThreadPoolExecutor(2, f"evalkit-encode-{name}") for name in ("short", "long"))
 
-    async def __call__(self, text: str) -> list[int]:
-        """The ids of a text. Raises EvalkitError for a text that is not valid Unicode."""
-        return await self._run(len(text), lambda: self.model.encode(text))
+    async def __call__(self, text: str, bos: bool = True) -> list[int]:
+        """The ids of a text, as `TokenModel.encode`. Raises EvalkitError for a text that is not valid Unicode."""
+        return await self._run(len(text), lambda: self.model.encode(text, bos))
 
     async def chat(self, messages: Sequence[dict[str, Any]], **settings: Any) -> tuple[list[int], tuple[str, ...]]:
         """As `TokenModel.chat`."""

@@ -1,18 +1,23 @@
-"""A streamed answer: server-sent events, each with a piece of text that later tokens cannot change."""
+"""Streamed answers: server-sent events, each with a piece of text that later tokens cannot change."""
 
 import asyncio
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
-from evalkit.errors import first_line
-from evalkit.lm.native_tokens import GenerateRequest, Generation
+from evalkit.lm.native_tokens import GenerateRequest, Generation, TokenModel
 from evalkit.serve.dispatcher import Dispatcher
+from evalkit.serve.errors import body_of, failed
+from evalkit.serve.logprobs import CompletionLogprobs, chat_logprobs
+
+BACKLOG = 64  # states of an answer that wait to be sent
 
 
 def heading(kind: str, object_name: str, model: str) -> dict[str, Any]:
@@ -41,46 +46,109 @@ def settled(text: str, stops: Sequence[str]) -> str:
     return text
 
 
-async def events(dispatcher: Dispatcher, request: GenerateRequest, name: str, kind: str, with_usage: bool) -> AsyncIterator[str]:
-    """The lines of one stream. If the client disconnects, generation ends with the step."""
-    updates: asyncio.Queue[str | Future[Generation]] = asyncio.Queue()
-    loop = asyncio.get_running_loop()
+class _Choice:
+    """One streamed choice: what of it has been sent, and the pieces that are new."""
 
-    def send(update: str | Future[Generation]) -> None:
-        """Called from the dispatcher's thread."""
+    def __init__(self, model: TokenModel, index: int, request: GenerateRequest, is_chat: bool, as_ids: bool):
+        self.model, self.index, self.request, self.is_chat = model, index, request, is_chat
+        self._characters = self._tokens = 0
+        self._layout = CompletionLogprobs(model, request.num_top or 0, as_ids)
+
+    def begin(self) -> Iterator[dict[str, Any]]:
+        """A chat's first piece has the role."""
+        if self.is_chat:
+            yield self._piece({"role": "assistant", "content": ""})
+
+    def pieces(self, answer: Generation) -> Iterator[dict[str, Any]]:
+        """What is new in the answer so far, or at its end."""
+        has_ended = bool(answer.finish_reason)
+        text = answer.text if has_ended else settled(answer.text, self.request.until)
+        new, tokens = text[self._characters :], answer.tokens[self._tokens :]
+        asks_scores = self.request.num_top is not None
+        if new or (has_ended and asks_scores and tokens):
+            logprobs = self._logprobs(tokens, answer) if asks_scores else None
+            yield self._piece({"content": new} if self.is_chat else new, logprobs)
+            self._characters, self._tokens = self._characters + len(new), len(answer.tokens)
+        if has_ended:
+            yield self._piece({} if self.is_chat else "", None, finish(answer))
+
+    def _logprobs(self, tokens: Sequence[int], answer: Generation) -> dict[str, Any]:
+        scores = answer.scores[self._tokens :]
+        if self.is_chat:
+            return chat_logprobs(self.model, tokens, scores, self.request.num_top or 0)
+        return self._layout.add(tokens, scores, answer.text)
+
+    def _piece(self, piece: Any, logprobs: dict[str, Any] | None = None, end: dict[str, Any] | None = None) -> dict[str, Any]:
+        return {"index": self.index, "delta" if self.is_chat else "text": piece, "logprobs": logprobs} | (end or {"finish_reason": None})
+
+
+class _Updates:
+    """The states of each answer, put by the dispatcher's thread and taken on the event loop.
+
+    A state tells all that those before it do. Of an answer whose client reads slowly only the newest are kept.
+    """
+
+    def __init__(self, answers: int) -> None:
+        self._loop, self._arrived = asyncio.get_running_loop(), asyncio.Event()
+        self._new: list[deque[Generation | Future[Generation]]] = [deque(maxlen=BACKLOG) for _ in range(answers)]
+
+    def put(self, index: int, update: "Generation | Future[Generation]") -> None:
+        """From any thread."""
         with suppress(RuntimeError):  # the loop is closed
-            loop.call_soon_threadsafe(updates.put_nowait, update)
+            self._loop.call_soon_threadsafe(self._receive, index, update)
 
-    is_chat = kind == "chat.completion"
-    head = heading(kind, f"{kind}.chunk" if is_chat else kind, name)
+    def _receive(self, index: int, update: "Generation | Future[Generation]") -> None:
+        self._new[index].append(update)
+        self._arrived.set()
 
-    def line(text: str, end: dict[str, Any] | None = None, **delta: str) -> str:
-        piece = {"delta": delta | ({"content": text} if text or delta else {})} if is_chat else {"text": text}
-        choice = {"index": 0, **piece, "logprobs": None, **(end or {"finish_reason": None})}
-        return _event(head | {"choices": [choice]})
+    async def take(self) -> "list[tuple[int, Generation | Future[Generation]]]":
+        """(index, state) of all that is new, once there is something."""
+        await self._arrived.wait()
+        self._arrived.clear()
+        taken = [(i, update) for i, updates in enumerate(self._new) for update in updates]
+        for updates in self._new:
+            updates.clear()
+        return taken
 
-    future = dispatcher.generate(replace(request, on_progress=lambda progress: send(progress.text)))
-    future.add_done_callback(send)
+
+async def events(
+    dispatcher: Dispatcher,
+    requests: Sequence[GenerateRequest],
+    prompt_tokens: int,
+    name: str,
+    is_chat: bool,
+    wants_usage: bool,
+    as_ids: bool = False,
+) -> AsyncIterator[str]:
+    """The lines of one stream, with the requests' answers as choices. If the client leaves, all end with the step."""
+    kind = "chat.completion" if is_chat else "text_completion"
+    head = heading(kind, f"{kind}.chunk" if is_chat else kind, name) | ({"usage": None} if wants_usage else {})
+    choices = [_Choice(dispatcher.model, i, request, is_chat, as_ids) for i, request in enumerate(requests)]
+    updates, futures, written = _Updates(len(requests)), list[Future[Generation]](), 0
     try:
-        if is_chat:
-            yield line("", role="assistant")
-        sent = 0
-        while isinstance(update := await updates.get(), str):
-            text = settled(update, request.until)
-            if len(text) > sent:
-                yield line(text[sent:])
-                sent = len(text)
-        generation = update.result()
-        if generation.text[sent:]:
-            yield line(generation.text[sent:])
-        yield line("", finish(generation))
-        if with_usage:
-            yield _event(head | {"choices": [], "usage": usage(len(request.prompt), len(generation.tokens))})
+        for i, request in enumerate(requests):
+            future = dispatcher.generate(replace(request, on_progress=partial(updates.put, i)))
+            futures.append(future)
+            future.add_done_callback(partial(updates.put, i))
+        for choice in choices:
+            for piece in choice.begin():
+                yield _event(head | {"choices": [piece]})
+        left = len(choices)
+        while left:
+            for i, update in await updates.take():
+                answer = update.result() if isinstance(update, Future) else update
+                for piece in choices[i].pieces(answer):
+                    yield _event(head | {"choices": [piece]})
+                if answer.finish_reason:
+                    left, written = left - 1, written + len(answer.tokens)
+        if wants_usage:
+            yield _event(head | {"choices": [], "usage": usage(prompt_tokens, written)})
         yield "data: [DONE]\n\n"
-    except Exception as error:  # the status line is sent, so the error can only be reported in the stream
-        yield _event({"error": {"message": f"{type(error).__name__}: {first_line(error)}", "type": "server_error", "code": None}})
+    except Exception as error:  # the status line is sent, so the error can only be told in the stream
+        yield _event(body_of(failed(error))[1])
     finally:
-        future.cancel()
+        for future in futures:
+            future.cancel()
 
 
 def _event(content: dict[str, Any]) -> str:

@@ -232,20 +232,32 @@ def test_what_arrives_together_is_run_together(http: httpx2.Client, lm: NativeLM
         ("completions", {"prompt": "a", "max_tokens": 0}, 400, "only useful with echo"),
         ("completions", {"prompt": "a", "max_tokens": "many"}, 400, "max_tokens: "),
         ("completions", {"prompt": "a", "temperature": -1}, 400, "temperature: "),
-        ("completions", {"prompt": "a", "top_p": 0.5}, 400, "top_p = 0.5 is not supported"),
-        ("completions", {"prompt": "a", "n": 2}, 400, "n = 2 is not supported"),
+        ("completions", {"prompt": "a", "presence_penalty": 0.5}, 400, "presence_penalty = 0.5 is not supported"),
+        ("completions", {"prompt": "a", "logit_bias": {"5": 1}}, 400, "logit_bias = {'5': 1} is not supported"),
+        ("completions", {"prompt": "a", "n": 65}, 400, "n: "),
+        ("completions", {"prompt": "a", "n": 2, "best_of": 3}, 400, "best_of is 3 and n 2"),
+        ("completions", {"prompt": "a", "top_p": 0}, 400, "top_p: "),
+        ("completions", {"prompt": "a", "min_p": 2}, 400, "min_p: "),
+        ("completions", {"prompt": "a\ud800"}, 400, "prompt holds a lone surrogate"),
+        ("completions", {"prompt": "a", "stop": ["b", "\udfff"]}, 400, "stop.1 holds a lone surrogate"),
         ("completions", {"prompt": "a", "max_token": 5}, 400, "unknown parameter 'max_token'"),
         ("completions", {"prompt": "a", "stop": [""]}, 400, "a stop string is empty"),
-        ("completions", {"prompt": ["a", "b"], "stream": True}, 400, "a stream takes one prompt"),
+        ("completions", {"prompt": "a", "stream": True, "echo": True}, 400, "a stream takes no echo"),
         ("completions", {"prompt": "a", "model": "gpt-4"}, 404, "the model 'gpt-4' does not exist; this server has 'tiny'"),
         ("chat/completions", {"messages": []}, 400, "messages: "),
-        ("chat/completions", {"messages": [{"role": "user", "content": "a"}], "tools": [{}]}, 400, "tools = "),
+        ("chat/completions", {"messages": [{"role": "user", "content": "a"}], "tools": [{}]}, 400, "takes no tools"),
+        ("chat/completions", {"messages": [{"role": "user", "content": "a"}], "tool_choice": "required"}, 400, "tool_choice = required"),
+        ("chat/completions", {"messages": [{"role": "user", "content": "a"}], "top_logprobs": 2}, 400, "top_logprobs needs logprobs"),
+        ("chat/completions", {"messages": [{"role": "user", "content": "a", "name": "b"}]}, 400, "does not read a message's 'name'"),
+        ("chat/completions", {"messages": [{"role": "user"}]}, 400, "messages.0.content is null"),
+        ("chat/completions", {"messages": ["hello"]}, 400, "messages.0 is no message"),
         ("chat/completions", {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 400, "'image_url'"),
         ("nothing", {}, 404, "POST /v1/nothing: Not Found"),
     ],
 )
 def test_refusals(http: httpx2.Client, path: str, body: dict[str, Any], status: int, message: str) -> None:
-    response = http.post(f"/v1/{path}", json={"model": "tiny"} | body)
+    sent = json.dumps({"model": "tiny"} | body)  # writes a lone surrogate as \\ud800
+    response = http.post(f"/v1/{path}", content=sent, headers={"Content-Type": "application/json"})
     error = response.json()["error"]
     assert (response.status_code, error["type"]) == (status, "invalid_request_error")
     assert message in error["message"]

@@ -134,7 +134,7 @@ class _Worker:
         if process:
             process.kill()
             process.wait()
-            for pipe in (process.stdin, process.stdout):
+            for pipe in filter(None, (process.stdin, process.stdout)):
                 with suppress(BrokenPipeError):  # what it had not read is lost
                     pipe.close()
 
