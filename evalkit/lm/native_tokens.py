@@ -75,9 +75,9 @@ class TokenModel:
         # the tokenizers library runs batches without Python's global lock, single texts with it
         with one_line():
             (ids,) = self.lm.tokenizer.encode_batch([text])
-        if bos or ids[:1] != [self.lm.tokenizer.bos_id] or text.startswith(self.lm.tokenizer.bos_token):
-            return ids
-        return ids[1:]
+        bos_id = self.lm.tokenizer.bos_id
+        was_added = bos_id is not None and not text.startswith(self.lm.tokenizer.fast.id_to_token(bos_id))
+        return ids[1:] if was_added and not bos else ids
         return ids
 
     def detokenize(self, tokens: Sequence[int]) -> str:
