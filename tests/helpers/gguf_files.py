@@ -29,8 +29,8 @@ def gguf_tensors(model):
     for name, parameter in model.named_parameters():
         (rows,) = pieces(name, FAMILIES[config.family].gguf_names, num_experts=1)
         for piece, part in zip(rows, np.split(parameter.numpy(), len(rows), axis=-2 if len(rows) > 1 else 0), strict=True):
-            if config.family == "gemma" and piece.endswith("norm.weight"):
-                part = part + 1
+            if config.norm_offset and piece.endswith("norm.weight"):
+                part = part + np.float32(config.norm_offset)
             if FAMILIES[config.family].gguf_interleaved_rope and piece.endswith(("attn_q.weight", "attn_k.weight")):
                 part = permuted(part, config.num_attention_heads if "attn_q" in piece else config.num_key_value_heads)
             found[piece] = part[0] if piece.endswith("ffn_gate_inp_shexp.weight") else part  # GGUF drops the dimension of size one
@@ -74,6 +74,8 @@ def write(path, config, tensors, types=None, keys=None, first=True, **changed):
         numbers["expert_weights_scale"] = changed.get("scale", 1.0)
     if config.sliding_window:
         numbers["attention.sliding_window"] = config.sliding_window
+    if config.rope_local_base_freq:
+        numbers |= {"attention.sliding_window_pattern": 2, "rope.freq_base_swa": config.rope_local_base_freq}
     numbers |= {"attention.layer_norm_rms_epsilon": config.rms_norm_eps, "rope.freq_base": config.rope_theta}
     numbers |= {key: value for key, value in changed.items() if key in numbers} | (keys or {})
     for key, value in numbers.items():

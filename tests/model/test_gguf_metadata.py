@@ -29,6 +29,7 @@ SHAPES = {"token_embd.weight": (3, 64), "blk.0.attn_norm.weight": (64,), "blk.1.
 # what `gguf_config` reads of every file; and of a mixture of experts
 READ = {*NUMBERS, "attention.head_count_kv", "attention.key_length", "attention.sliding_window", "rope.freq_base", "expert_count"}
 READ_MOE = READ | {*MOE, "expert_weights_norm"}
+READ_GEMMA3 = READ | {"attention.sliding_window_pattern", "rope.freq_base_swa"}
 
 
 def llm_keys(place=gguf.Keys):
@@ -42,12 +43,13 @@ def llm_keys(place=gguf.Keys):
 
 def read(arch="llama", shapes=SHAPES, **keys):
     """The configuration of a file with these keys ("__" stands for a dot)."""
-    numbers = NUMBERS | (MOE if arch == "qwen2moe" else {}) | {key.replace("__", "."): value for key, value in keys.items()}
+    more = {"qwen2moe": MOE, "gemma3": {"attention.sliding_window": 4}}.get(arch, {})
+    numbers = NUMBERS | more | {key.replace("__", "."): value for key, value in keys.items()}
     metadata = {"general.architecture": arch, "tokenizer.ggml.tokens": ["a", "b", "c"]}
     return from_hf(hf_config(metadata | {f"{arch}.{key}": value for key, value in numbers.items() if value is not None}, shapes))
 
 
-@pytest.mark.parametrize(("arch", "known"), [("llama", READ), ("qwen2moe", READ_MOE)])
+@pytest.mark.parametrize(("arch", "known"), [("llama", READ), ("qwen2moe", READ_MOE), ("gemma3", READ_GEMMA3)])
 def test_every_key_of_llama_cpp_is_read_without_effect_or_refused(arch, known):
     keys = sorted(set(llm_keys()))
     assert len(keys) > 100
@@ -187,3 +189,23 @@ def test_widths_that_a_file_does_not_name_are_those_of_its_tensors(tmp_path, fam
     path = write(tmp_path / "m.gguf", model.config, gguf_tensors(model), keys=dict.fromkeys(absent))
     assert open_checkpoint(path).config.moe == model.config.moe
     assert torch.equal(logits(load(path).model, [1, 2, 3]), logits(model, [1, 2, 3]))
+
+
+def test_gemma3_has_the_constants_of_llama_cpp():
+    """What its files leave out: a layer of six without a window, the frequencies of the others, and how attention is scaled."""
+
+    def layers(count, **keys):
+        shapes = SHAPES | {f"blk.{layer}.attn_norm.weight": (64,) for layer in range(count)}
+        return read("gemma3", shapes, block_count=count, attention__key_length=16, **keys)
+
+    small, large = layers(13, rope__freq_base=1e6), layers(62, rope__freq_base=1e6)
+    assert (small.sliding_window, small.full_attention_layers) == (4, (5, 11))
+    assert [small.rotary(layer) for layer in (4, 5)] == [(1e4, None), (1e6, None)]
+    assert (small.attention_scale, large.attention_scale) == (16**-0.5, 8**-0.5)
+    written = {"attention__sliding_window_pattern": 6, "rope__freq_base_swa": 1e4, "attention__scale": 0.25}
+    assert layers(13, rope__freq_base=1e6, **written) == small
+    assert layers(13, attention__sliding_window_pattern=2).full_attention_layers == (1, 3, 5, 7, 9, 11)
+    assert layers(2, attention__sliding_window=512).sliding_window == 512  # as long as the context
+    for key, value in {"attention.sliding_window": None, "attention.scale": 0.5, "final_logit_softcapping": 30.0}.items():
+        with pytest.raises(ModelError, match=f"gemma3.{key}"):
+            read("gemma3", **{key: value})

@@ -46,6 +46,14 @@ _KEYS = (
     _Key("rope.freq_base", "rope_theta", kinds.ROPE_BASE, default=10000.0),
 )
 
+# Gemma 3's: what its files leave out has llama.cpp as constants
+_LOCAL_ROPE_KEYS = (
+    _Key("attention.sliding_window", "sliding_window", required=True),
+    _Key("attention.sliding_window_pattern", "sliding_window_pattern", default=6),
+    _Key("rope.freq_base_swa", "rope_local_base_freq", kinds.ROPE_BASE, default=10000.0),
+)
+_LAYERS_OF_27B = 62
+
 # the widths that a file may leave out, as early ones do: rows of a tensor of any layer, [rows, D] or [E, rows, D]
 _WIDTHS = {
     "feed_forward_length": ("ffn_gate.weight", "ffn_gate_exps.weight", "ffn_gate.0.weight"),
@@ -59,7 +67,8 @@ def hf_config(metadata: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
     values = _Values(metadata, shapes)
     window = values.window()
     family = family_of_gguf(values.architecture, values.count("expert_count"), window is not None)
-    keys = [*_KEYS, *(_moe_keys(family.moe) if family.moe else ())]
+    local_rope = "rope_local_base_freq" in family.defaults
+    keys = [*_KEYS, *(_moe_keys(family.moe) if family.moe else ()), *(_LOCAL_ROPE_KEYS if local_rope else ())]
     config = {key.ours: values.get(key) for key in keys}
     heads = config["num_attention_heads"]
     if not config["head_dim"]:
@@ -67,18 +76,24 @@ def hf_config(metadata: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
             width = f"{values.architecture}.embedding_length {config['hidden_size']}"
             raise ModelError(f"{width} is no multiple of {values.architecture}.attention.head_count {heads}")
         config["head_dim"] = config["hidden_size"] // heads
+    if "query_pre_attn_scalar" in family.defaults:  # of which a file says nothing: the 27B's is the only one that is not head_dim
+        largest = config["num_hidden_layers"] == _LAYERS_OF_27B
+        config["query_pre_attn_scalar"] = config["hidden_size"] // heads if largest else config["head_dim"]
     read = {"expert_count", *(key.name for key in keys)}
     if window is None or (family.sliding_window and family.sliding_window.slides is every_layer):
         read.add("attention.sliding_window")
     refuse_unsupported(metadata, values.architecture, read, _derived(family, config, shapes))
-    return config | {
-        "model_type": family.model_type,
-        "tie_word_embeddings": "output.weight" not in shapes,
-        "sliding_window": window,
-        "bos_token_id": metadata.get("tokenizer.ggml.bos_token_id"),
-        "eos_token_id": metadata.get("tokenizer.ggml.eos_token_id"),
-        "vocab_size": values.vocabulary(),
-    }
+    return (
+        {"sliding_window": window}
+        | config
+        | {
+            "model_type": family.model_type,
+            "tie_word_embeddings": "output.weight" not in shapes,
+            "bos_token_id": metadata.get("tokenizer.ggml.bos_token_id"),
+            "eos_token_id": metadata.get("tokenizer.ggml.eos_token_id"),
+            "vocab_size": values.vocabulary(),
+        }
+    )
 
 
 def _moe_keys(keys: MoEKeys) -> list[_Key]:
@@ -101,9 +116,9 @@ def _derived(family: Family, config: Mapping[str, Any], shapes: Shapes) -> dict[
     found = {
         "attention.value_length": config["head_dim"],
         "rope.dimension_count": config["head_dim"],
-        "attention.scale": config["head_dim"] ** -0.5,
+        "attention.scale": config.get("query_pre_attn_scalar", config["head_dim"]) ** -0.5,
         "embedding_length_out": config["hidden_size"],
-        "rope.freq_base_swa": config["rope_theta"],
+        "rope.freq_base_swa": config.get("rope_local_base_freq", config["rope_theta"]),
     }
     if embedding := shapes.get("token_embd.weight"):
         found["vocab_size"] = embedding[0]

@@ -24,6 +24,7 @@ def _all_but_each_sixth(layer: int, values: Any) -> bool:
 GEMMA3 = Family(
     "gemma3_text",
     "Gemma3ForCausalLM",
+    gguf_architecture="gemma3",
     qk_norm="head",
     activation="gelu_tanh",
     norm_offset=1.0,
