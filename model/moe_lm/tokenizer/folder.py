@@ -9,8 +9,9 @@ from tokenizers import AddedToken
 from tokenizers import Tokenizer as FastTokenizer
 
 from moe_lm.errors import ModelError, Unsupported
-from moe_lm.files import one_line, read_bytes, read_json, read_text, shown
+from moe_lm.files import read_bytes, read_json, read_text, shown
 from moe_lm.kinds import FLAG, TEXT, TOKEN_IDS, Kind
+from moe_lm.tokenizer.library import attempt
 
 # everything that decides how a text is tokenised, a conversation is written and an answer ends
 FILES = (
@@ -69,7 +70,7 @@ def read(folder: Path) -> FolderTokenizer:
         older = _json(folder / "special_tokens_map.json")
         settings, source = settings | older, source | dict.fromkeys(older, folder / "special_tokens_map.json")
     if added := _added_tokens(folder, settings, source, fast):
-        fast.add_tokens(added)
+        attempt(f"{path} adds tokens that {folder / 'tokenizer.json'} can't take", fast.add_tokens, added)
     bos_token, eos_token = (_content(source.get(name), name, settings.get(name)) for name in ("bos_token", "eos_token"))
     template = folder / "chat_template.jinja"
     return FolderTokenizer(
@@ -86,12 +87,7 @@ def _fast(path: Path) -> FastTokenizer:
     raw = read_bytes(path, MAX_BYTES).removeprefix(b"\xef\xbb\xbf")
     if not raw.strip():
         raise ModelError(f"{path} is empty; download it again")
-    try:
-        return FastTokenizer.from_buffer(raw)
-    except (KeyboardInterrupt, SystemExit, MemoryError):
-        raise
-    except BaseException as error:  # the library raises bare Exception, and where it panics, something that is none
-        raise ModelError(f"{path} is not a readable tokenizer ({one_line(str(error))}); download it again") from None
+    return attempt(f"{path} is not a readable tokenizer; download it again", FastTokenizer.from_buffer, raw)
 
 
 def _json(path: Path) -> dict[str, Any]:

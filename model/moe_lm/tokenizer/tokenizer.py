@@ -16,9 +16,11 @@ from moe_lm.errors import ModelError, Unsupported
 from moe_lm.files import shown
 from moe_lm.tokenizer import folder as folder_files
 from moe_lm.tokenizer import gguf
+from moe_lm.tokenizer.library import attempt
 
 _BYTE = re.compile("<0x[0-9A-F]{2}>")
 _MAX_ID = 1 << 31
+_FAILED = "the model's tokenizer can't encode the text"
 _END_TOKENS = ("<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "</s>", "<eos>", "<end_of_turn>")
 
 
@@ -74,7 +76,7 @@ class Tokenizer:
         found = folder_files.read(folder)
         return cls(
             found.fast,
-            _wanted_bos(found.fast, found.settings, found.bos_token),
+            attempt(f"{folder / 'tokenizer.json'} can't encode a letter", _wanted_bos, found.fast, found.settings, found.bos_token),
             found.eos_ids,
             found.chat_template,
             found.bos_token,
@@ -104,11 +106,12 @@ class Tokenizer:
 
     def encode_plain(self, text: str) -> list[int]:
         """`encode` without BOS."""
-        return self._with_rows(self.fast.encode(text, add_special_tokens=False).ids)
+        return self._with_rows(attempt(_FAILED, self.fast.encode, text, add_special_tokens=False).ids)
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """`encode` of each text, on all cores."""
-        return [self._with_bos(self._with_rows(e.ids)) for e in self.fast.encode_batch(list(texts), add_special_tokens=False)]
+        encoded = attempt(_FAILED, self.fast.encode_batch, list(texts), add_special_tokens=False)
+        return [self._with_bos(self._with_rows(e.ids)) for e in encoded]
 
     def fit(self, num_rows: int) -> None:
         """Take the model's embedding into account, which has `num_rows` rows; more than there are tokens is usual.
@@ -142,7 +145,7 @@ class Tokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of generated ids, without special tokens; each byte that is no part of a character becomes U+FFFD."""
-        text = self.fast.decode(list(ids), skip_special_tokens=True)
+        text = attempt("the model's tokenizer can't decode its ids", self.fast.decode, list(ids), skip_special_tokens=True)
         return self._decode_bytes(ids) if "\ufffd" in text and self.fast.token_to_id("<0x0A>") is not None else text
 
     def _decode_bytes(self, ids: Sequence[int]) -> str:
