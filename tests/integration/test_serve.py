@@ -107,6 +107,8 @@ def test_eos_ends_an_answer_unless_it_is_to_be_ignored(http: httpx2.Client, lm: 
         choice = complete(http, "Hello")["choices"][0]
         assert (choice["text"], choice["finish_reason"], choice["stop_reason"]) == ("", "stop", None)
         assert complete(http, "Hello", ignore_eos=True)["usage"]["completion_tokens"] == 8
+        choice = complete(http, "Hello", ignore_eos=True, stop="<|endoftext|>")["choices"][0]  # special tokens can be stop strings
+        assert (choice["text"], choice["finish_reason"], choice["stop_reason"]) == ("", "stop", "<|endoftext|>")
     finally:
         with torch.inference_mode():
             head[:] = row
