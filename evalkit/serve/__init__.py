@@ -1,13 +1,15 @@
 """`evalkit serve`: the native engine behind an OpenAI-compatible API.
 
-A request -> bodies.py (checks it) -> app.py -> dispatcher.py (one thread, which batches waiting requests) -> the engine
+A request -> connection.py, access.py (who may ask, how much) -> bodies.py, messages.py (what is asked) -> app.py, completions.py
+-> encoder.py (texts to tokens) -> dispatcher.py (one thread, which runs all requests in flight) -> the engine -> stream.py, logprobs.py
 
-Limits: one model, one device; no top_p, penalties, tools or n > 1 (refused, never ignored). There is no authentication: bind
-it to trusted addresses only.
+Limits: one model, one device; no penalties, logit_bias, response_format or parsed tool calls (refused, never ignored). Without a key any
+client that reaches the address may ask.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 from dataclasses import dataclass
@@ -23,11 +25,16 @@ if TYPE_CHECKING:
     from evalkit.progress import Reporter
 
 
+KEY_VARIABLE = "EVALKIT_API_KEY"
+
+
 @dataclass(frozen=True, slots=True)
 class ServeConfig:
     """One `evalkit serve`; port 0 takes any free one. `name`: the model's name for clients (None: made from its SPEC).
 
     `kv_memory`: the memory for keys and values, such as "2GB" (None: half of what is free once the weights are read).
+    `max_model_len`: the longest prompt and answer in tokens (None: the model's). `api_key`: the environment variable that holds the key
+    which clients have to send (None: EVALKIT_API_KEY, if it is set). `allow_host`, `cors`: see `evalkit.serve.access`.
     """
 
     model: ModelSpec = DEMO
@@ -35,12 +42,29 @@ class ServeConfig:
     port: int = 8000
     name: str | None = None
     kv_memory: str | None = None
+    max_model_len: int | None = None
+    api_key: str | None = None
+    allow_host: tuple[str, ...] = ()
+    cors: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.kv_memory is not None:
             bytes_of(self.kv_memory, "--kv-memory")
         if not 0 <= self.port <= 65535:
             raise EvalkitError(f"--port is {self.port}; give 0 (any free one) to 65535")
+
+    @property
+    def key(self) -> str | None:
+        """The key itself. Raises EvalkitError for a variable that is named and not set."""
+        key = os.environ.get(self.api_key or KEY_VARIABLE)
+        if not key and self.api_key is not None:
+            raise EvalkitError(
+                f"--api-key names the environment variable {self.api_key!r}, which is not set; export the key in it "
+                "(on the command line other users could read it)"
+            )
+        if key and not (key.isascii() and key.isprintable() and key == key.strip()):
+            raise EvalkitError(f"the API key in {self.api_key or KEY_VARIABLE} holds characters that no header can; is there a line end?")
+        return key or None
 
     @property
     def served_name(self) -> str:
@@ -53,13 +77,14 @@ class ServeConfig:
 def serve(config: ServeConfig, reporter: Reporter) -> None:
     """Load the model and answer requests until Ctrl-C. Raises EvalkitError if the address or the model is not available."""
     try:
-        import uvicorn
-
+        from evalkit.serve.access import Access, guarded
         from evalkit.serve.app import make_app
+        from evalkit.serve.connection import server_of
     except ImportError as error:
         raise EvalkitError(f"evalkit serve needs {error.name}; run `pip install 'evalkit[serve]'`") from None
     from evalkit.lm.native import NativeLM
 
+    access = Access(config.key, config.host, config.allow_host, config.cors)
     try:  # before the model is loaded, which may take minutes
         listening = socket.create_server((config.host, config.port), family=socket.AF_INET6 if ":" in config.host else socket.AF_INET)
     except OSError as error:
@@ -71,11 +96,13 @@ def serve(config: ServeConfig, reporter: Reporter) -> None:
         for notice in lm.notices:
             reporter.say(notice)
         reporter.say(f"memory for the keys and values of {lm.pool.num_tokens:,} tokens: {lm.pool.memory.num_bytes / 1e9:.2f} GB")
+        app = guarded(make_app(lm, config.served_name, config.max_model_len), access)
+        if not access.is_local and access.key is None:
+            reporter.say(f"whoever reaches {config.host} may ask, without a key; set {KEY_VARIABLE} to demand one")
         host = f"[{config.host}]" if ":" in config.host else config.host
         reporter.say(f"serving {config.served_name} at http://{host}:{listening.getsockname()[1]}/v1 (Ctrl-C ends it)")
-        server = uvicorn.Server(uvicorn.Config(make_app(lm, config.served_name), log_level="warning", timeout_graceful_shutdown=3))
         try:
-            server.run([listening])
+            server_of(app).run([listening])
         except KeyboardInterrupt:  # uvicorn has stopped by then
             reporter.say("stopped")
 
