@@ -12,6 +12,7 @@ from moe_lm import rope
 from moe_lm.errors import ModelError, Unsupported
 from moe_lm.families import family_of, rope_keys, sliding_window
 from moe_lm.families.base import DEFAULTS, KINDS, OPTIONS, SIZES, WITHOUT_EFFECT, Family, MoEKeys, QKNorm
+from moe_lm.families.multimodal import text_config
 from moe_lm.files import shown
 from moe_lm.rope import LongRopeScaling, RopeScaling
 
@@ -101,6 +102,7 @@ class ModelConfig:
 
 def from_hf(raw: Raw) -> ModelConfig:
     """Read a Hugging Face config.json. Raises ModelError for a missing key, an unknown family or an unsupported option."""
+    raw = text_config(raw)
     family = family_of(raw.get("model_type"))
     raw = _without_aliases(raw, family)
     _check_kinds(raw, family)

@@ -11,6 +11,7 @@ from moe_lm.checkpoint.read import load
 SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1.gguf"
 QWEN = "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf"
 QWEN_LARGE = "qwen2.5-coder-1.5b-instruct-q4_k_m.gguf"
+GEMMA3 = "gemma-3-270m-q4_k_m.gguf"
 
 
 def _find(name):
@@ -49,3 +50,8 @@ def qwen(qwen_path):
 @pytest.fixture(scope="session")
 def qwen_large_path():
     return _find(QWEN_LARGE)
+
+
+@pytest.fixture(scope="session")
+def gemma3_path():
+    return _find(GEMMA3)

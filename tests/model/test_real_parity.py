@@ -4,6 +4,8 @@ SmolLM2 goes to transformers in two ways: exported by moe_lm (fast), and read by
 neither our dequantisation calls nor our un-permutation. `-s` shows the measured differences.
 """
 
+from pathlib import Path
+
 import pytest
 import torch
 import transformers
@@ -111,3 +113,36 @@ def test_qwen_large(qwen_large_path, tmp_path):
         with torch.inference_mode():
             logits = theirs(torch.tensor([sequence + found[i].tokens[:-1]])).logits[0]
         assert found[i].tokens == logits[len(sequence) - 1 :].argmax(-1).tolist(), PROMPTS[i]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_gemma3_within_and_beyond_its_window(gemma3_path, tmp_path):
+    """270M: the layers with a window of 512 tokens have a rotary embedding of their own."""
+    ours = load(gemma3_path)
+    theirs = from_export(ours, tmp_path)
+    guide = (Path(__file__).parents[2] / "docs" / "architecture.md").read_text("utf-8")
+    prompts = (PROMPTS[0], guide[:3000])
+    assert ours.model.config.sliding_window == 512 < len(ours.tokenizer.encode(prompts[1]))
+    check_logits(ours, theirs, prompts, 5e-4)
+    check_greedy(ours, theirs, prompts, 64)
+    theirs = from_gguf(gemma3_path)
+    check_logits(ours, theirs, prompts, 5e-4)
+
+
+@pytest.mark.slow
+def test_gemma3_tokenizer(gemma3_path, tmp_path):
+    """An answer ends with the turn or the text, whichever the file names; BOS is once in front, though a chat template writes it."""
+    tokenizer = load(gemma3_path).tokenizer
+    assert {tokenizer.fast.id_to_token(i) for i in tokenizer.stop_ids} == {"<eos>", "<end_of_turn>"}
+    tokenizer.save(tmp_path)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    for text in (
+        *PROMPTS,
+        "  two  blanks\n\n\n\tand 1234 ",
+        "日本語 😀",
+        "<bos><start_of_turn>user\nHi<end_of_turn>\n<start_of_turn>model\n",
+    ):
+        ids = tokenizer.encode(text)
+        assert ids.count(tokenizer.bos_id) == 1
+        assert ids == theirs(text, add_special_tokens=not text.startswith("<bos>"))["input_ids"]

@@ -9,6 +9,7 @@ from moe_lm.checkpoint.weights import Weights
 from moe_lm.config import from_hf
 from moe_lm.errors import ModelError
 from moe_lm.families import family_of
+from moe_lm.families.multimodal import multimodal
 from moe_lm.families.names import HF_STACKED_EXPERTS
 from moe_lm.files import read_json
 from moe_lm.tokenizer.folder import FILES as TOKENIZER_FILES
@@ -31,10 +32,15 @@ def files_of(folder: Path) -> list[Path]:
 
 def parse(folder: Path) -> tuple[Tokenizer, Weights]:
     """Raises ModelError where a file is missing, damaged or not supported."""
-    config = from_hf(read_json(folder / "config.json"))
+    raw = read_json(folder / "config.json")
+    config = from_hf(raw)
     shards = find_shards(folder)
     table = TensorTable(shards)
     names, tensors, notices = family_of(config.family).hf_names, table.names(), []
+    if outer := multimodal(raw):
+        names, whole = outer.names(names), len(tensors)
+        tensors = {name for name in tensors if not name.startswith(outer.other_tensors)}
+        notices.append(f"the text model alone is read: {whole - len(tensors)} tensors of model_type {raw['model_type']} are for images")
     if shards.index and SINGLE not in shards.index.values() and (folder / SINGLE).exists():
         notices.append(f"{SINGLE} is not read: {INDEX} names other files (transformers reads it in their place)")
     if any(name.endswith(".mlp.experts.gate_up_proj") for name in tensors):

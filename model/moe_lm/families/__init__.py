@@ -10,6 +10,7 @@ from moe_lm.families.gemma3 import GEMMA3
 from moe_lm.families.llama import LLAMA
 from moe_lm.families.mistral import MISTRAL
 from moe_lm.families.mixtral import MIXTRAL
+from moe_lm.families.multimodal import MULTIMODAL
 from moe_lm.families.olmoe import OLMOE
 from moe_lm.families.qwen2 import QWEN2
 from moe_lm.families.qwen2_moe import QWEN2_MOE
@@ -38,7 +39,7 @@ FAMILIES: dict[str, Family] = {
 def family_of(model_type: Any) -> Family:
     """The family of a config.json's `model_type`; raises Unsupported with the known names for any other."""
     if not isinstance(model_type, str) or model_type not in FAMILIES:
-        raise Unsupported(f"model_type {shown(model_type)} is not supported; moe_lm runs: {', '.join(FAMILIES)}")
+        raise Unsupported(f"model_type {shown(model_type)} is not supported; moe_lm runs: {', '.join((*FAMILIES, *MULTIMODAL))}")
     return FAMILIES[model_type]
 
 

@@ -9,6 +9,7 @@ from tokenizers import AddedToken
 from tokenizers import Tokenizer as FastTokenizer
 
 from moe_lm.errors import ModelError, Unsupported
+from moe_lm.families.multimodal import text_config
 from moe_lm.files import read_bytes, read_json, read_text, shown
 from moe_lm.kinds import FLAG, TEXT, TOKEN_IDS, Kind
 from moe_lm.tokenizer.library import attempt
@@ -152,7 +153,7 @@ def _content(path: Path | None, key: str, token: Any) -> str:
 def _eos_ids(folder: Path, of_tokenizer: int | None) -> Iterator[int]:
     """All ids at which transformers would end an answer, and the tokenizer's own."""
     for name in ("config.json", "generation_config.json"):
-        value = _json(folder / name).get("eos_token_id")
+        value = text_config(_json(folder / name)).get("eos_token_id")
         if value is not None and not TOKEN_IDS.holds(value):
             raise ModelError(f"{folder / name}: eos_token_id = {shown(value)} is not valid: it must be {TOKEN_IDS.words}")
         yield from () if value is None else (value,) if isinstance(value, int) else value
