@@ -19,7 +19,19 @@ from make_tokenizer_golden import CORPUS, INVISIBLE, llama_cpp_ids
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 OUT = Path(__file__).with_name("gguf_tokenizers.json")
-PRE_TYPES = ("llama-bpe", "deepseek-llm", "gpt-2", "default")
+PRE_TYPES = (
+    "llama-bpe",
+    "deepseek-llm",
+    "gpt-2",
+    "default",
+    "smollm",
+    "qwen2",
+    "dbrx",
+    "tekken",
+    "gpt-4o",
+    "deepseek-coder",
+    "deepseek-v3",
+)
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, BYTE = 1, 2, 3, 4, 6
 # more than the corpus has of what these pre-tokenizers disagree about
 MORE = ["It'S 12345678 o'CLOCK, I'LL go!?", "1234 56789\n\n  7", "x+=1;  y<=2 |~^ $5", "Ωmega Ǆ ა中文 カナ한국 end  \n", "a  <b>  c \t"]

@@ -219,7 +219,7 @@ def test_a_file_that_changes_while_its_weights_are_read(tmp_path):
         ({"block_count": 1}, ("unexpected", "blk.1.")),
         ({"tokenizer": "rwkv"}, ("tokenizer", "'rwkv'")),
         ({"tokenizer": "llama"}, ("tokenizer", "scores")),
-        ({"pre": "dbrx"}, ("pre-tokenizer", "'dbrx'")),
+        ({"pre": "kimi-k2"}, ("pre-tokenizer", "'kimi-k2'")),
         ({"token_types": None}, ("tokenizer", "token_type")),
         ({"merges": ["a nonexistent"]}, ("tokenizer", "nonexistent")),
     ],

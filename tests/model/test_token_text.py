@@ -8,6 +8,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 
 from moe_lm.checkpoint.gguf_file import GGUFFile
 from moe_lm.tokenizer import gguf
+from moe_lm.tokenizer.gguf_vocabulary import Vocabulary
 from moe_lm.tokenizer.token_text import TokenTexts
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "tokenizer_corpus.json").read_text("utf-8"))
@@ -16,17 +17,15 @@ PIECES = ["▁", *"abcdefghijklmnopqrstuvwxyz", "▁t", "th", "▁th", "he", "�
 
 def sentencepiece() -> Tokenizer:
     tokens = ["<unk>", "<s>", "</s>", *(f"<0x{i:02X}>" for i in range(256)), *PIECES]
-    fast, _ = gguf.build(
-        {
-            "tokenizer.ggml.model": "llama",
-            "tokenizer.ggml.tokens": tokens,
-            "tokenizer.ggml.scores": [0.0] * 259 + [-float(i) for i in range(len(PIECES))],
-            "tokenizer.ggml.token_type": [2, 3, 3] + [6] * 256 + [1] * len(PIECES),
-            "tokenizer.ggml.bos_token_id": 1,
-            "tokenizer.ggml.unknown_token_id": 0,
-        }
-    )
-    return fast
+    metadata = {
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.scores": [0.0] * 259 + [-float(i) for i in range(len(PIECES))],
+        "tokenizer.ggml.token_type": [2, 3, 3] + [6] * 256 + [1] * len(PIECES),
+        "tokenizer.ggml.bos_token_id": 1,
+        "tokenizer.ggml.unknown_token_id": 0,
+    }
+    return gguf.build(Vocabulary.read(metadata))[0]
 
 
 def metaspace() -> Tokenizer:
@@ -56,7 +55,7 @@ def written(fast: Tokenizer, text: str) -> bytes:
 
 @pytest.mark.parametrize("case", GOLDEN["cases"], ids=lambda case: case["name"])
 def test_the_tokens_of_a_text_are_its_bytes(case, smollm2_path):
-    fast, _ = gguf.build(GGUFFile(smollm2_path).metadata)
+    fast, _ = gguf.build(Vocabulary.read(GGUFFile(smollm2_path).metadata))
     assert written(fast, case["text"]) == case["text"].encode()
 
 
@@ -71,7 +70,7 @@ def test_other_kinds_of_tokenizers(text):
 
 
 def test_names_tell_tokens_apart(smollm2_path):
-    for fast in (sentencepiece(), metaspace(), wordpiece(), byte_level(), gguf.build(GGUFFile(smollm2_path).metadata)[0]):
+    for fast in (sentencepiece(), metaspace(), wordpiece(), byte_level(), gguf.build(Vocabulary.read(GGUFFile(smollm2_path).metadata))[0]):
         texts = TokenTexts(fast)
         names = [texts.name(token) for token in range(fast.get_vocab_size())]
         assert len(set(names)) == len(names)

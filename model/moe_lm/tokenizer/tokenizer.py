@@ -16,6 +16,7 @@ from moe_lm.errors import ModelError, Unsupported
 from moe_lm.files import shown
 from moe_lm.tokenizer import folder as folder_files
 from moe_lm.tokenizer import gguf
+from moe_lm.tokenizer.gguf_vocabulary import Vocabulary
 from moe_lm.tokenizer.library import attempt
 
 _BYTE = re.compile("<0x[0-9A-F]{2}>")
@@ -58,17 +59,14 @@ class Tokenizer:
     @classmethod
     def from_gguf(cls, metadata: Mapping[str, Any]) -> "Tokenizer":
         """Raises ModelError, by name, for a tokenizer model or pre-tokenizer that is not built here."""
-        fast, bos_id = gguf.build(metadata)
-        names = {name: metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("bos", "eos", "eot")}
-        tokens = {name: metadata["tokenizer.ggml.tokens"][i] for name, i in names.items() if i is not None}
-        return cls(
-            fast,
-            bos_id,
-            [i for name in ("eos", "eot") if (i := names[name]) is not None],
-            metadata.get("tokenizer.chat_template"),
-            tokens.get("bos", ""),
-            tokens.get("eos", ""),
-        )
+        vocabulary = Vocabulary.read(metadata)
+        fast, bos_id = gguf.build(vocabulary)
+        names = {name: vocabulary.id(name) for name in ("bos", "eos")}
+        tokens = {name: vocabulary.tokens[i] for name, i in names.items() if i is not None}
+        template = metadata.get("tokenizer.chat_template")
+        if not isinstance(template, str | None):
+            raise ModelError(f"tokenizer.chat_template is {shown(template)}, expected a text; convert the model again")
+        return cls(fast, bos_id, vocabulary.ends(), template, tokens.get("bos", ""), tokens.get("eos", ""))
 
     @classmethod
     def from_folder(cls, folder: Path) -> "Tokenizer":
