@@ -12,6 +12,7 @@ from moe_lm.config import ModelConfig
 from moe_lm.count import count
 from moe_lm.engine.generator import Generator
 from moe_lm.engine.in_flight import InFlight
+from moe_lm.engine.memory import trim_heap
 from moe_lm.engine.request import GenerateRequest, Generation, PromptScores, PromptScoresRequest, TokenScore
 from moe_lm.errors import ModelError, NotFinite
 from moe_lm.tokenizer.chat import TemplateRefusal
@@ -29,6 +30,7 @@ __all__ = [
     "fault_of",
     "shape_of",
     "shape_of_spec",
+    "trim_heap",
 ]
 
 
@@ -64,6 +66,12 @@ class TokenModel:
     def max_seq_len(self) -> int:
         """The model's longest sequence, or as many tokens as there is memory for."""
         return min(self._longest, self.lm.pool.num_tokens)
+
+    def visible(self, stop: str) -> str:
+        """What the text shows of a stop string: all but the names of special tokens."""
+        for name in self.special.values():
+            stop = stop.replace(name, "")
+        return stop
 
     def encode(self, text: str, bos: bool = True) -> list[int]:
         """The token ids of a text, in any thread; with BOS, if the model wants one.

@@ -7,7 +7,16 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
-from evalkit.lm.native_tokens import GenerateRequest, Generation, InFlight, PromptScores, PromptScoresRequest, TokenModel, fault_of
+from evalkit.lm.native_tokens import (
+    GenerateRequest,
+    Generation,
+    InFlight,
+    PromptScores,
+    PromptScoresRequest,
+    TokenModel,
+    fault_of,
+    trim_heap,
+)
 
 IDLE_SECONDS = 1.0  # without a request: memory for keys and values goes back to the operating system
 
@@ -65,6 +74,7 @@ class Dispatcher:
                 job = self._arriving.get(timeout=IDLE_SECONDS)
             except queue.Empty:
                 self.generator.pool.trim()
+                trim_heap()
                 job = self._arriving.get()
             if job is None:
                 self._closing = True

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from evalkit.lm.native_tokens import TokenModel
+from evalkit.lm.native_tokens import TokenModel, trim_heap
 
 T = TypeVar("T")
 
@@ -28,9 +28,20 @@ class Encoder:
         return await self._run(sum(len(str(message)) for message in messages), lambda: self.model.chat(messages, **settings))
 
     async def _run(self, length: int, function: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._short if length <= SHORT else self._long, function)
+        loop = asyncio.get_running_loop()
+        if length <= SHORT:
+            return await loop.run_in_executor(self._short, function)
+        return await loop.run_in_executor(self._long, _and_trim, function)
 
     def close(self) -> None:
         """Drop what has not begun."""
         for pool in (self._short, self._long):
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _and_trim(function: Callable[[], T]) -> T:
+    """The function's result; what it took meanwhile, some hundred bytes a token, goes back to the operating system."""
+    try:
+        return function()
+    finally:
+        trim_heap()

@@ -51,6 +51,7 @@ class _Choice:
 
     def __init__(self, model: TokenModel, index: int, request: GenerateRequest, is_chat: bool, as_ids: bool):
         self.model, self.index, self.request, self.is_chat = model, index, request, is_chat
+        self._stops = [stop for stop in map(model.visible, request.until) if stop]
         self._characters = self._tokens = 0
         self._layout = CompletionLogprobs(model, request.num_top or 0, as_ids)
 
@@ -62,7 +63,7 @@ class _Choice:
     def pieces(self, answer: Generation) -> Iterator[dict[str, Any]]:
         """What is new in the answer so far, or at its end."""
         has_ended = bool(answer.finish_reason)
-        text = answer.text if has_ended else settled(answer.text, self.request.until)
+        text = answer.text if has_ended else settled(answer.text, self._stops)
         new, tokens = text[self._characters :], answer.tokens[self._tokens :]
         asks_scores = self.request.num_top is not None
         if new or (has_ended and asks_scores and tokens):

@@ -126,6 +126,12 @@ def test_memory_limits_the_context(tiny_model: Path) -> None:
     serving.close()
 
 
+def test_a_stop_string_without_the_names_of_special_tokens(serving: Dispatcher) -> None:
+    """A stream holds back what may become one: "ab" of "ab<|endoftext|>c"."""
+    model = serving.model
+    assert [model.visible(stop) for stop in ("ab<|endoftext|>c", "<|endoftext|>", "\n\n")] == ["abc", "", "\n\n"]
+
+
 @pytest.mark.parametrize(
     ("text", "size"), [("1", 1), ("800MB", 800_000_000), ("1.5g", 1_500_000_000), ("2GiB", 2 << 30), ("64 kib", 65536), ("3T", 3 * 10**12)]
 )

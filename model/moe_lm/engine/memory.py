@@ -1,6 +1,8 @@
 """How much memory is free."""
 
+import ctypes
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -22,6 +24,12 @@ def free_memory(device: str) -> int:
     if not found:
         found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     return max(0, min(found))
+
+
+def trim_heap() -> None:
+    """Give freed memory of the C heap back to the operating system, where the C library can (glibc)."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def size(num_bytes: float) -> str:
