@@ -79,6 +79,7 @@ class Served:
 async def answered(connection: Request, futures: "Sequence[Future[Any]]") -> list[Any]:
     """The dispatcher's results. When the client leaves, or one fails, all end with the step."""
     answers = asyncio.gather(*map(asyncio.wrap_future, futures))
+    answers.add_done_callback(lambda done: done.cancelled() or done.exception())  # also where nobody waits any more
     leaving = asyncio.ensure_future(_left(connection))
     try:
         await asyncio.wait((answers, leaving), return_when=asyncio.FIRST_COMPLETED)
