@@ -47,11 +47,11 @@ def mutated_json(value: Any, rng: random.Random, more: dict[str, Any]) -> bytes:
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
         place = _some_container(found, rng)
         keys = list(place) if isinstance(place, dict) else list(range(len(place)))
-        strange = rng.choice(STRANGE)
+        strange = copy.deepcopy(rng.choice(STRANGE))
         if not keys or (place is found and rng.random() < 0.3):
             if isinstance(found, dict):
                 key = rng.choice(sorted(more))
-                found[key] = rng.choice((strange, more[key]))
+                found[key] = rng.choice((strange, copy.deepcopy(more[key])))
             continue
         key = rng.choice(keys)
         match rng.randrange(6):
@@ -60,7 +60,7 @@ def mutated_json(value: Any, rng: random.Random, more: dict[str, Any]) -> bytes:
             case 3:
                 del place[key]
             case 4:
-                place[key] = place[rng.choice(keys)]
+                place[key] = copy.deepcopy(place[rng.choice(keys)])
             case 5 if isinstance(place, dict):
                 place[key + rng.choice("_ sX")] = place.pop(key)
             case _:
