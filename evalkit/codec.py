@@ -85,7 +85,7 @@ def load_toml(path: Path) -> dict[str, Any]:
             return tomllib.load(f)
     except OSError as error:
         raise EvalkitError(f"cannot read {path}: {error.strerror}") from None
-    except ValueError as error:  # not TOML, or not UTF-8
+    except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, or nested too deep
         raise EvalkitError(f"cannot read {path}: not valid TOML ({error})") from None
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from evalkit.codec import decode_given, load_toml
 from evalkit.errors import EvalkitError, unknown
+from evalkit.files import shortened
 
 DEMO_MODEL = "demo"
 RUNS = "results/runs"  # the folder that runs are kept in
@@ -87,8 +88,7 @@ class RunConfig:
         if self.repeats < 1 or (self.repeats > 1 and not self.temperature):
             raise EvalkitError(f"repeats is {self.repeats} at temperature {self.temperature or 0}; repeats need a temperature above 0")
         _ = self.model_spec  # refuses what the model cannot be computed with
-        if self.name is not None and not re.fullmatch(r"[\w.@+-]+", self.name):
-            raise EvalkitError(f"name is {self.name!r}; use letters, digits and . _ - + @ only, it becomes a folder")
+        require_folder_name(self.name)
 
     @property
     def model_spec(self) -> ModelSpec:
@@ -109,7 +109,7 @@ class RunConfig:
     def run_name(self) -> str:
         """The run's folder: given, or made of model, engine, tasks, data and limit, so that the same command finds its run again."""
         if self.name:
-            return self.name
+            return shortened(self.name)
         model = Path(self.model_spec.name).name.removesuffix(".gguf") or "model"
         parts = [model, "+".join(self.tasks), Path(self.data_spec).name]
         parts += [self.engine] if self.engine != "native" else []
@@ -117,11 +117,17 @@ class RunConfig:
         parts += [f"t{self.temperature:g}x{self.repeats}"] if self.temperature is not None else []
         parts += [f"seed{self.seed}"] if self.seed else []
         parts += [f"{key}-{json.dumps(value)}" for key, value in self.chat_template_args.items()]
-        return re.sub(r"[^\w.@+-]+", "-", "--".join(parts)).lower()
+        return shortened(re.sub(r"[^\w.@+-]+", "-", "--".join(parts)).lower())
 
     @property
     def folder(self) -> Path:
         return Path(self.out) / self.run_name
+
+
+def require_folder_name(name: str | None) -> None:
+    """Raises EvalkitError for a name that cannot be a run's folder: a path, or one that leads to another folder."""
+    if name is not None and (not re.fullmatch(r"[\w.@+-]+", name) or set(name) == {"."}):
+        raise EvalkitError(f"name is {name!r}; use letters, digits and . _ - + @, and not dots alone: it becomes a folder")
 
 
 def read_toml(path: str) -> dict[str, Any]:

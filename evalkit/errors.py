@@ -62,6 +62,14 @@ def first_line(error: BaseException) -> str:
     return next(iter(message.strip().splitlines()), type(error).__name__)
 
 
+def printable(text: str) -> str:
+    """The text without control, bidi or unpaired surrogate characters, which a terminal would obey: they are escaped as in Python.
+
+    Line breaks and tabs stay.
+    """
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+
+
 @contextmanager
 def keeping_traceback(folder: Path | None = None) -> Iterator[None]:
     """An unexpected exception becomes an InternalError, whose message names the file with its traceback."""

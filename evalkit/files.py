@@ -1,11 +1,23 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and names for them."""
 
+import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from evalkit.errors import EvalkitError, RunIncomplete
+
+LONGEST_NAME = 160  # bytes of a file's or folder's name; file systems allow 255, and suffixes are added
+
+
+def shortened(name: str) -> str:
+    """The name, or its beginning with a hash of the whole where it is too long for a file system: the same name for the same text."""
+    raw = name.encode("utf-8", "surrogatepass")
+    if len(raw) <= LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(raw).hexdigest()[:12]
+    return f"{raw[: LONGEST_NAME - 13].decode('utf-8', 'ignore')}-{digest}"
 
 
 def write_atomically(path: Path, lines: Iterable[str]) -> None:

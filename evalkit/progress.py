@@ -6,23 +6,36 @@ Colours go where the terminal shows them and NO_COLOR does not forbid them (rich
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
+from evalkit.errors import printable
+
 LINE_EVERY = 30.0  # seconds between lines in a log
 PIPE_WIDTH = 160  # characters: no figure is cut in a pipe
 
 
-class _Output(Console):
+class _Console(Console):
+    """Shows every text as it is: names of models, files and tasks hold brackets, colons and control characters."""
+
+    def __init__(self, **settings: Any):
+        super().__init__(markup=False, highlight=False, emoji=False, **settings)
+
+    def render_str(self, text: str, **settings: Any) -> Text:
+        """Every string comes through here, cells and titles of tables too."""
+        return super().render_str(printable(text), **settings)
+
+
+class _Output(_Console):
     def on_broken_pipe(self) -> None:
         """Leave the error to the command line: rich would end the process with 1."""
         raise
 
 
-class _Errors(Console):
+class _Errors(_Console):
     def on_broken_pipe(self) -> None:
         """Standard error is closed: continue without output."""
         self.quiet = True
@@ -54,7 +67,7 @@ class Reporter:
 
     def say(self, text: str) -> None:
         """One plain line."""
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self.console.print(text, soft_wrap=True)
 
     @contextmanager
     def bar(self, label: str, total: int, done: int = 0, counted: bool = True) -> Iterator[Advance]:

@@ -19,13 +19,17 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from io import TextIOWrapper
-from typing import NoReturn, TextIO
+from typing import Any, NoReturn, TextIO
 
 from evalkit import __version__
-from evalkit.errors import EvalkitError, keeping_traceback
+from evalkit.errors import EvalkitError, keeping_traceback, printable
 
 
 class _Parser(argparse.ArgumentParser):
+    def __init__(self, **settings: Any):
+        """No option may be abbreviated: a script with --task would mean another option once there is one."""
+        super().__init__(allow_abbrev=False, **settings)
+
     def error(self, message: str) -> NoReturn:
         """One line, as for all other bad input."""
         _say(f"{message}; see {self.prog} --help")
@@ -77,7 +81,7 @@ def _open_closed_streams() -> None:
 
 def _say(message: str) -> None:
     with suppress(OSError):  # the other end of its pipe is closed
-        print(f"evalkit: {' '.join(message.split())}", file=sys.stderr)
+        print(f"evalkit: {printable(' '.join(message.split()))}", file=sys.stderr)
 
 
 def _is_read(stream: TextIO) -> bool:

@@ -1,17 +1,17 @@
 """`evalkit ls`: lists of tasks, protocols, models and runs."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evalkit.cli.options import add_shared
-from evalkit.cli.table import print_table
+from evalkit.cli.table import print_lines, print_table
 from evalkit.config import RUNS
 from evalkit.errors import EvalkitError, first_line
 
 if TYPE_CHECKING:
-    from evalkit.record.schema import TaskEntry
+    from evalkit.record.schema import Run, TaskEntry
 
 WAITS = "waits for a judge"
 
@@ -57,40 +57,63 @@ def _models(out: Path) -> None:
 
 def _runs(out: Path) -> None:
     """The runs in a folder, the latest last, one line per task, and what to do next."""
-    found = sorted((run for file in out.glob("*/run.json") for run in _run(file)), key=lambda run: (run[0], run[1]))
+    read = {file.parent.name: _read(file) for file in sorted(out.glob("*/run.json"))}
+    runs = {name: run for name, run in read.items() if not isinstance(run, EvalkitError)}
     timed = [_bench(file) for file in sorted(out.glob("*/bench.json"))]
-    if not found and timed:
-        print("\n".join(timed))
+    if not read and timed:
+        print_lines(*timed)
         return
-    if not found:
-        print(f"no runs in {out} yet; start with: evalkit run --tasks mmlu,gsm8k")
+    if not read:
+        print_lines(f"no runs in {out} yet; start with: evalkit run --tasks mmlu,gsm8k")
         return
-    head = ("run", "status", "model", "task", "measured", "95% interval", "n", "data")
-    names = list(dict.fromkeys(name for _, name, _ in found))
+    names = sorted(read, key=lambda name: (runs[name].started if name in runs else "", name))
     remarks = [f"{len(names)} run{'s' if len(names) > 1 else ''} in {out}", *timed]
-    incomplete = dict.fromkeys(name for _, name, row in found if row[0] == "incomplete")
-    remarks += [f"{name} is incomplete; run the same command again to resume it" for name in incomplete]
-    waiting = [(name, row[2]) for _, name, row in found if row[4] == WAITS]
-    remarks += [f"{task} waits for a judge: evalkit judge {out / name} --judge-model NAME" for name, task in waiting]
-    remarks.append(f"next: evalkit report {out}/* --out report")
-    if len(names) > 1:
-        remarks.append(f"  or: evalkit compare {out / names[-2]} {out / names[-1]}")
-    rows = [(name if i == 0 or found[i - 1][1] != name else "", *row) for i, (_, name, row) in enumerate(found)]
+    remarks += [
+        f"{name} is incomplete; run the same command again to resume it" for name in names if name in runs and not runs[name].is_complete
+    ]
+    rows = [(name if i == 0 else "", *row) for name in names for i, row in enumerate(_rows(read[name]))]
+    waiting = [(name, key) for name, run in runs.items() for key, entry in run.tasks.items() if not entry.metrics and entry.counts.unscored]
+    remarks += [f"{key} waits for a judge: evalkit judge {out / name} --judge-model NAME" for name, key in waiting]
+    if runs:
+        remarks.append(f"next: evalkit report {out}/* --out report")
+    if pair := _comparable([(name, runs[name]) for name in names if name in runs]):
+        base, cand, tasks = pair
+        remarks.append(f"  or: evalkit compare {out / base} {out / cand}{tasks}")
+    head = ("run", "status", "model", "task", "measured", "95% interval", "n", "data")
     print_table(f"runs in {out}", head, rows, *remarks)
 
 
-def _run(file: Path) -> list[tuple[str, str, tuple[str, ...]]]:
-    """(when started, name, cells) of each task of a run."""
+def _read(file: Path) -> "Run | EvalkitError":
     from evalkit.record.read import read_run
 
-    name = file.parent.name
     try:
-        run = read_run(file)
-        status, spec = run.status, run.model.spec
-        rows = [(status, spec, key, *_figure(spec, key, entry)) for key, entry in run.tasks.items()]
-        return [(run.started, name, row) for row in rows or [(status, spec, "-", "-", "-", "-", "-")]]
+        return read_run(file)
     except EvalkitError as error:
-        return [("", name, ("unreadable", "-", first_line(error), "-", "-", "-", "-"))]
+        return error
+
+
+def _rows(run: "Run | EvalkitError") -> list[tuple[str, ...]]:
+    """The cells of each task of a run, or of what is wrong with it."""
+    if isinstance(run, EvalkitError):
+        return [("unreadable", "-", first_line(run), "-", "-", "-", "-")]
+    status, spec = run.status, run.model.spec
+    return [(status, spec, key, *_figure(spec, key, entry)) for key, entry in run.tasks.items()] or [(status, spec, *"-----")]
+
+
+def _comparable(runs: Sequence[tuple[str, "Run"]]) -> tuple[str, str, str] | None:
+    """The latest two runs that can be compared: complete, with figures of the same task, protocol and documents; and their --tasks."""
+    known = [
+        (name, {key: (e.protocol_sha256, e.headline, e.n, e.data.sha256) for key, e in run.tasks.items() if e.figure})
+        for name, run in runs
+        if run.is_complete
+    ]
+    for later in range(len(known) - 1, 0, -1):
+        for earlier in range(later - 1, -1, -1):
+            (base, before), (cand, after) = known[earlier], known[later]
+            if shared := [key for key, entry in before.items() if after.get(key) == entry]:
+                all_shared = len(shared) == len(before) == len(after)
+                return base, cand, "" if all_shared else f" --tasks {','.join(shared)}"
+    return None
 
 
 def _figure(spec: str, key: str, entry: "TaskEntry") -> tuple[str, str, str, str]:

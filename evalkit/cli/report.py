@@ -12,7 +12,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help="write the published tables beside what runs measured: markdown, CSV, LaTeX, HTML and plots",
         description="Write a published table with each figure beside what runs measured, and a verdict.",
     )
-    report.add_argument("runs", nargs="*", metavar="RUN", help="a run's folder, its run.json, or a bench.json")
+    report.add_argument("runs", nargs="*", metavar="RUN", help="a run's folder, its run.json, lm-eval's results folder, or a bench.json")
     add_published(report)
     report.add_argument("--out", metavar="DIR", help="folder for all formats (default: markdown on standard output)")
     report.set_defaults(command=_report)

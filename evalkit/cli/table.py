@@ -8,7 +8,6 @@ FIGURES = ("documents", "measured", "n")  # aligned to the right
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *remarks: str) -> None:
     """Print a table of plain texts, then the remarks."""
     from rich.table import Table
-    from rich.text import Text
 
     from evalkit.progress import console
 
@@ -17,7 +16,15 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     for column in columns:
         table.add_column(column, overflow="fold", justify="right" if column in FIGURES else "left")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*row)
     screen.print(table)
-    for line in remarks:
-        screen.print(line, highlight=False, markup=False, soft_wrap=True)
+    print_lines(*remarks)
+
+
+def print_lines(*lines: str) -> None:
+    """Print plain texts, a line each."""
+    from evalkit.progress import console
+
+    screen = console()
+    for line in lines:
+        screen.print(line, soft_wrap=True)

@@ -186,7 +186,7 @@ def show(found: Comparison) -> None:
     print_table(console, f"base: {one_line(found.base.model)}, candidate: {one_line(found.cand.model)}", HEAD, _rows(found))
 
     def say(text: str) -> None:
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
+        console.print(text, soft_wrap=True)
 
     say("differences are candidate - base; detectable: the smallest drop found with 80% power, one-sided at 5% (docs/statistics.md)")
     for line in _notes(found):

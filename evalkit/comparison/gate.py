@@ -66,7 +66,7 @@ def decide(config: GateConfig) -> Gate:
     if config.against is not None:
         base, cand, cases, notes = published_cases(config)
     else:
-        found = compare(*config.runs, config.tasks, config.metric, config.cluster)
+        found = compare(config.runs[0], config.runs[1], config.tasks, config.metric, config.cluster)
         base, cand = (f"{run.model} ({run.path})" for run in (found.base, found.cand))
         notes = tuple(dict.fromkeys([*found.base.notes, *found.cand.notes]))
         cases = [Case((t.pairs.task, t.pairs.protocol), t.difference, t.pairs.identical) for t in found.tasks]

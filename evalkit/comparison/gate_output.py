@@ -42,7 +42,7 @@ def show(gate: Gate) -> None:
     print_table(console, title, HEAD, _rows(gate))
     lines = [f"- {o.task}: {text(o)}" for o in gate.outcomes] + [f"- {note}" for note in gate.notes] + [f"gate: {gate.word.upper()}"]
     for line in lines:
-        console.print(one_line(line, 1_000), highlight=False, markup=False, soft_wrap=True)
+        console.print(one_line(line, 1_000), soft_wrap=True)
 
 
 def to_markdown(gate: Gate) -> str:

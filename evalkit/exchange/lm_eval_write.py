@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evalkit.files import write_atomically
+from evalkit.files import shortened, write_atomically
 from evalkit.record.sample import Sample
 from evalkit.record.schema import Metrics, Run
 from evalkit.tasks import Generate, Generated, Loglikelihood, Loglikelihoods, Request
@@ -20,7 +20,7 @@ _FILTERS = {"exact_match_strict": ("exact_match", "strict-match"), "exact_match_
 def write(folder: Path, run: Run, samples: Mapping[str, Sequence[Sample]]) -> None:
     """Write results and samples below `folder`; files of earlier sessions of the run are replaced."""
     time = run.started.replace(":", "-")
-    target = folder / run.model.spec.strip("/").replace("/", "__")
+    target = folder / shortened(run.model.spec.strip("/").replace("/", "__"))
     for old in target.glob("*_????-??-??T*.json*"):
         old.unlink()
     for name, task_samples in samples.items():

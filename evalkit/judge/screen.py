@@ -63,4 +63,4 @@ def write_plots(task: type[JudgedTask], judged: Mapping[str, TaskEntry], folder:
 
 
 def _say(console: Console, text: str) -> None:
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
+    console.print(text, soft_wrap=True)

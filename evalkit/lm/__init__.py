@@ -7,6 +7,17 @@ from evalkit.lm.base import LM
 ENGINES = ("native", "lm_eval:CLASS", "openai:URL", "replay:RUN")
 
 
+def require_model(model: ModelSpec) -> None:
+    """Raises EvalkitError for an engine or a model that cannot be one, at once: without the network, and before any data is read."""
+    name, _, argument = model.engine.partition(":")
+    if name not in {known.partition(":")[0] for known in ENGINES} or bool(argument) == (name == "native"):
+        raise unknown("engine", model.engine, ENGINES)
+    if name == "native":
+        from evalkit.lm.models import require_known
+
+        require_known(model.name)
+
+
 def open_lm(model: ModelSpec) -> LM:
     """Open the model with `model.engine`; the native engine reads the weights later. Raises EvalkitError."""
     name, _, argument = model.engine.partition(":")

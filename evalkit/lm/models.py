@@ -66,24 +66,33 @@ class Found:
     upcycle: bool = False
 
 
+def require_known(spec: str) -> None:
+    """Raises EvalkitError for a SPEC that names nothing: no file or folder, no model of ours, no hub id. Asks no network."""
+    if Path(spec).expanduser().exists() or spec in MODELS or spec.startswith("random:"):
+        return
+    hub_id = hub.HubId.parse(spec)
+    if spec.startswith((".", "/", "~")) or (spec.endswith(".gguf") and not (hub_id and hub_id.file)):
+        raise EvalkitError(f"model {spec}: no such file or folder")
+    if not hub_id:
+        raise unknown("model", spec, MODELS)
+
+
 def find(spec: str, for_transformers: bool = False) -> Found:
     """The checkpoint that SPEC names; of a hub id, what moe_lm reads, or what transformers does.
 
     Raises EvalkitError if there is none, or if its sha256 is wrong, and moe_lm's ModelError for a hub id that it can't run.
     """
+    require_known(spec)
     path = Path(spec).expanduser()
     if path.exists():
         return Found(path)
-    hub_id = hub.HubId.parse(spec)
-    if spec.startswith((".", "/", "~")) or (spec.endswith(".gguf") and not (hub_id and hub_id.file)):
-        raise EvalkitError(f"model {spec}: no such file or folder")
     if spec.startswith("random:"):
         raise EvalkitError(f"model {spec}: random weights run on the native engine only; give a checkpoint here")
     if spec in MODELS:
         return Found(_named(spec, MODELS[spec]), MODELS[spec].upcycle)
-    if hub_id:
-        return Found(hub.for_transformers(hub_id) if for_transformers else hub.for_moe_lm(hub_id))
-    raise unknown("model", spec, MODELS)
+    hub_id = hub.HubId.parse(spec)
+    assert hub_id is not None  # by require_known
+    return Found(hub.for_transformers(hub_id) if for_transformers else hub.for_moe_lm(hub_id))
 
 
 def local_path(model: NamedModel) -> Path | None:

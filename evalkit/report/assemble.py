@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from evalkit.progress import Reporter
 from evalkit.report.document import Document, Section
 from evalkit.report.inputs import Inputs, read_inputs
 from evalkit.report.render.files import attachments, write_files
@@ -42,6 +43,9 @@ def report_files(inputs: Inputs) -> dict[str, bytes]:
 def write_report(published: str, paths: list[str], out: str | None) -> int:
     """Write the report into `out`, or print its markdown. Raises EvalkitError for input that is neither a run nor a bench record."""
     inputs = read_inputs(published, paths)
+    reporter = Reporter()
+    for line in inputs.skipped:
+        reporter.say(line)
     if out is None:
         print(to_markdown(assemble(inputs)))
         return 0

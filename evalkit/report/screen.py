@@ -79,7 +79,7 @@ def interval(figure: Measured | None, column: Column | None) -> str:
 
 
 def _say(console: Console, line: str) -> None:
-    console.print(line, highlight=False, markup=False, soft_wrap=True)
+    console.print(line, soft_wrap=True)
 
 
 def _remarks(run: Run) -> Iterator[str]:

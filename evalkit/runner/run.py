@@ -5,7 +5,7 @@ All input is checked before the model is loaded, every answer is in the journal 
 
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,12 +14,13 @@ from evalkit.config import RunConfig
 from evalkit.data.sources import FolderSource, HubSource, documents, open_source
 from evalkit.errors import EvalkitError, RunIncomplete, in_words, traceback_kept
 from evalkit.exchange import lm_eval_write
-from evalkit.lm import open_lm
+from evalkit.lm import open_lm, require_model
 from evalkit.lm.base import LM, require_finite
 from evalkit.progress import Reporter
 from evalkit.record.sample import Sample
 from evalkit.record.schema import DataInfo, Run
 from evalkit.record.write import begin, model_info, task_entry, write_run
+from evalkit.runner.folder import made, require_same_tasks
 from evalkit.runner.journal import Journal, request_key
 from evalkit.runner.programs import permit, score_programs
 from evalkit.runner.running_score import RunningScore
@@ -42,6 +43,7 @@ class Plan:
 def run(config: RunConfig, reporter: Reporter) -> Run:
     """Run, resume or re-score; returns what run.json holds. Raises EvalkitError (bad input) or RunIncomplete (stopped early)."""
     clock = time.monotonic()
+    require_model(config.model_spec)
     sampling = Sampling(config.repeats, config.temperature, config.seed)
     tasks = resolve_all(config.tasks, sampling)
     plans = {name: plan(task, open_source(config.data_spec), config.limit) for name, task in tasks.items()}
@@ -49,10 +51,15 @@ def run(config: RunConfig, reporter: Reporter) -> Run:
     runs_code = any(isinstance(task, CodeTask) for task in tasks.values())
     sandbox = permit(config.allow_unsafe_code) if runs_code else None
     folder = config.folder
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise EvalkitError(f"cannot create {folder}: {error.strerror}; pass --out a writable folder") from None
+    if not config.fresh:
+        require_same_tasks(folder, tasks)
+    with made(folder):
+        return _run(config, plans, sandbox, clock, reporter)
+
+
+def _run(config: RunConfig, plans: Mapping[str, Plan], sandbox: str | None, clock: float, reporter: Reporter) -> Run:
+    """The run, once all input is checked and its folder is there."""
+    folder = config.folder
     journal = Journal(folder / "journal.sqlite", fresh=config.fresh)
     if config.fresh:
         (folder / "run.json").unlink(missing_ok=True)

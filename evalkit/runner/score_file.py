@@ -1,19 +1,22 @@
 """`evalkit score`: answers made elsewhere, scored as a run. No model is loaded."""
 
 import hashlib
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from evalkit.config import RUNS
+from evalkit.config import RUNS, require_folder_name
 from evalkit.data.sources import decoded, open_source
 from evalkit.errors import EvalkitError, unknown
 from evalkit.exchange import lm_eval_write
+from evalkit.files import shortened
 from evalkit.progress import Reporter
 from evalkit.record.schema import ModelInfo, Run
 from evalkit.record.write import begin, task_entry, write_run
 from evalkit.runner import programs
+from evalkit.runner.folder import require_own
 from evalkit.runner.run import score_docs
 from evalkit.tasks import CodeTask, Generate, Generated, ReadsAnswers, Request, Response, Sampling
 from evalkit.tasks.registry import resolve, task_classes
@@ -29,6 +32,9 @@ class ScoreConfig:
     out: str = RUNS
     name: str | None = None
     allow_unsafe_code: bool = False
+
+    def __post_init__(self) -> None:
+        require_folder_name(self.name)
 
 
 def score(config: ScoreConfig, reporter: Reporter) -> tuple[Run, Path]:
@@ -54,7 +60,8 @@ def score(config: ScoreConfig, reporter: Reporter) -> tuple[Run, Path]:
     chosen = [doc for doc in docs.values() if doc.id in answers]
     requests = [_numbered(task.requests(doc)[0], len(answers[doc.id])) for doc in chosen]
     responses: list[Sequence[Response]] = [[Generated(text, "given", 0) for text in answers[doc.id]] for doc in chosen]
-    folder = Path(config.out) / (config.name or f"{config.file.name.split('.')[0]}--{config.task}".lower().replace(":", "-"))
+    folder = Path(config.out) / shortened(config.name or run_name(config.file, config.task))
+    require_own(folder, str(config.file), task.protocol)
     model = ModelInfo(spec=str(config.file), fingerprint=f"sha256:{hashlib.sha256(raw).hexdigest()}", engine="file")
     record = begin(folder.name, model, None, Sampling().seed, sandbox)
     samples = score_docs(task, chosen, requests, responses, folder, config.allow_unsafe_code, reporter)
@@ -63,6 +70,13 @@ def score(config: ScoreConfig, reporter: Reporter) -> tuple[Run, Path]:
     write_run(folder, record, {task.protocol.task: samples})
     lm_eval_write.write(folder / "lm_eval", record, {task.protocol.task: samples})
     return record, folder
+
+
+def run_name(file: Path, task: str) -> str:
+    """The name of a scored file's run: the file's whole stem, which may have dots (a.google.en.txt), and the task."""
+    stem = file.name.removesuffix(".gz")
+    stem = stem.rpartition(".")[0] or stem
+    return re.sub(r"[^\w.@+-]+", "-", f"{stem}--{task}").lower()
 
 
 def _bytes(path: Path) -> bytes:

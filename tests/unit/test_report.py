@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from lm_eval_folders import rows, write
 from report_runs import SAMPLE, bench, counted, entry, judge, run
 
 from evalkit import cli
@@ -285,3 +286,29 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "not measured" in capsys.readouterr().out
     assert cli.main(["report", "--out", str(tmp_path / "run.json")]) == 2
     assert "cannot write" in capsys.readouterr().err
+
+
+def test_runs_that_are_not_finished_are_skipped_with_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, record in (("done", run("m", "done", mmlu=entry(0.5))), ("half", run("n", "half", status="incomplete", mmlu=entry(0.5)))):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").write_text(json.dumps(encode(record)))
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / "journal.sqlite").write_text("")
+    assert cli.main(["report", *map(str, sorted(tmp_path.iterdir()))]) == 0
+    out, err = capsys.readouterr()
+    assert f"{tmp_path / 'half'} is skipped: it is incomplete; run `evalkit run` again to finish it" in err
+    assert f"{tmp_path / 'begun'} is skipped: it has no run.json yet" in err
+    assert "Measured: done." in out
+    assert cli.main(["report", str(tmp_path / "half")]) == 2
+    assert "nothing to report" in capsys.readouterr().err
+
+
+def test_a_report_on_lm_evals_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write(tmp_path / "Qwen1.5-MoE-A2.7B", {"mmlu": rows("mmlu", [1.0, 1.0, 1.0, 0.0] * 25)}, model_name="Qwen/Qwen1.5-MoE-A2.7B")
+    assert cli.main(["report", str(folder)]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "lm-eval's mmlu" in line]
+    assert "75.0" in line
+    assert "not comparable" in line  # 100 documents are not the benchmark
+    next(folder.glob("samples_*")).write_text("")
+    assert cli.main(["report", str(folder)]) == 2
+    assert "holds 0 documents of mmlu, and its results are of 100" in capsys.readouterr().err

@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 from report_runs import SAMPLE, bench, counted, entry, judge, run
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from evalkit import cli, progress
+from evalkit.cli.table import print_table
 from evalkit.codec import encode
 from evalkit.data.sources import open_source
 from evalkit.progress import Reporter, console, duration
@@ -101,6 +104,40 @@ def test_ls_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert f"next: evalkit report {tmp_path}/* --out report" in text
 
 
+def test_ls_runs_suggests_only_what_can_be_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def suggested() -> str:
+        assert cli.main(["ls", "runs", "--out", str(tmp_path)]) == 0
+        return next((line for line in capsys.readouterr().out.splitlines() if "evalkit compare" in line), "")
+
+    write(tmp_path / "a", run("m", started="1", mmlu=entry(0.6), gsm8k=entry(0.3)))
+    write(tmp_path / "b", run("m", started="2", humaneval=entry(0.6)))
+    write(tmp_path / "c", run("m", started="3", status="incomplete", mmlu=entry(0.6)))
+    write(tmp_path / "d", run("m", started="4", mmlu=entry(0.6, n=500)))
+    write(tmp_path / "e", run("m", started="5", mmlu=entry(0.6, protocol_sha256="1" * 64)))
+    write(tmp_path / "f", run("m", started="6", mmlu=entry(0.6, data=SAMPLE)))
+    assert suggested() == ""
+    write(tmp_path / "g", run("m", started="7", mmlu=entry(0.7)))
+    assert suggested() == f"  or: evalkit compare {tmp_path / 'a'} {tmp_path / 'g'} --tasks mmlu"
+    write(tmp_path / "h", run("m", started="8", mmlu=entry(0.7)))
+    assert suggested() == f"  or: evalkit compare {tmp_path / 'g'} {tmp_path / 'h'}"
+
+
+@pytest.mark.parametrize(
+    "content", [b"{", b"\xff", b"[" * 100_000, b"[]", b'{"schema": 1}', b'{"schema": 1, "schema": 1}', b'{"schema": 1, "tasks": [1]}', None]
+)
+def test_one_odd_run_does_not_hide_the_others(content: bytes | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path / "good", run("m", mmlu=entry(0.6)))
+    (tmp_path / "odd").mkdir()
+    if content is None:
+        (tmp_path / "odd" / "run.json").mkdir()
+    else:
+        (tmp_path / "odd" / "run.json").write_bytes(content)
+    assert cli.main(["ls", "runs", "--out", str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    assert "good" in text
+    assert "unreadable" in text
+
+
 def test_ls_runs_of_an_empty_folder_says_how_to_begin(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["ls", "runs", "--out", str(tmp_path)]) == 0
     assert capsys.readouterr().out == f"no runs in {tmp_path} yet; start with: evalkit run --tasks mmlu,gsm8k\n"
@@ -119,8 +156,25 @@ def test_data_verify_ends_with_what_to_do(tmp_path: Path, capsys: pytest.Capture
 
 def test_a_pipe_is_wide_and_plain(capsys: pytest.CaptureFixture[str]) -> None:
     assert console().width == progress.PIPE_WIDTH
-    console().print("[bold red]x[/]")
+    console().print(Text("x", style="bold red"))
     assert capsys.readouterr().out == "x\n"
+
+
+def test_texts_are_shown_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    """Names of models, files and tasks are no markup and no terminal sequences, in lines, cells, titles and messages."""
+    hostile = "[/b] [red]x :smile: \x1b[31m\x9b\x07\u202e\udcff"
+    shown = "[/b] [red]x :smile: \\x1b[31m\\x9b\\x07\\u202e\\udcff"
+    table = Table(hostile, title=hostile)
+    table.add_row(hostile)
+    console().print(table, soft_wrap=True)
+    console().print(hostile, soft_wrap=True)
+    print_table(hostile, [hostile], [[hostile]], hostile)
+    Reporter().say(hostile)
+    assert cli.main(["compare", hostile, hostile]) == 2
+    found = capsys.readouterr()
+    assert found.out.count(shown) == 8
+    assert found.err.count(shown) == 2
+    assert "\x1b" not in found.out + found.err
 
 
 def test_no_color_is_obeyed_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

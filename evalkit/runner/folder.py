@@ -1,0 +1,66 @@
+"""A run's folder: what may be written into it, and what is left of it where a run fails before it began."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from evalkit.errors import EvalkitError
+from evalkit.record.read import read_run
+from evalkit.record.schema import Run, task_of
+from evalkit.tasks import Protocol, Task
+
+
+def require_same_tasks(folder: Path, tasks: Mapping[str, Task]) -> None:
+    """Raises EvalkitError where the folder's run has figures of other tasks, which a run of `tasks` would remove.
+
+    Another protocol of the same task is the same answers scored again, and may take its place.
+    """
+    if (run := _run_of(folder)) is None:
+        return
+    asked = {task.protocol.task for task in tasks.values()}
+    if lost := [f"{task_of(key)}@{entry.protocol}" for key, entry in run.tasks.items() if task_of(key) not in asked]:
+        every = ",".join([*lost, *(str(task.protocol) for task in tasks.values())])
+        raise EvalkitError(
+            f"{folder} holds a run of {', '.join(lost)}, whose figures this one would remove; pass another --name, "
+            f"--tasks {every} for all of them (answers that are there are not asked again), or --fresh to start over"
+        )
+
+
+def require_own(folder: Path, spec: str, protocol: Protocol) -> None:
+    """Raises EvalkitError where the folder holds anything but an earlier scoring of the same file under the same protocol."""
+    run = _run_of(folder)
+    earlier = run and {key: (run.model.engine, run.model.spec, entry.protocol) for key, entry in run.tasks.items()}
+    if earlier == {protocol.task: ("file", spec, protocol.name)}:
+        return
+    if folder.exists() and any(folder.iterdir()):
+        held = f"a run of {', '.join(run.tasks) or 'no task'} by {run.model.spec}" if run else "other files"
+        raise EvalkitError(f"{folder} holds {held}, which this would replace; pass another --name")
+
+
+def _run_of(folder: Path) -> Run | None:
+    """The run of a folder; None where there is none, or none that can be read."""
+    try:
+        return read_run(folder) if (folder / "run.json").exists() else None
+    except EvalkitError:
+        return None
+
+
+@contextmanager
+def made(folder: Path) -> Iterator[None]:
+    """The folder, made if need be; a new one is removed again where the run ends before it has kept anything.
+
+    Raises EvalkitError where it can't be made.
+    """
+    is_new = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EvalkitError(f"cannot create {folder}: {error.strerror}; pass --out a writable folder") from None
+    try:
+        yield
+    finally:
+        if is_new and not (folder / "run.json").exists():
+            for file in folder.glob("journal.*"):
+                file.unlink(missing_ok=True)
+            with suppress(OSError):  # a traceback is kept
+                folder.rmdir()
