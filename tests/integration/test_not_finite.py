@@ -1,11 +1,13 @@
 """A log-probability that is NaN or infinite is never scored, whichever way it comes: from the engine, or from a journal of before."""
 
 import json
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from evalkit import cli
 from evalkit.lm.native import NativeLM
@@ -55,3 +57,18 @@ def test_verify(tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """NaN is not even equal to itself: it would count as an answer that depends on its layout."""
     assert cli.main(["verify", "--tasks", "mmlu@cloze", "--model", str(tiny_model), "--data", "sample", "--limit", "2"]) == 2
     assert REFUSED in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_weights_that_overflow(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The largest float32s are read; the run stops at the first score, and the line names the layer and its weights."""
+    folder = tmp_path / "overflows"
+    shutil.copytree(tiny_model, folder)
+    weights = load_file(folder / "model.safetensors")
+    weights["model.layers.1.mlp.down_proj.weight"][:] = 3e38
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    for task, consequence in (("mmlu@cloze", "no continuation can be scored"), ("gsm8k", "no token can be chosen")):
+        options = ["--tasks", task, "--model", str(folder), "--data", "sample", "--limit", "2", "--out", str(tmp_path)]
+        assert cli.main(["run", *options]) == 2
+        line = capsys.readouterr().err.splitlines()[-1]
+        assert f"the model overflows, so {consequence}: layer 1 (of 0 to 1) is the first" in line
+        assert "reaches 3e+38: check the checkpoint" in line

@@ -146,9 +146,9 @@ def test_generated_logits_are_identical(monkeypatch):
 
     read = Generating.read
 
-    def recording(answer, logits_PV, likeliest_P, guesses):
+    def recording(answer, backend, logits_PV, likeliest_P, guesses):
         before = len(answer.tokens)
-        read(answer, logits_PV, likeliest_P, guesses)
+        read(answer, backend, logits_PV, likeliest_P, guesses)
         taken = logits_PV[: len(answer.tokens) - before]  # those behind a wrong guess count for nothing
         seen[-1].setdefault(tuple(answer.request.prompt), []).extend(taken.tolist())
 

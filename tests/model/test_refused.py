@@ -25,7 +25,7 @@ def test_no_token_is_chosen_from_logits_that_are_not_finite(kernel, value, tempe
     generator = Generator(backend, str, frozenset(), pool=PagePool(backend, 1))
     with pytest.raises(
         ModelError,
-        match=r"NaN or infinite, so no token can be chosen: every .* is finite, the final norm's is not; its weight reaches (nan|inf)",
+        match=r"the model overflows, so no token can be chosen: every .* is finite, the final norm's is not; its weight reaches (nan|inf)",
     ):
         list(generator.generate([GenerateRequest([1, 2], max_new_tokens=2, temperature=temperature)]))
     assert generator.pool.in_use == 0

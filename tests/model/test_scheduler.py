@@ -1,5 +1,6 @@
 """Requests that come and go between steps: every answer is the one given alone, none waits for the others, each fails alone."""
 
+import math
 import random
 
 import pytest
@@ -222,9 +223,7 @@ def test_a_layer_that_overflows_is_named(kernel):
     model = tiny_decoder(tiny_config(num_hidden_layers=5))
     model.layers[3].attention.o_proj.weight[:] = 3e38
     backend = on(kernel, model)
-    expected = (
-        r"no .*: layer 3 \(of 0 to 4\) is the first whose output is not finite; its attention\.o[\w.]* reaches 3e\+38: check the checkpoint"
-    )
+    expected = r"no .*: layer 3 \(of 0 to 4\) is the first whose .*; its attention\.o[\w.]* reaches 3e\+38: check the checkpoint"
     some = generator(backend)
     for request in (GenerateRequest([1, 2]), PromptScoresRequest([1, 2, 3])):
         sequence = submit(some, request)
@@ -236,6 +235,37 @@ def test_a_layer_that_overflows_is_named(kernel):
     with pytest.raises(NotFinite, match=expected):
         list(some.generate([GenerateRequest([1, 2])]))
     assert len(backend.layers) == 5  # whole again
+
+
+@pytest.mark.parametrize("kernel", ["reference", "cpu"])
+def test_what_only_a_norm_cannot_take_is_an_overflow_too(kernel):
+    """1e30 is finite, its square is not: a norm divides by infinity, all logits are 0, and every token would be as likely."""
+    model = tiny_decoder(tiny_config(num_hidden_layers=4))
+    model.layers[2].ffn.down_proj.weight.mul_(1e30)
+    backend = on(kernel, model)
+    expected = r"layer 2 \(of 0 to 3\) is the first .* too large for a norm; its ffn\.down[\w.]* reaches [\d.]+e\+\d+: check"
+    some = generator(backend)
+    for request in (GenerateRequest([1, 2]), PromptScoresRequest([1, 2, 3])):
+        sequence = submit(some, request)
+        finish(some, [sequence])
+        with pytest.raises(NotFinite, match=expected):
+            answer(sequence)
+    with pytest.raises(NotFinite, match=expected):
+        list(Scorer(backend).score([ScoreRequest([1, 2], [[3]])]))
+
+
+@pytest.mark.parametrize("kernel", ["reference", "cpu"])
+def test_a_token_without_a_meaning_is_no_overflow(kernel):
+    """The embedding of a padding token may be 0, and all that comes of it."""
+    model = tiny_decoder(tiny_config())
+    model.embed.weight[5] = 0
+    backend = on(kernel, model)
+    ((score,),) = dict(Scorer(backend).score([ScoreRequest([5], [[3]])])).values()
+    assert score.logprob == pytest.approx(-math.log(VOCAB))
+    some = generator(backend)
+    sequences = [submit(some, request) for request in (GenerateRequest([5], max_new_tokens=2), PromptScoresRequest([5, 5, 3]))]
+    finish(some, sequences)
+    assert all(sequence.error is None for sequence in sequences)
 
 
 def test_an_input_that_overflows_is_told_from_weights():

@@ -12,7 +12,6 @@ from moe_lm.engine.request import GenerateRequest, Generation, TokenScore
 from moe_lm.engine.sampling import sample
 from moe_lm.engine.scoring import token_scores
 from moe_lm.engine.stops import Stops
-from moe_lm.errors import NotFinite
 
 
 class Generating(InFlight[Generation]):
@@ -58,10 +57,7 @@ class Generating(InFlight[Generation]):
         for n, (logits_V, likeliest) in enumerate(zip(logits_PV, likeliest_P, strict=True)):
             token = sample(logits_V, self.request, self.rng) if sampled else likeliest
             if num_top is not None:
-                scores = token_scores(backend, logits_V[None], torch.tensor([[token]], device=logits_V.device), num_top)
-                if scores is None:
-                    raise NotFinite(f"the log-probability of token {token} is not finite; use float32, or check the checkpoint")
-                self.scores += scores
+                self.scores += token_scores(backend, logits_V[None], torch.tensor([[token]], device=logits_V.device), num_top)
             self.advance(token)
             if self.has_ended:
                 return

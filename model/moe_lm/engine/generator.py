@@ -23,7 +23,7 @@ from moe_lm.backends.base import PAGE, Backend
 from moe_lm.engine.batch import HEAD_ROWS, forward
 from moe_lm.engine.generating import Generating
 from moe_lm.engine.in_flight import SHORT, InFlight, Vocabulary
-from moe_lm.engine.not_finite import explain
+from moe_lm.engine.not_finite import explain, suspect
 from moe_lm.engine.pages import PagedCache, PagePool, pool_for
 from moe_lm.engine.request import GenerateRequest, Generation, PromptScoresRequest
 from moe_lm.engine.scoring import Scoring
@@ -271,17 +271,19 @@ class Generator:
     @torch.inference_mode()
     def _choose(self, answers: Sequence[tuple[_Part, Tensor]]) -> None:
         """Choose the next tokens of these answers, from the hidden states of their wanted tokens."""
-        logits_PV = self.backend.logits(torch.cat([some_PD for _, some_PD in answers]))
+        hidden_PD = torch.cat([some_PD for _, some_PD in answers])
+        logits_PV = self.backend.logits(hidden_PD)
         likeliest_P1 = logits_PV.argmax(-1, keepdim=True)
-        finite_P1 = logits_PV.isfinite().all(-1, keepdim=True)
-        found_P2 = torch.cat((likeliest_P1, finite_P1), dim=-1).cpu()  # together, so that a step synchronises with a GPU once
+        suspect_P1 = suspect(hidden_PD, logits_PV)[:, None]
+        found_P2 = torch.cat((likeliest_P1, suspect_P1), dim=-1).cpu()  # together, so that a step synchronises with a GPU once
         rows = [len(part.wanted) for part, _ in answers]
         for (part, _), some_PV, some_P2 in zip(answers, logits_PV.split(rows), found_P2.split(rows), strict=True):
             sequence = part.sequence
             assert isinstance(sequence, Generating)
             with _fails_alone(sequence):
-                if not some_P2[:, 1].all():
-                    raise explain(self.backend, [*sequence.ids, *part.guesses], "no token can be chosen")
+                for row in some_P2[:, 1].nonzero()[:1, 0].tolist():
+                    if error := explain(self.backend, [*sequence.ids, *part.guesses[:row]], "no token can be chosen"):
+                        raise error
                 sequence.read(self.backend, some_PV, some_P2[:, 0].tolist(), part.guesses)
 
     def _keep_scores(self, sequence: Scoring) -> None:

@@ -1,4 +1,4 @@
-"""Why logits are NaN or infinite: the first layer whose output is not finite, and whether its weights or its input are to blame."""
+"""Why a model overflows: the first layer whose output is not finite, and whether its weights or its input are to blame."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
@@ -18,51 +18,61 @@ CHUNK = 2048  # tokens a pass
 
 @dataclass(frozen=True, slots=True)
 class _Outputs:
-    """What a part of the model makes of a sequence: is all of it finite, and the largest absolute value."""
+    """What a part of the model makes of a sequence: can the next part compute with it, and the largest absolute value."""
 
-    finite: bool
+    sound: bool
     largest: float
 
 
-def explain(backend: Backend, ids: Sequence[int], consequence: str) -> NotFinite:
-    """The error for a sequence whose logits are not finite, after running it once more, as far as each of some layers.
-
-    `consequence` completes "the model's logits are NaN or infinite, so ..".
-    """
-    return NotFinite(f"the model's logits are NaN or infinite, so {consequence}: {_cause(backend, ids)}")
+def suspect(hidden_PD: Tensor, logits_PV: Tensor) -> Tensor:
+    """Which rows may come of an overflow, [P]: logits that are NaN or infinite; hidden states of 0, since a norm divides by infinity."""
+    return ~(logits_PV.isfinite().all(-1) & (hidden_PD != 0).any(-1))
 
 
 @torch.inference_mode()
+def explain(backend: Backend, ids: Sequence[int], consequence: str) -> NotFinite | None:
+    """The error for a sequence whose last row is suspect, after running it once more, as far as each of some layers; None if all is well.
+
+    `consequence` completes "the model overflows, so ..".
+    """
+    cause = _cause(backend, ids)
+    return NotFinite(f"the model overflows, so {consequence}: {cause}") if cause else None
+
+
 def _cause(backend: Backend, ids: Sequence[int]) -> str:
     num_layers = backend.config.num_hidden_layers
-    good, bad = 0, num_layers + 1  # after so many layers the hidden states are finite, and are not; what is not finite stays so
+    good, bad = 0, num_layers + 1  # after so many layers the hidden states are sound, and are not; what has overflowed stays so
     before = _Outputs(True, 0.0)
     while bad - good > 1:
         middle = (good + bad) // 2 if bad <= num_layers else num_layers
         outputs = _run(backend, ids, middle)
-        if outputs.finite:
+        if outputs.sound:
             good, before = middle, outputs
         else:
             bad = middle
     if bad <= num_layers:
-        weights = _blame(backend, backend.layers[bad - 1], before)
-        return f"layer {bad - 1} (of 0 to {num_layers - 1}) is the first whose output is not finite; {weights}"
-    if not _run(backend, ids, None).finite:
+        blame = _blame(backend, backend.layers[bad - 1], before)
+        return f"layer {bad - 1} (of 0 to {num_layers - 1}) is the first whose output is not finite, or too large for a norm; {blame}"
+    if not _run(backend, ids, None).sound:
         return f"every layer's output is finite, the final norm's is not; {_blame(backend, backend.norm, before)}"
-    return f"every layer's output is finite, so the output head overflows; {_advice(backend)}"
+    if not _run(backend, ids, None, with_head=True).sound:
+        return f"every layer's output is finite, the output head's is not; {_advice(backend)}"
+    return ""
 
 
-def _run(backend: Backend, ids: Sequence[int], num_layers: int | None) -> _Outputs:
-    """The hidden states after so many layers; None: after all of them and the final norm."""
+def _run(backend: Backend, ids: Sequence[int], num_layers: int | None, with_head: bool = False) -> _Outputs:
+    """The hidden states after so many layers; None: after all of them and the final norm; or the last token's logits."""
     cache = PagePool(backend, -(-len(ids) // PAGE)).fork(None, len(ids))
     largest = 0.0
     with nullcontext() if num_layers is None else backend.first_layers(num_layers):
         for begin in range(0, len(ids), CHUNK):
             some = ids[begin : begin + CHUNK]
-            hidden_TD = forward(backend, [(some, cache)], range(len(some)))
-            if not hidden_TD.isfinite().all():
+            outputs_TD = forward(backend, [(some, cache)], range(len(some)))
+            if with_head:
+                outputs_TD = backend.logits(outputs_TD[-1:])
+            if not outputs_TD.float().square().mean(-1).isfinite().all():  # as a norm computes
                 return _Outputs(False, torch.inf)
-            largest = max(largest, float(hidden_TD.abs().max()))
+            largest = max(largest, float(outputs_TD.abs().max()))
     return _Outputs(True, largest)
 
 

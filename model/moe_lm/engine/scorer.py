@@ -13,7 +13,7 @@ import torch
 from moe_lm.backends.base import Backend
 from moe_lm.engine import prefix_tree
 from moe_lm.engine.batch import HEAD_ROWS, forward
-from moe_lm.engine.not_finite import explain
+from moe_lm.engine.not_finite import explain, suspect
 from moe_lm.engine.pages import PagePool, pool_for
 from moe_lm.engine.prefix_tree import Node
 from moe_lm.engine.prefix_walk import Piece, walk
@@ -113,14 +113,16 @@ class Scorer:
         groups = iter(at.items())
         for some_PD in hidden_PD.split(HEAD_ROWS):
             logits_PV = self.backend.logits(some_PD)
-            finite_P = logits_PV.isfinite().all(-1).tolist()
-            for logits_V, logsumexp, argmax, finite in zip(
-                logits_PV, self.backend.logsumexp(logits_PV), logits_PV.argmax(-1).tolist(), finite_P, strict=True
+            suspect_P = suspect(some_PD, logits_PV).tolist()
+            for logits_V, logsumexp, argmax, is_suspect in zip(
+                logits_PV, self.backend.logsumexp(logits_PV), logits_PV.argmax(-1).tolist(), suspect_P, strict=True
             ):
                 row, group = next(groups)
-                if not finite:
-                    node, length = rows[row]
-                    raise explain(self.backend, [*node.before(), *node.tokens[:length]], "no continuation can be scored")
+                node, length = rows[row]
+                if is_suspect and (
+                    error := explain(self.backend, [*node.before(), *node.tokens[:length]], "no continuation can be scored")
+                ):
+                    raise error
                 logprobs = (logits_V[[w.token for w in group]] - logsumexp).tolist()
                 for want, logprob in zip(group, logprobs, strict=True):
                     yield want, (logprob, argmax == want.token)

@@ -12,7 +12,7 @@ from torch import Tensor
 from moe_lm.backends.base import Backend
 from moe_lm.engine.batch import HEAD_ROWS
 from moe_lm.engine.in_flight import InFlight
-from moe_lm.engine.not_finite import explain
+from moe_lm.engine.not_finite import explain, suspect
 from moe_lm.engine.prefix_tree import MIN_SHARED, num_shared
 from moe_lm.engine.request import PromptScores, PromptScoresRequest, TokenScore
 
@@ -57,10 +57,11 @@ class Scoring(InFlight[PromptScores]):
         for some_PD in hidden_PD.split(HEAD_ROWS):
             first = len(self.scores)
             following_P1 = torch.tensor(prompt[first : first + len(some_PD)], device=some_PD.device)[:, None]
-            scores = token_scores(backend, backend.logits(some_PD), following_P1, num_top)
-            if scores is None:
-                raise explain(backend, prompt[: first + len(some_PD)], "no token can be scored")
-            self.scores += scores
+            logits_PV = backend.logits(some_PD)
+            for row in suspect(some_PD, logits_PV).nonzero()[:1, 0].tolist():
+                if error := explain(backend, prompt[: first + row], "no token can be scored"):
+                    raise error
+            self.scores += token_scores(backend, logits_PV, following_P1, num_top)
         self._end_if_complete()
 
     def _end_if_complete(self) -> None:
@@ -68,12 +69,10 @@ class Scoring(InFlight[PromptScores]):
             self.result = self.scores
 
 
-def token_scores(backend: Backend, logits_PV: Tensor, tokens_P1: Tensor, num_top: int) -> list[TokenScore] | None:
-    """The scores of the tokens that follow, from the logits before them; None where a logit or a score is not finite."""
+def token_scores(backend: Backend, logits_PV: Tensor, tokens_P1: Tensor, num_top: int) -> list[TokenScore]:
+    """The scores of the tokens that follow, from the logits before them, all finite."""
     logsumexp_P1 = backend.logsumexp(logits_PV)[:, None]
     logprobs_P = (logits_PV.gather(-1, tokens_P1) - logsumexp_P1)[:, 0]
-    if not (logits_PV.isfinite().all() and logprobs_P.isfinite().all()):
-        return None
     top = logits_PV.topk(min(num_top, logits_PV.shape[-1]), dim=-1)
     # argmax breaks ties towards the lower id, topk does not specify; the best one must be greedy decoding's
     best = logits_PV.argmax(-1).tolist() if num_top else [0] * len(logits_PV)
