@@ -49,7 +49,8 @@ def stage(path: Path, content: bytes | Iterable[str]) -> Path:
             if isinstance(content, bytes):
                 f.write(content)
             else:
-                f.writelines(line.encode("utf-8", "surrogatepass") for line in content)
+                # half of a surrogate pair, which UTF-8 cannot hold, becomes JSON's own escape of it
+                f.writelines(line.encode("utf-8", "backslashreplace") for line in content)
             f.flush()
             os.fsync(f.fileno())
     except BaseException:

@@ -15,7 +15,7 @@ from evalkit.hashing import sha256_json
 from evalkit.judge.asks import Ask
 from evalkit.judge.config import KEY_VARIABLES, JudgeConfig
 from evalkit.judge.judgments import Judgment, JudgmentStore, Spent
-from evalkit.lm.http import JsonClient, RequestFailed, RetryPolicy
+from evalkit.lm.http import JsonClient, RequestFailed, RetryPolicy, token_count
 
 REFUSED = frozenset({401, 402, 403, 404, 405})  # no request will ever succeed: the whole run stops
 BYTES_A_TOKEN = 3  # bounds a request's cost before it is sent: tokenizers average more bytes per token
@@ -64,9 +64,11 @@ class Judge:
             "max_tokens": config.max_tokens,
             "n": 1,
         }
-        at_most = self._reserve(sum(len(content.encode()) for _, content in ask.messages))
+        prompt_tokens = sum(len(content.encode("utf-8", "replace")) for _, content in ask.messages) // BYTES_A_TOKEN + 1
+        most = Spent(0, prompt_tokens, config.max_tokens)
+        at_most = self._reserve(most)
         try:
-            answer = self._client.post("/chat/completions", body, check=self._check)
+            answer = self._client.post("/chat/completions", body, check=lambda found: self._check(found, most))
         except RequestFailed as error:
             if error.status in REFUSED or "quota" in str(error):
                 raise
@@ -77,7 +79,7 @@ class Judge:
         choice = answer["choices"][0]
         return Judgment(
             text=self._masked(choice["message"]["content"]),
-            model=self._masked(answer["model"]),
+            model=self._masked(str(answer["model"])),
             system_fingerprint=self._masked(str(answer.get("system_fingerprint") or "")),
             finish_reason=str(choice.get("finish_reason") or ""),
             time=time.time(),
@@ -91,10 +93,10 @@ class Judge:
                 raise BudgetSpent(f"--max-requests {limit} is reached")
             self._store.charge(self._name, Spent(requests=1))
 
-    def _reserve(self, prompt_bytes: int) -> float:
+    def _reserve(self, most: Spent) -> float:
         """Reserve the most that a request can cost, and return it; 0 where there is no limit."""
         limit = self.config.max_cost
-        at_most = self.config.cost(prompt_bytes // BYTES_A_TOKEN + 1, self.config.max_tokens)
+        at_most = self.config.cost(most.prompt_tokens, most.completion_tokens)
         if limit is None or at_most is None:
             return 0.0
         with self._mutex:
@@ -105,10 +107,15 @@ class Judge:
             self._reserved += at_most
         return at_most
 
-    def _check(self, answer: Any) -> None:
-        """Raise ValueError where this is no judgment by the judge that was asked. The tokens it used are counted either way."""
-        usage = answer.get("usage") or {}
-        used = Spent(0, int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0))
+    def _check(self, answer: Any, most: Spent) -> None:
+        """Raise ValueError where this is no judgment by the judge that was asked. The tokens it used are counted either way: `most`, where
+        the server says what cannot be.
+        """
+        usage = answer.get("usage")
+        try:
+            used = Spent(0, token_count(usage, "prompt_tokens"), token_count(usage, "completion_tokens"))
+        except ValueError:
+            used = most
         if used != Spent():
             self._store.charge(self._name, used)
         if not is_judge(answer["model"], self.config):

@@ -69,7 +69,9 @@ def _entry(
     for row in given:
         repeat = seen[row.question_id, row.turn] = seen.get((row.question_id, row.turn), -1) + 1
         strict = task.rating(row.text, "strict")
-        rows.append(Rated(row.question_id, docs[row.question_id].group, row.turn, repeat, row.text, row.score, strict))
+        score = task.on_scale(row.score)
+        outside = score is None and row.score is not None
+        rows.append(Rated(row.question_id, docs[row.question_id].group, row.turn, repeat, row.text, score, strict, outside))
     order = {doc_id: at for at, doc_id in enumerate(docs)}
     rows.sort(key=lambda row: order[row.question_id])
     due = [(doc.id, turn) for doc in docs.values() for turn in task.rated_turns(doc.fields["turns"])]

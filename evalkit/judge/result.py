@@ -59,7 +59,8 @@ def write_single(config: JudgeConfig, judged: Judged) -> Run:
 
 def _rated(task: JudgedTask, ask: Ask, text: str | None) -> Rated:
     published, strict = (task.rating(text, reader) for reader in READERS)
-    return Rated(ask.question_id, ask.category, ask.turn, ask.repeat, text, published, strict)
+    outside = published is None and text is not None and task.published_rating(text) is not None
+    return Rated(ask.question_id, ask.category, ask.turn, ask.repeat, text, published, strict, outside)
 
 
 def judged_entry(entry: TaskEntry, protocol_sha256: str, ratings: Ratings, judge: JudgeEntry) -> TaskEntry:

@@ -18,7 +18,9 @@ from evalkit.stats.estimate import Estimate
 
 @dataclass(frozen=True, slots=True)
 class Rated:
-    """One judgment with its ratings. `text` is None where the judgment failed; `published` and `strict` where there is no rating."""
+    """One judgment with its ratings. `text` is None where the judgment failed; `published` and `strict` where there is no rating on the
+    scale; `outside`: the authors' reader finds one that is not on it.
+    """
 
     question_id: str
     category: str
@@ -27,6 +29,7 @@ class Rated:
     text: str | None
     published: float | None
     strict: float | None
+    outside: bool = False
 
     def rating(self, reader: str) -> float | None:
         """The rating by `reader` ("published" or "strict")."""
@@ -81,8 +84,7 @@ class Ratings:
         return Spread(scores=tuple(means), stdev=deviation, range=max(means) - min(means))
 
     def counts(self) -> JudgeCounts:
-        """How many judgments there are, failed, have a rating by either reader, and have a published one that is not on the scale."""
-        low, high = self.scale
+        """How many judgments there are, failed, have a rating by either reader, and have one that is not on the scale."""
         texts = [row for row in self.rows if row.text is not None]
         return JudgeCounts(
             judgments=len(self.rows),
@@ -90,7 +92,7 @@ class Ratings:
             published=sum(row.published is not None for row in self.rows),
             strict=sum(row.strict is not None for row in self.rows),
             readers_differ=sum(row.published != row.strict for row in texts),
-            outside_scale=sum(row.published is not None and not low <= row.published <= high for row in self.rows),
+            outside_scale=sum(row.outside for row in self.rows),
         )
 
     def _by(self, key: Callable[[Rated], Any]) -> dict[Any, "Ratings"]:

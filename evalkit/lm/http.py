@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 R = TypeVar("R")
 TRANSIENT = frozenset({408, 409, 425, 429})  # and 5xx
+MAX_BODY = 64 << 20  # bytes of one answer, unpacked: a compressed one may be a thousand times as large
+MAX_TOKENS = 2**31  # no answer has more
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +50,14 @@ class RetryPolicy:
 
 
 class RequestFailed(EvalkitError):
-    """No answer. `refused`: the server refused the request; otherwise every attempt failed. `status` is the last one, or None."""
+    """No answer. `refused`: the server refused the request; otherwise every attempt failed. `status` is the last one, or None.
 
-    def __init__(self, message: str, status: int | None, refused: bool):
+    `about`: what the server named as its reason: an error's code, type and parameter, and its message, in small letters.
+    """
+
+    def __init__(self, message: str, status: int | None, refused: bool, about: str = ""):
         super().__init__(message)
-        self.status, self.refused = status, refused
+        self.status, self.refused, self.about = status, refused, about
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +68,7 @@ class _Failure:
     status: int | None = None
     transient: bool = True
     retry_after: float = 0.0
+    about: str = ""
 
 
 class JsonClient:
@@ -126,7 +132,7 @@ class JsonClient:
             if not isinstance(found, _Failure):
                 return found
             if not found.transient:
-                raise RequestFailed(f"{self.base_url}{path}: {found.reason}", found.status, refused=True)
+                raise RequestFailed(f"{self.base_url}{path}: {found.reason}", found.status, refused=True, about=found.about)
             tries += 1
             wait = found.retry_after + self._random.uniform(0, min(policy.longest_wait, policy.base * 2 ** (tries - 1)))
             if tries == policy.attempts or self._clock() + wait >= end:
@@ -151,9 +157,11 @@ class JsonClient:
             return _Failure(f"no answer within {timeout:.0f} s")
         except (httpx2.TransportError, httpx2.DecodingError) as problem:
             return _Failure(f"no connection ({self._masked(first_line(problem))})")
+        if raw is None:
+            return _Failure(f"the answer is longer than {MAX_BODY >> 20} MiB", transient=False)
         try:
             content = json.loads(raw)
-        except ValueError:  # broken JSON, broken UTF-8
+        except (ValueError, RecursionError):  # broken JSON, broken UTF-8, or nested too deeply
             content = None
         error = content.get("error") if isinstance(content, dict) else None
         status = response.status_code
@@ -168,17 +176,23 @@ class JsonClient:
         try:
             if check:
                 check(content)
-        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as problem:
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError) as problem:
             return _Failure(f"the answer lacks what was asked for ({type(problem).__name__}: {self._masked(first_line(problem))})", status)
         return content
 
-    def _read(self, response: "httpx2.Response", timeout: float) -> bytes:
-        """The body. The client's own time-out is between bytes: a slow trickle would keep an attempt alive for ever."""
+    def _read(self, response: "httpx2.Response", timeout: float) -> bytes | None:
+        """The body; None where it is longer than MAX_BODY.
+
+        The client's own time-out is between bytes: a slow trickle would keep an attempt alive for ever.
+        """
         import httpx2
 
-        end, parts = self._clock() + timeout, []
+        end, parts, size = self._clock() + timeout, [], 0
         for part in response.iter_bytes():
             parts.append(part)
+            size += len(part)
+            if size > MAX_BODY:
+                return None
             if self._clock() > end:
                 raise httpx2.ReadTimeout("the answer drips")
         return b"".join(parts)
@@ -187,13 +201,14 @@ class JsonClient:
         """The failure that a status of 400 and above means, or an error in a body with another status."""
         fields = error if isinstance(error, dict) else {"message": str(error or raw.decode("utf-8", "replace"))}
         message, code = " ".join(str(fields.get("message", fields)).split())[:300], fields.get("code")
-        if status < 400 and isinstance(code, int):  # some gateways answer with 200 and put the status here
+        if status < 400 and isinstance(code, int) and 100 <= code < 600:  # some gateways answer with 200 and put the status here
             status = code
         transient = status in TRANSIENT or status >= 500 or status < 400
         if "insufficient_quota" in (code, fields.get("type")):
             transient = False
         wait = _retry_after(retry_after) if status in (429, 503) else 0.0
-        return _Failure(f"status {status}: {self._masked(message) or 'no reason given'}", status, transient, wait)
+        about = " ".join(str(fields.get(name) or "") for name in ("param", "code", "type", "message")).lower()
+        return _Failure(f"status {status}: {self._masked(message) or 'no reason given'}", status, transient, wait, about)
 
     def _masked(self, text: str) -> str:
         return text.replace(self._secret, "***") if self._secret else text
@@ -230,6 +245,16 @@ def concurrently(function: Callable[[T], R], items: Sequence[T], workers: int) -
         stop.set()
 
 
+def token_count(usage: Any, name: str) -> int:
+    """A count in an answer's `usage`, 0 where it is not given. Raises ValueError for what no answer can have used."""
+    value = usage.get(name) if isinstance(usage, dict) else None
+    if value is None:
+        return 0
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < MAX_TOKENS or value != int(value):
+        raise ValueError(f"usage.{name} is {value!r:.40}, not a number of tokens")
+    return int(value)
+
+
 def _retry_after(value: str | None) -> float:
     """Seconds that a Retry-After header asks for: a number, or a date (RFC 9110, 10.2.3); 0 for neither."""
     if not value:
@@ -240,6 +265,6 @@ def _retry_after(value: str | None) -> float:
         pass
     try:
         date = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0.0
     return max(0.0, (date - datetime.now(UTC)).total_seconds()) if date.tzinfo else 0.0

@@ -15,11 +15,13 @@ from evalkit.config import ModelSpec
 from evalkit.errors import EvalkitError, RunIncomplete
 from evalkit.hashing import sha256_json
 from evalkit.lm.base import LM, Tokens
-from evalkit.lm.http import JsonClient, RequestFailed, RetryPolicy, concurrently
+from evalkit.lm.http import JsonClient, RequestFailed, RetryPolicy, concurrently, token_count
 from evalkit.lm.prompt_cut import context_cut, prompt_cut
-from evalkit.tasks import Generate, Generated, Loglikelihood, Loglikelihoods
+from evalkit.lm.server_limits import ServerLimits, refused_content
+from evalkit.tasks import REFUSED, Generate, Generated, Loglikelihood, Loglikelihoods
 
 CONCURRENCY = 16  # requests in flight
+BUSY = frozenset({None, 408, 409, 425, 429, 502, 503, 504})  # no answer: nothing is known of what the server can do
 VOLATILE = frozenset({"created", "permission", "object"})  # of a model's entry: they differ from one request to the next
 
 
@@ -31,6 +33,7 @@ class OpenAILM(LM):
         base = url.rstrip("/") + ("" if urlsplit(url).path.strip("/") else "/v1")
         self.model, self.concurrency = model, concurrency
         self.client = JsonClient(base, os.environ.get("OPENAI_API_KEY") or None, policy)
+        self._impatient = JsonClient(base, os.environ.get("OPENAI_API_KEY") or None, RetryPolicy(attempts=1, timeout=30))
         self._root = JsonClient(base.removesuffix("/v1"), os.environ.get("OPENAI_API_KEY") or None, RetryPolicy(attempts=2, timeout=30))
         self.entry = self._entry()
         self.max_seq_len = self.entry.get("max_model_len")
@@ -38,8 +41,9 @@ class OpenAILM(LM):
         # evalkit serve reports its weights' fingerprint, which is the same at any address
         where = None if "fingerprint" in self.entry else base
         self.fingerprint = "sha256:" + sha256_json(["openai", where, model, self.entry, self.server_version])
-        self._limit = "max_tokens"
+        self._limits = ServerLimits()
         self._computed = 0
+        self._probed = False
 
     @classmethod
     def load(cls, model: ModelSpec, url: str) -> "OpenAILM":
@@ -70,14 +74,12 @@ class OpenAILM(LM):
             return {}
 
     def _post(self, path: str, body: dict[str, Any], wanted: int = 1) -> dict[str, Any]:
-        key = "message" if path.startswith("/chat") else "text"
-
         def check(answer: dict[str, Any]) -> None:
-            if len([choice[key] for choice in answer["choices"]]) != wanted:
+            if len([_said(choice) for choice in answer["choices"]]) != wanted:
                 raise ValueError(f"{len(answer['choices'])} choices, {wanted} asked for")
 
         answer = self.client.post(path, {"model": self.model, **body}, check)
-        self._computed += int((answer.get("usage") or {}).get("total_tokens") or 0)
+        self._computed += _counted(answer, "total_tokens")
         return answer
 
     def _tokenize(self, text: str, why: str) -> list[int]:
@@ -91,13 +93,14 @@ class OpenAILM(LM):
     # --- log-likelihoods -----------------------------------------------------------------------------------------------
 
     def loglikelihood(self, requests: Sequence[Loglikelihood]) -> Iterator[tuple[int, Loglikelihoods]]:
+        if not all(request.context.strip() for request in requests):
+            raise EvalkitError("an empty context can't be scored through a server: it gives no log-probability for a first token")
+        self._probe()
         yield from _answered(concurrently(self._score, requests, self.concurrency))
 
     def _score(self, request: Loglikelihood) -> Loglikelihoods:
         """As the native engine: the whole text is tokenized, and cut where the tokens of the context alone end."""
         context = request.context.rstrip()
-        if not context:
-            raise EvalkitError("an empty context can't be scored through a server: it gives no log-probability for a first token")
         moved = request.context[len(context) :]  # trailing blanks go to the continuation
         texts = [context, *(context + moved + continuation for continuation in request.continuations)]
         ids, truncated = self._cut(request, texts)
@@ -126,25 +129,41 @@ class OpenAILM(LM):
         truncated = context_cut(request, context, [len(whole) - context for whole in ids[1:]], capacity)
         return ([whole[truncated:] for whole in ids], truncated) if truncated else (None, 0)
 
-    def _echo(self, prompts: Sequence[str | list[int]]) -> list[dict[str, Any]]:
-        """Each prompt's own tokens with their log-probabilities. Raises EvalkitError, in one line, if the server returns none."""
-        body = {"prompt": prompts, "echo": True, "logprobs": 1, "max_tokens": 0, "temperature": 0}
-        lacking = (
+    def _probe(self) -> None:
+        """Ask for the log-probabilities of a few words, once and without patience: a server that has none is found out at once."""
+        if self._probed:
+            return
+        client, self.client = self.client, self._impatient
+        try:
+            self._echo(["The sky is blue."])
+        except RequestFailed as error:
+            if error.status not in BUSY:
+                raise EvalkitError(f"{self._lacking()} ({error})") from None
+        finally:
+            self.client = client
+        self._probed = True
+
+    def _lacking(self) -> str:
+        return (
             f"{self.client.base_url} gives no log-probabilities of prompts (echo with logprobs), which this task needs; "
             "vLLM and evalkit serve do, and tasks that generate run on any server"
         )
+
+    def _echo(self, prompts: Sequence[str | list[int]]) -> list[dict[str, Any]]:
+        """Each prompt's own tokens with their log-probabilities. Raises EvalkitError, in one line, if the server returns none."""
+        body = {"prompt": prompts, "echo": True, "logprobs": 1, "max_tokens": 0, "temperature": 0}
         try:
             answer = self._post("/completions", body, len(prompts))
         except RequestFailed as error:
             if error.refused and error.status not in (401, 403, 429):
-                raise EvalkitError(f"{lacking} ({error})") from None
+                raise EvalkitError(f"{self._lacking()} ({error})") from None
             raise
         rows = [choice.get("logprobs") or {} for choice in sorted(answer["choices"], key=lambda choice: choice.get("index", 0))]
         counted = sum(len(row.get("tokens") or ()) for row in rows)
         expected = (answer.get("usage") or {}).get("prompt_tokens", counted)
         complete = all(row.get("token_logprobs") and None not in row["token_logprobs"][1:] and row.get("top_logprobs") for row in rows)
         if not counted or counted != expected or not complete:
-            raise EvalkitError(lacking)
+            raise EvalkitError(self._lacking())
         return rows
 
     def loglikelihood_rolling(self, texts: Sequence[str]) -> Iterator[tuple[int, float]]:
@@ -162,32 +181,24 @@ class OpenAILM(LM):
         yield from _answered(concurrently(self._generate, requests, self.concurrency))
 
     def _generate(self, request: Generate) -> Generated:
-        body: dict[str, Any] = {"temperature": request.temperature, "seed": request.seed}
-        if request.until:
-            body["stop"] = list(request.until)
-        if request.messages:
-            body["messages"] = [{"role": role, "content": content} for role, content in request.messages]
-            answer = self._limited("/chat/completions", body, request.max_new_tokens)
-            return _generated(answer, answer["choices"][0]["message"].get("content") or "", request)
-        prompt, truncated = self._fitted(request)
-        answer = self._limited("/completions", body | {"prompt": prompt}, request.max_new_tokens)
-        return _generated(answer, answer["choices"][0]["text"], request, truncated)
+        given: dict[str, Any] = {"messages": [{"role": role, "content": content} for role, content in request.messages]}
+        path, truncated = "/chat/completions", 0
+        if not request.messages:
+            prompt, truncated = self._fitted(request)
+            path, given = "/completions", {"prompt": prompt}
+        try:
+            answer = self._limits.ask(lambda settings: self._post(path, given | settings), request)
+        except RequestFailed as error:
+            if not refused_content(error):
+                raise
+            return Generated("", REFUSED, 0, truncated)
+        return _generated(answer, request, truncated)
 
     def complete_ids(self, prompt: Sequence[int], tokens: int) -> tuple[int, int]:
         """Generate exactly so many tokens after token ids, for measuring speed; returns (prompt, new) tokens as the server counts them."""
         body = {"prompt": list(prompt), "max_tokens": tokens, "temperature": 0, "ignore_eos": True}
         used = self._post("/completions", body)["usage"]
         return int(used["prompt_tokens"]), int(used["completion_tokens"])
-
-    def _limited(self, path: str, body: dict[str, Any], limit: int) -> dict[str, Any]:
-        try:
-            return self._post(path, {**body, self._limit: limit})
-        except RequestFailed as error:
-            # the name that some hosted models require
-            if not error.refused or "max_completion_tokens" not in str(error) or self._limit == "max_completion_tokens":
-                raise
-            self._limit = "max_completion_tokens"
-            return self._post(path, {**body, self._limit: limit})
 
     def _fitted(self, request: Generate) -> tuple[str | list[int], int]:
         """The prompt, without its first tokens if it and the answer exceed the server's limit: as in the native engine, and counted."""
@@ -209,6 +220,7 @@ class OpenAILM(LM):
             "server_version": self.server_version,
             "served": {key: value for key, value in self.entry.items() if key != "about"},
             "identity": "what the server says of itself; the weights were not seen",
+            **({"notices": notices} if (notices := self._limits.notices()) else {}),
         }
 
     def tokens(self) -> Tokens:
@@ -216,15 +228,36 @@ class OpenAILM(LM):
         return Tokens(self._computed, 0)
 
 
-def _generated(answer: dict[str, Any], text: str, request: Generate, truncated: int = 0) -> Generated:
+def _generated(answer: dict[str, Any], request: Generate, truncated: int) -> Generated:
     choice = answer["choices"][0]
+    text = _said(choice)
     cuts = [at for stop in request.until if (at := text.find(stop)) >= 0]  # some servers keep the stop string
     reason = choice.get("finish_reason") or "stop"
-    if cuts:
+    if reason == "content_filter":
+        reason = REFUSED
+    elif cuts:
         reason, text = "stop", text[: min(cuts)]
     elif reason == "stop" and (not request.until or ("stop_reason" in choice and not isinstance(choice["stop_reason"], str))):
         reason = "eos"
-    return Generated(text, reason, int((answer.get("usage") or {}).get("completion_tokens") or 0), truncated)
+    return Generated(text, str(reason), _counted(answer, "completion_tokens"), truncated)
+
+
+def _said(choice: dict[str, Any]) -> str:
+    """A choice's text, "" for null (a model that only thought). Raises ValueError for what is no text."""
+    value = choice["message"].get("content") if "message" in choice else choice["text"]
+    if isinstance(value, list):  # parts of a message
+        value = "".join(part["text"] for part in value if part.get("type") == "text")
+    if not isinstance(value, str | None):
+        raise ValueError(f"the text is {value!r:.40}")
+    return value or ""
+
+
+def _counted(answer: dict[str, Any], name: str) -> int:
+    """A count of tokens as the server gives it; 0 where it gives none, or what cannot be."""
+    try:
+        return token_count(answer.get("usage"), name)
+    except ValueError:
+        return 0
 
 
 def _answered(answers: Iterator[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:

@@ -82,7 +82,9 @@ def _run(config: RunConfig, plans: Mapping[str, Plan], sandbox: str | None, cloc
                 samples[name] = score_docs(each.task, each.docs, requests, responses, folder, config.allow_unsafe_code, reporter)
                 seconds, tokens = journal.spent(str(each.task.protocol))
                 entry = task_entry(each.task, samples[name], each.n_total, each.data, seconds, tokens)
-                record = replace(record, tasks={**record.tasks, name: entry})
+                # described again: an engine may know more of its server by now
+                model = model_info(config.model_spec.name, config.engine, lm)
+                record = replace(record, model=model, tasks={**record.tasks, name: entry})
         for name, entry in record.tasks.items():
             if reason := entry.counts.why_no_score(entry.n):
                 raise RunIncomplete(f"{name} has no score: {reason}{_first(samples[name])}; the answers are kept in {folder}")

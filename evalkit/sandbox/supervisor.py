@@ -164,8 +164,8 @@ class _Run:
             return {"verdict": Verdict.ERROR, "error": "Exit", "detail": f"left with exit code {code} before its end"}
         if -code == signal.SIGSYS:
             return {"verdict": Verdict.REFUSED, "detail": "a system call of another architecture"}
-        name = signal.Signals(-code).name if -code in signal.valid_signals() else f"signal {-code}"
-        return {"verdict": Verdict.KILLED, "detail": name}
+        named = {each.value: each.name for each in signal.Signals}  # real-time signals have no names
+        return {"verdict": Verdict.KILLED, "detail": named.get(-code, f"signal {-code}")}
 
 
 def _frame(fd: int) -> dict[str, Any]:

@@ -76,9 +76,14 @@ class JudgedTask(Task):
         return self.published_verdict(text)
 
     def rating(self, text: str | None, reader: str) -> float | None:
-        """The rating in a judge's text; None also for no text."""
+        """The rating in a judge's text; None for no text, and for a rating that is not on the scale: it says nothing of the answer."""
         read = {"published": self.published_rating, "strict": self.strict_rating}
-        return None if text is None else read[reader](text)
+        return None if text is None else self.on_scale(read[reader](text))
+
+    def on_scale(self, rating: float | None) -> float | None:
+        """The rating; None where it lies outside the scale."""
+        low, high = self.scale
+        return rating if rating is not None and low <= rating <= high else None
 
     def verdict(self, text: str | None, reader: str) -> str | None:
         """The verdict in a judge's text; None also for no text."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import sqlite3
@@ -174,6 +175,41 @@ def test_never_more_requests_at_a_time_than_asked_for(tmp_path: Path, concurrenc
         judged = judge(JudgeConfig(run, MODEL, url, concurrency=concurrency), Reporter(quiet=True))
     assert server.most == concurrency
     assert server.requests == len(judged.judgments) == 32
+
+
+HUGE = "9" * 20_000
+ODD = {  # whatever one judgment says, the others are made and kept
+    0: completion("Rating: [[" + "9" * 400 + "]]"),
+    1: completion("Rating: [[100]]"),
+    2: completion("Rating: [[0]]"),
+    3: completion(f"[[{HUGE}"),
+    4: completion("half a pair \ud83d, Rating: [[7]]"),
+    5: completion("Rating: [[7]]").replace(b'"prompt_tokens": ', b'"prompt_tokens": -'),
+    6: b'{"usage": {"prompt_tokens": Infinity}, "model": "' + MODEL.encode() + b'", "choices": [{"message": {"content": "[[7]]"}}]}',
+    7: b"[" * 200_000 + b"]" * 200_000,
+    8: b'{"usage": [], "model": 7, "choices": []}',
+    9: b'{"error": {"code": ' + HUGE[:4000].encode() + b"}}",
+}
+
+
+def test_nothing_that_one_judgment_says_stops_the_others(tmp_path: Path) -> None:
+    def reply(server: JudgeServer, handler: BaseHTTPRequestHandler, prompt: str, number: int) -> None:
+        asked = re.search(r"to question (\d+), turn", prompt)
+        assert asked
+        send(handler, 200, ODD.get(int(asked[1]), completion("Rating: [[7]]")))
+
+    run = waiting_run(tmp_path / "run", 20)
+    with judge_server(reply) as (_, url):
+        more = ["--attempts", "2", "--backoff", "0", "--max-failed", "0.9"]
+        done = subprocess.run([*command(run, url), *more], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    entry = json.loads((run / "run.json").read_text("utf-8"))["tasks"]["mt_bench"]
+    counts = entry["judge"]["counts"]
+    assert entry["metrics"]["score"]["value"] == 7.0
+    assert (counts["judgments"], counts["failed"], counts["published"]) == (40, 6, 26)
+    assert counts["outside_scale"] == 4  # 100 and 0, two turns each
+    for file in (*run.rglob("*.jsonl"), run / "run.json"):
+        file.read_text("utf-8")
 
 
 def test_a_terminated_judge_says_so(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Servers that are busy, slow or broken: what is asked again, how long is waited, and what is said in the end."""
 
+import gzip
 import random
 import threading
 import time
@@ -12,7 +13,7 @@ import httpx2
 import pytest
 
 from evalkit.errors import EvalkitError
-from evalkit.lm.http import JsonClient, RequestFailed, RetryPolicy, concurrently
+from evalkit.lm.http import MAX_BODY, JsonClient, RequestFailed, RetryPolicy, concurrently
 
 SECRET = "sk-very-secret"
 Handler = Callable[[httpx2.Request], httpx2.Response]
@@ -61,6 +62,7 @@ def status(number: int, message: str = "why", headers: dict[str, str] | None = N
         httpx2.PoolTimeout("slow"),
         httpx2.Response(200, text='{"a": 1'),
         httpx2.Response(200, content=b"\xff\xfe{"),
+        httpx2.Response(200, content=b"[" * 200_000 + b"]" * 200_000),
         httpx2.Response(200, json=[1]),
         httpx2.Response(200, json={"error": {"message": "overloaded"}}),
         httpx2.Response(200, json={"error": "overloaded"}),
@@ -130,11 +132,30 @@ def test_retry_after_is_the_least_wait(form: str) -> None:
     assert 5.9 <= waits[0] <= 9
 
 
-@pytest.mark.parametrize("value", ["soon", "-3", "nan", "Wed, 21 Oct 2015 07:28:00 GMT", "Wed, 99 Oct 2015"])
+@pytest.mark.parametrize(
+    "value", ["soon", "-3", "nan", "Wed, 21 Oct 2015 07:28:00 GMT", "Wed, 99 Oct 2015", "Fri, 31 Dec 99999999999999 23:59:59 GMT"]
+)
 def test_a_retry_after_that_says_nothing_leaves_the_usual_wait(value: str) -> None:
     asking, waits = client(Server(status(503, headers={"Retry-After": value}), ok()), base=1.0)
     asking.get("/x")
     assert 0 <= waits[0] <= 1
+
+
+@pytest.mark.parametrize("value", ["inf", "9" * 400])
+def test_an_endless_retry_after_ends_the_request(value: str) -> None:
+    asking, waits = client(Server(status(429, headers={"Retry-After": value}), ok()))
+    with pytest.raises(RequestFailed, match="asks to wait"):
+        asking.get("/x")
+    assert not waits
+
+
+def test_an_answer_without_bound_is_refused_before_it_fills_the_memory() -> None:
+    bomb = gzip.compress(b'{"a": "' + b"x" * (MAX_BODY + (1 << 20)) + b'"}')
+    assert len(bomb) < 1 << 20
+    asking, waits = client(Server(httpx2.Response(200, content=bomb, headers={"content-encoding": "gzip"})))
+    with pytest.raises(RequestFailed, match="the answer is longer than 64 MiB"):
+        asking.get("/x")
+    assert not waits
 
 
 def test_a_wait_beyond_the_deadline_is_not_begun() -> None:

@@ -23,7 +23,7 @@ from evalkit.lm.models import MODELS, local_path
 from evalkit.lm.native import NativeLM
 from evalkit.lm.openai import OpenAILM
 from evalkit.serve.app import make_app
-from evalkit.tasks import Generate, Loglikelihood
+from evalkit.tasks import Generate, Loglikelihood, is_refused
 
 TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"
 
@@ -212,6 +212,97 @@ def test_models_that_want_another_name_for_the_limit(opened: Any) -> None:
     assert [answer.text for _, answer in lm.generate([asked])] == [""]
     list(lm.generate([asked]))
     assert [("max_tokens" in body) for body in fake.asked if "messages" in body] == [True, False, False]
+
+
+def refusal(message: str, **fields: Any) -> tuple[int, Any]:
+    return 400, {"error": {"message": message, **fields}}
+
+
+STOPS = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")
+
+
+@pytest.mark.parametrize(
+    ("refuses", "message", "notice"),
+    [
+        (lambda body: len(body.get("stop", ())) > 4, "Invalid 'stop': array too long, at most 4", "takes 4 stop strings"),
+        (lambda body: "stop" in body, "Unsupported parameter: 'stop'", "takes no stop strings"),
+        (lambda body: "seed" in body, "Unrecognized request argument supplied: seed", "takes no seed"),
+        (lambda body: body.get("temperature") == 0, "temperature must be strictly positive", "takes no temperature of 0"),
+        (lambda body: "seed" in body or "stop" in body, "extra inputs: seed, stop are not permitted", "takes no seed"),
+    ],
+)
+def test_what_a_server_does_not_take_is_left_out_and_said(opened: Any, refuses: Any, message: str, notice: str) -> None:
+    fake = Fake(
+        completions=lambda body: refusal(message) if refuses(body) else text("    return 1\n\nclass X:\nprint", finish_reason="length")
+    )
+    lm = opened(fake)
+    assert "notices" not in lm.describe()
+    for _ in range(2):
+        ((_, found),) = lm.generate([Generate("p", STOPS, 9)])
+        assert (found.text, found.finish_reason) == ("    return 1\n", "stop")  # cut here at what the server was not told
+    assert not refuses(fake.asked[-1])
+    assert any(notice in line for line in lm.describe()["notices"])
+    tries = len([body for body in fake.asked if "prompt" in body])
+    list(lm.generate([Generate("p", STOPS, 9)]))
+    assert len([body for body in fake.asked if "prompt" in body]) == tries + 1  # remembered
+
+
+def test_a_refusal_of_something_else_is_passed_on(opened: Any) -> None:
+    fake = Fake(completions=refusal("the seed of all evil: your prompt is too long"))
+    lm = opened(fake)
+    with pytest.raises(EvalkitError, match="prompt is too long"):
+        list(lm.generate([Generate("p", STOPS, 9)]))
+    assert "notices" not in lm.describe()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        refusal("The prompt triggered the content filter.", code="content_filter"),
+        refusal("The response was filtered due to Azure's content management policy."),
+        (200, text("half an", finish_reason="content_filter")),
+    ],
+)
+def test_a_content_filter_leaves_one_prompt_unanswered(opened: Any, answer: Any) -> None:
+    lm = opened(Fake(completions=lambda body: answer if "bomb" in body["prompt"] else text("18", finish_reason="stop")))
+    found = dict(lm.generate([Generate("a bomb", (), 9), Generate("b", (), 9)]))
+    assert (is_refused(found[0]), is_refused(found[1]), found[1].text) == (True, False, "18")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"), [(None, ""), ("a", "a"), ([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}], "ab")]
+)
+def test_a_message_may_be_null_or_in_parts(opened: Any, content: Any, said: str) -> None:
+    chat = {"choices": [{"message": {"content": content, "reasoning_content": "hm"}, "finish_reason": "stop"}]}
+    lm = opened(Fake(chat__completions=chat, completions=text(None, finish_reason="stop")))
+    ((_, found),) = lm.generate([Generate("", (), 9, messages=(("user", "Hi"),))])
+    assert found.text == said
+    ((_, found),) = lm.generate([Generate("p", (), 9)])
+    assert found.text == ""
+
+
+@pytest.mark.parametrize("count", [-5, 1e300, float("inf"), "many", True, None, 10**30])
+def test_counts_of_tokens_that_cannot_be_are_none(opened: Any, count: Any) -> None:
+    usage = {"prompt_tokens": count, "completion_tokens": count, "total_tokens": count}
+    fake = Fake()
+
+    def raw(request: httpx2.Request) -> httpx2.Response:  # httpx refuses to write what a server may well send
+        answer = fake(request) if request.method == "GET" else None
+        body = json.dumps(text("a", finish_reason="stop") | {"usage": usage})
+        return answer or httpx2.Response(200, content=body)
+
+    lm = opened(raw)
+    ((_, found),) = lm.generate([Generate("p", (), 9)])
+    assert (found.num_tokens, lm.tokens().computed) == (0, 0)
+
+
+@pytest.mark.parametrize("answer", [(500, {"error": {"message": "echo"}}), (200, {"choices": []}), (200, {"object": "error"})])
+def test_a_server_without_echo_is_found_out_by_one_request(opened: Any, answer: Any) -> None:
+    fake = Fake(completions=answer)
+    with pytest.raises(EvalkitError, match="gives no log-probabilities of prompts") as caught:
+        list(opened(fake).loglikelihood([Loglikelihood(f"question {i}", (" a", " b")) for i in range(50)]))
+    assert caught.value.exit_code == 2
+    assert len([body for body in fake.asked if "prompt" in body]) == 1
 
 
 def test_the_key_goes_into_the_header_and_nowhere_else(opened: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,4 +15,4 @@ class Usage:
 
     @property
     def shared(self) -> int:
-        return self.requested - self.computed
+        return max(0, self.requested - self.computed)  # drafts that did not come true are computed on top

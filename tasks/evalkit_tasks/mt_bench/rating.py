@@ -22,7 +22,7 @@ _VERDICT = re.compile(r"\[\[\s*([ABC])\s*\]\]")
 
 
 def published(text: str) -> float | None:
-    """The first match of FastChat's two patterns, whatever its size; None where FastChat writes -1.
+    """The first match of FastChat's two patterns, whatever its size (JudgedTask.rating keeps to the scale); None where FastChat writes -1.
 
     "[[07]]" is 7 here; upstream it raised an error (FastChat fastchat/llm_judge/common.py).
     """
