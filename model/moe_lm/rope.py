@@ -140,10 +140,10 @@ class LongRopeScaling(RopeScaling):
         return raw
 
 
-# transformers' RopeParameters, less mrope_section; it ignores those of another type, and so does from_hf
+# transformers' RopeParameters, less mrope_section, and what it ignores; it ignores those of another type, and so does from_hf
 _KEYS = frozenset(
     """rope_type type rope_theta partial_rotary_factor factor original_max_position_embeddings attention_factor beta_fast beta_slow
-    short_factor long_factor low_freq_factor high_freq_factor mscale mscale_all_dim truncate""".split()
+    short_factor long_factor low_freq_factor high_freq_factor mscale mscale_all_dim truncate finetuned""".split()
 )
 
 
@@ -205,7 +205,7 @@ class _Values:
 
     @property
     def _type(self) -> str:
-        return self.raw.get("rope_type", self.raw.get("type"))  # type: ignore[no-any-return]
+        return self.raw.get("rope_type", self.raw.get("type"))
 
     def _positive(self, key: str, value: Any) -> float:
         try:

@@ -36,6 +36,7 @@ SCALINGS = {
     "yarn with an attention factor": YARN | {"attention_factor": 1.25},
     "yarn with mscale": YARN | {"mscale": 1.0, "mscale_all_dim": 0.7},
     "yarn without a factor": YARN | {"factor": None},
+    "yarn as its authors wrote it": YARN | {"finetuned": True},
     "yarn of half the length": YARN | {"factor": 0.5},
     "longrope": LONGROPE,
     "longrope with factors": LONGROPE | {"factor": 8.0, "attention_factor": 1.1},
@@ -209,6 +210,8 @@ def test_gguf(tmp_path, scaling, keys, factors):
     assert found.config.max_seq_len == model.config.max_seq_len
     sequence = tokens(200, seed=2)
     assert relative_diff(logits(found, sequence), logits(model, sequence)) <= 1e-5
+    cut = "rope_type longrope: sequences end at 512 tokens" if model.config.max_seq_len < 1024 else None
+    assert [notice.partition(",")[0] for notice in open_checkpoint(path).notices] == ([cut] if cut else [])
     if scaling:
         plain, _ = gguf_file(tmp_path / "plain.gguf", None)
         assert relative_diff(logits(load(plain).model, sequence), logits(model, sequence)) > 1e-3

@@ -14,7 +14,7 @@ import numpy as np
 from moe_lm import rope
 from moe_lm.checkpoint.gguf_file import GGUFFile
 from moe_lm.config import ModelConfig
-from moe_lm.errors import ModelError
+from moe_lm.errors import ModelError, Unsupported
 
 FREQS, SHORT, LONG = "rope_freqs.weight", "rope_factors_short.weight", "rope_factors_long.weight"
 TENSORS = frozenset({FREQS, SHORT, LONG})
@@ -34,18 +34,18 @@ def with_rope_scaling(config: ModelConfig, file: GGUFFile) -> ModelConfig:
     arch = file.metadata["general.architecture"]
     factors = {name: _factors(file, name, config.head_dim // 2) for name in sorted(TENSORS & set(file.tensors))}
     if factors and arch not in _ARCHITECTURES:
-        raise ModelError(f"{file.path}: tensor {min(factors)} is not supported for GGUF architecture {arch}")
+        raise Unsupported(f"{file.path}: tensor {min(factors)} is not supported for GGUF architecture {arch}")
     prefix = f"{arch}.rope.scaling."
     keys = {key.removeprefix(prefix): value for key, value in file.metadata.items() if key.startswith(prefix)}
     for key, values in _NEUTRAL.items():
         if keys.get(key, values[0]) not in values:
-            raise ModelError(f"{file.path}: GGUF option {prefix}{key} = {keys[key]!r} is not supported, only {values[0]}")
+            raise Unsupported(f"{file.path}: GGUF option {prefix}{key} = {keys[key]!r} is not supported, only {values[0]}")
     # llama.cpp's default type is linear; scale_linear is the factor's old name, and 0 means that it is not set
     kind, factor = keys.get("type", "linear"), keys.get("factor", file.metadata.get(f"{arch}.rope.scale_linear")) or 1.0
     try:
         scaling = _scaling(config, kind, factor, keys, factors)
     except ModelError as error:
-        raise ModelError(f"{file.path}: GGUF option {prefix}type = {kind!r}: {error}") from None
+        raise type(error)(f"{file.path}: GGUF option {prefix}type = {kind!r}: {error}") from None
     longest = scaling.max_seq_len if isinstance(scaling, rope.LongRopeScaling) else config.max_seq_len
     return replace(config, rope_scaling=scaling, max_seq_len=longest)
 
@@ -71,12 +71,12 @@ def _scaling(
         betas = {key: keys[f"yarn_{key}"] for key in ("beta_fast", "beta_slow") if f"yarn_{key}" in keys}
         return scaling(rope_type="yarn", factor=factor, original_max_position_embeddings=original, **betas)
     if kind not in ("none", "linear") or attention_factor != 1.0:
-        raise ModelError(f"factor {factor!r} with attn_factor {attention_factor!r} is not supported")
+        raise Unsupported(f"factor {factor!r} with attn_factor {attention_factor!r} is not supported")
     plain = None if kind == "none" or factor == 1.0 else scaling(rope_type="linear", factor=factor)
     if not factors:
         return plain
     if plain:
-        raise ModelError(f"factor {factor!r} is not supported together with the tensor {FREQS}")
+        raise Unsupported(f"factor {factor!r} is not supported together with the tensor {FREQS}")
     # the same factors for any length
     return scaling(
         rope_type="longrope",

@@ -4,7 +4,7 @@ Whatever can be checked without reading the weights is checked when the checkpoi
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from moe_lm.checkpoint.weights import Progress, Weights
 from moe_lm.config import ModelConfig
 from moe_lm.errors import ModelError
 from moe_lm.model import Decoder
+from moe_lm.rope import LongRopeScaling
 from moe_lm.tokenizer.tokenizer import Tokenizer
 
 
@@ -75,7 +76,16 @@ def open_checkpoint(path: Path) -> Checkpoint:
         check_unchanged()
         return model
 
-    return Checkpoint(weights.config, tokenizer, sha256_of(files), read, weights.notices)
+    return Checkpoint(weights.config, tokenizer, sha256_of(files), read, (*weights.notices, *_context_notices(weights.config)))
+
+
+def _context_notices(config: ModelConfig) -> Iterator[str]:
+    scaling = config.rope_scaling
+    if isinstance(scaling, LongRopeScaling) and config.max_seq_len < scaling.max_position_embeddings:
+        yield (
+            f"rope_type longrope: sequences end at {config.max_seq_len:,} tokens, where another set of frequencies would begin; "
+            f"the model goes on to {scaling.max_position_embeddings:,}"
+        )
 
 
 def _stamps(files: Sequence[Path]) -> list[tuple[int, int, int]]:
