@@ -116,6 +116,13 @@ CONFIGS = {
             "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
         },
     ),
+    "gemma3-in-gguf": lambda: transformers.Gemma3TextConfig(  # of which such a file can say all
+        **SHAPE,
+        head_dim=20,
+        query_pre_attn_scalar=20,
+        sliding_window=40,
+        layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+    ),
     "mixtral": lambda: transformers.MixtralConfig(
         **SHAPE, num_local_experts=5, num_experts_per_tok=2, tie_word_embeddings=False, sliding_window=None
     ),
