@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from evalkit.lm.native_tokens import GenerateRequest
 from evalkit.serve.errors import HttpError
-from evalkit.serve.messages import no_surrogates
+from evalkit.serve.messages import check_values
 
 MOST_CHOICES = 64  # n, for each prompt
 MOST_ANSWERS = 4096  # prompts times n
@@ -75,8 +75,8 @@ class Body(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _is_text(cls, values: Any) -> Any:
-        no_surrogates(values)
+    def _check_values(cls, values: Any) -> Any:
+        check_values(values)
         return values
 
     def check(self) -> None:
@@ -218,8 +218,8 @@ class TokenizeBody(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _is_text(cls, values: Any) -> Any:
-        no_surrogates(values)
+    def _check_values(cls, values: Any) -> Any:
+        check_values(values)
         return values
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from evalkit.serve.errors import HttpError
 
+MOST_LEVELS = 64  # of objects and lists within each other
 PART_KEYS = frozenset({"type", "text", "cache_control"})  # the last says what others may keep, and is no part of the text
 
 
@@ -17,19 +18,21 @@ def conversation(messages: Sequence[Any]) -> list[dict[str, Any]]:
     return [_message(message, f"messages.{i}") for i, message in enumerate(messages)]
 
 
-def no_surrogates(value: Any) -> None:
-    """Raises HttpError where a text of a body holds a lone surrogate, which JSON can write and no text has; `param` is where."""
-    left: list[tuple[str, Any]] = [("", value)]
+def check_values(body: Any) -> None:
+    """Raises HttpError where a text of a body holds a lone surrogate, which JSON can write and no text has, and for deep nesting."""
+    left: list[tuple[str, Any, int]] = [("", body, 0)]
     while left:
-        place, value = left.pop()
+        place, value, depth = left.pop()
+        if depth > MOST_LEVELS:
+            raise HttpError(f"the body is nested in more than {MOST_LEVELS} levels", param=place.partition(".")[0] or None)
         if isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
             message = f"{place or 'the body'} holds a lone surrogate, which is no character; send valid Unicode"
             raise HttpError(message, param=place or None)
         if isinstance(value, dict):
-            left += [(place, key) for key in value]
-            left += [(f"{place}.{key}" if place else key, each) for key, each in value.items()]
+            left += [(place, key, depth) for key in value]
+            left += [(f"{place}.{key}" if place else key, each, depth + 1) for key, each in value.items()]
         elif isinstance(value, list):
-            left += [(f"{place}.{i}", each) for i, each in enumerate(value) if isinstance(each, str | dict | list)]
+            left += [(f"{place}.{i}", each, depth + 1) for i, each in enumerate(value) if isinstance(each, str | dict | list)]
 
 
 def _message(message: Any, place: str) -> dict[str, Any]:

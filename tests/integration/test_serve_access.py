@@ -5,7 +5,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import httpx2
@@ -21,13 +21,15 @@ from evalkit.serve.connection import server_of
 
 
 async def length_of_body(scope: Any, receive: Any, send: Any) -> None:
-    """An application that answers with the length of the body."""
+    """An application that answers with the length of the body; /flood with more than a connection holds."""
     if scope["type"] == "lifespan":
         for _ in range(2):
             await send({"type": f"{(await receive())['type']}.complete"})
         return
     body = (await receive())["body"]
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]})
+    for _ in range(1000 if scope["path"] == "/flood" else 0):
+        await send({"type": "http.response.body", "body": b"x" * (1 << 16), "more_body": True})
     await send({"type": "http.response.body", "body": json.dumps({"bytes": len(body)}).encode()})
 
 
@@ -136,3 +138,15 @@ def test_clients_that_do_not_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
         assert received(port, head + b"\r\nab").startswith(b"HTTP/1.1 408 ")
         whole = head + b"Connection: close\r\n\r\nabcde"
         assert b'{"bytes": 5}' in received(port, whole)
+
+
+def test_a_client_that_does_not_read_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(access, "SEND_SECONDS", 0.3)
+    with serving() as port, socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+        client.sendall(b"GET /flood HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        time.sleep(1)
+        size = 0
+        with suppress(ConnectionResetError):
+            while part := client.recv(1 << 16):
+                size += len(part)
+        assert size < 1000 << 16

@@ -77,7 +77,10 @@ class _Worker:
 
     def ask(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         """The process's answer, or {"failed": why there is none}."""
-        packed = json.dumps(asked).encode()
+        try:
+            packed = json.dumps(asked).encode()
+        except RecursionError:
+            return {"failed": "what it is given is nested too deeply"}
         with self._lock:
             for attempt in range(2):
                 process = self._started()

@@ -36,22 +36,22 @@ class _Watched(dict[str, Any]):
 
     def __init__(self, fields: Mapping[str, Any]):
         super().__init__(fields)
-        self.read: set[str] = set()
+        self._read: set[str] = set()  # the underscore hides it from templates
 
     def __getitem__(self, name: str) -> Any:
-        self.read.add(name)
+        self._read.add(name)
         return super().__getitem__(name)
 
     def get(self, name: str, default: Any = None) -> Any:
-        self.read.add(name)
+        self._read.add(name)
         return super().get(name, default)
 
     def __contains__(self, name: object) -> bool:
-        self.read.add(str(name))
+        self._read.add(str(name))
         return super().__contains__(name)
 
     def _all(self) -> None:
-        self.read.update(super().keys())
+        self._read.update(super().keys())
 
     def items(self) -> Any:
         self._all()
@@ -138,7 +138,7 @@ class ChatTemplate:
         text = self.template.render(**asked["variables"], **asked["arguments"], messages=messages)
         for i, (message, given) in enumerate(zip(messages, asked["messages"], strict=True)):
             for name in given:
-                if name not in ("role", "content") and message.read.isdisjoint(REASONING if name in REASONING else (name,)):
+                if name not in ("role", "content") and message._read.isdisjoint(REASONING if name in REASONING else (name,)):
                     return {"refused": f"the model's chat template does not read a message's {name!r}", "field": f"messages.{i}.{name}"}
         return {"text": text}
 
@@ -212,6 +212,8 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
             packed = json.dumps(found).encode()
         except MemoryError:
             packed = b'{"memory": true}'
+        except RecursionError:
+            packed = b'{"failed": "what it is given is nested too deeply"}'
         signal.setitimer(signal.ITIMER_PROF, 0)
         answers.write(len(packed).to_bytes(LENGTH_BYTES, "little") + packed)
         answers.flush()
