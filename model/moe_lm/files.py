@@ -12,8 +12,8 @@ from moe_lm.errors import ModelError
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 # the index of a model in 100 files is below 10 MB; a chat template is the longest text
 MAX_BYTES = 16 << 20
-# Python takes about a hundred bytes for a value: with this limit, memory stays within a few times the size of the largest file
-MAX_VALUES = 1_000_000
+# twice the tensors of the largest models; Python takes about a hundred bytes and a microsecond for each
+MAX_VALUES = 250_000
 
 _REPR = reprlib.Repr()
 _REPR.maxlevel, _REPR.maxstring = 3, 80
@@ -54,6 +54,11 @@ def read_text(path: Path) -> str:
         return read_bytes(path, MAX_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ModelError(f"{path} is not UTF-8 ({error.reason} at byte {error.start}); download it again") from None
+
+
+def is_there(path: Path) -> bool:
+    """Is there a file, or a link to one that may be missing, as where a cache was cleaned up? Reading the latter is refused."""
+    return path.exists() or path.is_symlink()
 
 
 def read_bytes(path: Path, limit: int) -> bytes:

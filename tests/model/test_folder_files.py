@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_models import logits, tiny_config, tiny_decoder, word_tokenizer
 
+from moe_lm.checkpoint.random_weights import random_checkpoint
 from moe_lm.checkpoint.read import load, open_checkpoint
 from moe_lm.checkpoint.write import save
 from moe_lm.errors import ModelError
@@ -211,3 +212,20 @@ def test_lfs_pointers_are_called_so(one_file, name):
     text = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "0" * 64 + "\nsize 269060552\n"
     (one_file / name).write_text(text, "utf-8")
     refused(one_file, name, "git lfs pull")
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "model.safetensors", "tokenizer_config.json", "generation_config.json", "chat_template.jinja"]
+)
+def test_a_link_whose_file_is_gone_is_not_overlooked(one_file, name):
+    """As in a cache of the hub that was cleaned up."""
+    (one_file / name).unlink(missing_ok=True)
+    (one_file / name).symlink_to(one_file / "gone")
+    refused(one_file, f"cannot read {one_file / name}")
+
+
+def test_random_weights_beyond_memory_are_one_line():
+    with pytest.raises(ModelError, match=r"the weights take .* GiB"):
+        random_checkpoint(tiny_config(vocab_size=300, intermediate_size=2**30, hidden_size=2**30)).read(torch.float32, "cpu", None)
+    with pytest.raises(ModelError, match="vocab_size 2147483647"):
+        random_checkpoint(tiny_config(vocab_size=2**31 - 1))

@@ -11,7 +11,7 @@ from moe_lm.errors import ModelError
 from moe_lm.families import family_of
 from moe_lm.families.multimodal import multimodal
 from moe_lm.families.names import HF_STACKED_EXPERTS
-from moe_lm.files import read_json
+from moe_lm.files import is_there, read_json
 from moe_lm.tokenizer.folder import FILES as TOKENIZER_FILES
 from moe_lm.tokenizer.tokenizer import Tokenizer
 
@@ -23,11 +23,11 @@ BUFFERS = re.compile(r"model\.(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq")
 def files_of(folder: Path) -> list[Path]:
     """The files that a checkpoint consists of, the weights last. Raises ModelError where it is not supported or lacks its weights."""
     from_hf(read_json(folder / "config.json"))  # first: the weights of an unsupported model need not be there
-    if (folder / "adapter_config.json").exists():
+    if is_there(folder / "adapter_config.json"):
         raise ModelError(f"{folder} holds an adapter (adapter_config.json), which moe_lm does not apply; merge it into the model's weights")
     shards = find_shards(folder)
     index = [folder / INDEX] if shards.index else []
-    return [*(path for name in SETTINGS if (path := folder / name).exists()), *index, *shards.files]
+    return [*(path for name in SETTINGS if is_there(path := folder / name)), *index, *shards.files]
 
 
 def parse(folder: Path) -> tuple[Tokenizer, Weights]:

@@ -13,19 +13,32 @@ from torch import Tensor, nn
 from moe_lm.checkpoint.read import Checkpoint
 from moe_lm.checkpoint.weights import Progress
 from moe_lm.config import ModelConfig
+from moe_lm.count import count
 from moe_lm.errors import ModelError
+from moe_lm.files import one_line
 from moe_lm.model import Decoder
 from moe_lm.tokenizer.tokenizer import Tokenizer
 
+MAX_VOCABULARY = 4_000_000  # fifteen times the largest of today's
 BLOCK = (1 << 22) + 15  # a prime: rows of any usual length begin elsewhere in the block each time
 
 
 def random_checkpoint(config: ModelConfig, seed: int = 0) -> Checkpoint:
     """A model of `config`, its activations of about unit size. Raises ModelError for a vocabulary that holds no 256 bytes."""
+    if config.vocab_size > MAX_VOCABULARY:
+        raise ModelError(f"random weights come with a name for each token; vocab_size {config.vocab_size} is more than {MAX_VOCABULARY:,}")
     if config.vocab_size < 256:
         raise ModelError(f"random weights come with a tokenizer of bytes; vocab_size {config.vocab_size} is less than 256")
     digest = hashlib.sha256(f"random {seed} {BLOCK} {config!r}".encode()).hexdigest()
-    return Checkpoint(config, _byte_tokenizer(config), digest, partial(_draw, config, seed))
+    return Checkpoint(config, _byte_tokenizer(config), digest, partial(_drawn, config, seed))
+
+
+def _drawn(config: ModelConfig, seed: int, dtype: torch.dtype, device: str, progress: Progress | None) -> Decoder:
+    try:
+        return _draw(config, seed, dtype, device, progress)
+    except (RuntimeError, MemoryError) as error:  # torch's errors of CPU memory are no kind of their own
+        size = count(config).total * dtype.itemsize
+        raise ModelError(f"the weights take {size / 2**30:,.1f} GiB, which {device} can't give ({one_line(str(error))})") from None
 
 
 def _draw(config: ModelConfig, seed: int, dtype: torch.dtype, device: str, progress: Progress | None) -> Decoder:

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from moe_lm.errors import ModelError
-from moe_lm.files import MAX_BYTES, one_line, parse_json, read_json, refuse_lfs_pointer, shown
+from moe_lm.files import MAX_BYTES, is_there, one_line, parse_json, read_json, refuse_lfs_pointer, shown
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 DTYPES = ("F64", "F32", "F16", "BF16")
@@ -34,12 +34,12 @@ class Shards:
 
 def find_shards(folder: Path) -> Shards:
     """Raises ModelError where there are none, one is missing, or it is not clear which are meant."""
-    if (folder / INDEX).exists():
+    if is_there(folder / INDEX):
         index = read_index(folder / INDEX)
         names = sorted(set(index.values()))
         _refuse_missing(folder, names, f"which {INDEX} names")
         return Shards(tuple(folder / name for name in names), index)
-    if (folder / SINGLE).exists():
+    if is_there(folder / SINGLE):
         return Shards((folder / SINGLE,), {})
     others = sorted(path.name for path in folder.glob("*.safetensors"))
     totals = {match[2] for name in others if (match := _SHARD.fullmatch(name))}
@@ -63,7 +63,7 @@ def read_index(path: Path) -> dict[str, str]:
 
 
 def _refuse_missing(folder: Path, names: Sequence[str], why: str) -> None:
-    if missing := [name for name in names if not (folder / name).exists()]:
+    if missing := [name for name in names if not is_there(folder / name)]:
         more = f" and {len(missing) - 1:,} more" if len(missing) > 1 else ""
         raise ModelError(f"{folder} lacks {one_line(missing[0])}{more}, {why}; download it again")
 

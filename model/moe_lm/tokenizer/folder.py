@@ -10,7 +10,7 @@ from tokenizers import Tokenizer as FastTokenizer
 
 from moe_lm.errors import ModelError, Unsupported
 from moe_lm.families.multimodal import text_config
-from moe_lm.files import read_bytes, read_json, read_text, shown
+from moe_lm.files import is_there, read_bytes, read_json, read_text, shown
 from moe_lm.kinds import FLAG, TEXT, TOKEN_IDS, Kind
 from moe_lm.tokenizer.library import attempt
 
@@ -78,7 +78,7 @@ def read(folder: Path) -> FolderTokenizer:
         fast,
         settings,
         tuple(dict.fromkeys(_eos_ids(folder, fast.token_to_id(eos_token) if eos_token else None))),
-        read_text(template) if template.exists() else _default(settings.get("chat_template")),
+        read_text(template) if is_there(template) else _default(settings.get("chat_template")),
         bos_token,
         eos_token,
     )
@@ -92,7 +92,7 @@ def _fast(path: Path) -> FastTokenizer:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    return read_json(path) if path.exists() else {}
+    return read_json(path) if is_there(path) else {}
 
 
 def _added_tokens(folder: Path, settings: Mapping[str, Any], source: Mapping[str, Path], fast: FastTokenizer) -> list[AddedToken]:
@@ -111,8 +111,8 @@ def _added_tokens(folder: Path, settings: Mapping[str, Any], source: Mapping[str
     for key, value in named:
         content = _content(source.get(key), key, value)
         if content and content not in there.keys() | found.keys():
-            flags = {"special": True} if isinstance(value, str) else {**value, "special": True}
-            found[content] = _token(source[key], key, {**flags, "content": content})
+            flags = value if isinstance(value, dict) else {}
+            found[content] = _token(source[key], key, {**flags, "content": content, "special": True})
     for content in {_content(source.get(key), key, settings.get(key)) for key in _NAMED} & found.keys():
         found[content].special = True
     return list(found.values())
