@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from evalkit.cli.options import add_shared, given, reporter_of, with_data
+from evalkit.errors import EvalkitError
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -14,10 +15,13 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     score.add_argument(
         "task",
         metavar="TASK",
-        help="humaneval, mt_bench or another task that reads answers; a protocol (humaneval@codex) also cuts them as it does its own",
+        help="humaneval, gsm8k, mmlu, mt_bench or another; a protocol (humaneval@codex) reads the answers as it does its own",
     )
     score.add_argument(
-        "file", metavar="FILE", type=Path, help="a .jsonl or .jsonl.gz file of {task_id, completion}, or of FastChat's judgments"
+        "file",
+        metavar="FILE",
+        type=Path,
+        help="lines or a list of {task_id, completion}, {id or question, answer}, or FastChat's judgments; .gz too",
     )
     helps = {
         "data": "data source: hub, sample, or a folder (default: EVALKIT_DATA, else hub)",
@@ -39,8 +43,11 @@ def _score(arguments: argparse.Namespace) -> None:
         from evalkit.judge import screen
         from evalkit.judge.given import score_judgments
 
-        for judged in score_judgments(config.task, config.file, config.data, Path(config.out), config.name):
+        runs, refused = score_judgments(config.task, config.file, config.data, Path(config.out), config.name)
+        for judged in runs:
             screen.show(judged.run.tasks[task.name], task.name, judged.run.model.spec, judged.folder, console())
+        if refused:
+            raise EvalkitError(f"{config.file}: {'; '.join(refused)}")
         return
     record, folder = score(config, reporter_of(arguments))
     show(record, folder, console())

@@ -2,11 +2,15 @@
 
 import hashlib
 import time
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from evalkit.data.sources import decoded, open_source
+from evalkit.data.rows import shown
+from evalkit.data.sources import decoded, documents, open_source
 from evalkit.errors import EvalkitError
+from evalkit.files import shortened
+from evalkit.hashing import sha256_json
 from evalkit.judge.answered import file_name
 from evalkit.judge.fastchat import Row, read_single
 from evalkit.judge.result import judged_entry
@@ -14,6 +18,8 @@ from evalkit.judge.score import Rated, Ratings, refuse_holes
 from evalkit.record.sample import Sample
 from evalkit.record.schema import DataInfo, JudgeEntry, ModelInfo, Run, TaskEntry
 from evalkit.record.write import begin, task_entry, write_run
+from evalkit.runner.folder import require_own
+from evalkit.runner.score_file import run_name
 from evalkit.tasks import Doc, Generated, JudgedTask, Request, Response, Sampling, Scored
 from evalkit.tasks.registry import resolve
 
@@ -28,14 +34,14 @@ class GivenRun:
     folder: Path
 
 
-def score_judgments(task_spec: str, file: Path, data: str, out: Path, name: str | None) -> list[GivenRun]:
-    """A run per model and judge, in the file's order. Raises EvalkitError for unknown questions and for too many failed judgments."""
+def score_judgments(task_spec: str, file: Path, data: str, out: Path, name: str | None) -> tuple[list[GivenRun], list[str]]:
+    """A run per model and judge, in the file's order; and why each of the others has no score. Raises EvalkitError for bad input."""
     clock = time.monotonic()
     task = resolve(task_spec)
     if not isinstance(task, JudgedTask) or task.judgment_files != "fastchat":
         raise EvalkitError(f"{task.name} reads no files of judgments; make them with evalkit judge")
     source = open_source(data)
-    docs = {doc.id: doc for doc in task.load(source)}
+    docs = {doc.id: doc for doc in documents(task, source)}
     try:
         raw = file.read_bytes()
     except OSError as error:
@@ -43,22 +49,35 @@ def score_judgments(task_spec: str, file: Path, data: str, out: Path, name: str 
     by_model: dict[tuple[str, str], list[Row]] = {}
     for row in read_single(decoded(raw, str(file)), str(file)):
         if row.question_id not in docs:
-            raise EvalkitError(f"{file}: question {row.question_id} is none of the {len(docs)} of {task.name} in {data}")
+            raise EvalkitError(f"{file}: question {shown(row.question_id)} is none of the {len(docs)} of {task.name} in {data}")
         by_model.setdefault((row.model, row.judge), []).append(row)
     if not by_model:
         raise EvalkitError(f"{file} holds no judgments")
-    stem = name or f"{file.name.split('.')[0]}--{task.name}".lower()
-    several_judges = len({judge for _, judge in by_model}) > 1
-    runs = []
+    folders = _folders(out, name or run_name(file, task.name), list(by_model))
+    for (model, _), folder in folders.items():
+        require_own(folder, model, task.protocol)
+    runs, refused = [], []
     for (model, judge), rows in by_model.items():
-        folder = out / f"{stem}--{file_name(model)}{f'--{file_name(judge)}' if several_judges else ''}"
-        fingerprint = f"sha256:{hashlib.sha256(raw + model.encode()).hexdigest()}"
+        folder = folders[model, judge]
+        fingerprint = f"sha256:{hashlib.sha256(raw + model.encode('utf-8', 'replace')).hexdigest()}"
         begun = begin(folder.name, ModelInfo(spec=model, fingerprint=fingerprint, engine="file"), None, Sampling().seed, None)
-        samples, entry = _entry(task, docs, source.describe(), model, judge, rows)
+        try:
+            samples, entry = _entry(task, docs, source.describe(), model, judge, rows)
+        except EvalkitError as error:
+            refused.append(str(error))
+            continue
         run = replace(begun, status="complete", seconds=round(time.monotonic() - clock, 3), tasks={task.name: entry})
         write_run(folder, run, {task.name: samples})
         runs.append(GivenRun(run, folder))
-    return runs
+    return runs, refused
+
+
+def _folders(out: Path, stem: str, pairs: list[tuple[str, str]]) -> dict[tuple[str, str], Path]:
+    """A folder for each model and judge. Names that differ only in what no file name can hold (org/m, org-m) get a digest."""
+    several_judges = len({judge for _, judge in pairs}) > 1
+    names = {pair: f"{stem}--{file_name(pair[0])}{f'--{file_name(pair[1])}' if several_judges else ''}" for pair in pairs}
+    taken = Counter(name.lower() for name in names.values())
+    return {pair: out / shortened(f"{name}--{sha256_json(pair)[:6]}" if taken[name.lower()] > 1 else name) for pair, name in names.items()}
 
 
 def _entry(

@@ -109,10 +109,12 @@ def _cell(cell: SuiteCell) -> SuiteCell:
 
 
 def _metrics(task: Task, by_group: Mapping[str, Sequence[Sample]]) -> Metrics:
-    first = next(iter(by_group.values()))[0]
+    samples = [sample for members in by_group.values() for sample in members]
+    # of a judged file, some documents may lack a turn
+    common = [metric for metric in samples[0].scored.metrics if all(metric in sample.scored.metrics for sample in samples)]
     return {
         metric: average({g: [s.scored.metrics[metric] for s in members] for g, members in by_group.items()}, task.protocol.averaging)
-        for metric in first.scored.metrics
+        for metric in common
     }
 
 

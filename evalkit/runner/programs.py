@@ -33,7 +33,17 @@ def score_programs(
     export(completions, zip(ids, chain(*programs), results, strict=True))
     ran = iter(results)
     scored = [task.score_programs(doc, list(islice(ran, len(some)))) for doc, some in zip(docs, programs, strict=True)]
+    scored = _common(scored, reporter)
     return [replace(s, extraction_failed=not all(p.found for p in some)) for s, some in zip(scored, programs, strict=True)]
+
+
+def _common(scored: Sequence[Scored], reporter: Reporter) -> list[Scored]:
+    """The metrics that every document has: pass@10 needs ten samples of each. What is left out is said."""
+    common = [metric for metric in scored[0].metrics if all(metric in each.metrics for each in scored)] if scored else []
+    if partial := sorted({metric for each in scored for metric in each.metrics} - set(common)):
+        lack = sum(not set(partial) <= each.metrics.keys() for each in scored)
+        reporter.say(f"no {', '.join(partial)}: {lack:,} of {len(scored):,} documents have too few samples for it")
+    return [replace(each, metrics={metric: each.metrics[metric] for metric in common}) for each in scored]
 
 
 def run_programs(programs: Sequence[FunctionCheck], allow_unsafe: bool, reporter: Reporter) -> list[Ran]:

@@ -2,7 +2,7 @@
 
 from evalkit.errors import DataError, MissingData
 from evalkit.hashing import canonical_json, sha256_json
-from evalkit.tasks.answers import ReadsAnswers
+from evalkit.tasks.answers import Answers, ReadsAnswers, ScoresTexts
 from evalkit.tasks.fields import ANY_TEXT, NAME, OBJECT, TEXT, WHOLE_NUMBER, Field, Rule, list_of, matching, one_of
 from evalkit.tasks.judged import READERS, Conversation, JudgedTask, JudgePrompt
 from evalkit.tasks.programs import CodeTask, FunctionCheck, Ran
@@ -20,6 +20,7 @@ __all__ = [
     "TEXT",
     "UNSCORED",
     "WHOLE_NUMBER",
+    "Answers",
     "CodeTask",
     "Conversation",
     "DataError",
@@ -45,6 +46,7 @@ __all__ = [
     "Rule",
     "Sampling",
     "Scored",
+    "ScoresTexts",
     "SuiteCell",
     "SuiteTask",
     "Table",

@@ -16,6 +16,7 @@ from evalkit.tasks import (
     Request,
     Response,
     Scored,
+    ScoresTexts,
     Table,
     Task,
     TextFile,
@@ -67,10 +68,11 @@ WORKED_EXAMPLES = {
 }
 
 
-class GSM8K(Task):
+class GSM8K(Task, ScoresTexts):
     name = "gsm8k"
     protocols = read_protocols("gsm8k", SETTINGS)
     default_protocol = "qwen"
+    given_protocol = "qwen-fixed"
     text_files = tuple(WORKED_EXAMPLES.values())
     official_n = 1_319
     official_sha256 = "2ebbc76944d6c24aff2af35470ec1b568f80974664dd223d1535236a13445d3a"
@@ -95,6 +97,12 @@ class GSM8K(Task):
         extraction = EXTRACTIONS[self.protocol.settings["extraction"]](response.text, doc.fields["answer"])
         metrics = {metric: float(correct) for metric, correct in extraction.correct.items()}
         return Scored(metrics, extraction.answer, gold(doc.fields["answer"]), extraction.failed)
+
+    def question(self, doc: Doc) -> str:
+        return str(doc.fields["question"])
+
+    def score_text(self, doc: Doc, text: str) -> Scored:
+        return self.score(doc, [Generated(text, "given", 0)])
 
     def _prefixes(self, source: DataSource, n: int) -> list[str]:
         shots = self.protocol.settings["shots"]

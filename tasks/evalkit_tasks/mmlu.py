@@ -18,10 +18,12 @@ from evalkit.tasks import (
     Request,
     Response,
     Scored,
+    ScoresTexts,
     Table,
     Task,
     one_of,
 )
+from evalkit_tasks.choices import score_choice
 from evalkit_tasks.protocol_files import read_protocols
 
 LETTERS = "ABCD"
@@ -82,10 +84,11 @@ def table(subject: str, split: str) -> Table:
     return Table(f"mmlu/{split}/{subject}_{split}.csv", COLUMNS, hub)
 
 
-class MMLU(Task):
+class MMLU(Task, ScoresTexts):
     name = "mmlu"
     protocols = read_protocols("mmlu", SETTINGS)
     default_protocol = "qwen"
+    given_protocol = "qwen"
     official_n = 14_042
     official_sha256 = "02d86e263406bf68e8e8fca57e33db7c1b44e7857a67dbeee4c157d00ef47691"
 
@@ -129,6 +132,12 @@ class MMLU(Task):
             chosen = _argmax([p / max(1, len(doc.fields[letter])) for p, letter in zip(response.logprobs, LETTERS, strict=True)])
             metrics["acc_norm"] = float(chosen == gold)
         return Scored(metrics, LETTERS[chosen], doc.fields["answer"])
+
+    def question(self, doc: Doc) -> str:
+        return str(doc.fields["question"])
+
+    def score_text(self, doc: Doc, text: str) -> Scored:
+        return score_choice(text, LETTERS, [doc.fields[letter] for letter in LETTERS], doc.fields["answer"])
 
     def category(self, group: str) -> str | None:
         return CATEGORY_OF[group]

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from evalkit.errors import DataError
 from evalkit.judge.fastchat import read_single
+from evalkit.tasks import Answers
 from evalkit_tasks.extraction import EXTRACTIONS, INVALID, Extraction, gold, last_decimal, last_digits, last_number, lm_eval_filters
 from evalkit_tasks.humaneval import EXTRACTIONS as CODE
 from evalkit_tasks.humaneval import HumanEval
@@ -156,9 +157,13 @@ def message_on(read: Callable[[str, str], object], text: str) -> str:
     return ""
 
 
+def read_completions(text: str, name: str) -> Answers:
+    return HumanEval(HumanEval.protocols["given"]).read_answers(text, name, [])
+
+
 @given(FILES)
 def test_a_file_is_read_or_refused_in_one_line(text: str) -> None:
-    for read in (read_single, HumanEval(HumanEval.protocols["given"]).read_answers, read_prompts):
+    for read in (read_single, read_completions, read_prompts):
         message = message_on(read, text)
         assert not message or (message.startswith("FILE") and len(message.splitlines()) == 1)
 
@@ -166,5 +171,5 @@ def test_a_file_is_read_or_refused_in_one_line(text: str) -> None:
 def test_the_files_that_are_right_are_read() -> None:
     (row,) = read_single(json.dumps(GOOD), "FILE")
     assert (row.question_id, row.model, row.judge, row.score, row.turn) == ("81", "m", "gpt-4", 7, 1)
-    assert HumanEval(HumanEval.protocols["given"]).read_answers(json.dumps(GOOD), "FILE") == {"HumanEval/0": ["pass"]}
+    assert read_completions(json.dumps(GOOD), "FILE").texts == {"HumanEval/0": ["pass"]}
     assert read_prompts(json.dumps(GOOD), "FILE")["single-v1"].text == "{question}"

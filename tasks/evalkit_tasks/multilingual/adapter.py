@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from evalkit.tasks import DataError, DataSource, Doc, Generate, Request, Response, Scored, Table, TextFile, sha256_json
+from evalkit.tasks import DataError, DataSource, Doc, Generate, Generated, Request, Response, Scored, Table, TextFile, sha256_json
+from evalkit_tasks.choices import score_choice
 from evalkit_tasks.multilingual.cells import MultilingualCell
 from evalkit_tasks.multilingual.lm_eval_definition import INVALID, Definition, definition
 
@@ -41,11 +42,21 @@ class Adapter(ABC):
     def score(self, cell: MultilingualCell, doc: Doc, responses: Sequence[Response]) -> Scored:
         """Score the responses to `requests`."""
 
+    @abstractmethod
+    def question(self, doc: Doc) -> str:
+        """What is asked."""
+
+    @abstractmethod
+    def score_text(self, cell: MultilingualCell, doc: Doc, text: str) -> Scored:
+        """Score an answer made elsewhere."""
+
 
 class LmEvalAdapter(Adapter):
     """A set whose texts and scores are lm-eval's. `rows` brings its data into the layout that the definition expects."""
 
     max_new_tokens = 0
+    asks = "question"  # the field that holds what is asked
+    labels: Sequence[str] = ("1", "2")  # of the choices, in the definition's order
 
     @abstractmethod
     def rows(self, cell: MultilingualCell, source: DataSource, split: str) -> list[dict[str, Any]]:
@@ -89,6 +100,22 @@ class LmEvalAdapter(Adapter):
         known = definition(cell.lm_eval, doc.fields)
         metrics, extracted = known.scores(doc.fields, responses)
         return Scored(metrics, extracted, known.target(doc.fields), extracted == INVALID)
+
+    def question(self, doc: Doc) -> str:
+        return str(doc.fields[self.asks])
+
+    def score_text(self, cell: MultilingualCell, doc: Doc, text: str) -> Scored:
+        """A generated answer as the definition scores it; a choice by the option's text or by its label."""
+        known = definition(cell.lm_eval, doc.fields)
+        if self.max_new_tokens:
+            return self.score(cell, doc, [Generated(text, "given", 0)])
+        options = known.options(doc.fields)
+        right = options.index(known.target(doc.fields))
+        return score_choice(text, self.labels, self.options(doc, options), self.labels[right])
+
+    def options(self, doc: Doc, choices: Sequence[str]) -> Sequence[str]:
+        """The options in words, of which the definition's choices are letters, or sentences that hold them."""
+        return choices
 
 
 def first(rows: Sequence[Any], count: int, cell: MultilingualCell) -> list[Any]:

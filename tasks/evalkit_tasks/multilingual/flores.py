@@ -84,6 +84,12 @@ class Flores(Adapter):
         reference = doc.fields["reference"]
         return Scored({cell.metric: ((reference,), hypothesis)}, hypothesis, reference, not hypothesis)
 
+    def question(self, doc: Doc) -> str:
+        return str(doc.fields["source"])
+
+    def score_text(self, cell: MultilingualCell, doc: Doc, text: str) -> Scored:
+        return self.score(cell, doc, [Generated(text, "given", 0)])
+
 
 def table(language: str, split: str) -> Table:
     """The sentences of one language."""

@@ -87,6 +87,10 @@ class Definition:
         }
         return metrics, filtered.get("flexible-extract", next(iter(filtered.values())))
 
+    def options(self, row: Row) -> list[str]:
+        """What may be chosen, in order."""
+        return [str(option) for option in self.task.doc_to_choice(dict(row))]
+
     def target(self, row: Row) -> str:
         """The right answer, as text."""
         if self.task.multiple_input:

@@ -17,6 +17,9 @@ def _from_hub(row: Mapping[str, Any]) -> dict[str, str]:
 
 
 class Pawsx(LmEvalAdapter):
+    asks = "sentence1"
+    labels = ("0", "1")
+
     def tables(self, cell: MultilingualCell, source: DataSource) -> list[Table]:
         return [self._table(cell, split) for split in SPLITS]
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 from evalkit.tasks import (
+    Answers,
     DataError,
     DataSource,
     DataState,
@@ -18,6 +19,7 @@ from evalkit.tasks import (
     Response,
     Sampling,
     Scored,
+    ScoresTexts,
     SuiteTask,
     Table,
     Task,
@@ -72,10 +74,11 @@ NO_DATA = "no data"
 SAMPLE = ("m3exam:it", "belebele:es", "pawsx:de", "mgsm:es", "flores:en-de", "flores:de-en")
 
 
-class MultilingualTask(SuiteTask):
+class MultilingualTask(SuiteTask, ScoresTexts):
     """Cells of the table. A cell without data in the folder is left out and named, never skipped in silence."""
 
     default_protocol = "qwen"
+    given_protocol = "qwen"
     official_sha256 = ""
     whole: ClassVar[tuple[MultilingualCell, ...]]
 
@@ -146,6 +149,13 @@ class MultilingualTask(SuiteTask):
         cell = BY_NAME[doc.group]
         return ADAPTERS[cell.set].score(cell, doc, responses)
 
+    def question(self, doc: Doc) -> str:
+        return ADAPTERS[BY_NAME[doc.group].set].question(doc)
+
+    def score_text(self, doc: Doc, text: str) -> Scored:
+        cell = BY_NAME[doc.group]
+        return ADAPTERS[cell.set].score_text(cell, doc, text)
+
     @classmethod
     def parts(cls) -> Sequence[str]:
         return tuple(dict.fromkeys(cell.language for cell in cls.whole))
@@ -161,12 +171,12 @@ class TranslationTask(MultilingualTask, ReadsAnswers):
 
     given_protocol = "given"
 
-    def read_answers(self, text: str, name: str) -> Mapping[str, Sequence[str]]:
+    def read_answers(self, text: str, name: str, docs: Sequence[Doc]) -> Answers:
         """One translation per line, in devtest's order."""
         if len(self._cells) != 1:
             raise DataError(f"{name} holds one direction's translations; name it, as in flores:en-th")
         lines = text.removesuffix("\n").split("\n")
-        return {f"{self._cells[0].name}/{i}": [line.removesuffix("\r")] for i, line in enumerate(lines)}
+        return Answers({f"{self._cells[0].name}/{i}": [line.removesuffix("\r")] for i, line in enumerate(lines)})
 
 
 SETTINGS = {"shots": str}

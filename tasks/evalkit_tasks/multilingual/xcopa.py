@@ -1,8 +1,9 @@
 """XCOPA: cause or effect of a premise, 500 questions per language (Ponti et al. 2020, EMNLP)."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from evalkit.tasks import NAME, TEXT, DataSource, HubTable, Table, one_of
+from evalkit.tasks import NAME, TEXT, DataSource, Doc, HubTable, Table, one_of
 from evalkit_tasks.multilingual.adapter import LmEvalAdapter, Row
 from evalkit_tasks.multilingual.cells import MultilingualCell
 
@@ -17,6 +18,11 @@ SPLITS = {"dev": ("val", "validation"), "test": ("test", "test")}  # upstream's 
 
 
 class Xcopa(LmEvalAdapter):
+    asks = "premise"
+
+    def options(self, doc: Doc, choices: Sequence[str]) -> Sequence[str]:
+        return [doc.fields["choice1"], doc.fields["choice2"]]
+
     def tables(self, cell: MultilingualCell, source: DataSource) -> list[Table]:
         return [self._table(cell, split) for split in SPLITS]
 

@@ -14,6 +14,8 @@ COLUMNS = {"story_id": TEXT, **dict.fromkeys(SENTENCES, TEXT), "answer_right_end
 class Xstorycloze(LmEvalAdapter):
     """A folder and the hub hold the same file."""
 
+    asks = "input_sentence_1"
+
     def tables(self, cell: MultilingualCell, source: DataSource) -> list[Table]:
         file = f"spring2016.val.{cell.language}.tsv.split_20_80_{cell.split}.tsv"
         return [Table(f"xstorycloze/{file}", COLUMNS, HubTable(*HUB, file, dict), "tsv-quoted", key=("story_id",))]

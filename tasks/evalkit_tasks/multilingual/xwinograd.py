@@ -5,9 +5,10 @@ of some options by hand; we keep upstream's.
 """
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
-from evalkit.tasks import ANY_TEXT, DataSource, Rule, Table, TextFile
+from evalkit.tasks import ANY_TEXT, DataSource, Doc, Rule, Table, TextFile
 from evalkit_tasks.multilingual.adapter import LmEvalAdapter, Row
 from evalkit_tasks.multilingual.cells import MultilingualCell
 
@@ -22,6 +23,8 @@ TABLE = Table(FILE.path, COLUMNS, FILE, "tsv", (SPANS,))
 
 
 class Xwinograd(LmEvalAdapter):
+    asks = "sentence"
+
     def tables(self, cell: MultilingualCell, source: DataSource) -> list[Table]:
         return [TABLE]
 
@@ -33,6 +36,9 @@ class Xwinograd(LmEvalAdapter):
 
     def key(self, row: Row, number: int) -> str:
         return str(row["number"])
+
+    def options(self, doc: Doc, choices: Sequence[str]) -> Sequence[str]:
+        return [doc.fields["option1"], doc.fields["option2"]]
 
     def cluster(self, row: Row, number: int) -> str:
         """Sentences come in pairs that differ in a word or two and have the same options."""

@@ -1,0 +1,68 @@
+"""Files of published answers, one row a document: {"id": .., "answer": ..} or {"question": .., "answer": ..}, as lines or as a list."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from evalkit.data.layouts import json_lines, json_list
+from evalkit.data.rows import shown
+from evalkit.errors import DataError
+from evalkit.tasks import Doc, ScoresTexts
+
+IDS = ("doc_id", "task_id", "question_id", "id")
+QUESTIONS = ("question", "prompt", "input")
+TEXTS = ("answer", "response", "completion", "output", "prediction", "generation", "text")
+EXPECTED = f'expected {{"id": .., "answer": ..}} or {{"question": .., "answer": ..}} (the answer as {", ".join(TEXTS)})'
+END_MARKERS = ("<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "<|end|>", "</s>", "<eos>", "<end_of_turn>", "[EOS]")
+
+
+def rows_of(text: str, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The objects of a file of lines or of one JSON list, each with its place. Raises DataError."""
+    return json_list(text, name, ()) if text.lstrip().startswith("[") else json_lines(text, name, ())
+
+
+def read_texts(task: ScoresTexts, text: str, name: str, docs: Sequence[Doc]) -> dict[str, str]:
+    """An answer a document, by id. Raises DataError for a row that names none, for a second answer to one, and for an answer not a text."""
+    by_id = {doc.id: doc for doc in docs}
+    by_question: dict[str, list[Doc]] = {}
+    for doc in docs:
+        by_question.setdefault(_plain(task.question(doc)), []).append(doc)
+    found: dict[str, str] = {}
+    for where, row in rows_of(text, name):
+        doc = _doc(row, by_id, by_question, where)
+        key = next((key for key in TEXTS if key in row), None)
+        if key is None:
+            raise DataError(f"{where}: no answer; {EXPECTED}")
+        if not isinstance(row[key], str | None):
+            raise DataError(f"{where}: {key} is {shown(row[key])}, expected a text")
+        if doc.id in found:
+            raise DataError(f"{where}: a second answer to {doc.id!r}; one answer a document is scored")
+        found[doc.id] = row[key] or ""
+    return found
+
+
+def _doc(row: Mapping[str, Any], by_id: Mapping[str, Doc], by_question: Mapping[str, list[Doc]], where: str) -> Doc:
+    if (key := next((key for key in IDS if key in row), None)) is not None:
+        if (doc := by_id.get(str(row[key]))) is not None:
+            return doc
+        raise DataError(f"{where}: {key} {shown(row[key])} is none of the {len(by_id):,} documents, such as {next(iter(by_id))!r}")
+    if (key := next((key for key in QUESTIONS if isinstance(row.get(key), str)), None)) is None:
+        raise DataError(f"{where}: no id and no question; {EXPECTED}")
+    docs = by_question.get(_plain(row[key]), [])
+    if len(docs) != 1:
+        what = "is asked by none" if not docs else f"is asked by {len(docs)}"
+        raise DataError(f"{where}: {key} {shown(row[key])} {what} of the {len(by_id):,} documents; name the document by its id")
+    return docs[0]
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split())
+
+
+def end_markers(texts: Sequence[str]) -> str:
+    """What to say of answers that end in a model's end marker, which is part of what is scored; "" where none does."""
+    ended = [marker for text in texts if (marker := next((m for m in END_MARKERS if text.rstrip().endswith(m)), None))]
+    if not ended:
+        return ""
+    marks = json.dumps(sorted(set(ended)))[1:-1]
+    return f"{len(ended):,} of {len(texts):,} answers end in {marks}, which is scored as part of them; cut it off if that is not meant"
