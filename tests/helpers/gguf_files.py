@@ -65,7 +65,7 @@ def write(path, config, tensors, types=None, keys=None, first=True, **changed):
     if arch in ("qwen2moe", "qwen3moe", "deepseek"):
         numbers["expert_feed_forward_length"] = config.moe.moe_intermediate_size
     if arch in ("qwen2moe", "olmoe", "deepseek"):  # of Qwen3-MoE llama.cpp takes it for granted
-        writer.add_bool(f"{arch}.expert_weights_norm", config.moe.norm_topk_prob)
+        numbers["expert_weights_norm"] = config.moe.norm_topk_prob
     if arch == "qwen2moe":
         numbers["expert_shared_feed_forward_length"] = config.moe.shared_expert_intermediate_size
     if arch == "deepseek":

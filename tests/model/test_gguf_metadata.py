@@ -11,7 +11,7 @@ from gguf_files import ARCHITECTURES, gguf_tensors, write
 from tiny_models import logits, tiny_config, tiny_decoder
 
 from moe_lm.checkpoint.gguf_config import hf_config
-from moe_lm.checkpoint.gguf_keys import NEUTRAL, ROPE_SCALING, WITHOUT_EFFECT
+from moe_lm.checkpoint.gguf_keys import NEUTRAL, NEUTRAL_ELSEWHERE, ROPE_SCALING, TOKENIZER, WITHOUT_EFFECT
 from moe_lm.checkpoint.read import load, open_checkpoint
 from moe_lm.config import from_hf
 from moe_lm.errors import ModelError, Unsupported
@@ -158,6 +158,44 @@ def test_the_embedding_has_a_row_for_each_token():
 def test_files_that_are_no_model(kind, words):
     with pytest.raises(Unsupported, match=words):
         hf_config({"general.architecture": "llama", "general.type": kind} | {f"llama.{key}": v for key, v in NUMBERS.items()}, SHAPES)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "llbma.rope.freq_base",
+        "llamarope.freq_base",
+        "gemma.attention.sliding_window",
+        "tokenizer.ggml.add_bps_token",
+        "tokenizes.add_bos_token",
+    ],
+)
+def test_a_key_with_a_damaged_name_is_not_dropped(name):
+    """Its place would be taken by a default."""
+    metadata = {"general.architecture": "llama", "tokenizer.ggml.tokens": ["a", "b", "c"]} | {
+        f"llama.{key}": v for key, v in NUMBERS.items()
+    }
+    with pytest.raises(Unsupported, match=f"GGUF option {name} = 5"):
+        hf_config(metadata | {name: 5}, SHAPES)
+
+
+@pytest.mark.parametrize("name", ["general.name", "publisher.quantized_by", "quantize.imatrix.file", "tokenizer.ggml.padding_token_id"])
+def test_keys_that_say_nothing_of_the_model(name):
+    metadata = {"general.architecture": "llama", "tokenizer.ggml.tokens": ["a", "b", "c"]} | {
+        f"llama.{key}": v for key, v in NUMBERS.items()
+    }
+    assert from_hf(hf_config(metadata | {name: 5}, SHAPES)) == read()
+
+
+def test_every_tokenizer_key_of_llama_cpp_is_read_without_effect_or_refused():
+    known = TOKENIZER | NEUTRAL_ELSEWHERE.keys()
+    metadata = {"general.architecture": "llama", "tokenizer.ggml.tokens": ["a", "b", "c"]} | {
+        f"llama.{key}": v for key, v in NUMBERS.items()
+    }
+    for name in vars(gguf.Keys.Tokenizer).values():
+        if isinstance(name, str) and name.startswith("tokenizer.ggml.") and name not in known:
+            with pytest.raises(Unsupported, match=name):
+                hf_config(metadata | {name: True}, SHAPES)
 
 
 def test_sliding_windows():

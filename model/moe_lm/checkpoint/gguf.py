@@ -15,6 +15,7 @@ from moe_lm.config import from_hf
 from moe_lm.errors import ModelError
 from moe_lm.families import family_of
 from moe_lm.families.names import GGUF_SEPARATE_EXPERTS
+from moe_lm.tokenizer.library import attempt
 from moe_lm.tokenizer.tokenizer import Tokenizer
 
 SERIAL = (1 << 15) - 1  # so few numbers torch sums or copies on one thread; waking others takes long on a busy machine
@@ -46,11 +47,9 @@ def parse(path: Path) -> tuple[Tokenizer, Weights]:
             yield from torch.from_numpy(array if array.flags.writeable else array.copy()).split(max(1, SERIAL // max(1, array[0].size)))
 
     try:
-        tokenizer = Tokenizer.from_gguf(file.metadata)
+        tokenizer = attempt("its tokenizer is not readable", Tokenizer.from_gguf, file.metadata)
     except ModelError as error:
-        raise ModelError(f"{path}: {error}") from None
-    except Exception as error:  # a missing list, merges of unknown tokens: the tokenizers library raises bare Exception
-        raise ModelError(f"{path}: its tokenizer is not readable ({error!r})") from None
+        raise type(error)(f"{path}: {error}") from None
     names = family.gguf_names
     if any(name.endswith("ffn_gate.0.weight") for name in file.tensors):
         names = {**names, **GGUF_SEPARATE_EXPERTS}

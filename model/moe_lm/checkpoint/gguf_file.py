@@ -40,7 +40,7 @@ class GGUFFile:
                 raise ModelError(f"{part.path} holds tensor {min(twice)}, as another part does: they are parts of different models")
             self.tensors |= part.tensors
             self._maps |= dict.fromkeys(part.tensors, part.map)
-        expected = first.metadata.get("split.tensors.count", len(self.tensors))
+        expected = first.single("split.tensors.count", len(self.tensors))
         if expected != len(self.tensors):
             raise ModelError(f"{path} and its other parts hold {len(self.tensors):,} tensors, split.tensors.count says {shown(expected)}")
 
@@ -63,7 +63,8 @@ def _dequantised(raw: np.ndarray, shape: tuple[int, ...], kind: GGMLQuantization
         return raw.view(np.float32).reshape(shape)
     # the library works on 16 rows at a time, which is slow for short rows: a chunk goes in as one row, unless it is a large one
     rows = shape[:-1] if np.prod(shape) > CHUNK else (1,)
-    return dequantize(raw.reshape(*rows, -1), kind).reshape(shape)
+    with np.errstate(invalid="ignore", over="ignore"):  # of a damaged scale; NaN and infinite values are refused where they are used
+        return dequantize(raw.reshape(*rows, -1), kind).reshape(shape)
 
 
 class _Part:
@@ -92,10 +93,17 @@ class _Part:
             except NotImplementedError:
                 raise ModelError(f"{path}: tensor {name} has type {kind.name}, which the gguf library can't dequantise") from None
 
+    def single(self, key: str, default: Any = None) -> Any:
+        """The value of a key that is no list."""
+        found = self.metadata.get(key, default)
+        if hasattr(found, "__len__") and not isinstance(found, str):
+            raise ModelError(f"{self.path}: {key} is {shown(found)}, expected no list; convert the model again")
+        return found
+
     @property
     def count(self) -> int:
         """Of how many parts it is one."""
-        found = self.metadata.get("split.count", 1)
+        found = self.single("split.count", 1)
         if not isinstance(found, int) or isinstance(found, bool) or not 0 <= found <= 99_999:
             raise ModelError(f"{self.path}: split.count is {shown(found)}, expected a number of parts; download it again")
         return max(1, found)
@@ -110,7 +118,7 @@ def _other_parts(first: _Part) -> list[Path]:
         name = f"{first.path.stem}-00001-of-{first.count:05}.gguf"
         raise ModelError(f"{first.path} is one of {first.count} parts, which its name must say as in {name}; rename the parts")
     names = [f"{match[1]}-{i:05}-of-{match[3]}.gguf" for i in range(1, first.count + 1)]
-    if int(match[2]) != 1 or first.metadata.get("split.no") != 0:
+    if int(match[2]) != 1 or first.single("split.no") != 0:
         raise ModelError(f"{first.path} is not the first of {first.count} parts; give {names[0]}")
     paths = [first.path.with_name(name) for name in names]
     if missing := [path.name for path in paths if not path.exists()]:
@@ -123,10 +131,10 @@ def _check_part(part: _Part, number: int, first: _Part) -> None:
     """Raises ModelError where a part's metadata says that it belongs elsewhere. Most parts have no more than their number and counts."""
     if part is first:
         return
-    if (found := part.metadata.get("split.no")) != number:
+    if (found := part.single("split.no")) != number:
         raise ModelError(f"{part.path} has split.no = {shown(found)}, and its name stands for {number}; rename the parts")
     for key in _COMMON:
-        found, expected = part.metadata.get(key), first.metadata.get(key)
+        found, expected = part.single(key), first.single(key)
         if found != expected and (found is not None or key.startswith("split.")):
             theirs = f"{first.path.name} {shown(expected)}"
             raise ModelError(f"{part.path} has {key} = {shown(found)}, {theirs}: they are parts of different models")

@@ -4,6 +4,7 @@ The names are llama.cpp's (gguf-py/gguf/constants.py, src/llama-arch.cpp); those
 is in no table is refused unless it is 0, false or empty, which is how llama.cpp's converters switch an option off.
 """
 
+import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -41,7 +42,16 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "tensor_data_layout": ("", "reference", "Meta AI original pth"),  # the second is how every file of architecture llama lies
 }
 
-# keys outside of the architecture: what the file is, and how text becomes tokens
+# keys outside of the architecture that are read, or have no effect: the vocabulary, and what only other kinds of requests need.
+# (A prompt is continued, so the end of text that add_eos_token would put behind it has no place there.)
+TOKENIZER = frozenset(
+    f"tokenizer.ggml.{key}"
+    for key in """model pre tokens token_type scores merges bos_token_id eos_token_id eot_token_id eom_token_id eos_token_ids
+    unknown_token_id padding_token_id seperator_token_id cls_token_id mask_token_id fim_pre_token_id fim_suf_token_id
+    fim_mid_token_id fim_pad_token_id fim_rep_token_id fim_sep_token_id prefix_token_id suffix_token_id middle_token_id
+    add_bos_token add_eos_token add_space_prefix token_type_count""".split()
+)
+# and those that are refused unless neutral: what the file is, and how text becomes tokens
 NEUTRAL_ELSEWHERE: Mapping[str, tuple[Any, ...]] = {
     "general.type": ("model",),
     "tokenizer.ggml.add_sep_token": (False,),
@@ -58,14 +68,20 @@ def refuse_unsupported(metadata: Mapping[str, Any], architecture: str, read: Col
 
     `read` are the keys that the caller reads, and `equal` those that must have a value that the others give already.
     """
-    prefix = f"{architecture}."
+    prefix, endings = f"{architecture}.", {key.rpartition(".")[2] for key in (*read, *TOKENIZER)}
     for name, value in metadata.items():
         key = name.removeprefix(prefix)
         if key == name:
-            if name in NEUTRAL_ELSEWHERE and not _is(value, NEUTRAL_ELSEWHERE[name]):
-                _refuse(name, value, NEUTRAL_ELSEWHERE[name])
+            if name in NEUTRAL_ELSEWHERE:
+                if not _is(value, NEUTRAL_ELSEWHERE[name]):
+                    _refuse(name, value, NEUTRAL_ELSEWHERE[name])
+            elif name.startswith("tokenizer.ggml."):
+                if name not in TOKENIZER and not _is_off(value):
+                    _refuse(name, value, ())
+            elif name.rpartition(".")[2] in endings and not name.startswith("general."):
+                raise Unsupported(f"GGUF option {name} = {shown(value)} is not one of architecture {architecture}; convert the model again")
         elif key in equal:
-            if isinstance(value, str | bool) or not np.allclose(np.asarray(value), equal[key], rtol=1e-6, atol=0):
+            if not all(type(entry) in (int, float) and math.isclose(entry, equal[key], rel_tol=1e-6) for entry in _entries(value)):
                 _refuse(name, value, (equal[key],))
         elif key not in WITHOUT_EFFECT | ROPE_SCALING and key not in read:
             allowed = NEUTRAL.get(key)
@@ -73,19 +89,22 @@ def refuse_unsupported(metadata: Mapping[str, Any], architecture: str, read: Col
                 _refuse(name, value, allowed or ())
 
 
+def _entries(value: Any) -> list[Any]:
+    """Those of a list, or the value alone."""
+    if isinstance(value, np.ndarray):
+        return list(value.tolist())
+    return [value] if isinstance(value, str) or not hasattr(value, "__len__") else list(value)
+
+
 def _is(value: Any, allowed: tuple[Any, ...]) -> bool:
     """Is it one of these, or a list of nothing else? (A bool is no number, and a number no bool.)"""
-    if hasattr(value, "__len__") and not isinstance(value, str):
-        return all(_is(entry, allowed) for entry in value)
-    if isinstance(value, np.generic):
-        value = value.item()
-    return any(value == one and isinstance(value, bool | str) == isinstance(one, bool | str) for one in allowed)
+    return all(
+        any(entry == one and isinstance(entry, bool | str) == isinstance(one, bool | str) for one in allowed) for entry in _entries(value)
+    )
 
 
 def _is_off(value: Any) -> bool:
-    if hasattr(value, "__len__"):
-        return not len(value) or (isinstance(value, np.ndarray) and not value.any())
-    return not value
+    return not value if isinstance(value, str) else not any(_entries(value))
 
 
 def _refuse(name: str, value: Any, allowed: tuple[Any, ...]) -> None:

@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from moe_lm import rope
+from moe_lm import kinds, rope
 from moe_lm.checkpoint.gguf_file import GGUFFile
+from moe_lm.checkpoint.gguf_header import shown
 from moe_lm.config import ModelConfig
 from moe_lm.errors import ModelError, Unsupported
+from moe_lm.kinds import Kind
 
 FREQS, SHORT, LONG = "rope_freqs.weight", "rope_factors_short.weight", "rope_factors_long.weight"
 TENSORS = frozenset({FREQS, SHORT, LONG})
@@ -27,6 +29,8 @@ _NEUTRAL: Mapping[str, tuple[float, ...]] = {
     "yarn_ext_factor": (1.0, -1.0),  # -1: not set
     "yarn_attn_factor": (1.0, -1.0),
 }
+_TEXT = Kind("a text", lambda value: isinstance(value, str))
+_NUMBER = kinds.number("a finite number", lambda value: True)
 
 
 def with_rope_scaling(config: ModelConfig, file: GGUFFile) -> ModelConfig:
@@ -37,11 +41,16 @@ def with_rope_scaling(config: ModelConfig, file: GGUFFile) -> ModelConfig:
         raise Unsupported(f"{file.path}: tensor {min(factors)} is not supported for GGUF architecture {arch}")
     prefix = f"{arch}.rope.scaling."
     keys = {key.removeprefix(prefix): value for key, value in file.metadata.items() if key.startswith(prefix)}
+    scale = file.metadata.get(f"{arch}.rope.scale_linear")
+    for name, value in {**{prefix + key: value for key, value in keys.items()}, f"{arch}.rope.scale_linear": scale}.items():
+        kind = _TEXT if name == f"{prefix}type" else _NUMBER
+        if value is not None and name != f"{prefix}finetuned" and not kind.holds(value):
+            raise ModelError(f"{file.path}: GGUF option {name} = {shown(value)} is not valid: it must be {kind.words}")
     for key, values in _NEUTRAL.items():
         if keys.get(key, values[0]) not in values:
             raise Unsupported(f"{file.path}: GGUF option {prefix}{key} = {keys[key]!r} is not supported, only {values[0]}")
     # llama.cpp's default type is linear; scale_linear is the factor's old name, and 0 means that it is not set
-    kind, factor = keys.get("type", "linear"), keys.get("factor", file.metadata.get(f"{arch}.rope.scale_linear")) or 1.0
+    kind, factor = keys.get("type", "linear"), keys.get("factor", scale) or 1.0
     try:
         scaling = _scaling(config, kind, factor, keys, factors)
     except ModelError as error:
