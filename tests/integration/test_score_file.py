@@ -36,7 +36,8 @@ OPTIONS = ("12 kg", "15 kg", "None of these", "20 kg")
         ("The answer is B.", 1), ("The correct answer is (B) 15 kg.", 1), ("Answer: B", 1), ("answer: **B**", 1), (r"So \boxed{B}.", 1),
         (r"\boxed{\text{B}}", 1), ("A looks right, but the answer is B", 1), ("The answer is A. No: the answer is B.", 1),
         ("Answer: none of these", 2), ("B) since 3 x 5 = 15", 1), ("<think>The answer is A</think>B", 1), ("None of these", 2),
-        ("", None), ("I do not know", None), ("A or B", None), ("AB", None), ("BC.", None), ("A man", None), ("The answer is Big", None), ("<think>B", None),
+        ("AB", None), ("BC.", None),
+        ("", None), ("I do not know", None), ("A or B", None), ("A man", None), ("The answer is Big", None), ("<think>B", None),
     ],
 )  # fmt: skip
 def test_the_option_that_words_choose(answer: str, index: int | None) -> None:
