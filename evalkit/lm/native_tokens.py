@@ -84,9 +84,8 @@ class TokenModel:
         with one_line():
             (ids,) = self.lm.tokenizer.encode_batch([text])
         bos_id = self.lm.tokenizer.bos_id
-        was_added = bos_id is not None and not text.startswith(self.lm.tokenizer.fast.id_to_token(bos_id))
+        was_added = bos_id is not None and not text.startswith(self.lm.tokenizer.fast.id_to_token(bos_id) or "")
         return ids[1:] if was_added and not bos else ids
-        return ids
 
     def detokenize(self, tokens: Sequence[int]) -> str:
         """The text of token ids, special ones written out, of which `encode` makes them again; without the BOS that it puts in front."""

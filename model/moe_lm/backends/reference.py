@@ -71,5 +71,5 @@ class ReferenceBackend(Backend):
         visible_TS = key_S <= query_T1
         if window:
             visible_TS &= key_S > query_T1 - window
-        masked = {"attn_mask": visible_TS, "scale": self.config.attention_scale, "enable_gqa": True}
-        return F.scaled_dot_product_attention(q_HTd[None], k_JSd[None], v_JSd[None], **masked)[0]
+        q, k, v, scale = q_HTd[None], k_JSd[None], v_JSd[None], self.config.attention_scale
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=visible_TS, scale=scale, enable_gqa=True)[0]

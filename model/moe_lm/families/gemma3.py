@@ -56,5 +56,5 @@ GEMMA3 = Family(
         "use_bidirectional_attention": OFF,
     },
     without_effect=frozenset({"_sliding_window_pattern", "cache_implementation"}),
-    hf_names=HF_NAMES | _HF_NORMS,
+    hf_names={**HF_NAMES, **_HF_NORMS},
 )

@@ -77,16 +77,20 @@ class _Worker:
 
     def ask(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         """The process's answer, or {"failed": why there is none}."""
+<<<<<<< HEAD
         try:
-            packed = json.dumps(asked).encode()
+            encoded = json.dumps(asked).encode()
         except RecursionError:
             return {"failed": "what it is given is nested too deeply"}
+=======
+        encoded = json.dumps(asked).encode()
+>>>>>>> e40d871 (mypy is clean again; the committed reports list the protocols of today)
         with self._lock:
             for attempt in range(2):
                 process = self._started()
                 try:
                     assert process.stdin
-                    process.stdin.write(len(packed).to_bytes(LENGTH_BYTES, "little") + packed)
+                    process.stdin.write(len(encoded).to_bytes(LENGTH_BYTES, "little") + encoded)
                     process.stdin.flush()
                 except BrokenPipeError:  # ended from outside while it was idle
                     self._end()

@@ -23,6 +23,7 @@ _OF_TOKEN = {_LLAMA3_BOS: "llama-bpe"}
 def build(vocabulary: Vocabulary) -> tuple[FastTokenizer, int | None]:
     """The tokenizer, and the id of BOS where the model wants one. Raises ModelError for a kind that is not built here, by name."""
     model = vocabulary.metadata.get("tokenizer.ggml.model")
+    bos_id: int | None
     if model == "llama":
         fast, add_bos, bos_id = _sentencepiece(vocabulary), True, 1
     elif model == "gpt2":

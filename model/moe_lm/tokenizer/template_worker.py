@@ -209,13 +209,13 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
             found = answer(json.loads(requests.read(size)), known)
             if len(found.get("text", "")) > OWN_CHARACTERS + TIMES_LONGER * size:
                 found = {"failed": f"it makes {len(found['text'])} characters of a conversation of {size} bytes"}
-            packed = json.dumps(found).encode()
+            encoded = json.dumps(found).encode()
         except MemoryError:
-            packed = b'{"memory": true}'
+            encoded = b'{"memory": true}'
         except RecursionError:
-            packed = b'{"failed": "what it is given is nested too deeply"}'
+            encoded = b'{"failed": "what it is given is nested too deeply"}'
         signal.setitimer(signal.ITIMER_PROF, 0)
-        answers.write(len(packed).to_bytes(LENGTH_BYTES, "little") + packed)
+        answers.write(len(encoded).to_bytes(LENGTH_BYTES, "little") + encoded)
         answers.flush()
 
 

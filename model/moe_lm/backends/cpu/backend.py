@@ -167,7 +167,9 @@ class PackedLayer:
     @classmethod
     def of(cls, layer: Layer) -> "PackedLayer":
         ffn = PackedMoE.of(layer.ffn) if isinstance(layer.ffn, MoE) else PackedFFN.of(layer.ffn)  # type: ignore[arg-type]
-        attention_post_norm, ffn_post_norm = (norm and Norm.of(norm) for norm in (layer.attention_post_norm, layer.ffn_post_norm))
+        attention_post_norm, ffn_post_norm = (
+            None if norm is None else Norm.of(norm) for norm in (layer.attention_post_norm, layer.ffn_post_norm)
+        )
         attention, ffn_norm = PackedAttention.of(layer.attention), Norm.of(layer.ffn_norm)
         return cls(Norm.of(layer.input_norm), attention, attention_post_norm, ffn_norm, ffn, ffn_post_norm)
 
