@@ -77,14 +77,10 @@ class _Worker:
 
     def ask(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         """The process's answer, or {"failed": why there is none}."""
-<<<<<<< HEAD
         try:
             encoded = json.dumps(asked).encode()
         except RecursionError:
             return {"failed": "what it is given is nested too deeply"}
-=======
-        encoded = json.dumps(asked).encode()
->>>>>>> e40d871 (mypy is clean again; the committed reports list the protocols of today)
         with self._lock:
             for attempt in range(2):
                 process = self._started()

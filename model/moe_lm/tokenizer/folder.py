@@ -112,11 +112,7 @@ def _added_tokens(folder: Path, settings: Mapping[str, Any], source: Mapping[str
         content = _content(source.get(key), key, value)
         if content and content not in there.keys() | found.keys():
             flags = value if isinstance(value, dict) else {}
-<<<<<<< HEAD
             found[content] = _token(source[key], key, {**flags, "content": content, "special": True})
-=======
-            found[content] = _token(source[key], key, {**flags, "special": True, "content": content})
->>>>>>> e40d871 (mypy is clean again; the committed reports list the protocols of today)
     for content in {_content(source.get(key), key, settings.get(key)) for key in _NAMED} & found.keys():
         found[content].special = True
     return list(found.values())
