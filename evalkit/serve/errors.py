@@ -37,11 +37,12 @@ def body_of(error: Exception) -> tuple[int, dict[str, Any]]:
     return 500, error_body(f"{type(error).__name__}: {first_line(error)}", 500)
 
 
-def failed(error: Exception) -> Exception:
-    """The error itself; a failure of the engine is logged first, since its client learns one line of it only."""
-    if not isinstance(error, EvalkitError):
-        logging.getLogger("uvicorn.error").error("the engine failed", exc_info=error)
-    return error
+def failed(error: Exception) -> EvalkitError:
+    """What the client is told. A failure of the engine is logged, of which the client learns one line; its connection stays open."""
+    if isinstance(error, EvalkitError):
+        return error
+    logging.getLogger("uvicorn.error").error("the engine failed", exc_info=error)
+    return HttpError(f"{type(error).__name__}: {first_line(error)}", status=500)
 
 
 def add_error_handlers(app: FastAPI) -> None:

@@ -1,6 +1,7 @@
 """What every route has: the loaded model, its name and limits, and answers that end when their client leaves."""
 
 import asyncio
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -22,6 +23,8 @@ class Served:
     def __init__(self, model: TokenModel, name: str):
         self.model, self.name, self.started = model, name, int(time.time())
         self.dispatcher, self.encode = Dispatcher(model), Encoder(model)
+        # this names all tokens, which takes seconds where the vocabulary is large: before the first client asks
+        threading.Thread(target=model.texts.name, args=(0,), name="evalkit-names", daemon=True).start()
 
     def close(self) -> None:
         """End after what is in flight."""

@@ -24,8 +24,8 @@ def outputs(samples: list[Sample], solver, scorer, **settings):
     model = get_model(f"openai-api/evalkit/{work['model']}", base_url=work["base_url"], api_key=work["key"], config=config, memoize=False)
     with tempfile.TemporaryDirectory() as folder:
         (log,) = run(Task(dataset=samples, solver=solver, scorer=scorer), model=model, log_dir=folder)
-    assert log.status == "success", log.error
-    return [sample.output for sample in sorted(log.samples, key=lambda sample: sample.id)]
+        assert log.status == "success", log.error
+        return [sample.output for sample in sorted(log.samples, key=lambda sample: sample.id)]  # read from the folder
 
 
 plain = outputs(questions, generate(), includes(), temperature=0)
