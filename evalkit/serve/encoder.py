@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from evalkit.lm.native_tokens import TokenModel, trim_heap
+from evalkit.lm.native_tokens import TokenModel, fault_of, trim_heap
 
 T = TypeVar("T")
 
@@ -30,7 +30,7 @@ class Encoder:
     async def _run(self, length: int, function: Callable[[], T]) -> T:
         loop = asyncio.get_running_loop()
         if length <= SHORT:
-            return await loop.run_in_executor(self._short, function)
+            return await loop.run_in_executor(self._short, _guarded, function)
         return await loop.run_in_executor(self._long, _and_trim, function)
 
     def close(self) -> None:
@@ -42,6 +42,16 @@ class Encoder:
 def _and_trim(function: Callable[[], T]) -> T:
     """The function's result; what it took meanwhile, some hundred bytes a token, goes back to the operating system."""
     try:
-        return function()
+        return _guarded(function)
     finally:
         trim_heap()
+
+
+def _guarded(function: Callable[[], T]) -> T:
+    """The function's result; a panic of the tokenizers library, which is not an Exception, becomes one."""
+    try:
+        return function()
+    except Exception:
+        raise
+    except BaseException as error:
+        raise fault_of(error) from None

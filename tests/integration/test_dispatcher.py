@@ -1,5 +1,6 @@
 """The server's one thread: requests from many threads, of which none stops another, and cancelled ones leave at once."""
 
+import asyncio
 import random
 import threading
 import time
@@ -18,6 +19,7 @@ from evalkit.lm.native import NativeLM
 from evalkit.lm.native_tokens import GenerateRequest, TokenModel
 from evalkit.serve import ServeConfig, dispatcher, serve
 from evalkit.serve.dispatcher import Dispatcher
+from evalkit.serve.encoder import Encoder
 from evalkit.serve.sizes import bytes_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -103,6 +105,21 @@ def test_a_fault_of_the_scheduler_ends_what_is_in_flight_alone(serving: Dispatch
         serving.generate(request(serving, "Hello")).result(60)
     monkeypatch.undo()
     assert serving.generate(request(serving, "Hello")).result(60).text
+
+
+def test_a_panic_of_the_tokenizer_is_an_answer_like_others(serving: Dispatcher, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Panic(BaseException):
+        pass
+
+    def broken(text: str, bos: bool = True) -> list[int]:
+        raise Panic("no such byte")
+
+    monkeypatch.setattr(serving.model, "encode", broken)
+    encode = Encoder(serving.model)
+    for length in (10, 30_000):
+        with pytest.raises(RuntimeError, match="Panic: no such byte"):
+            asyncio.run(encode("a" * length))
+    encode.close()
 
 
 def test_free_memory_goes_back_when_nobody_asks(serving: Dispatcher, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -130,6 +130,20 @@ def test_many_short_requests_at_once(model):
     assert not long.has_ended
 
 
+def test_more_requests_than_a_step_takes(model):
+    """Each shows its first token before any goes on."""
+    some = generator(model, 400, max_running=12)
+    short = [some.submit(GenerateRequest(tokens(5, i), max_new_tokens=200, ignore_eos=True)) for i in range(48)]
+    for _ in range(4):
+        some.step()
+    assert all(sequence.has_begun for sequence in short)
+    for _ in range(50):
+        some.step()
+    for sequence in short:
+        some.cancel(sequence)
+    assert some.pool.in_use == 0
+
+
 def test_scores_do_not_wait_and_do_not_hold_up(model):
     some = generator(model, 64, chunk=32)
     written = [some.submit(GenerateRequest(tokens(20, i), max_new_tokens=300, ignore_eos=True)) for i in range(4)]

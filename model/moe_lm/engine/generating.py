@@ -33,6 +33,10 @@ class Generating(InFlight[Generation]):
         return bool(self.tokens) and self.left == 1
 
     @property
+    def has_begun(self) -> bool:
+        return bool(self.tokens)
+
+    @property
     def longest(self) -> int:
         return len(self.prompt) + self.request.max_new_tokens - 1  # the last new token is never run
 

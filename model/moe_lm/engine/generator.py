@@ -4,9 +4,9 @@ A step is a prefill pass and a decode pass. The prefill pass takes at most `toke
 so that a stream never waits long for others' prompts; the decode pass runs the newest token of every answer and, if the back-end computes
 them at no cost, drafts of the next ones (see `moe_lm.engine.drafts`). What prompts share is computed once.
 
-Sequences are ordered by priority; then short ones (at most `SHORT` tokens so far) before long ones; then by arrival. One that needs a page
-when none is free takes the last page of the last sequence in this order, which computes it again later. So the first sequence always goes
-on, none waits for ever, and a short request begins with the next step, however many long ones are in flight.
+Sequences are ordered by priority; then short ones (at most `SHORT` tokens so far) before long ones, those without a token first; then by
+arrival. One that needs a page when none is free takes the last page of the last sequence in this order, which computes it again later. So
+the first sequence always goes on, none waits for ever, and a short request begins with the next step, whatever is in flight.
 """
 
 from bisect import bisect_right

@@ -52,9 +52,14 @@ class InFlight(ABC, Generic[Result]):
         return self.num_run + self.left <= SHORT
 
     @property
-    def order(self) -> tuple[int, bool, int]:
+    def has_begun(self) -> bool:
+        """Has it shown a first result?"""
+        return False
+
+    @property
+    def order(self) -> tuple[int, bool, bool, int]:
         """Sort key: a sequence never waits for one after it, and may take its pages."""
-        return -self.priority, not self.is_short, self.arrival
+        return -self.priority, not self.is_short, self.has_begun and self.is_short, self.arrival
 
     @property
     def longest(self) -> int:
