@@ -181,6 +181,14 @@ def test_split_files_are_one_checkpoint(tmp_path, model):
         checkpoint.read(None, "cpu", None)
 
 
+def test_a_folder_with_one_gguf_model(tmp_path, model):
+    paths = split(tmp_path, model, 3)
+    assert open_checkpoint(tmp_path).sha256 == open_checkpoint(paths[0]).sha256
+    (tmp_path / "other.gguf").write_bytes(b"")
+    with pytest.raises(ModelError, match=r"several GGUF files \(other\.gguf, tiny-00001-of-00003\.gguf\); give one"):
+        open_checkpoint(tmp_path)
+
+
 def test_a_later_part_names_the_first(tmp_path, model):
     paths = split(tmp_path, model, 2)
     with pytest.raises(ModelError, match=r"00002-of-00002\.gguf is not the first of 2 parts; give tiny-00001-of-00002\.gguf"):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from moe_lm.checkpoint import gguf_rope
 from moe_lm.checkpoint.gguf_config import hf_config
-from moe_lm.checkpoint.gguf_file import GGUFFile
+from moe_lm.checkpoint.gguf_file import LATER_PART, GGUFFile
 from moe_lm.checkpoint.weights import Weights
 from moe_lm.config import from_hf
 from moe_lm.errors import ModelError
@@ -19,6 +19,14 @@ from moe_lm.tokenizer.library import attempt
 from moe_lm.tokenizer.tokenizer import Tokenizer
 
 SERIAL = (1 << 15) - 1  # so few numbers torch sums or copies on one thread; waking others takes long on a busy machine
+
+
+def model_in(folder: Path) -> Path | None:
+    """The GGUF file of a folder that holds one, or the first of its parts. Raises ModelError where there are several."""
+    found = [path for path in sorted(folder.glob("*.gguf")) if not LATER_PART.search(path.name)]
+    if len(found) > 1:
+        raise ModelError(f"{folder} holds several GGUF files ({', '.join(path.name for path in found)}); give one of them")
+    return found[0] if found else None
 
 
 def files_of(path: Path) -> list[Path]:

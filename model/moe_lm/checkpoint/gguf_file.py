@@ -19,6 +19,7 @@ from moe_lm.files import refuse_lfs_pointer
 
 CHUNK = 1 << 16  # values dequantised at a time: they stay in the CPU's cache
 
+LATER_PART = re.compile(r"-(?!00001)\d{5}-of-\d{5}\.gguf$")
 _PART = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
 _COMMON = ("split.count", "split.tensors.count", "general.architecture", "general.name", "general.file_type")  # to all parts of a model
 

@@ -62,6 +62,8 @@ NEUTRAL_ELSEWHERE: Mapping[str, tuple[Any, ...]] = {
     "tokenizer.ggml.suppress_tokens": (),
 }
 
+_ENOUGH = 1000  # entries of a list: more than layers, and than neutral values
+
 
 def refuse_unsupported(metadata: Mapping[str, Any], architecture: str, read: Collection[str], equal: Mapping[str, float]) -> None:
     """Raises Unsupported, by name, for a key whose value would change what the model computes and that moe_lm does not implement.
@@ -90,10 +92,12 @@ def refuse_unsupported(metadata: Mapping[str, Any], architecture: str, read: Col
 
 
 def _entries(value: Any) -> list[Any]:
-    """Those of a list, or the value alone."""
+    """The different entries of a list, as many as tell whether it is neutral, or the value alone."""
     if isinstance(value, np.ndarray):
-        return list(value.tolist())
-    return [value] if isinstance(value, str) or not hasattr(value, "__len__") else list(value)
+        return list(np.unique(value)[:_ENOUGH].tolist())
+    if isinstance(value, str) or not hasattr(value, "__len__"):
+        return [value]
+    return [value[i] for i in range(min(_ENOUGH, len(value)))]
 
 
 def _is(value: Any, allowed: tuple[Any, ...]) -> bool:
@@ -104,7 +108,7 @@ def _is(value: Any, allowed: tuple[Any, ...]) -> bool:
 
 
 def _is_off(value: Any) -> bool:
-    return not value if isinstance(value, str) else not any(_entries(value))
+    return not any(_entries(value))
 
 
 def _refuse(name: str, value: Any, allowed: tuple[Any, ...]) -> None:

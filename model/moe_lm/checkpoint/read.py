@@ -50,11 +50,13 @@ def load(path: Path, dtype: torch.dtype = torch.float32, device: str = "cpu", pr
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
-    """Hash and check a .gguf file, or a folder with config.json, *.safetensors and tokenizer.json; no weight is read.
+    """Hash and check a .gguf file, a folder with one, or one with config.json, *.safetensors and tokenizer.json; no weight is read.
 
     Raises ModelError, in one line, for a missing, truncated or unsupported file and a missing, surplus or misshapen tensor.
     """
     parse: Callable[[Path], tuple[Tokenizer, Weights]]
+    if path.is_dir() and not (path / "config.json").exists():
+        path = gguf.model_in(path) or path
     if path.is_dir():
         files, parse = folder.files_of(path), folder.parse
     elif path.suffix == ".gguf":

@@ -1,7 +1,7 @@
 """The keys tokenizer.ggml.* of a GGUF file, checked: tokens, their kinds, scores or merges, and the ids of special tokens."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,11 +51,7 @@ class Vocabulary:
 
     def merges(self) -> list[tuple[str, str]]:
         """The pairs that are merged, the first of them first."""
-        texts = _texts(self.metadata, "merges")
-        if len(texts) > (possible := sum(map(len, self.tokens))):
-            raise ModelError(
-                f"tokenizer.ggml.merges has {len(texts):,} entries, {possible:,} could make all tokens; convert the model again"
-            )
+        texts = _texts(self.metadata, "merges", most=sum(map(len, self.tokens)))  # one for each place where a token may be cut
         found = []
         for text in texts:
             left, blank, right = text.partition(" ")
@@ -79,7 +75,7 @@ class Vocabulary:
         """The ids that end a text, a turn or a message, the end of text first."""
         found = [self.id(name) for name in ("eos", "eot", "eom")]
         more = self.metadata.get("tokenizer.ggml.eos_token_ids", ())
-        if isinstance(more, str) or not hasattr(more, "__len__"):
+        if isinstance(more, str) or not hasattr(more, "__len__") or len(more) > len(self.tokens):
             raise ModelError(f"tokenizer.ggml.eos_token_ids is {shown(more)}, expected a list of token ids; convert the model again")
         found += [self._checked("tokenizer.ggml.eos_token_ids", each, None) for each in _plain(more)]
         return list(dict.fromkeys(i for i in found if i is not None))
@@ -96,7 +92,8 @@ def _plain(values: Any) -> list[Any]:
     return values.tolist() if isinstance(values, np.ndarray) else list(values)
 
 
-def _list(metadata: Metadata, name: str, size: int | None, holds: Any) -> list[Any]:
+def _list(metadata: Metadata, name: str, holds: Callable[[Any], bool], size: int | None = None, most: int | None = None) -> list[Any]:
+    """A list of `size` entries, or of `most` at the most, which is known before any of them is read."""
     key, found = f"tokenizer.ggml.{name}", metadata.get(f"tokenizer.ggml.{name}")
     if found is None:
         raise ModelError(f"the GGUF's tokenizer has no {key}; convert the model again with a current llama.cpp")
@@ -104,6 +101,8 @@ def _list(metadata: Metadata, name: str, size: int | None, holds: Any) -> list[A
         raise ModelError(f"{key} is {shown(found)}, expected a list; convert the model again")
     if size is not None and len(found) != size:
         raise ModelError(f"{key} has {len(found):,} entries for {size:,} tokens; convert the model again")
+    if most is not None and len(found) > most:
+        raise ModelError(f"{key} has {len(found):,} entries, at most {most:,} make sense; convert the model again")
     try:
         values = _plain(found)
     except UnicodeDecodeError as error:
@@ -113,9 +112,9 @@ def _list(metadata: Metadata, name: str, size: int | None, holds: Any) -> list[A
     return values
 
 
-def _texts(metadata: Metadata, name: str) -> Sequence[str]:
-    return _list(metadata, name, None, lambda value: isinstance(value, str))
+def _texts(metadata: Metadata, name: str, most: int | None = None) -> list[str]:
+    return _list(metadata, name, lambda value: isinstance(value, str), most=most)
 
 
 def _numbers(metadata: Metadata, name: str, size: int) -> list[Any]:
-    return _list(metadata, name, size, lambda value: isinstance(value, int | float) and not isinstance(value, bool))
+    return _list(metadata, name, lambda value: type(value) in (int, float), size)
