@@ -13,6 +13,7 @@ from evalkit.exchange.lm_eval_read import Leaf, Results, Row
 from evalkit.record.figure import averagings, figure, require_figure
 from evalkit.record.pairs import TAIL, Answer, RunAnswers, TaskAnswers, cluster_of, score_of
 
+_MEANS = {"mean", "nanmean"}  # aggregations; a document without a number is refused in either
 _NOT_A_MEAN = {"perplexity"}  # metrics whose documents have numbers that lm-eval does not average, whatever the configuration says
 _SHOWN = 12  # names of tasks in a message
 
@@ -126,7 +127,9 @@ class _Reader:
             of_filter[row.doc_id] = row
         n = len({doc for of_filter in rows.values() for doc in of_filter})
         if leaf.n is not None and n != leaf.n:
-            raise EvalkitError(f"{leaf.file} holds {n:,} documents of {leaf.name}, and its results are of {leaf.n:,}; run lm-eval again")
+            # lm-eval does not count documents that have no metric at all
+            why = "run lm-eval again" if n < leaf.n else "only a metric that all documents have can be compared"
+            raise EvalkitError(f"{leaf.file} holds {n:,} documents of {leaf.name}, and its results are of {leaf.n:,}; {why}")
         name, chosen = self._choose(leaf, rows, metric)
         key = f"{name},{chosen}"
         if lacking := n - sum(name in row.metrics for row in rows[chosen].values()):
@@ -150,7 +153,7 @@ class _Reader:
                 return fitting
             raise unknown(f"metric of {leaf.name}", metric, [",".join(pair) for pair in pairs])
         for name, chosen in pairs:
-            averaged = leaf.aggregations.get(name, "mean") == "mean" and name not in _NOT_A_MEAN
+            averaged = leaf.aggregations.get(name, "mean") in _MEANS and name not in _NOT_A_MEAN
             if (averaged or name == "bleu") and any(_is_score(row, name) for row in rows[chosen].values()):
                 return name, chosen
         offered = ", ".join(",".join(pair) for pair in pairs) or "none"

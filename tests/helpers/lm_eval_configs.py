@@ -131,6 +131,8 @@ def _task(rng: random.Random, name: str, kind: str | None = None) -> dict[str, A
     if kind in METRICS:
         chosen = rng.sample(METRICS[kind], rng.randint(1, min(3, len(METRICS[kind]))))
         config["metric_list"] = [{"metric": each} for each in chosen]
+        if "f1" in chosen:  # of two classes only
+            config |= {"doc_to_choice": ["one", "another"], "doc_to_target": "{{i % 2}}"}
         if "exact_match" in chosen and rng.random() < 0.3:
             config["metric_list"][chosen.index("exact_match")] |= {"aggregation": rng.choice(["median", "nanmean", "mean"])}
     else:
