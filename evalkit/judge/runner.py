@@ -125,6 +125,6 @@ def _work(
                     done += 1
                     advance(before + done)
     except KeyboardInterrupt:
-        end.append(RunIncomplete("interrupted"))
+        end.insert(0, RunIncomplete("interrupted"))
     if end:
         raise stopped(end[0], before + done, len(asks))

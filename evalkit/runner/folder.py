@@ -7,6 +7,7 @@ from pathlib import Path
 from evalkit.errors import EvalkitError
 from evalkit.record.read import read_run
 from evalkit.record.schema import Run, task_of
+from evalkit.runner.journal import Journal
 from evalkit.tasks import Protocol, Task
 
 
@@ -47,7 +48,7 @@ def _run_of(folder: Path) -> Run | None:
 
 @contextmanager
 def made(folder: Path) -> Iterator[None]:
-    """The folder, made if need be; a new one is removed again where the run ends before it has kept anything.
+    """The folder, made if need be; a new one is removed again where the run ends before it has kept an answer.
 
     Raises EvalkitError where it can't be made.
     """
@@ -59,8 +60,23 @@ def made(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        if is_new and not (folder / "run.json").exists():
+        if is_new and not (folder / "run.json").exists() and not _has_answers(folder / "journal.sqlite"):
             for file in folder.glob("journal.*"):
                 file.unlink(missing_ok=True)
             with suppress(OSError):  # a traceback is kept
                 folder.rmdir()
+
+
+def _has_answers(journal: Path) -> bool:
+    """Does the journal hold an answer, or what cannot be read and may be one?"""
+    if not journal.exists():
+        return False
+    opened = None
+    try:
+        opened = Journal(journal, read_only=True)
+        return len(opened) > 0
+    except EvalkitError:
+        return True
+    finally:
+        if opened:
+            opened.close()

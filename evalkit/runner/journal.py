@@ -16,6 +16,7 @@ Guarantees:
 
 import hashlib
 import json
+import os
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -201,6 +202,7 @@ class Journal:
         except UnicodeDecodeError:  # from Python's sqlite3 where SQLite's message quotes damaged text
             raise _Damage(self, "its schema is not text") from None
         except sqlite3.DatabaseError as error:
+            self.require_in_place()
             code = _code(error)
             if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY):
                 remedy = "close the program that holds it" if code == sqlite3.SQLITE_BUSY else "free some space or mend the disk"
@@ -212,6 +214,21 @@ class Journal:
             raise EvalkitError(
                 f"cannot use {self.path}: {error}; is the folder writable, with space, and the file a run's journal?"
             ) from None
+
+    def require_in_place(self) -> None:
+        """Raises RunIncomplete where the folder was moved or removed while the run wrote to it: another would be made in its place."""
+        if self._lock is None:
+            return
+        ours = os.fstat(self._lock.fileno())
+        try:
+            found = os.stat(self.path.with_suffix(".lock"))
+        except OSError:
+            found = None
+        if found is None or (found.st_dev, found.st_ino) != (ours.st_dev, ours.st_ino):
+            raise RunIncomplete(
+                f"{self.path.parent} was moved or removed while the run wrote to it; its answers so far are where it is now: "
+                "put it back and run the same command again"
+            )
 
     def close(self) -> None:
         """Merge the write-ahead log into the file and release the lock."""

@@ -28,6 +28,8 @@ from evalkit.stats import suite
 from evalkit.tasks import CodeTask, Doc, Generate, JudgedTask, Loglikelihood, Request, Response, Sampling, SuiteTask, Task, is_refused
 from evalkit.tasks.registry import resolve_all
 
+ENDING = (signal.SIGTERM, signal.SIGHUP)
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -53,8 +55,13 @@ def run(config: RunConfig, reporter: Reporter) -> Run:
     folder = config.folder
     if not config.fresh:
         require_same_tasks(folder, tasks)
-    with made(folder):
-        return _run(config, plans, sandbox, clock, reporter)
+    with made(folder), interruptible():
+        try:
+            return _run(config, plans, sandbox, clock, reporter)
+        except KeyboardInterrupt:  # a second one, while the first was seen to
+            raise RunIncomplete(
+                f"interrupted again, before run.json was written; the answers are kept in {folder}, run the same command again to go on"
+            ) from None
 
 
 def _run(config: RunConfig, plans: Mapping[str, Plan], sandbox: str | None, clock: float, reporter: Reporter) -> Run:
@@ -68,23 +75,22 @@ def _run(config: RunConfig, plans: Mapping[str, Plan], sandbox: str | None, cloc
     record: Run | None = None  # until the model is open: without one there is nothing to write
     samples: dict[str, Sequence[Sample]] = {}
     try:
-        with interruptible():
-            with reporter.bar("opening model", 1, counted=False) as advance:
-                with engine_errors(journal):
-                    lm = open_lm(config.model_spec)
-                advance(1)
-            for notice in lm.notices:
-                reporter.say(notice)
+        with reporter.bar("opening model", 1, counted=False) as advance:
+            with engine_errors(journal):
+                lm = open_lm(config.model_spec)
+            advance(1)
+        for notice in lm.notices:
+            reporter.say(notice)
+        model = model_info(config.model_spec.name, config.engine, lm)
+        record = begin(config.run_name, model, config.limit, config.seed, sandbox)
+        for name, each in plans.items():
+            requests, responses = converse(each, lm, journal, reporter)
+            samples[name] = score_docs(each.task, each.docs, requests, responses, folder, config.allow_unsafe_code, reporter)
+            seconds, tokens = journal.spent(str(each.task.protocol))
+            entry = task_entry(each.task, samples[name], each.n_total, each.data, seconds, tokens)
+            # described again: an engine may know more of its server by now
             model = model_info(config.model_spec.name, config.engine, lm)
-            record = begin(config.run_name, model, config.limit, config.seed, sandbox)
-            for name, each in plans.items():
-                requests, responses = converse(each, lm, journal, reporter)
-                samples[name] = score_docs(each.task, each.docs, requests, responses, folder, config.allow_unsafe_code, reporter)
-                seconds, tokens = journal.spent(str(each.task.protocol))
-                entry = task_entry(each.task, samples[name], each.n_total, each.data, seconds, tokens)
-                # described again: an engine may know more of its server by now
-                model = model_info(config.model_spec.name, config.engine, lm)
-                record = replace(record, model=model, tasks={**record.tasks, name: entry})
+            record = replace(record, model=model, tasks={**record.tasks, name: entry})
         for name, entry in record.tasks.items():
             if reason := entry.counts.why_no_score(entry.n):
                 raise RunIncomplete(f"{name} has no score: {reason}{_first(samples[name])}; the answers are kept in {folder}")
@@ -94,6 +100,7 @@ def _run(config: RunConfig, plans: Mapping[str, Plan], sandbox: str | None, cloc
     finally:
         try:
             if record is not None:
+                journal.require_in_place()
                 record = replace(record, seconds=round(time.monotonic() - clock, 3))
                 write_run(folder, record, samples)
         finally:
@@ -239,17 +246,21 @@ def _ask(lm: LM, requests: Sequence[Request]) -> Iterator[tuple[Request, Respons
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """SIGTERM (a CI job's time-out) ends a run as Ctrl-C does, with a message and all answers kept."""
+    """SIGTERM (a CI job's time-out) and SIGHUP (a closed terminal) end a run as Ctrl-C does, with a message and all answers kept.
+
+    A signal that is ignored (SIGHUP under nohup) stays ignored.
+    """
 
     def stop(signum: int, frame: object) -> None:
         raise KeyboardInterrupt
 
     try:
-        previous = signal.signal(signal.SIGTERM, stop)
+        previous = {each: signal.signal(each, stop) for each in ENDING if signal.getsignal(each) is not signal.SIG_IGN}
     except ValueError:  # not the main thread
         yield
         return
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for each, handler in previous.items():
+            signal.signal(each, handler)
