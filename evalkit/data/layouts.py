@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
-from evalkit.data.rows import Placed
+from evalkit.data.rows import Placed, shown
 from evalkit.errors import DataError
 
 Columns = Collection[str]
@@ -106,5 +106,5 @@ def _row(cells: list[str], columns: Columns, where: str) -> tuple[str, dict[str,
 
 def _header(found: list[str], name: str, columns: Columns) -> tuple[str, ...]:
     if missing := [column for column in columns if column not in found]:
-        raise DataError(f"{name} line 1: no column {missing[0]!r} in the header ({', '.join(found)})")
+        raise DataError(f"{name} line 1: no column {missing[0]!r} in the header ({', '.join(map(shown, found))})")
     return tuple(found)

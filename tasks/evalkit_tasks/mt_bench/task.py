@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evalkit.tasks import (
+    ANY_TEXT,
     NAME,
     OBJECT,
     TEXT,
@@ -109,7 +110,7 @@ def _reference(choices: Any, question_id: Any, n_turns: int) -> list[str]:
         turns = choices[0]["turns"]
     except (TypeError, LookupError):
         turns = None
-    if not isinstance(turns, list) or len(turns) < n_turns or not all(isinstance(turn, str) for turn in turns):
+    if not isinstance(turns, list) or len(turns) < n_turns or not all(map(ANY_TEXT.fits, turns)):
         raise DataError(
             f"{REFERENCES.path}: no reference answer to the {n_turns} turns of question {question_id}, whose category needs one"
         )
