@@ -179,6 +179,14 @@ def test_a_key_with_a_damaged_name_is_not_dropped(name):
         hf_config(metadata | {name: 5}, SHAPES)
 
 
+@pytest.mark.parametrize("values", [np.arange(10**6), np.full(10**6, 1.0), ["", "x"]])
+def test_long_lists_are_not_neutral(values):
+    for key in ("logit_scale", "rope.dimension_count", "unknown"):
+        with pytest.raises(Unsupported, match=f"llama.{key}"):
+            read(**{key: values})
+    assert read(unknown=np.zeros(10**6)) == read(unknown=["", ""]) == read()
+
+
 @pytest.mark.parametrize("name", ["general.name", "publisher.quantized_by", "quantize.imatrix.file", "tokenizer.ggml.padding_token_id"])
 def test_keys_that_say_nothing_of_the_model(name):
     metadata = {"general.architecture": "llama", "tokenizer.ggml.tokens": ["a", "b", "c"]} | {

@@ -22,6 +22,7 @@ ALIGNMENT = 32  # of tensors, where general.alignment does not say
 MAX_DIMENSIONS = 4  # ggml's own limit
 MAX_KEYS, MAX_TENSORS = 1 << 16, 1 << 18  # real files have below a hundred keys, and a tensor for each expert at the most
 MAX_NAME = 1 << 16  # bytes of a key, by the specification
+MAX_STRINGS = 1 << 21  # of a list; the largest vocabularies have a quarter of a million tokens, and merges of twice as many
 
 _TYPES = {
     GGUFValueType.UINT8: "<u1",
@@ -134,8 +135,10 @@ def _refuse_overlap(tensors: dict[str, TensorInfo]) -> None:
 
 def shown(value: Any) -> str:
     """A value of the metadata for a message: in one line, cut where it is long."""
-    if isinstance(value, np.ndarray | Strings):
-        value = [str(value[i]) for i in range(min(8, len(value)))] + [".."] * (len(value) > 8)
+    if isinstance(value, np.ndarray):
+        value = value[:20].tolist()
+    elif isinstance(value, Strings):
+        value = [value[i] for i in range(min(20, len(value)))]
     return files.shown(value)
 
 
@@ -187,6 +190,8 @@ class _Reader:
             return self._list(key, kind, 1)[0].item()
         kind, size = self.value_type(key), self.integer("<u8")
         if kind == GGUFValueType.STRING:
+            if size > MAX_STRINGS:
+                raise ValueError(f"key {key} is a list of {size:,} texts, at most {MAX_STRINGS:,} make sense; download it again")
             return self._strings(size)
         if kind == GGUFValueType.ARRAY:
             raise ValueError(f"key {key} is a list of lists, which llama.cpp does not read either; convert the model again")

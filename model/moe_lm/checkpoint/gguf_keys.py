@@ -62,7 +62,7 @@ NEUTRAL_ELSEWHERE: Mapping[str, tuple[Any, ...]] = {
     "tokenizer.ggml.suppress_tokens": (),
 }
 
-_ENOUGH = 1000  # entries of a list: more than layers, and than neutral values
+_LAYERS = 10_000  # more than any model has: a longer list is of another kind
 
 
 def refuse_unsupported(metadata: Mapping[str, Any], architecture: str, read: Collection[str], equal: Mapping[str, float]) -> None:
@@ -92,12 +92,12 @@ def refuse_unsupported(metadata: Mapping[str, Any], architecture: str, read: Col
 
 
 def _entries(value: Any) -> list[Any]:
-    """The different entries of a list, as many as tell whether it is neutral, or the value alone."""
-    if isinstance(value, np.ndarray):
-        return list(np.unique(value)[:_ENOUGH].tolist())
+    """Those of a list, or the value alone. None of a list too long to have one for each layer."""
     if isinstance(value, str) or not hasattr(value, "__len__"):
         return [value]
-    return [value[i] for i in range(min(_ENOUGH, len(value)))]
+    if len(value) > _LAYERS:
+        return [None]
+    return list(value.tolist() if isinstance(value, np.ndarray) else value)
 
 
 def _is(value: Any, allowed: tuple[Any, ...]) -> bool:
@@ -108,7 +108,9 @@ def _is(value: Any, allowed: tuple[Any, ...]) -> bool:
 
 
 def _is_off(value: Any) -> bool:
-    return not any(_entries(value))
+    if isinstance(value, np.ndarray):
+        return not value.any()
+    return not (any(value) if hasattr(value, "__len__") and not isinstance(value, str) else value)
 
 
 def _refuse(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
