@@ -25,6 +25,7 @@ LIMIT = 1e-5  # of the difference, in units of the largest logit
 SEQUENCES = [tokens(n, seed=n) for n in (3, 130, 300)]  # shorter than, about as long as, and longer than a page and every window
 REAL = {
     "SmolLM2-135M-Instruct, Q4_1": "SmolLM2-135M-Instruct.Q4_1.gguf",
+    "Qwen2.5-Coder-0.5B-Instruct, Q4_K_M": "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf",
     "Gemma-3-270M, Q4_K_M": "gemma-3-270m-q4_k_m.gguf",
 }
 PROMPTS = ("The lighthouse keeper opened the logbook and wrote", "def fibonacci(n):\n    if n < 2:\n        return n\n")
