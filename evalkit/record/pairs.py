@@ -18,6 +18,7 @@ from evalkit.stats.estimate import Estimate
 from evalkit.tasks import Generate, Loglikelihoods, Request
 
 TAIL = 300  # characters kept of a prompt's end
+LARGEST = 1e100  # of a score: squares of more are no floats
 LOGPROB_NOISE = 1e-3  # nats: the same function computed in another order
 
 
@@ -196,7 +197,7 @@ def score_of(value: Any, metric: str) -> Score:
             number = float(value)
         except OverflowError:  # an integer beyond all floats
             number = math.inf
-        if math.isfinite(number):
+        if abs(number) <= LARGEST:  # false for NaN too
             return number
     if metric.startswith("bleu") and isinstance(value, list | tuple) and len(value) == 2 and isinstance(value[1], str):
         references = tuple(value[0]) if isinstance(value[0], list | tuple) else (value[0],)

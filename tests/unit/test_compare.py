@@ -82,6 +82,7 @@ def test_samples_that_are_not_all_there(tmp_path: Path) -> None:
         ),
         ([rows[0] | {"metrics": {"acc_fr": 1.0}}, *rows[1:]], "document d0 of mmlu has no acc"),
         ([rows[0] | {"metrics": {"acc": None}}, *rows[1:]], "metrics.acc"),
+        ([rows[0] | {"metrics": {"acc": 1e300}}, *rows[1:]], "acc of a document is 1e+300, not a number"),
     ):
         write_samples(cand, "mmlu", changed)
         assert complaint in refusal(base, cand)
