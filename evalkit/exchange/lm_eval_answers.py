@@ -79,6 +79,8 @@ class _Reader:
                     yield self._task(self.results.leaves[name], self.metric)
                 except EvalkitError as error:
                     refused.append(error)
+            elif name not in self.results.groups:
+                refused.append(EvalkitError(f"{name:.80} is named by a group, and has no samples; run lm-eval with --log_samples"))
             return
         stated = [key for key in self.results.figures.get(name, {}) if self._asked(key)]
         for key in stated:
@@ -98,6 +100,8 @@ class _Reader:
     def _group(self, name: str, key: str) -> LmEvalTask | None:
         """A group by one of its own metrics; None where that is not in all leaves, or is no mean of them."""
         leaves = [self.results.leaves[leaf] for leaf in self._leaves(name, ())]
+        if not leaves:
+            return None
         try:
             tasks = [self._task(leaf, key).answers for leaf in leaves]
         except EvalkitError:  # said where the leaf is read by itself

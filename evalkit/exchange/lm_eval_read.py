@@ -78,7 +78,7 @@ class Leaf:
                 seen[doc_id] += 1
             except _DAMAGED as error:
                 raise EvalkitError(
-                    f"{self.file}: document {raw.get('doc_id')!r:.40} can't be read ({error!r}); rows of lm-eval 0.4.3 and later can be"
+                    f"{self.file}: document {raw.get('doc_id')!r:.40} can't be read ({error!r:.100}); rows of lm-eval 0.4.3 and later can"
                 ) from None
 
 

@@ -133,6 +133,12 @@ def test_groups_that_name_themselves(tmp_path: Path) -> None:
     assert figures(compare(str(circle), str(circle), ["a"])) == {"sums": (0.75, 0.75)}
 
 
+def test_a_group_of_tasks_without_samples(tmp_path: Path) -> None:
+    for children in (["gone"], ["gone", "sums"]):
+        folder = write(tmp_path / children[-1], {"sums": rows("sums", SCORES)}, {"g": {"acc,none": 0.5}}, {"g": children})
+        assert "gone is named by a group, and has no samples" in refusal(folder)
+
+
 def test_nested_groups_and_a_task_of_two(tmp_path: Path) -> None:
     tasks = {name: rows(name, scores) for name, scores in (("x", SCORES), ("y", WORSE), ("z", [1.0] * 10))}
     figure = {"all": {"acc,none": mean([0.75, 0.5, 1.0])}, "xy": {"acc,none": 0.625}}
@@ -179,7 +185,7 @@ def test_rows_of_older_versions(tmp_path: Path) -> None:
     assert figures(compare(two, two, metric="exact_match,flexible")) == {"sums": (0.75, 0.75)}
     # the order of the filters is checked by their figures
     assert "is 0.5 over the 40 samples, and the figure stated is 0.75" in refusal(written("swapped", both, stated, "flexible", "strict"))
-    assert "rows of lm-eval 0.4.3 and later can be" in refusal(written("three", both, stated))
+    assert "rows of lm-eval 0.4.3 and later can" in refusal(written("three", both, stated))
 
 
 def test_a_metric_of_which_less_is_better(tmp_path: Path) -> None:
