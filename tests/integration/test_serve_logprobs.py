@@ -20,7 +20,6 @@ from evalkit.lm.native import NativeLM
 from evalkit.serve.app import make_app
 from evalkit.tasks import Loglikelihood
 from moe_lm.checkpoint.write import save
-from moe_lm.tokenizer import gguf
 from moe_lm.tokenizer.tokenizer import Tokenizer
 
 PIECES = ["▁", *"abcdefghijklmnopqrstuvwxyz.,", "▁t", "th", "▁th", "he", "▁the", "the", "tr", "ue", "▁tr", "true", "▁true", "▁a", "▁is"]
@@ -30,7 +29,7 @@ TEMPLATE = "{% for m in messages %}{{ m.content }} {% endfor %}"
 def sentencepiece() -> Tokenizer:
     """ "▁true" and "true" are two tokens, and there is one for each byte."""
     tokens = ["<unk>", "<s>", "</s>", *(f"<0x{i:02X}>" for i in range(256)), *PIECES]
-    fast, bos_id = gguf.build(
+    return Tokenizer.from_gguf(
         {
             "tokenizer.ggml.model": "llama",
             "tokenizer.ggml.tokens": tokens,
@@ -39,9 +38,9 @@ def sentencepiece() -> Tokenizer:
             "tokenizer.ggml.bos_token_id": 1,
             "tokenizer.ggml.eos_token_id": 2,
             "tokenizer.ggml.unknown_token_id": 0,
+            "tokenizer.chat_template": TEMPLATE,
         }
     )
-    return Tokenizer(fast, bos_id, (2,), TEMPLATE, "<s>", "</s>")
 
 
 @pytest.fixture(scope="module", params=["sentencepiece", "bytes"])
