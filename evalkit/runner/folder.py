@@ -69,7 +69,7 @@ def made(folder: Path) -> Iterator[None]:
 
 def _has_answers(journal: Path) -> bool:
     """Does the journal hold an answer, or what cannot be read and may be one?"""
-    if not journal.exists():
+    if not journal.exists() or not journal.stat().st_size:
         return False
     opened = None
     try:

@@ -18,7 +18,7 @@ from evalkit.lm import open_lm
 from evalkit.lm.native import NativeLM
 from evalkit.progress import Advance, Reporter
 from evalkit.runner.run import run
-from moe_lm.checkpoint import read
+from moe_lm.checkpoint.weights import Weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -70,7 +70,7 @@ def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any) -> None:
         raise AssertionError("the weights were read")
 
-    monkeypatch.setattr(read._Weights, "read", refuse)
+    monkeypatch.setattr(Weights, "read", refuse)
 
 
 @pytest.mark.usefixtures("no_weights")
@@ -103,13 +103,13 @@ def test_one_missing_answer_reads_the_weights_once_and_says_so(tiny_model: Path,
         journal.execute("DELETE FROM responses WHERE key = (SELECT min(key) FROM responses)")
         journal.commit()
     reads: list[Path] = []
-    read_weights = read._Weights.read
+    read_weights = Weights.read
 
     def counted(self: Any, *arguments: Any) -> Any:
         reads.append(self.path)
         return read_weights(self, *arguments)
 
-    monkeypatch.setattr(read._Weights, "read", counted)
+    monkeypatch.setattr(Weights, "read", counted)
     reporter = Labels()
     run(config(tiny_model, finished.parent), reporter)
     assert reads == [tiny_model]
