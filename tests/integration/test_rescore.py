@@ -91,7 +91,7 @@ def test_the_same_command_reads_no_weights(tiny_model: Path, finished: Path, req
 def test_another_extraction_of_the_same_prompts_reads_no_weights(tiny_model: Path, finished: Path, request: pytest.FixtureRequest) -> None:
     (before,) = rows(finished / "samples" / "gsm8k.jsonl")
     request.getfixturevalue("no_weights")
-    record = run(config(tiny_model, finished.parent, "gsm8k@qwen-fixed"), Reporter(quiet=True))
+    record = run(config(tiny_model, finished.parent, "mmlu", "gsm8k@qwen-fixed"), Reporter(quiet=True))
     assert (record.status, record.tasks["gsm8k"].protocol) == ("complete", "qwen-fixed")
     (after,) = rows(finished / "samples" / "gsm8k.jsonl")
     assert after["responses"] == before["responses"]

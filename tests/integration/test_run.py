@@ -144,7 +144,7 @@ def test_config_file_and_command_line(tiny_model: Path, tmp_path: Path) -> None:
         (["run", "--tasks", "mmlu", "--data", "/nowhere"], "no such folder"),
         (["run", "--tasks", "mmlu", "--limit", "-3"], "at least 1"),
         (["run", "--tasks", "mmlu", "--config", "/nowhere.toml"], "cannot read /nowhere.toml"),
-        (["report", "/nowhere"], "is not a run"),
+        (["report", "/nowhere"], "/nowhere: no such run"),
         (["report", "--published", "qwen"], "unknown published table"),
         (["data", "verify", "mmul"], "did you mean 'mmlu'"),
     ],

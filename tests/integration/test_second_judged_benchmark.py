@@ -125,12 +125,18 @@ def test_it_is_run_judged_and_reported(poems: Path, data: Path, capsys: pytest.C
     assert "| Run | Judge | Score | 95% interval | haiku | limerick |" in page
 
 
-def test_a_rating_off_the_scale_is_counted(poems: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with judge_server(lambda server, handler, prompt, _: answer(server, handler, prompt, "Score: 12/10")) as (_, url):
-        assert judge(poems, url, "--data", str(data), "--rating", "strict") == 4
-        assert "2 of 2 judgments failed or hold no rating (strict)" in capsys.readouterr().err
-        assert judge(poems, url, "--data", str(data)) == 0
-    assert "2 published ratings lie outside the benchmark's scale" in capsys.readouterr().out
+@pytest.mark.parametrize("reader", ["published", "strict"])
+def test_a_rating_off_the_scale_is_a_failed_judgment(poems: Path, data: Path, reader: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def rate(prompt: str) -> str:
+        return "Score: 12/10" if "frog" in prompt else "Score: 8/10"
+
+    with judge_server(lambda server, handler, prompt, _: answer(server, handler, prompt, rate(str(prompt)))) as (_, url):
+        assert judge(poems, url, "--data", str(data), "--rating", reader) == 4
+        assert f"1 of 2 judgments failed or hold no rating ({reader})" in capsys.readouterr().err
+        assert judge(poems, url, "--data", str(data), "--rating", reader, "--max-failed", "0.5") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "1 published ratings lie outside the benchmark's scale" in said
+    assert "1 judgments have no rating and are left out (--max-failed 0.5)" in said
 
 
 def test_what_it_does_not_have_is_refused_in_one_line(poems: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

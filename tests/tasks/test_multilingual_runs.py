@@ -121,7 +121,7 @@ def test_files_of_translations_that_do_not_fit(tmp_path: Path, capsys: pytest.Ca
     assert "holds one direction's translations; name it, as in flores:en-th" in score("flores", "a\n" * 6)
     assert "'flores:en-de/6' is none of the 6 documents" in score("flores:en-de", "a\n" * 7)
     assert "unknown part of flores 'de-fr'" in score("flores:de-fr", "a\n")
-    assert "belebele" in score("belebele:es", "a\n")
+    assert "t.de line 1: not valid JSON" in score("belebele:es", "a\n")
     with gzip.open(tmp_path / "t.de.gz", "wt") as f:
         f.write("Rot\n" * 6)
     assert cli.main(["score", "flores:en-de", str(tmp_path / "t.de.gz"), "--data", "sample", "--out", str(tmp_path), "--quiet"]) == 0
