@@ -12,7 +12,7 @@ from evalkit.lm.native import NativeLM
 from evalkit.lm.native_tokens import TokenModel
 from evalkit.serve.bodies import ChatBody, CompletionBody, DetokenizeBody, TokenizeBody
 from evalkit.serve.completions import complete, completion_requests
-from evalkit.serve.errors import HttpError, add_error_handlers
+from evalkit.serve.errors import add_error_handlers
 from evalkit.serve.logprobs import chat_logprobs
 from evalkit.serve.served import Served, answered
 from evalkit.serve.stream import events, finish, heading, usage
@@ -54,8 +54,7 @@ def make_app(lm: NativeLM, name: str, max_model_len: int | None = None) -> FastA
 
     @app.post("/tokenize")
     async def tokenize(body: TokenizeBody) -> dict[str, Any]:
-        if (body.prompt is None) == (body.messages is None):
-            raise HttpError("give a prompt or messages, one of them", param="prompt")
+        body.check()
         if body.messages is not None:
             settings = {"tools": body.tools or None, "arguments": body.chat_template_kwargs or {}}
             ids, _ = await served.prompt_of(body.messages, settings | {"add_generation_prompt": body.add_generation_prompt is not False})
@@ -66,7 +65,8 @@ def make_app(lm: NativeLM, name: str, max_model_len: int | None = None) -> FastA
 
     @app.post("/detokenize")
     async def detokenize(body: DetokenizeBody) -> dict[str, str]:
-        model.check(body.tokens)
+        if body.tokens:
+            model.check(body.tokens)
         return {"prompt": model.detokenize(body.tokens)}
 
     @app.post("/v1/completions", response_model=None)

@@ -4,10 +4,10 @@ A setting that would change the answer and is not supported is refused by name; 
 """
 
 import secrets
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, Strict, model_validator
 
 from evalkit.lm.native_tokens import GenerateRequest
 from evalkit.serve.errors import HttpError
@@ -49,10 +49,27 @@ HARMLESS = frozenset(
 )
 
 
+def check_extra(settings: Mapping[str, Any] | None) -> None:
+    """Raises HttpError for a setting beside those of a body that is unknown, or would change the answer."""
+    for name, value in (settings or {}).items():
+        if value is None or name in HARMLESS or value in NEUTRAL.get(name, ()):
+            continue
+        if name in NEUTRAL:
+            raise HttpError(f"{name} = {str(value)[:80]} is not supported by this server; leave it out", "unsupported_value", name)
+        raise HttpError(f"unknown parameter {name[:80]!r}; leave it out", "unknown_parameter", name[:80])
+
+
+TokenId = Annotated[int, Strict()]  # a text or true is no token, though Python makes a number of either
+
+
 class StreamOptions(BaseModel):
-    """`include_usage`: the token counts at the end."""
+    """`include_usage`: the token counts at the end. `include_obfuscation`, OpenAI's padding of the pieces, changes no answer."""
+
+    model_config = ConfigDict(extra="forbid")
 
     include_usage: bool | None = False
+    include_obfuscation: bool | None = None
+    continuous_usage_stats: Literal[False] | None = None  # vLLM's: the counts in every piece
 
 
 class Body(BaseModel):
@@ -81,12 +98,7 @@ class Body(BaseModel):
 
     def check(self) -> None:
         """Raises HttpError for unsupported settings and unknown names."""
-        for name, value in (self.model_extra or {}).items():
-            if value is None or name in HARMLESS or value in NEUTRAL.get(name, ()):
-                continue
-            if name in NEUTRAL:
-                raise HttpError(f"{name} = {str(value)[:80]} is not supported by this server; leave it out", "unsupported_value", name)
-            raise HttpError(f"unknown parameter {name[:80]!r}; leave it out", "unknown_parameter", name[:80])
+        check_extra(self.model_extra)
         if "" in self.stops:
             raise HttpError("a stop string is empty; leave it out", param="stop")
         if self.best_of is not None and self.best_of != self.choices:
@@ -131,7 +143,7 @@ class Body(BaseModel):
 class CompletionBody(Body):
     """/v1/completions. `prompt`: a text, token ids, or a list of either; `logprobs`: how many of the likeliest tokens to list for each."""
 
-    prompt: str | list[str] | list[int] | list[list[int]]
+    prompt: str | list[str] | list[TokenId] | list[list[TokenId]]
     max_tokens: int | None = Field(None, ge=0)
     echo: bool | None = False
     logprobs: int | None = Field(None, ge=0, le=20)
@@ -206,8 +218,9 @@ class ChatBody(Body):
 class TokenizeBody(BaseModel):
     """/tokenize, as in vLLM: of a text, or of a chat."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="allow")
 
+    model: str | None = None
     prompt: str | None = None
     messages: list[Any] | None = None
     add_special_tokens: bool | None = None
@@ -222,10 +235,18 @@ class TokenizeBody(BaseModel):
         check_values(values)
         return values
 
+    def check(self) -> None:
+        """Raises HttpError unless there is one text or chat, and for settings that are not supported."""
+        check_extra(self.model_extra)
+        if (self.prompt is None) == (self.messages is None):
+            raise HttpError("give a prompt or messages, one of them", param="prompt")
+        if self.messages is not None and self.add_special_tokens:
+            raise HttpError("a chat's special tokens are those that its template writes; leave it out", param="add_special_tokens")
+
 
 class DetokenizeBody(BaseModel):
     """/detokenize, as in vLLM."""
 
     model_config = ConfigDict(extra="ignore")
 
-    tokens: list[int]
+    tokens: list[TokenId]

@@ -15,6 +15,8 @@ from moe_lm.files import shown
 
 Raw = Mapping[str, Any]
 
+_LARGEST = 3.4e38  # float32's
+
 
 def frequencies(rope_theta: float, head_dim: int, scaling: "RopeScaling | None" = None) -> list[float]:
     """The angle by which each pair of dimensions turns from one position to the next, in radians: head_dim / 2 numbers."""
@@ -161,7 +163,19 @@ def from_hf(raw: Raw, rope_theta: float, head_dim: int, max_position_embeddings:
     if not isinstance(rope_type, str) or rope_type not in _READERS:
         supported = ", ".join(("default", *_READERS))
         raise Unsupported(f"config option rope_scaling.rope_type = {shown(rope_type)} is not supported, only {supported}")
-    return _READERS[rope_type](_Values(raw, rope_theta, head_dim, max_position_embeddings))
+    scaling = _READERS[rope_type](_Values(raw, rope_theta, head_dim, max_position_embeddings))
+    if not _are_computable(scaling, rope_theta, head_dim):
+        raise ModelError(f"config option rope_scaling = {shown(raw)} gives frequencies that no float32 holds; is it this model's?")
+    return scaling
+
+
+def _are_computable(scaling: RopeScaling, rope_theta: float, head_dim: int) -> bool:
+    """Each value alone may be a number above 0 and still be so large or small that the formulas have no result."""
+    try:
+        values = [scaling.attention_factor, *scaling.frequencies(rope_theta, head_dim)]
+    except (ArithmeticError, ValueError):  # a division by 0, a logarithm of 0
+        return False
+    return all(abs(value) <= _LARGEST for value in values)
 
 
 @dataclass(frozen=True, slots=True)

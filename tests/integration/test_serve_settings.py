@@ -92,6 +92,10 @@ def test_settings_without_effect_are_accepted(http: httpx2.Client) -> None:
     [
         ("completions", {"prompt": "a", "temperature": "hot"}, "temperature"),
         ("completions", {"prompt": {"a": 1}}, "prompt"),
+        ("completions", {"prompt": ["1", 2]}, "prompt"),
+        ("completions", {"prompt": [["1"]]}, "prompt"),
+        ("completions", {"prompt": [True, False]}, "prompt"),
+        ("completions", {"prompt": "a", "stream_options": {"continuous_usage_stats": True}}, "stream_options"),
         ("completions", {"prompt": "a", "stop": [1]}, "stop"),
         ("completions", {"prompt": "a", "stream_options": 5}, "stream_options"),
         ("completions", {"prompt": ["a"] * 100, "n": 64}, "prompt"),
@@ -119,6 +123,17 @@ def test_a_refusal_names_the_field(http: httpx2.Client, path: str, body: dict[st
     error = response.json()["error"]
     assert (response.status_code, error["param"], error["type"]) == (400, param, "invalid_request_error")
     assert param.rpartition(".")[2] in error["message"] or "nested" in error["message"]
+
+
+def test_tokens_of_a_chat_are_those_of_its_completion_or_refused(http: httpx2.Client) -> None:
+    plain = http.post("/tokenize", json={"messages": [USER], "model": "org/tiny", "continue_final_message": False}).json()
+    assert plain["count"] == ask(http, "chat/completions", messages=[USER])["usage"]["prompt_tokens"]
+    for setting in ({"continue_final_message": True}, {"chat_template": "a"}, {"add_special_tokens": True}):
+        response = http.post("/tokenize", json={"messages": [USER]} | setting)
+        assert (response.status_code, [response.json()["error"]["param"]]) == (400, [*setting])
+    assert http.post("/tokenize", json={"prompt": ""}).json()["tokens"] == []
+    assert http.post("/detokenize", json={"tokens": []}).json() == {"prompt": ""}
+    assert http.post("/detokenize", json={"tokens": ["72"]}).status_code == 400
 
 
 def test_each_choice_has_a_seed_of_its_own(http: httpx2.Client) -> None:
