@@ -33,6 +33,8 @@ def require_own(folder: Path, spec: str, protocol: Protocol) -> None:
     earlier = run and {key: (run.model.engine, run.model.spec, entry.protocol) for key, entry in run.tasks.items()}
     if earlier == {protocol.task: ("file", spec, protocol.name)}:
         return
+    if folder.exists() and not folder.is_dir():
+        raise EvalkitError(f"{folder} is a file, not a run's folder; pass another --name")
     if folder.exists() and any(folder.iterdir()):
         held = f"a run of {', '.join(run.tasks) or 'no task'} by {run.model.spec}" if run else "other files"
         raise EvalkitError(f"{folder} holds {held}, which this would replace; pass another --name")

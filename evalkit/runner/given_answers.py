@@ -30,9 +30,12 @@ def read_texts(task: ScoresTexts, text: str, name: str, docs: Sequence[Doc]) -> 
     found: dict[str, str] = {}
     for where, row in rows_of(text, name):
         doc = _doc(row, by_id, by_question, where)
-        key = next((key for key in TEXTS if key in row), None)
-        if key is None:
+        keys = [key for key in TEXTS if key in row]
+        if not keys:
             raise DataError(f"{where}: no answer; {EXPECTED}")
+        if len(keys) > 1:  # one of them is the reference, as in a benchmark's own rows
+            raise DataError(f"{where}: {' and '.join(keys)} may each be the model's answer; keep that one alone")
+        (key,) = keys
         if not isinstance(row[key], str | None):
             raise DataError(f"{where}: {key} is {shown(row[key])}, expected a text")
         if doc.id in found:

@@ -7,30 +7,39 @@ from evalkit.tasks import Scored
 from evalkit_tasks.code_blocks import after_thinking
 
 INVALID = "[invalid]"
-_ANSWER = r"(?:(?:correct|right|best|final)\s+)?(?:answer|option|choice)(?:\s+(?:is|would be))?"
+_ANSWER = r"\b(?:answer|option|choice)"
+_IS = r"(?:\s+(?:is|would be)\b\s*[:=]?|\s*[*_]*\s*[:=])\s*"
+_OPENS, _CLOSES = r"[*_`\"'(\[]*", r"[*_`\"')\].:]*"
 
 
 def chosen(answer: str, labels: Sequence[str], options: Sequence[str]) -> int | None:
     """The index of the option; None where no single one is chosen.
 
-    In this order: the answer is a label ("B", "(B).", "**B**") or an option's text; what it gives in a box or after "answer is" is; it
-    begins with a label ("B. 12 kg"). The last one counts, and what the model thought before does not.
+    In this order: the answer is a label ("B", "(B).", "**B**") or an option's text; what it gives in a box, after "answer is" or as its
+    first paragraph is, the last one of several; it begins with a label ("B. 12 kg") or speaks of a single one ("option B"). What the
+    model thought before does not count, nor what it asked itself after an empty line ("Question: ..").
     """
     labels = tuple(labels)  # "AB" is in "ABCD", but is no label
-    said = after_thinking(answer).strip()
+    said = re.split(r"\n\s*\n\s*Question:", after_thinking(answer).strip())[0]
     if (whole := _one(said, labels, options)) is not None:
         return whole
-    label = "|".join(re.escape(each) for each in sorted(labels, key=len, reverse=True))
+    one_of = "|".join(re.escape(each) for each in sorted(labels, key=len, reverse=True))
+    # "B or C", "B/C" and "B, C." choose none
+    alone = rf"(?P<said>{one_of})(?![\w'])(?!{_CLOSES}\s*(?:,?\s*(?:or|and)\b|[/&])\s*{_OPENS}(?:{one_of})(?![\w']))"
+    alone += rf"(?!,\s*{_OPENS}(?:{one_of}){_CLOSES}\s*(?:,|\n|$))"
     given = [
+        *re.finditer(rf"^{_OPENS}{alone}{_CLOSES}[ \t]*\n\s*\n", said),
         *re.finditer(r"\\boxed\{\s*(?:\\text\w*\{)?(?P<said>[^{}]+)\}", said),
-        *re.finditer(rf"(?i:{_ANSWER})\s*[:=]?\s*[*_`\"'(\[]*(?P<said>{label})(?![\w'])", said),
-        *re.finditer(rf"(?i:{_ANSWER})\s*[:=]\s*(?P<said>[^\n]+)", said),
+        *re.finditer(rf"(?i:{_ANSWER}{_IS}(?:(?:option|choice)\s+)?){_OPENS}{alone}", said),
+        *re.finditer(rf"(?i:{_ANSWER}{_IS})(?P<said>[^\n]+)", said),
     ]
     for match in sorted(given, key=lambda match: match.start(), reverse=True):
         if (found := _one(match["said"], labels, options)) is not None:
             return found
-    begins = re.match(rf"[*_`(\[]*({label})[*_`]*[.):\]](?:\s|$)", said)
-    return labels.index(begins[1]) if begins else None
+    # "Option C is wrong" speaks of an option too: where several are spoken of, none is chosen
+    begins = re.match(rf"{_OPENS}(?P<said>{one_of})[*_`]*[.):\]](?:\s|$)", said)
+    spoken = {match["said"] for match in [begins, *re.finditer(rf"(?i:{_ANSWER})\s+{_OPENS}{alone}", said)] if match}
+    return labels.index(spoken.pop()) if len(spoken) == 1 else None
 
 
 def score_choice(answer: str, labels: Sequence[str], options: Sequence[str], right: str) -> Scored:

@@ -25,6 +25,7 @@ _THINKING = [
         ("<|channel|>analysis", "<|channel|>final<|message|>"),
     )
 ]
+_NESTING = 3  # blocks of markdown whose own blocks are read: a model that repeats itself may open thousands
 _OPENING = re.compile(r"^(?P<before>[ \t>]*(?:(?:[-*+]|\d{1,9}[.)])[ \t]+)?)(?P<fence>`{3,}(?=[^`]*$)|~{3,})(?P<info>.*)$")
 
 
@@ -74,7 +75,7 @@ def after_thinking(answer: str) -> str:
     return answer
 
 
-def fenced_blocks(text: str) -> Iterator[Block]:
+def fenced_blocks(text: str, nesting: int = _NESTING) -> Iterator[Block]:
     """Fences of three or more backticks or tildes, indented, in a list or in a quotation; one that is never closed ends with the text."""
     lines = iter(text.replace("\r\n", "\n").split("\n"))
     for line in lines:
@@ -89,7 +90,7 @@ def fenced_blocks(text: str) -> Iterator[Block]:
                 inside.append(_outdented(line, indent, blanks))
             language = re.split(r"[\s,}]", opening["info"].strip().lstrip("{").lstrip("."))[0].lower()
             block = Block(language, "\n".join(inside) + "\n")
-            yield from fenced_blocks(block.text) if language in ("markdown", "md") else [block]
+            yield from fenced_blocks(block.text, nesting - 1) if nesting and language in ("markdown", "md") else [block]
 
 
 def _outdented(line: str, indent: int, blanks: str) -> str:

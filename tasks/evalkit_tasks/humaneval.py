@@ -141,6 +141,8 @@ class HumanEval(CodeTask, ReadsAnswers):
             kind = next((kind for kind in answers if isinstance(row, dict) and kind in row), None)
             if not isinstance(row, dict) or kind is None or not isinstance(row.get("task_id"), str):
                 raise DataError(f'{where}: expected {{"task_id": .., "completion": ..}}, or "solution" for whole programs')
+            if all(kind in row for kind in answers):
+                raise DataError(f"{where} has a completion and a whole solution; keep the one that is to be scored")
             if not isinstance(row[kind], str | None):
                 raise DataError(f"{where}: {kind} is {row[kind]!r:.60}, expected a text")
             answers[kind].setdefault(row["task_id"], []).append(row[kind] or "")

@@ -37,6 +37,10 @@ OPTIONS = ("12 kg", "15 kg", "None of these", "20 kg")
         (r"\boxed{\text{B}}", 1), ("A looks right, but the answer is B", 1), ("The answer is A. No: the answer is B.", 1),
         ("Answer: none of these", 2), ("B) since 3 x 5 = 15", 1), ("<think>The answer is A</think>B", 1), ("None of these", 2),
         ("AB", None), ("BC.", None),
+        ("The answer is B. Option C is wrong, and option D too.", 1), ("B\n\nExplanation: option A is incorrect.", 1),
+        ("**Answer**: B", 1), ("The answer is 15 kg.", 1), ("The answer is option B.", 1), ("Option B is correct.", 1),
+        ("B\n\nQuestion: And this?\nAnswer: C", 1), ("Option B is right, option C is not.", None), ("The answer is B or C.", None),
+        ("Answer: **A** and **D**", None), ("Answer: A, D", None), ("The answer is B/C.", None),
         ("", None), ("I do not know", None), ("A or B", None), ("A man", None), ("The answer is Big", None), ("<think>B", None),
     ],
 )  # fmt: skip
@@ -84,6 +88,12 @@ def test_published_gsm8k_solutions_by_the_command(data_dir: Path, tmp_path: Path
     [
         ("gsm8k", lines({"id": "7777", "answer": "5"}), "id '7777' is none of the 60 documents, such as '0'"),
         ("gsm8k", lines({"id": "0", "answer": 5}), "line 1: answer is 5, expected a text"),
+        (
+            "gsm8k",
+            lines({"id": "0", "answer": "#### 5", "prediction": "6"}),
+            "line 1: answer and prediction may each be the model's answer",
+        ),
+        ("humaneval", lines({"task_id": "Sample/0", "completion": "", "solution": ""}), "line 1 has a completion and a whole solution"),
         ("gsm8k", lines({"id": "0"}), 'no answer; expected {"id"'),
         ("gsm8k", lines({"answer": "5"}), "no id and no question"),
         ("gsm8k", lines({"id": "0", "answer": "5"}, {"id": "0", "answer": "6"}), "line 2: a second answer to '0'"),
@@ -101,6 +111,12 @@ def test_what_does_not_fit_is_refused(spec: str, text: str, message: str, tmp_pa
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert (code, entry) == (2, {})
     assert message in line
+
+
+def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.jsonl").write_text(lines({"id": "0", "answer": "5"}), "utf-8")
+    assert cli.main(["score", "gsm8k", str(tmp_path / "a.jsonl"), "--data", "sample", "--out", str(tmp_path), "--name", "a.jsonl"]) == 2
+    assert "is a file, not a run's folder" in capsys.readouterr().err
 
 
 def test_humanevals_layouts() -> None:

@@ -88,3 +88,7 @@ def test_long_answers_take_no_longer_than_their_length(piece: str) -> None:
     """A quadratic reader would need minutes for these."""
     program(piece * 100_000, "f")
     assert isinstance(after_thinking(piece * 100_000), str)
+
+
+def test_an_answer_that_opens_blocks_of_markdown_without_end() -> None:
+    assert program("```markdown\n" * 3_000, "f") is None
