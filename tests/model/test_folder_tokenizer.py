@@ -250,6 +250,14 @@ def test_damaged_files(folder, name, content, words):
     refused(folder, name, words)
 
 
+def test_a_blank_in_front_that_two_files_tell_differently(folder):
+    """transformers takes tokenizer_config.json's word or not, by the class and its own version."""
+    add(folder, "tokenizer_config.json", add_prefix_space=False)
+    load(folder)
+    add(folder, "tokenizer_config.json", add_prefix_space=True)
+    refused(folder, "add_prefix_space = True contradicts tokenizer.json, where it is False")
+
+
 def test_a_byte_order_mark_changes_nothing(folder):
     before = load(folder)
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):

@@ -67,6 +67,11 @@ def read(folder: Path) -> FolderTokenizer:
             raise ModelError(f"{path}: {key} = {shown(settings[key])} is not valid: it must be {kind.words}")
     if settings.get("split_special_tokens"):
         raise Unsupported(f"{path}: split_special_tokens = {shown(settings['split_special_tokens'])} is not supported, only false")
+    given, is_added = settings.get("add_prefix_space"), getattr(fast.pre_tokenizer, "add_prefix_space", None)
+    if isinstance(given, bool) and isinstance(is_added, bool) and given != is_added:  # which of them holds depends on the class and version
+        raise Unsupported(
+            f"{path}: add_prefix_space = {given} contradicts tokenizer.json, where it is {is_added}; write what is right in both"
+        )
     if "added_tokens_decoder" not in settings:
         older = _json(folder / "special_tokens_map.json")
         settings, source = settings | older, source | dict.fromkeys(older, folder / "special_tokens_map.json")
