@@ -53,9 +53,14 @@ class Advance(Protocol):
     def __call__(self, now: int, note: str = "") -> None: ...
 
 
+def rate_text(per_second: float) -> str:
+    """Steps per second, or per minute where they take longer than 10 s each."""
+    return f"{per_second:.1f}/s" if per_second >= 0.1 else f"{60 * per_second:.1f}/min"
+
+
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:.1f}/s" if task.speed else "-", style="progress.data.speed")
+        return Text(rate_text(task.speed) if task.speed else "-", style="progress.data.speed")
 
 
 class Reporter:
@@ -85,7 +90,7 @@ class Reporter:
                 last = clock
                 rate = (now - done) / (clock - started)
                 left = f", {duration((total - now) / rate)} left" if rate else ""
-                self.say(f"{label}: {now:,} of {total:,}, {rate:.1f}/s{left}" + (f", {note}" if note else ""))
+                self.say(f"{label}: {now:,} of {total:,}, {rate_text(rate)}{left}" + (f", {note}" if note else ""))
 
         yield line
 

@@ -10,7 +10,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     """Put the command into the parser."""
     gate = commands.add_parser(
         "gate",
-        help="decide whether a candidate may replace a base: exit code 0 pass, 1 fail, 3 inconclusive, 2 not comparable",
+        help="decide whether a candidate may replace a base: exit code 0 pass, 1 fail, 3 inconclusive, 2 not comparable or cannot detect",
         description="Decide whether the candidate scores worse than the base by a margin. Explained in docs/ci.md.",
     )
     gate.add_argument("runs", nargs="+", metavar="RUN", help="BASE and CAND, as for compare; with --against published, one run")

@@ -35,7 +35,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         serve,
         ServeConfig,
         "allow_host",
-        "names that the Host header may have beside localhost and the loopback addresses; on another address any may come by default",
+        "names that the Host header may have besides localhost and the loopback addresses; on another address any may come by default",
         metavar="HOST[,HOST]",
     )
     add_option(

@@ -201,6 +201,13 @@ def test_a_log_gets_a_line_now_and_then(clock: list[float], capsys: pytest.Captu
         clock[0] = 40.0
         advance(500, "acc 45.2")
         assert capsys.readouterr().err == "mmlu@qwen: 500 of 1,000, 10.0/s, 50 s left, acc 45.2\n"
+
+
+def test_a_slow_rate_is_per_minute(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+    with Reporter().bar("gsm8k@qwen", 60) as advance:
+        clock[0] = 120.0
+        advance(4)
+    assert capsys.readouterr().err == "gsm8k@qwen: 4 of 60, 2.0/min, 28 min left\n"
     with Reporter(quiet=True).bar("x", 10) as advance:
         clock[0] = 400.0
         advance(5)
