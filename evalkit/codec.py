@@ -270,3 +270,13 @@ def _shown(value: Any) -> str:
 _reader: Callable[[Any], _Reader] = functools.cache(_reader_of)
 _given: Callable[[Any], Callable[[Mapping[str, Any]], dict[str, Any]]] = functools.cache(_given_reader)
 _written: Callable[[Any], list[tuple[str, str, object]]] = functools.cache(_written_fields)
+
+
+def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object. Raises ValueError for a key that it has twice: only one of the values would be read."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {json.dumps(key)} is there twice")
+        found[key] = value
+    return found

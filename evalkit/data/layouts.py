@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
+from evalkit.codec import distinct
 from evalkit.data.rows import Placed, shown
 from evalkit.errors import DataError
 
@@ -47,7 +48,7 @@ def headless_csv(text: str, name: str, columns: Columns) -> Placed:
 def json_list(text: str, name: str, columns: Columns) -> Placed:
     """The objects of a JSON list, each with at least `columns`. Raises DataError, with the object's number."""
     try:
-        rows = json.loads(text)
+        rows = json.loads(text, object_pairs_hook=distinct)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{name}: not valid JSON ({error})") from None
     if not isinstance(rows, list):
@@ -62,7 +63,7 @@ def json_lines(text: str, name: str, columns: Columns) -> Placed:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = json.loads(line, object_pairs_hook=distinct)
         except (ValueError, RecursionError) as error:
             raise DataError(f"{name} line {number}: not valid JSON ({error})") from None
         yield _object(row, columns, f"{name} line {number}")

@@ -11,9 +11,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from evalkit.codec import distinct
 from evalkit.errors import EvalkitError
 from evalkit.hashing import sha256_json
-from evalkit.record.read import distinct, read_rows
+from evalkit.record.read import read_rows
 
 FAILED = "[invalid]"  # what lm-eval's regex filter leaves where nothing matched
 # what in a task's configuration decides its figure beside documents and prompts

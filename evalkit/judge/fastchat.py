@@ -41,10 +41,12 @@ def read_single(text: str, name: str) -> list[Row]:
         is_number = isinstance(score, int | float) and not isinstance(score, bool) and abs(score) <= sys.float_info.max
         if not is_number or type(turn) is not int or turn not in (1, 2):
             raise DataError(f"{where}: score {score!r:.60}, turn {turn!r:.60}; expected a number, and 1 or 2")
+        if not isinstance(row["model"], str):
+            raise DataError(f"{where}: model {row['model']!r:.60}; expected a model's name")
         if not isinstance(judge, list) or not judge or not isinstance(row["judgment"], str):
             raise DataError(f"{where}: judge {judge!r:.60}; expected [model, prompt] and a judgment's text")
         said = None if row["judgment"] == FAILED else row["judgment"]
-        rows.append(Row(str(row["question_id"]), str(row["model"]), str(judge[0]), said, None if score == -1 else score, turn))
+        rows.append(Row(str(row["question_id"]), row["model"], str(judge[0]), said, None if score == -1 else score, turn))
     return rows
 
 

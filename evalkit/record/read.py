@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from evalkit.codec import decode
+from evalkit.codec import decode, distinct
 from evalkit.errors import EvalkitError
 from evalkit.record.sample import SampleRow
 from evalkit.record.schema import SCHEMA, Run
@@ -40,16 +40,6 @@ def read_run(path: str | Path) -> Run:
     if odd := [key for key in run.tasks if not key or {"/", "\0"} & {*key}]:  # samples/TASK.jsonl would be another file, or none
         raise EvalkitError(f"{file}: tasks has the key {json.dumps(odd[0])}, which cannot name a task; {FIX}")
     return run
-
-
-def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object. Raises ValueError for a key that it has twice: only one of the values would be read."""
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in found:
-            raise ValueError(f"the key {json.dumps(key)} is there twice")
-        found[key] = value
-    return found
 
 
 def read_complete(path: str | Path) -> Run:

@@ -59,7 +59,10 @@ def check_extra(settings: Mapping[str, Any] | None) -> None:
         raise HttpError(f"unknown parameter {name[:80]!r}; leave it out", "unknown_parameter", name[:80])
 
 
-TokenId = Annotated[int, Strict()]  # a text or true is no token, though Python makes a number of either
+# a text or true is no number, though Python makes one of either
+Int = Annotated[int, Strict()]
+Float = Annotated[float, Strict()]
+Bool = Annotated[bool, Strict()]
 
 
 class StreamOptions(BaseModel):
@@ -67,8 +70,8 @@ class StreamOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    include_usage: bool | None = False
-    include_obfuscation: bool | None = None
+    include_usage: Bool | None = False
+    include_obfuscation: Bool | None = None
     continuous_usage_stats: Literal[False] | None = None  # vLLM's: the counts in every piece
 
 
@@ -78,17 +81,17 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="allow", allow_inf_nan=False)
 
     model: str
-    temperature: float | None = Field(None, ge=0, le=100)
-    top_p: float | None = Field(None, gt=0, le=1)
-    top_k: int | None = Field(None, ge=-1)
-    min_p: float | None = Field(None, ge=0, le=1)
-    n: int | None = Field(None, ge=1, le=MOST_CHOICES)
-    best_of: int | None = None
-    seed: int | None = None
+    temperature: Float | None = Field(None, ge=0, le=100)
+    top_p: Float | None = Field(None, gt=0, le=1)
+    top_k: Int | None = Field(None, ge=-1)
+    min_p: Float | None = Field(None, ge=0, le=1)
+    n: Int | None = Field(None, ge=1, le=MOST_CHOICES)
+    best_of: Int | None = None
+    seed: Int | None = None
     stop: str | list[str] | None = None
-    stream: bool | None = False
+    stream: Bool | None = False
     stream_options: StreamOptions | None = None
-    ignore_eos: bool | None = False  # vLLM's: go on to max_tokens, for measuring speed
+    ignore_eos: Bool | None = False  # vLLM's: go on to max_tokens, for measuring speed
 
     @model_validator(mode="before")
     @classmethod
@@ -143,11 +146,11 @@ class Body(BaseModel):
 class CompletionBody(Body):
     """/v1/completions. `prompt`: a text, token ids, or a list of either; `logprobs`: how many of the likeliest tokens to list for each."""
 
-    prompt: str | list[str] | list[TokenId] | list[list[TokenId]]
-    max_tokens: int | None = Field(None, ge=0)
-    echo: bool | None = False
-    logprobs: int | None = Field(None, ge=0, le=20)
-    return_tokens_as_token_ids: bool | None = False
+    prompt: str | list[str] | list[Int] | list[list[Int]]
+    max_tokens: Int | None = Field(None, ge=0)
+    echo: Bool | None = False
+    logprobs: Int | None = Field(None, ge=0, le=20)
+    return_tokens_as_token_ids: Bool | None = False
 
     def prompts(self) -> Sequence[str | list[int]]:
         """The prompts, at least one. Raises HttpError."""
@@ -175,15 +178,15 @@ class ChatBody(Body):
     """/v1/chat/completions. Without a limit an answer may fill the model's context."""
 
     messages: list[Any] = Field(min_length=1)
-    max_tokens: int | None = Field(None, ge=1)
-    max_completion_tokens: int | None = Field(None, ge=1)
-    logprobs: bool | None = False
-    top_logprobs: int | None = Field(None, ge=0, le=20)
+    max_tokens: Int | None = Field(None, ge=1)
+    max_completion_tokens: Int | None = Field(None, ge=1)
+    logprobs: Bool | None = False
+    top_logprobs: Int | None = Field(None, ge=0, le=20)
     tools: list[dict[str, Any]] | None = None
     tool_choice: Any = None
     documents: list[dict[str, Any]] | None = None
     chat_template_kwargs: dict[str, Any] | None = None
-    add_generation_prompt: bool | None = True
+    add_generation_prompt: Bool | None = True
 
     def check(self) -> None:
         super().check()
@@ -223,11 +226,11 @@ class TokenizeBody(BaseModel):
     model: str | None = None
     prompt: str | None = None
     messages: list[Any] | None = None
-    add_special_tokens: bool | None = None
-    add_generation_prompt: bool | None = True
+    add_special_tokens: Bool | None = None
+    add_generation_prompt: Bool | None = True
     tools: list[dict[str, Any]] | None = None
     chat_template_kwargs: dict[str, Any] | None = None
-    return_token_strs: bool | None = False
+    return_token_strs: Bool | None = False
 
     @model_validator(mode="before")
     @classmethod
@@ -249,4 +252,4 @@ class DetokenizeBody(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    tokens: list[TokenId]
+    tokens: list[Int]

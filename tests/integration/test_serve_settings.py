@@ -91,6 +91,11 @@ def test_settings_without_effect_are_accepted(http: httpx2.Client) -> None:
     ("path", "body", "param"),
     [
         ("completions", {"prompt": "a", "temperature": "hot"}, "temperature"),
+        ("completions", {"prompt": "a", "temperature": True}, "temperature"),
+        ("completions", {"prompt": "a", "max_tokens": True}, "max_tokens"),
+        ("completions", {"prompt": "a", "max_tokens": "3"}, "max_tokens"),
+        ("completions", {"prompt": "a", "logprobs": True}, "logprobs"),
+        ("completions", {"prompt": "a", "echo": 1}, "echo"),
         ("completions", {"prompt": {"a": 1}}, "prompt"),
         ("completions", {"prompt": ["1", 2]}, "prompt"),
         ("completions", {"prompt": [["1"]]}, "prompt"),

@@ -235,6 +235,7 @@ def test_repeated_and_failed_rows_are_said(published: Path, score: Score, tmp_pa
         (lambda rows: [{**rows[0], "question_id": 7}], r"question '7' is none of the 80"),
         (lambda rows: [{**rows[0], "score": "8"}], r"score '8'"),
         (lambda rows: [{**rows[0], "turn": 3}], r"turn 3"),
+        (lambda rows: [{**rows[0], "model": None}], r"model None; expected a model's name"),
         (lambda rows: [{"question_id": 81}], r"no model"),
         (lambda rows: [], r"holds no judgments"),
     ],

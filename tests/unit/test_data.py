@@ -42,6 +42,7 @@ def load_mmlu(folder: Path) -> None:
         ("gsm8k/qwen_8shot_prompt.txt", None, None, load_gsm8k, "evalkit data fetch"),
         ("gsm8k/test.jsonl", '{"question"', '{"frage"', load_gsm8k, "line 1: no question"),
         ("gsm8k/test.jsonl", '{"question"', "question", load_gsm8k, "line 1: not valid JSON"),
+        ("gsm8k/test.jsonl", '{"question"', '{"question": "a", "question"', load_gsm8k, 'the key "question" is there twice'),
         ("gsm8k/test.jsonl", "#### ", "answer: ", load_gsm8k, "test.jsonl line 1: answer is .*, expected a solution that ends in"),
         ("mmlu/test/astronomy_test.csv", ",", ";", load_mmlu, r"astronomy_test.csv line \d+: \d columns, expected 6"),
         (
