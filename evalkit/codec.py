@@ -11,6 +11,7 @@ import difflib
 import functools
 import json
 import math
+import re
 import tomllib
 import types
 from collections.abc import Callable, Iterable, Mapping
@@ -280,3 +281,11 @@ def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             raise ValueError(f"the key {json.dumps(key)} is there twice")
         found[key] = value
     return found
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def is_text(value: Any) -> bool:
+    """Is it a str that UTF-8 can hold? JSON can write half of a surrogate pair, which is no character and which no tokenizer takes."""
+    return isinstance(value, str) and not _SURROGATE.search(value)

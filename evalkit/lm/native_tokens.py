@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.bench.roofline import Shape
+from evalkit.codec import is_text
 from evalkit.errors import EvalkitError
 from evalkit.lm.native import NativeLM, one_line, random_configuration
 from moe_lm import known
@@ -78,7 +79,7 @@ class TokenModel:
 
         Raises EvalkitError for invalid Unicode and for a token without a row in the model.
         """
-        if any("\ud800" <= letter <= "\udfff" for letter in text):
+        if not is_text(text):
             raise EvalkitError("the prompt holds a lone surrogate, which is no character; send valid Unicode")
         # the tokenizers library runs batches without Python's global lock, single texts with it
         with one_line():

@@ -56,8 +56,7 @@ def make_app(lm: NativeLM, name: str, max_model_len: int | None = None) -> FastA
     async def tokenize(body: TokenizeBody) -> dict[str, Any]:
         body.check()
         if body.messages is not None:
-            settings = {"tools": body.tools or None, "arguments": body.chat_template_kwargs or {}}
-            ids, _ = await served.prompt_of(body.messages, settings | {"add_generation_prompt": body.add_generation_prompt is not False})
+            ids, _ = await served.prompt_of(body.messages, body.template_settings)
         else:
             ids = await served.encode(body.prompt or "", body.add_special_tokens is not False)
         names = {"token_strs": [model.texts.name(token) for token in ids]} if body.return_token_strs else {}

@@ -75,10 +75,36 @@ class StreamOptions(BaseModel):
     continuous_usage_stats: Literal[False] | None = None  # vLLM's: the counts in every piece
 
 
-class Body(BaseModel):
-    """What both kinds of requests have."""
+class Checked(BaseModel):
+    """A body whose texts are valid Unicode and whose levels are few; what it has beside the fields is for `check_extra`."""
 
     model_config = ConfigDict(extra="allow", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_values(cls, values: Any) -> Any:
+        check_values(values)
+        return values
+
+
+class Templated(Checked):
+    """What goes to the chat template beside the messages."""
+
+    tools: list[dict[str, Any]] | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    add_generation_prompt: Bool | None = True
+
+    @property
+    def template_settings(self) -> dict[str, Any]:
+        return {
+            "tools": self.tools or None,
+            "arguments": self.chat_template_kwargs or {},
+            "add_generation_prompt": self.add_generation_prompt is not False,
+        }
+
+
+class Body(Checked):
+    """What both kinds of requests have."""
 
     model: str
     temperature: Float | None = Field(None, ge=0, le=100)
@@ -92,12 +118,6 @@ class Body(BaseModel):
     stream: Bool | None = False
     stream_options: StreamOptions | None = None
     ignore_eos: Bool | None = False  # vLLM's: go on to max_tokens, for measuring speed
-
-    @model_validator(mode="before")
-    @classmethod
-    def _check_values(cls, values: Any) -> Any:
-        check_values(values)
-        return values
 
     def check(self) -> None:
         """Raises HttpError for unsupported settings and unknown names."""
@@ -174,7 +194,7 @@ class CompletionBody(Body):
             raise HttpError("a stream takes no echo; leave one of them out", param="stream")
 
 
-class ChatBody(Body):
+class ChatBody(Body, Templated):
     """/v1/chat/completions. Without a limit an answer may fill the model's context."""
 
     messages: list[Any] = Field(min_length=1)
@@ -182,11 +202,8 @@ class ChatBody(Body):
     max_completion_tokens: Int | None = Field(None, ge=1)
     logprobs: Bool | None = False
     top_logprobs: Int | None = Field(None, ge=0, le=20)
-    tools: list[dict[str, Any]] | None = None
     tool_choice: Any = None
     documents: list[dict[str, Any]] | None = None
-    chat_template_kwargs: dict[str, Any] | None = None
-    add_generation_prompt: Bool | None = True
 
     def check(self) -> None:
         super().check()
@@ -209,34 +226,17 @@ class ChatBody(Body):
 
     @property
     def template_settings(self) -> dict[str, Any]:
-        """What goes to the chat template beside the messages."""
-        return {
-            "tools": self.tools or None,
-            "documents": self.documents or None,
-            "arguments": self.chat_template_kwargs or {},
-            "add_generation_prompt": self.add_generation_prompt is not False,
-        }
+        return super().template_settings | {"documents": self.documents or None}
 
 
-class TokenizeBody(BaseModel):
+class TokenizeBody(Templated):
     """/tokenize, as in vLLM: of a text, or of a chat."""
-
-    model_config = ConfigDict(extra="allow")
 
     model: str | None = None
     prompt: str | None = None
     messages: list[Any] | None = None
     add_special_tokens: Bool | None = None
-    add_generation_prompt: Bool | None = True
-    tools: list[dict[str, Any]] | None = None
-    chat_template_kwargs: dict[str, Any] | None = None
     return_token_strs: Bool | None = False
-
-    @model_validator(mode="before")
-    @classmethod
-    def _check_values(cls, values: Any) -> Any:
-        check_values(values)
-        return values
 
     def check(self) -> None:
         """Raises HttpError unless there is one text or chat, and for settings that are not supported."""

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from evalkit.codec import is_text
 from evalkit.serve.errors import HttpError
 
 MOST_LEVELS = 64  # of objects and lists within each other
@@ -25,7 +26,7 @@ def check_values(body: Any) -> None:
         place, value, depth = left.pop()
         if depth > MOST_LEVELS:
             raise HttpError(f"the body is nested in more than {MOST_LEVELS} levels", param=place.partition(".")[0] or None)
-        if isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
+        if isinstance(value, str) and not is_text(value):
             message = f"{place or 'the body'} holds a lone surrogate, which is no character; send valid Unicode"
             raise HttpError(message, param=place or None)
         if isinstance(value, dict):

@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from evalkit.codec import is_text
+
 
 @dataclass(frozen=True, slots=True)
 class Field:
@@ -23,13 +25,8 @@ class Rule:
     holds: Callable[[Mapping[str, Any]], bool]
 
 
-def _is_text(value: Any) -> bool:
-    """Half of a surrogate pair is not a letter: no tokenizer takes it, and no file can hold it."""
-    return isinstance(value, str) and not re.search("[\ud800-\udfff]", value)
-
-
-ANY_TEXT = Field("a text", _is_text)
-TEXT = Field("a text that is not empty", lambda value: _is_text(value) and bool(value.strip()))
+ANY_TEXT = Field("a text", is_text)
+TEXT = Field("a text that is not empty", lambda value: is_text(value) and bool(value.strip()))
 WHOLE_NUMBER = Field("a whole number", lambda value: type(value) is int)
 NAME = Field("a whole number or a text", lambda value: type(value) is int or TEXT.fits(value))
 OBJECT = Field("an object", lambda value: isinstance(value, dict))
@@ -43,7 +40,7 @@ def one_of(*values: str | int) -> Field:
 def matching(pattern: str, wanted: str) -> Field:
     """A text in which the pattern is found."""
     compiled = re.compile(pattern)
-    return Field(wanted, lambda value: _is_text(value) and compiled.search(value) is not None)
+    return Field(wanted, lambda value: is_text(value) and compiled.search(value) is not None)
 
 
 def list_of(field: Field, least: int, most: int | None = None) -> Field:
