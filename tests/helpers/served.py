@@ -1,11 +1,26 @@
 """A real uvicorn on a loopback port, in a thread: what tests of the server and of its clients ask."""
 
+import shutil
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+
+import torch
+
+from evalkit.config import ModelSpec
+from evalkit.lm.native import NativeLM
+
+
+def with_template(model: Path, folder: Path, template: str) -> NativeLM:
+    """A copy of the model in `folder` with this chat template, loaded, on one thread."""
+    torch.set_num_threads(1)
+    shutil.copytree(model, folder)
+    (folder / "chat_template.jinja").write_text(template)
+    return NativeLM.load(ModelSpec(str(folder)))
 
 
 @contextmanager

@@ -5,7 +5,7 @@ import json
 
 import torch
 import transformers
-from tiny_models import randomise, word_tokenizer
+from tiny_models import VOCAB, randomise, word_tokenizer
 
 SHAPE = {
     "vocab_size": 260,  # a GGUF file's tokenizer of bytes needs so many
@@ -132,13 +132,19 @@ CONFIGS = {
 
 def save_random(name, folder):
     """transformers' model of `CONFIGS[name]` with random weights, saved in the folder. Returns the model, in float32."""
-    theirs = CONFIGS[name]()
-    if not isinstance(theirs, torch.nn.Module):
-        theirs = transformers.AutoModelForCausalLM.from_config(theirs, dtype=torch.float32, attn_implementation="eager")
-    randomise(theirs.eval())
-    theirs.save_pretrained(folder)
+    theirs = save_random_of(CONFIGS[name](), folder, SHAPE["vocab_size"])
     if name == "deepseek":
         config = folder / "config.json"
         config.write_text(json.dumps(json.loads(config.read_text("utf-8")) | DEEPSEEK_CONFIG), "utf-8")
-    word_tokenizer(SHAPE["vocab_size"]).save(folder)
+    return theirs
+
+
+def save_random_of(config, folder, vocab_size=VOCAB):
+    """As `save_random`, of a configuration, or of a model in its place."""
+    theirs = config
+    if not isinstance(theirs, torch.nn.Module):
+        theirs = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="eager")
+    randomise(theirs.eval())
+    theirs.save_pretrained(folder)
+    word_tokenizer(vocab_size).save(folder)
     return theirs

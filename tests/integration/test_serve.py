@@ -1,7 +1,6 @@
 """evalkit serve over a real connection: OpenAI's routes, the native engine's answers, every refusal in OpenAI's words."""
 
 import json
-import shutil
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +10,7 @@ from typing import Any
 import httpx2
 import pytest
 import torch
-from served import listening
+from served import listening, with_template
 
 pytest.importorskip("fastapi", reason="pip install 'evalkit[serve]'")
 pytest.importorskip("uvicorn", reason="pip install 'evalkit[serve]'")
@@ -33,11 +32,7 @@ TEMPLATE = "{% for m in messages %}{{ m.role[0] }}:{{ m.content }}\n{% endfor %}
 
 @pytest.fixture(scope="module")
 def lm(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> NativeLM:
-    torch.set_num_threads(1)
-    folder = tmp_path_factory.mktemp("served") / "chatty"
-    shutil.copytree(tiny_model, folder)
-    (folder / "chat_template.jinja").write_text(TEMPLATE)
-    return NativeLM.load(ModelSpec(str(folder)))
+    return with_template(tiny_model, tmp_path_factory.mktemp("served") / "chatty", TEMPLATE)
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """The settings of a request to evalkit serve: each does what it says, or is without effect, or is refused by name."""
 
 import json
-import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -10,13 +9,11 @@ from typing import Any
 
 import httpx2
 import pytest
-import torch
-from served import listening
+from served import listening, with_template
 
 pytest.importorskip("fastapi", reason="pip install 'evalkit[serve]'")
 pytest.importorskip("uvicorn", reason="pip install 'evalkit[serve]'")
 
-from evalkit.config import ModelSpec
 from evalkit.errors import EvalkitError
 from evalkit.lm.native import NativeLM
 from evalkit.serve.app import make_app
@@ -35,11 +32,7 @@ TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {}}}
 
 @pytest.fixture(scope="module")
 def lm(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> NativeLM:
-    torch.set_num_threads(1)
-    folder = tmp_path_factory.mktemp("settings") / "model"
-    shutil.copytree(tiny_model, folder)
-    (folder / "chat_template.jinja").write_text(TEMPLATE)
-    return NativeLM.load(ModelSpec(str(folder)))
+    return with_template(tiny_model, tmp_path_factory.mktemp("settings") / "model", TEMPLATE)
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+from refusals import refused
 from safetensors.torch import load_file, save_file
 from tiny_models import logits, tiny_config, tiny_decoder, word_tokenizer
 
@@ -32,15 +33,6 @@ def sharded(folder, seed=0, pieces=2, index=True):
     if index:
         (folder / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": placed}), "utf-8")
     return logits(model, IDS)
-
-
-def refused(folder, *words):
-    with pytest.raises(ModelError) as caught:
-        load(folder)
-    message = str(caught.value)
-    assert "\n" not in message
-    assert len(message) < 500
-    assert all(word in message for word in words), message
 
 
 def edit_index(folder, change):

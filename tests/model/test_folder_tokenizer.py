@@ -5,6 +5,7 @@ import json
 import pytest
 import tokenizers
 import torch
+from refusals import refused
 from tiny_models import on, tiny_config, tiny_decoder
 from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors
 
@@ -68,15 +69,6 @@ def write(folder, name, value):
 
 def add(folder, name, **values):
     write(folder, name, json.loads((folder / name).read_text("utf-8")) | values)
-
-
-def refused(folder, *words):
-    with pytest.raises(ModelError) as caught:
-        load(folder)
-    message = str(caught.value)
-    assert "\n" not in message
-    assert len(message) < 500
-    assert all(word in message for word in words), message
 
 
 FLAGS = {"lstrip": False, "rstrip": False, "normalized": False, "single_word": False, "special": True}

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from refusals import refused
 from safetensors.torch import load_file, save_file
 from tiny_models import logits, tiny_config, tiny_decoder, word_tokenizer
 
@@ -20,15 +21,6 @@ WEIGHTS = "model.safetensors"
 def folder(request, tmp_path):
     save(tiny_decoder(tiny_config(request.param)), word_tokenizer(), tmp_path / "model")
     return tmp_path / "model"
-
-
-def refused(path, *words):
-    """The load fails with one line that holds all the words."""
-    with pytest.raises(ModelError) as caught:
-        load(path)
-    message = str(caught.value)
-    assert "\n" not in message
-    assert all(word in message for word in words), message
 
 
 def edit_config(folder, **changes):

@@ -6,7 +6,8 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
-from tiny_models import VOCAB, logits, on, randomise, relative_diff, tokens, word_tokenizer
+from tiny_models import VOCAB, logits, on, relative_diff, tokens
+from transformers_models import save_random_of
 
 from moe_lm.checkpoint.read import load, open_checkpoint
 from moe_lm.checkpoint.write import save
@@ -35,12 +36,8 @@ IMAGES = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "n
 def gemma3(tmp_path_factory):
     """(transformers' model, its folder)"""
     config = transformers.Gemma3Config(text_config=TEXT, vision_config=IMAGES, mm_tokens_per_image=4, image_token_index=90)
-    theirs = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="eager").eval()
-    randomise(theirs)
     folder = tmp_path_factory.mktemp("gemma3")
-    theirs.save_pretrained(folder)
-    word_tokenizer().save(folder)
-    return theirs, folder
+    return save_random_of(config, folder), folder
 
 
 @pytest.mark.parametrize("kernel", ["reference", "cpu"])

@@ -231,6 +231,15 @@ def test_each_fails_alone(model, monkeypatch):
     assert some.pool.in_use == 0
 
 
+def check_each_fails(some, expected):
+    """A request to generate and one to score end with an error that `expected` matches."""
+    for request in (GenerateRequest([1, 2]), PromptScoresRequest([1, 2, 3])):
+        sequence = submit(some, request)
+        finish(some, [sequence])
+        with pytest.raises(NotFinite, match=expected):
+            answer(sequence)
+
+
 @pytest.mark.parametrize("kernel", ["reference", "cpu"])
 def test_a_layer_that_overflows_is_named(kernel):
     """3e38 is a float32, and loads; what it is multiplied with is not."""
@@ -239,11 +248,7 @@ def test_a_layer_that_overflows_is_named(kernel):
     backend = on(kernel, model)
     expected = r"no .*: layer 3 \(of 0 to 4\) is the first whose .*; its attention\.o[\w.]* reaches 3e\+38: check the checkpoint"
     some = generator(backend)
-    for request in (GenerateRequest([1, 2]), PromptScoresRequest([1, 2, 3])):
-        sequence = submit(some, request)
-        finish(some, [sequence])
-        with pytest.raises(NotFinite, match=expected):
-            answer(sequence)
+    check_each_fails(some, expected)
     with pytest.raises(NotFinite, match=expected):
         list(Scorer(backend).score([ScoreRequest(tokens(140, 1), [[1, 2]])]))
     with pytest.raises(NotFinite, match=expected):
@@ -258,12 +263,7 @@ def test_what_only_a_norm_cannot_take_is_an_overflow_too(kernel):
     model.layers[2].ffn.down_proj.weight.mul_(1e30)
     backend = on(kernel, model)
     expected = r"layer 2 \(of 0 to 3\) is the first .* too large for a norm; its ffn\.down[\w.]* reaches [\d.]+e\+\d+: check"
-    some = generator(backend)
-    for request in (GenerateRequest([1, 2]), PromptScoresRequest([1, 2, 3])):
-        sequence = submit(some, request)
-        finish(some, [sequence])
-        with pytest.raises(NotFinite, match=expected):
-            answer(sequence)
+    check_each_fails(generator(backend), expected)
     with pytest.raises(NotFinite, match=expected):
         list(Scorer(backend).score([ScoreRequest([1, 2], [[3]])]))
 
