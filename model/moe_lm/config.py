@@ -77,8 +77,6 @@ class ModelConfig:
             raise ModelError(
                 f"num_attention_heads {self.num_attention_heads} is not a multiple of num_key_value_heads {self.num_key_value_heads}"
             )
-        if self.head_dim % 2:
-            raise ModelError(f"head_dim is {self.head_dim}; rotary embeddings rotate pairs of dimensions, so it must be even")
 
     @property
     def attention_scale(self) -> float:
