@@ -89,4 +89,3 @@ class TokenScore:
 
 
 PromptScores = list[TokenScore | None]  # one per token; None for the first, which has no context
-Request = GenerateRequest | PromptScoresRequest
