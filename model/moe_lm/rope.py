@@ -10,12 +10,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
+from moe_lm import kinds
 from moe_lm.errors import ModelError, Unsupported
 from moe_lm.files import shown
 
 Raw = Mapping[str, Any]
 
 _LARGEST = 3.4e38  # float32's
+_POSITIVE = kinds.number("a number above 0", lambda value: value > 0)
 
 
 def frequencies(rope_theta: float, head_dim: int, scaling: "RopeScaling | None" = None) -> list[float]:
@@ -213,8 +215,8 @@ class _Values:
 
     def flag(self, key: str, default: bool) -> bool:
         value = self.raw.get(key, default)
-        if not isinstance(value, bool):
-            raise self._wrong(key, "true or false")
+        if not kinds.FLAG.holds(value):
+            raise self._wrong(key, kinds.FLAG.words)
         return value
 
     @property
@@ -222,12 +224,9 @@ class _Values:
         return self.raw.get("rope_type", self.raw.get("type"))
 
     def _positive(self, key: str, value: Any) -> float:
-        try:
-            if not isinstance(value, bool) and isinstance(value, int | float) and 0 < float(value) < math.inf:
-                return float(value)
-        except OverflowError:  # an integer of 400 digits
-            pass
-        raise self._wrong(key, "a number above 0")
+        if not _POSITIVE.holds(value):
+            raise self._wrong(key, _POSITIVE.words)
+        return float(value)
 
     def _wrong(self, key: str, wanted: str) -> ModelError:
         return ModelError(f"config option rope_scaling.{key} = {shown(self.raw.get(key))} is not {wanted}")

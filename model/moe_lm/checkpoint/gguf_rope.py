@@ -16,7 +16,6 @@ from moe_lm.checkpoint.gguf_file import GGUFFile
 from moe_lm.checkpoint.gguf_header import shown
 from moe_lm.config import ModelConfig
 from moe_lm.errors import ModelError, Unsupported
-from moe_lm.kinds import Kind
 
 FREQS, SHORT, LONG = "rope_freqs.weight", "rope_factors_short.weight", "rope_factors_long.weight"
 TENSORS = frozenset({FREQS, SHORT, LONG})
@@ -29,7 +28,6 @@ _NEUTRAL: Mapping[str, tuple[float, ...]] = {
     "yarn_ext_factor": (1.0, -1.0),  # -1: not set
     "yarn_attn_factor": (1.0, -1.0),
 }
-_TEXT = Kind("a text", lambda value: isinstance(value, str))
 _NUMBER = kinds.number("a finite number", lambda value: True)
 
 
@@ -43,7 +41,7 @@ def with_rope_scaling(config: ModelConfig, file: GGUFFile) -> ModelConfig:
     keys = {key.removeprefix(prefix): value for key, value in file.metadata.items() if key.startswith(prefix)}
     scale = file.metadata.get(f"{arch}.rope.scale_linear")
     for name, value in {**{prefix + key: value for key, value in keys.items()}, f"{arch}.rope.scale_linear": scale}.items():
-        kind = _TEXT if name == f"{prefix}type" else _NUMBER
+        kind = kinds.TEXT if name == f"{prefix}type" else _NUMBER
         if value is not None and name != f"{prefix}finetuned" and not kind.holds(value):
             raise ModelError(f"{file.path}: GGUF option {name} = {shown(value)} is not valid: it must be {kind.words}")
     for key, values in _NEUTRAL.items():
