@@ -39,10 +39,10 @@ def parse(path: Path) -> tuple[Tokenizer, Weights]:
     file = GGUFFile(path)
     shapes = {name: tensor.shape for name, tensor in file.tensors.items()}
     try:
-        config = from_hf(hf_config(file.metadata, shapes))
+        config = gguf_rope.with_rope_scaling(from_hf(hf_config(file.metadata, shapes)), file)
+        tokenizer = attempt("its tokenizer is not readable", Tokenizer.from_gguf, file.metadata)
     except ModelError as error:
         raise type(error)(f"{path}: {error}") from None
-    config = gguf_rope.with_rope_scaling(config, file)
     family = family_of(config.family)
 
     def chunks(name: str) -> Iterator[Tensor]:
@@ -54,10 +54,6 @@ def parse(path: Path) -> tuple[Tokenizer, Weights]:
                 array = array - np.float32(config.norm_offset)  # llama.cpp stores the sum
             yield from torch.from_numpy(array if array.flags.writeable else array.copy()).split(max(1, SERIAL // max(1, array[0].size)))
 
-    try:
-        tokenizer = attempt("its tokenizer is not readable", Tokenizer.from_gguf, file.metadata)
-    except ModelError as error:
-        raise type(error)(f"{path}: {error}") from None
     names = family.gguf_names
     if any(name.endswith("ffn_gate.0.weight") for name in file.tensors):
         names = {**names, **GGUF_SEPARATE_EXPERTS}

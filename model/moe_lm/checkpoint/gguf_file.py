@@ -28,7 +28,6 @@ class GGUFFile:
     """Raises ModelError, naming the file, where it or another part is not a GGUF file, damaged, or of an unknown version or type."""
 
     def __init__(self, path: Path):
-        self.path = path
         first = _Part(path)
         parts = [first, *(_Part(other) for other in _other_parts(first))]
         self.paths = [part.path for part in parts]

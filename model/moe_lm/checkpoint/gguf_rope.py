@@ -36,23 +36,23 @@ def with_rope_scaling(config: ModelConfig, file: GGUFFile) -> ModelConfig:
     arch = file.metadata["general.architecture"]
     factors = {name: _factors(file, name, config.head_dim // 2) for name in sorted(TENSORS & set(file.tensors))}
     if factors and arch not in _ARCHITECTURES:
-        raise Unsupported(f"{file.path}: tensor {min(factors)} is not supported for GGUF architecture {arch}")
+        raise Unsupported(f"tensor {min(factors)} is not supported for GGUF architecture {arch}")
     prefix = f"{arch}.rope.scaling."
     keys = {key.removeprefix(prefix): value for key, value in file.metadata.items() if key.startswith(prefix)}
     scale = file.metadata.get(f"{arch}.rope.scale_linear")
-    for name, value in {**{prefix + key: value for key, value in keys.items()}, f"{arch}.rope.scale_linear": scale}.items():
+    for name, value in ({prefix + key: value for key, value in keys.items()} | {f"{arch}.rope.scale_linear": scale}).items():
         kind = kinds.TEXT if name == f"{prefix}type" else _NUMBER
         if value is not None and name != f"{prefix}finetuned" and not kind.holds(value):
-            raise ModelError(f"{file.path}: GGUF option {name} = {shown(value)} is not valid: it must be {kind.words}")
+            raise ModelError(f"GGUF option {name} = {shown(value)} is not valid: it must be {kind.words}")
     for key, values in _NEUTRAL.items():
         if keys.get(key, values[0]) not in values:
-            raise Unsupported(f"{file.path}: GGUF option {prefix}{key} = {keys[key]!r} is not supported, only {values[0]}")
+            raise Unsupported(f"GGUF option {prefix}{key} = {keys[key]!r} is not supported, only {values[0]}")
     # llama.cpp's default type is linear; scale_linear is the factor's old name, and 0 means that it is not set
     kind, factor = keys.get("type", "linear"), keys.get("factor", scale) or 1.0
     try:
         scaling = _scaling(config, kind, factor, keys, factors)
     except ModelError as error:
-        raise type(error)(f"{file.path}: GGUF option {prefix}type = {kind!r}: {error}") from None
+        raise type(error)(f"GGUF option {prefix}type = {kind!r}: {error}") from None
     longest = scaling.max_seq_len if isinstance(scaling, rope.LongRopeScaling) else config.max_seq_len
     return replace(config, rope_scaling=scaling, max_seq_len=longest)
 
@@ -96,8 +96,8 @@ def _scaling(
 
 def _factors(file: GGUFFile, name: str, pairs: int) -> list[float]:
     if file.shape(name) != (pairs,):
-        raise ModelError(f"{file.path}: tensor {name} has shape {file.shape(name)}, its config says {(pairs,)}")
+        raise ModelError(f"tensor {name} has shape {file.shape(name)}, its config says {(pairs,)}")
     values: list[float] = np.concatenate(list(file.chunks(name))).tolist()
     if wrong := [value for value in values if not 0 < value < math.inf]:
-        raise ModelError(f"{file.path}: tensor {name} holds {wrong[0]}, which is not a number above 0; the checkpoint is damaged")
+        raise ModelError(f"tensor {name} holds {wrong[0]}, which is not a number above 0; the checkpoint is damaged")
     return values
