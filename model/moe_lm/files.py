@@ -98,6 +98,11 @@ def one_line(text: str) -> str:
     return text if len(text) <= 100 else text[:97] + "..."
 
 
+def and_more(others: int) -> str:
+    """What a message adds to the names that it shows, where there are others: " and 2 more"."""
+    return f" and {others:,} more" if others > 0 else ""
+
+
 def _distinct(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in pairs:

@@ -15,7 +15,7 @@ from gguf.quants import dequantize
 
 from moe_lm.checkpoint.gguf_header import TensorInfo, read_header, shown
 from moe_lm.errors import ModelError
-from moe_lm.files import refuse_lfs_pointer
+from moe_lm.files import and_more, refuse_lfs_pointer
 
 CHUNK = 1 << 16  # values dequantised at a time: they stay in the CPU's cache
 
@@ -122,8 +122,8 @@ def _other_parts(first: _Part) -> list[Path]:
         raise ModelError(f"{first.path} is not the first of {first.count} parts; give {names[0]}")
     paths = [first.path.with_name(name) for name in names]
     if missing := [path.name for path in paths if not path.exists()]:
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise ModelError(f"{first.path} is one of {first.count} parts, of which {missing[0]}{more} is missing; download it too")
+        named = f"{missing[0]}{and_more(len(missing) - 1)}"
+        raise ModelError(f"{first.path} is one of {first.count} parts, of which {named} is missing; download it too")
     return paths[1:]
 
 

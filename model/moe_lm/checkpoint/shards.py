@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from moe_lm.errors import ModelError
-from moe_lm.files import MAX_BYTES, is_there, one_line, parse_json, read_json, refuse_lfs_pointer, shown
+from moe_lm.files import MAX_BYTES, and_more, is_there, one_line, parse_json, read_json, refuse_lfs_pointer, shown
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 DTYPES = ("F64", "F32", "F16", "BF16")
@@ -64,13 +64,12 @@ def read_index(path: Path) -> dict[str, str]:
 
 def _refuse_missing(folder: Path, names: Sequence[str], why: str) -> None:
     if missing := [name for name in names if not is_there(folder / name)]:
-        more = f" and {len(missing) - 1:,} more" if len(missing) > 1 else ""
-        raise ModelError(f"{folder} lacks {one_line(missing[0])}{more}, {why}; download it again")
+        raise ModelError(f"{folder} lacks {one_line(missing[0])}{and_more(len(missing) - 1)}, {why}; download it again")
 
 
 def _no_weights(folder: Path, others: Sequence[str]) -> str:
     if others:
-        named = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
+        named = ", ".join(others[:3]) + and_more(len(others) - 3)
         return (
             f"{folder} holds {named}, but no {INDEX}, which says what are the weights; add it, or call the one file of all weights {SINGLE}"
         )

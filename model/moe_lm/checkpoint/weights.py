@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from moe_lm.config import ModelConfig
 from moe_lm.errors import ModelError
 from moe_lm.families.names import Pieces, pieces
+from moe_lm.files import and_more
 from moe_lm.model import Decoder
 
 Progress = Callable[[int, int], None]  # (parameters read, parameters in all)
@@ -39,8 +40,8 @@ class Weights:
         needed = {piece for name in parameters for rows in self._pieces(name) for piece in rows}
         for problem, names in (("lacks", needed - self.tensors), ("has an unexpected", self.tensors - needed)):
             if names:
-                more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-                raise ModelError(f"{self.path} {problem} tensor {min(names)}{more}; is it a complete {self.config.family} checkpoint?")
+                tensors = f"{min(names)}{and_more(len(names) - 1)}"
+                raise ModelError(f"{self.path} {problem} tensor {tensors}; is it a complete {self.config.family} checkpoint?")
         for name, parameter in parameters.items():
             for part, piece in self._parts(name, parameter.data):
                 if part.shape != self.shape(piece):

@@ -13,7 +13,7 @@ from typing import Any
 from tokenizers import Tokenizer as FastTokenizer
 
 from moe_lm.errors import ModelError, Unsupported
-from moe_lm.files import shown
+from moe_lm.files import and_more, shown
 from moe_lm.tokenizer import folder as folder_files
 from moe_lm.tokenizer import gguf
 from moe_lm.tokenizer.gguf_vocabulary import Vocabulary
@@ -123,8 +123,8 @@ class Tokenizer:
         if beyond:
             first = min(beyond)
             raise ModelError(
-                f"the tokenizer has the token {shown(beyond[first])} with id {first}{_more(len(beyond))}, but the model's embedding has "
-                f"{num_rows} rows: it is another model's tokenizer, or the embedding was not resized"
+                f"the tokenizer has the token {shown(beyond[first])} with id {first}{and_more(len(beyond) - 1)}, but the model's embedding "
+                f"has {num_rows} rows: it is another model's tokenizer, or the embedding was not resized"
             )
         self._with_rows([] if self.bos_id is None else [self.bos_id])
         if self.prefix_id is not None and self.prefix_id >= num_rows:
@@ -170,10 +170,6 @@ def _mark_cut_characters(byte_tokens: Sequence[str]) -> list[str]:
         at = len(marked)
         marked += ["\ufffd"] if "\udc80" <= character <= "\udcff" else byte_tokens[at : at + length]
     return marked
-
-
-def _more(count: int) -> str:
-    return f" and {count - 1:,} more" if count > 1 else ""
 
 
 def _wanted_bos(fast: FastTokenizer, settings: Mapping[str, Any], bos_token: str) -> int | None:
