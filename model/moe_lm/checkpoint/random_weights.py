@@ -8,10 +8,10 @@ from functools import partial
 
 import tokenizers
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from moe_lm.checkpoint.read import Checkpoint
-from moe_lm.checkpoint.weights import Progress
+from moe_lm.checkpoint.weights import Progress, filled
 from moe_lm.config import ModelConfig
 from moe_lm.count import count
 from moe_lm.errors import ModelError
@@ -43,25 +43,18 @@ def _drawn(config: ModelConfig, seed: int, dtype: torch.dtype, device: str, prog
 
 def _draw(config: ModelConfig, seed: int, dtype: torch.dtype, device: str, progress: Progress | None) -> Decoder:
     """One block of normal numbers is laid end to end through all the weights: drawing each would take minutes for 14 billion."""
-    model = Decoder(config)
-    done, total = 0, sum(p.numel() for p in model.parameters())
     block = torch.randn(BLOCK, generator=torch.Generator().manual_seed(seed)).to(device)
     offset = 0
-    for name, p in list(model.named_parameters()):
-        value = torch.empty(p.shape, dtype=dtype, device=device)
+
+    def fill(name: str, value: Tensor) -> None:
+        nonlocal offset
         if "norm" in name:
             value.fill_(1.0 - config.norm_offset)
         else:
-            scale = p.shape[-1] ** -0.5 if p.ndim > 1 else 0.02
+            scale = value.shape[-1] ** -0.5 if value.ndim > 1 else 0.02
             offset = _fill(value, (block * scale).to(dtype), offset)
-        owner, _, leaf = name.rpartition(".")
-        setattr(model.get_submodule(owner), leaf, nn.Parameter(value, requires_grad=False))
-        done += value.numel()
-        if progress:
-            progress(done, total)
-    if config.tie_word_embeddings:
-        model.lm_head.weight = model.embed.weight
-    return model.eval()
+
+    return filled(config, dtype, device, fill, progress)
 
 
 def _fill(value: Tensor, block: Tensor, offset: int) -> int:

@@ -17,6 +17,24 @@ from moe_lm.model import Decoder
 Progress = Callable[[int, int], None]  # (parameters read, parameters in all)
 
 
+def filled(config: ModelConfig, dtype: torch.dtype, device: str, fill: Callable[[str, Tensor], None], progress: Progress | None) -> Decoder:
+    """A decoder whose parameters `fill` (name, memory) fills, one after another."""
+    model = Decoder(config)
+    parameters = [(name, p.shape) for name, p in model.named_parameters()]
+    done, total = 0, sum(shape.numel() for _, shape in parameters)
+    for name, shape in parameters:
+        value = torch.empty(shape, dtype=dtype, device=device)
+        fill(name, value)
+        owner, _, leaf = name.rpartition(".")
+        setattr(model.get_submodule(owner), leaf, nn.Parameter(value, requires_grad=False))
+        done += value.numel()
+        if progress:
+            progress(done, total)
+    if config.tie_word_embeddings:
+        model.lm_head.weight = model.embed.weight
+    return model.eval()
+
+
 @dataclass(frozen=True, slots=True)
 class Weights:
     """Names, shapes, and values in chunks along the first dimension."""
@@ -53,9 +71,8 @@ class Weights:
         self._needs(f"{self.names['attention.o_proj'].format(layer=layers[-1])}.weight")
         if not moe or "ffn.experts.down_EDF" in self.names or "{expert}" not in self.names["ffn.experts.down_proj"]:
             return
-        for layer in filter(self.config.is_sparse, reversed(layers)):
+        if (layer := next(filter(self.config.is_sparse, reversed(layers)), None)) is not None:
             self._needs(f"{self.names['ffn.experts.down_proj'].format(layer=layer, expert=moe.num_experts - 1)}.weight")
-            return
 
     def _needs(self, name: str) -> None:
         if name not in self.tensors:
@@ -63,21 +80,12 @@ class Weights:
 
     def read(self, dtype: torch.dtype, device: str, progress: Progress | None) -> Decoder:
         """Raises ModelError for NaN and infinite values."""
-        model = Decoder(self.config)
-        parameters = [(name, p.shape) for name, p in model.named_parameters()]
-        done, total = 0, sum(shape.numel() for _, shape in parameters)
-        for name, shape in parameters:
-            value = torch.empty(shape, dtype=dtype, device=device)
+
+        def fill(name: str, value: Tensor) -> None:
             for part, piece in self._parts(name, value):
                 self._fill(part, piece)
-            owner, _, leaf = name.rpartition(".")
-            setattr(model.get_submodule(owner), leaf, nn.Parameter(value, requires_grad=False))
-            done += value.numel()
-            if progress:
-                progress(done, total)
-        if self.config.tie_word_embeddings:
-            model.lm_head.weight = model.embed.weight
-        return model.eval()
+
+        return filled(self.config, dtype, device, fill, progress)
 
     def _pieces(self, name: str) -> Pieces:
         return pieces(name, self.names, self.config.moe.num_experts if self.config.moe else 0)
