@@ -81,7 +81,9 @@ class Generating(InFlight[Generation]):
             self.drafter.add(token)
         # the whole text again, if it is needed: a token may complete a letter that earlier ones began
         at_end = len(self.tokens) == request.max_new_tokens
-        text = vocabulary.decode(self.tokens) if at_end or request.on_progress or self.stops.may_end(self.tokens) else ""
+        if not (at_end or request.on_progress or self.stops.may_end(self.tokens)):
+            return
+        text = vocabulary.decode(self.tokens)
         if found := self.stops.find(self.tokens, text):
             cut, stop = found
             self.result = self._answer(text[:cut], "stop", stop)

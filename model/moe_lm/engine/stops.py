@@ -27,15 +27,20 @@ class Stops:
         if not self.until:
             return False
         newest = list(tokens[-self.window :])
-        if self.name_special and any(token in self.vocabulary.special for token in newest):
+        if self._names_one_of(newest):
             return True
         text = self.vocabulary.decode(newest)
         return "\ufffd" in text or any(stop in text for stop in self.until)
 
     def find(self, tokens: Sequence[int], text: str) -> tuple[int, str] | None:
         """Where in `text`, which the tokens give, it ends, and the stop string found: the first one in the text."""
-        if self.name_special and any(token in self.vocabulary.special for token in tokens):
-            return self._find_special(tokens)
+        return self._find_special(tokens) if self._names_one_of(tokens) else self._first(text)
+
+    def _names_one_of(self, tokens: Sequence[int]) -> bool:
+        """Whether a stop string may name one of the tokens."""
+        return self.name_special and any(token in self.vocabulary.special for token in tokens)
+
+    def _first(self, text: str) -> tuple[int, str] | None:
         return min(((at, stop) for stop in self.until if (at := text.find(stop)) >= 0), default=None)
 
     def _find_special(self, tokens: Sequence[int]) -> tuple[int, str] | None:
@@ -50,7 +55,7 @@ class Stops:
                 if token is not None:
                     names.append((len(whole), len(special[token])))
                     whole += special[token]
-        found = min(((at, stop) for stop in self.until if (at := whole.find(stop)) >= 0), default=None)
+        found = self._first(whole)
         if found is None:
             return None
         at, stop = found
