@@ -12,6 +12,8 @@ from typing import Any
 
 from tokenizers import Tokenizer as FastTokenizer
 
+_BYTE = re.compile("<0x([0-9A-Fa-f]{2})>")
+
 
 class TokenTexts:
     """Bytes and names of a vocabulary's tokens. Ids beyond the tokenizer's, which a padded embedding has, have no bytes."""
@@ -32,7 +34,7 @@ class TokenTexts:
                     found = [_BYTE_OF_LETTER.get(letter) for letter in text]
                     return text.encode() if None in found else bytes(byte for byte in found if byte is not None)
                 case "ByteFallback":
-                    if (byte := _fallback_byte(text)) is not None:
+                    if (byte := fallback_byte(text)) is not None:
                         return bytes([byte])
                 case "Replace" if "String" in step["pattern"]:
                     text = text.replace(step["pattern"]["String"], step["content"])
@@ -63,12 +65,12 @@ class TokenTexts:
         return [name if name and owners[name] == token else f"token_id:{token}" for token, name in enumerate(names)]
 
     def _is_fallback(self, token: int) -> bool:
-        return _fallback_byte(self.fast.id_to_token(token) or "") is not None
+        return fallback_byte(self.fast.id_to_token(token) or "") is not None
 
 
-def _fallback_byte(text: str) -> int | None:
-    """The byte that "<0x0A>" stands for."""
-    found = re.fullmatch("<0x([0-9A-Fa-f]{2})>", text)
+def fallback_byte(text: str) -> int | None:
+    """The byte that a token such as "<0x0A>" stands for, None for any other token; hex digits as the library reads them."""
+    found = _BYTE.fullmatch(text)
     return int(found[1], 16) if found else None
 
 

@@ -4,7 +4,6 @@ BOS is added at most once: by `encode`, where the model asks for one and the tex
 """
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -18,8 +17,8 @@ from moe_lm.tokenizer import folder as folder_files
 from moe_lm.tokenizer import gguf
 from moe_lm.tokenizer.gguf_vocabulary import Vocabulary
 from moe_lm.tokenizer.library import attempt
+from moe_lm.tokenizer.token_text import fallback_byte
 
-_BYTE = re.compile("<0x[0-9A-F]{2}>")
 _MAX_ID = 1 << 31
 _FAILED = "the model's tokenizer can't encode the text"
 _END_TOKENS = ("<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "</s>", "<eos>", "<end_of_turn>")
@@ -149,7 +148,7 @@ class Tokenizer:
     def _decode_bytes(self, ids: Sequence[int]) -> str:
         """As `decode`, where tokens may be bytes ("<0x0A>"): of a run of them, the library drops all if one is no part of a character."""
         tokens = [token for i in ids if i not in self.special and (token := self.fast.id_to_token(i)) is not None]
-        runs = [(is_byte, list(run)) for is_byte, run in groupby(tokens, lambda token: _BYTE.fullmatch(token) is not None)]
+        runs = [(is_byte, list(run)) for is_byte, run in groupby(tokens, lambda token: fallback_byte(token) is not None)]
         whole = [token for is_byte, run in runs for token in (_mark_cut_characters(run) if is_byte else run)]
         return self.fast.decoder.decode(whole)
 
