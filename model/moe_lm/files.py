@@ -57,7 +57,7 @@ def read_text(path: Path) -> str:
 
 
 def is_there(path: Path) -> bool:
-    """Is there a file, or a link to one that may be missing, as where a cache was cleaned up? Reading the latter is refused."""
+    """Whether there is a file, or a link whose target may be missing (a cleaned-up cache leaves such links): reading that is refused."""
     return path.exists() or path.is_symlink()
 
 

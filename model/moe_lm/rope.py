@@ -144,7 +144,7 @@ class LongRopeScaling(RopeScaling):
         return raw
 
 
-# transformers' RopeParameters, less mrope_section, and what it ignores; it ignores those of another type, and so does from_hf
+# the keys of transformers' RopeParameters less mrope_section, and keys that it ignores; those of another rope_type are ignored here, too
 _KEYS = frozenset(
     """rope_type type rope_theta partial_rotary_factor factor original_max_position_embeddings attention_factor beta_fast beta_slow
     short_factor long_factor low_freq_factor high_freq_factor mscale mscale_all_dim truncate finetuned""".split()

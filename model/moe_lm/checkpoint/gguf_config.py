@@ -33,7 +33,7 @@ class _Key:
     required: bool = False
 
 
-# in every file; what one may leave out has llama.cpp's default, which need not be the family's in transformers
+# keys of every architecture; the defaults are llama.cpp's, which may differ from the family's in transformers
 _KEYS = (
     _Key("embedding_length", "hidden_size", required=True),
     _Key("block_count", "num_hidden_layers", required=True),
@@ -46,7 +46,7 @@ _KEYS = (
     _Key("rope.freq_base", "rope_theta", kinds.ROPE_BASE, default=10000.0),
 )
 
-# Gemma 3's: what its files leave out has llama.cpp as constants
+# further keys of Gemma 3; the defaults are constants of llama.cpp
 _LOCAL_ROPE_KEYS = (
     _Key("attention.sliding_window", "sliding_window", required=True),
     _Key("attention.sliding_window_pattern", "sliding_window_pattern", default=6),
@@ -76,7 +76,7 @@ def hf_config(metadata: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
             width = f"{values.architecture}.embedding_length {config['hidden_size']}"
             raise ModelError(f"{width} is no multiple of {values.architecture}.attention.head_count {heads}")
         config["head_dim"] = config["hidden_size"] // heads
-    if "query_pre_attn_scalar" in family.defaults:  # of which a file says nothing: the 27B's is the only one that is not head_dim
+    if "query_pre_attn_scalar" in family.defaults:  # no key has it: it is head_dim in every size but the 27B
         largest = config["num_hidden_layers"] == _LAYERS_OF_27B
         config["query_pre_attn_scalar"] = config["hidden_size"] // heads if largest else config["head_dim"]
     read = {"expert_count", *(key.name for key in keys)}

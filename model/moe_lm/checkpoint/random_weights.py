@@ -36,9 +36,9 @@ def random_checkpoint(config: ModelConfig, seed: int = 0) -> Checkpoint:
 def _drawn(config: ModelConfig, seed: int, dtype: torch.dtype, device: str, progress: Progress | None) -> Decoder:
     try:
         return _draw(config, seed, dtype, device, progress)
-    except (RuntimeError, MemoryError) as error:  # torch's errors of CPU memory are no kind of their own
+    except (RuntimeError, MemoryError) as error:  # torch has no class of errors for CPU memory
         size = count(config).total * dtype.itemsize
-        raise ModelError(f"the weights take {size / 2**30:,.1f} GiB, which {device} can't give ({one_line(str(error))})") from None
+        raise ModelError(f"the weights take {size / 2**30:,.1f} GiB, which {device} cannot allocate ({one_line(str(error))})") from None
 
 
 def _draw(config: ModelConfig, seed: int, dtype: torch.dtype, device: str, progress: Progress | None) -> Decoder:

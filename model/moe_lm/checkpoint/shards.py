@@ -71,7 +71,8 @@ def _no_weights(folder: Path, others: Sequence[str]) -> str:
     if others:
         named = ", ".join(others[:3]) + and_more(len(others) - 3)
         return (
-            f"{folder} holds {named}, but no {INDEX}, which says what are the weights; add it, or call the one file of all weights {SINGLE}"
+            f"{folder} holds {named}, but no {INDEX}, which says which files hold the weights; "
+            f"add it, or, where one file holds all weights, rename that to {SINGLE}"
         )
     if files := sorted(folder.glob("*.gguf")):
         return f"{folder} holds no *.safetensors file but GGUF files; name one of them: {files[0]}"

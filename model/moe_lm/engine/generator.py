@@ -76,12 +76,8 @@ class Generator:
         `special`: the special tokens, by id, that stop strings may name.
         """
         self.backend, self.vocabulary = backend, Vocabulary(decode, stop_ids, dict(special or {}))
-        self.max_running, self.token_budget, self.chunk, self.keep_prefixes = (
-            max_running,
-            token_budget,
-            chunk or token_budget,
-            keep_prefixes,
-        )
+        self.max_running, self.keep_prefixes = max_running, keep_prefixes
+        self.token_budget, self.chunk = token_budget, chunk or token_budget
         self.pool = pool or pool_for(backend)
         self.usage = Usage()
         self._arrivals = count()
@@ -191,7 +187,7 @@ class Generator:
                 sequence.cache = self.pool.admit(known)
 
     def _prefill(self, running: Sequence[InFlight], decoding: Set[InFlight], order: Sequence[InFlight]) -> list[_Part]:
-        """The next tokens of prompts, and of what gave up its pages."""
+        """The next tokens of prompts, and of sequences whose pages were taken."""
         budget, chunk = self.token_budget, self.chunk
         parts: list[_Part] = []
         for at, sequence in enumerate(running):

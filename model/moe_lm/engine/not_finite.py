@@ -31,8 +31,9 @@ def suspect(hidden_PD: Tensor, logits_PV: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def explain(backend: Backend, ids: Sequence[int], consequence: str) -> NotFinite | None:
-    """The error for a sequence whose last row is suspect, after running it once more, as far as each of some layers; None if all is well.
+    """The error for a sequence whose last row is suspect; None if nothing overflows.
 
+    The sequence is run again several times, each time up to another layer, to find the first whose output overflows.
     `consequence` completes "the model overflows, so ..".
     """
     cause = _cause(backend, ids)
@@ -41,7 +42,8 @@ def explain(backend: Backend, ids: Sequence[int], consequence: str) -> NotFinite
 
 def _cause(backend: Backend, ids: Sequence[int]) -> str:
     num_layers = backend.config.num_hidden_layers
-    good, bad = 0, num_layers + 1  # after so many layers the hidden states are sound, and are not; what has overflowed stays so
+    # after `good` layers the hidden states are sound, after `bad` they are not; no later layer undoes an overflow
+    good, bad = 0, num_layers + 1
     before = _Outputs(True, 0.0)
     while bad - good > 1:
         middle = (good + bad) // 2 if bad <= num_layers else num_layers

@@ -17,7 +17,7 @@ class Multimodal:
 
     text_model_type: str
     prefix: str  # of the text model's tensors
-    other_tensors: tuple[str, ...]  # how the others begin
+    other_tensors: tuple[str, ...]  # how the names of the tensors begin that are left out
     other_keys: frozenset[str]  # of config.json
 
     def names(self, hf_names: Mapping[str, str]) -> dict[str, str]:

@@ -21,7 +21,7 @@ def every_layer(layer: int, values: Raw) -> bool:
 class SlidingWindow:
     """How a family's config.json says which layers have a sliding window, and how long it is."""
 
-    slides: Callable[[int, Raw], bool] = every_layer  # (layer, config.json with its defaults): has it one, where layer_types is absent?
+    slides: Callable[[int, Raw], bool] = every_layer  # (layer, config.json with its defaults): has it a window where layer_types is absent?
     layer_types: bool = True  # does the family's model follow layer_types?
     switch: str | None = None  # the key that must be true for a window to apply
     required: bool = False  # is sliding_window = null an error, and not the absence of a window?

@@ -54,7 +54,7 @@ def render(
     if not template:
         raise ModelError("the model has no chat template; leave out --chat and write the prompt as the model knows it")
     variables: dict[str, Any] = {"tools": tools, "documents": documents, "add_generation_prompt": add_generation_prompt}
-    # an unnamed token is undefined, not empty: some templates ask
+    # a token that the model does not name is undefined, not empty: some templates test for that
     variables |= {name: token for name, token in (("bos_token", bos_token), ("eos_token", eos_token)) if token}
     arguments = dict(arguments or {})
     if taken := sorted(arguments.keys() & {"messages", *variables}):

@@ -60,7 +60,7 @@ def _pre_type(vocabulary: Vocabulary) -> PreType:
 
 
 def put_in_front(fast: FastTokenizer, bos_token: str, bos_id: int) -> None:
-    """BOS for those who read the saved tokenizer.json; Tokenizer.encode leaves post-processing out."""
+    """Make other readers of the saved tokenizer.json add BOS; Tokenizer.encode leaves post-processing out."""
     fast.post_processor = processors.TemplateProcessing(single=[bos_token, "$A"], special_tokens=[(bos_token, bos_id)])
 
 
@@ -95,8 +95,9 @@ def _sentencepiece(vocabulary: Vocabulary) -> FastTokenizer:
 def _merges(vocabulary: Vocabulary) -> list[tuple[str, str]]:
     """Every way to make a piece of two, the best score first.
 
-    Of several ways to one piece SentencePiece takes the leftmost in the text, a list of merges the first it names: the longest left
-    part here, as transformers' generate_merges has it, which made these models' tokenizer.json.
+    Where several pairs make the same piece, SentencePiece merges the leftmost in the text, and a list of merges the pair that stands
+    first in it. Here that is the pair with the longest left part, as in transformers' generate_merges, which wrote these models'
+    tokenizer.json.
     """
     # pieces that are no text: nothing that a user types may merge into a control token
     rows = zip(vocabulary.tokens, vocabulary.scores(), vocabulary.kinds, strict=True)

@@ -16,5 +16,5 @@ def attempt(failure: str, call: Callable[P, T], *args: P.args, **kwargs: P.kwarg
         return call(*args, **kwargs)
     except (ModelError, KeyboardInterrupt, SystemExit, MemoryError):
         raise
-    except BaseException as error:  # bare Exception, and where the library panics, what is no Exception at all
+    except BaseException as error:  # the library raises plain Exception, and its panics are BaseException
         raise ModelError(f"{failure} ({one_line(str(error))})") from None

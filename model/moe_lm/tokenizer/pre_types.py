@@ -1,7 +1,7 @@
 """The names of `tokenizer.ggml.pre`: how byte-level BPE cuts a text into words before it merges bytes within them.
 
 llama.cpp's src/llama-vocab.cpp lists the names; the patterns are those of the models' own tokenizer.json, which llama.cpp adapts to its
-regex engine. A name that is not here is refused: another's words give other tokens.
+regex engine. A name that is not here is refused, since words cut in another way give other tokens.
 """
 
 from collections.abc import Callable, Mapping

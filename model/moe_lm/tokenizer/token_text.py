@@ -47,7 +47,7 @@ class TokenTexts:
         return text.encode()
 
     def name(self, token: int) -> str:
-        """The token's text; of tokens with one text, one bears it.
+        """The token's text; of several tokens with the same text only one has it as its name.
 
         The others are "token_id:N", as vLLM writes them; a part of a letter is "bytes:\\xNN", as OpenAI does.
         """

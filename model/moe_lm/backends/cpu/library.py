@@ -166,7 +166,7 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _this_code() -> os.stat_result:
-    """Whoever can write this module runs code here anyway: a checkout mounted into a container belongs to the host's user."""
+    """Status of this file: whoever can write it runs code here anyway. A checkout mounted into a container belongs to the host's user."""
     return Path(__file__).lstat()
 
 
