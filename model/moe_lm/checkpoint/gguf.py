@@ -9,7 +9,7 @@ from torch import Tensor
 
 from moe_lm.checkpoint import gguf_rope
 from moe_lm.checkpoint.gguf_config import hf_config
-from moe_lm.checkpoint.gguf_file import LATER_PART, GGUFFile
+from moe_lm.checkpoint.gguf_file import LATER_PART, PART, GGUFFile
 from moe_lm.checkpoint.weights import Weights
 from moe_lm.config import from_hf
 from moe_lm.errors import ModelError
@@ -30,8 +30,8 @@ def model_in(folder: Path) -> Path | None:
 
 
 def files_of(path: Path) -> list[Path]:
-    """The file, or the parts of which it is the first. Raises ModelError as `parse` does."""
-    return GGUFFile(path).paths
+    """The file, or all parts where its name is that of a part. A name is enough: `parse` refuses a part that is named otherwise."""
+    return GGUFFile(path).paths if PART.fullmatch(path.name) else [path]
 
 
 def parse(path: Path) -> tuple[Tokenizer, Weights]:

@@ -20,7 +20,7 @@ from moe_lm.files import and_more, refuse_lfs_pointer
 CHUNK = 1 << 16  # values dequantised at a time: they stay in the CPU's cache
 
 LATER_PART = re.compile(r"-(?!00001)\d{5}-of-\d{5}\.gguf$")
-_PART = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
+PART = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
 _COMMON = ("split.count", "split.tensors.count", "general.architecture", "general.name", "general.file_type")  # to all parts of a model
 
 
@@ -113,7 +113,7 @@ def _other_parts(first: _Part) -> list[Path]:
     """The paths of the second part and those after it, by llama.cpp's naming."""
     if first.count == 1:
         return []
-    match = _PART.fullmatch(first.path.name)
+    match = PART.fullmatch(first.path.name)
     if not match or int(match[3]) != first.count:
         name = f"{first.path.stem}-00001-of-{first.count:05}.gguf"
         raise ModelError(f"{first.path} is one of {first.count} parts, which its name must say as in {name}; rename the parts")
