@@ -46,12 +46,17 @@ class TaskComparison:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two runs; `overall` is the mean of the tasks' differences, None for one task and where lower is better in some."""
+    """Two runs; `overall` is the mean of the tasks' differences, None for a single task, or if lower is better in any."""
 
     base: RunAnswers
     cand: RunAnswers
     tasks: tuple[TaskComparison, ...]
     overall: Difference | None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The notes of both runs, each once."""
+        return tuple(dict.fromkeys([*self.base.notes, *self.cand.notes]))
 
 
 def compare_runs(
@@ -166,8 +171,7 @@ def _rows(found: Comparison) -> list[tuple[str, ...]]:
 
 
 def _notes(found: Comparison) -> list[str]:
-    """What was read of either run in another way than its folder suggests, each once."""
-    return [one_line(note, 300) for note in dict.fromkeys([*found.base.notes, *found.cand.notes])]
+    return [one_line(note, 300) for note in found.notes]
 
 
 def _flip_lines(task: TaskComparison) -> list[str]:

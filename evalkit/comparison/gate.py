@@ -68,7 +68,7 @@ def decide(config: GateConfig) -> Gate:
     else:
         found = compare(config.runs[0], config.runs[1], config.tasks, config.metric, config.cluster)
         base, cand = (f"{run.model} ({run.path})" for run in (found.base, found.cand))
-        notes = tuple(dict.fromkeys([*found.base.notes, *found.cand.notes]))
+        notes = found.notes
         cases = [Case((t.pairs.task, t.pairs.protocol), t.difference, t.pairs.identical) for t in found.tasks]
     config.margins.require_known(tuple(dict.fromkeys(name for case in cases for name in case.names)))
     adjusted = holm([case.difference.p_drop for case in cases])

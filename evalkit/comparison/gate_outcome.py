@@ -33,7 +33,7 @@ class GateOutcome:
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """The whole gate. `notes`: tasks that could not be gated, and why."""
+    """The whole gate. `notes`: tasks that could not be gated, and why; and the notes of both runs."""
 
     base: str
     cand: str
