@@ -25,6 +25,17 @@ class LmEvalTask:
     answers: TaskAnswers
     leaves: Sequence[Leaf]
 
+    @property
+    def protocol(self) -> str:
+        """The protocol of our export, or else a name that no published figure of ours is under."""
+        return self.answers.protocol.get("protocol", "").partition("@")[2] or f"lm-eval's {self.answers.name}"
+
+    @property
+    def n_total(self) -> int | None:
+        """How many documents the benchmark has; None where lm-eval does not say so of every leaf."""
+        totals = [leaf.n_total for leaf in self.leaves if leaf.n_total is not None]
+        return sum(totals) if len(totals) == len(self.leaves) else None
+
 
 def answers_of(
     results: Results, path: str, wanted: Sequence[str] = (), metric: str | None = None, cluster: str | None = None

@@ -7,9 +7,9 @@ from evalkit.errors import EvalkitError
 from evalkit.exchange.lm_eval_answers import LmEvalTask, read_tasks
 from evalkit.exchange.lm_eval_read import Results
 from evalkit.hashing import sha256_json
-from evalkit.record.figure import figure
+from evalkit.record.figure import estimate, figure
 from evalkit.record.schema import Counts, DataInfo, Environment, ModelInfo, Run, TaskEntry, Tokens
-from evalkit.stats.estimate import Estimate, average, normal
+from evalkit.stats.estimate import Estimate, normal
 
 _UNKNOWN = "unknown"
 
@@ -36,19 +36,18 @@ def run_of(results: Results) -> Run:
 def _entry(task: LmEvalTask, results: Results) -> TaskEntry:
     answers, leaves = task.answers, task.leaves
     metric = answers.metric.removesuffix(",none")
-    named = answers.protocol.get("protocol", "").partition("@")[2]
     settings = sorted(answers.protocol.items())
-    n, totals = len(answers.answers), [leaf.n_total for leaf in leaves if leaf.n_total is not None]
+    n = len(answers.answers)
     hashes = [leaf.sha256 or "" for leaf in leaves]
     return TaskEntry(
-        protocol=named or f"lm-eval's {answers.name}",
+        protocol=task.protocol,
         protocol_sha256=sha256_json(settings),
         headline=metric,
         averaging="micro" if answers.averaging == "micro" else "macro",
         metrics={metric: _estimate(task, results)},
         groups={},
         n=n,
-        n_total=sum(totals) if len(totals) == len(leaves) else n,
+        n_total=n if task.n_total is None else task.n_total,
         counts=Counts(extraction_failed=0, truncated=0, boundary_merged=0, stopped_by_length=0, unscored=0),
         data=DataInfo(source="lm-eval", sha256=sha256_json(hashes)),
         seconds=0.0,
@@ -59,12 +58,8 @@ def _entry(task: LmEvalTask, results: Results) -> TaskEntry:
 def _estimate(task: LmEvalTask, results: Results) -> Estimate:
     """The figure and its interval: from the documents, of BLEU from lm-eval's own standard error."""
     answers = task.answers
-    by_group: dict[str, list[float]] = {}
-    for answer in answers.answers.values():
-        if isinstance(answer.score, float):
-            by_group.setdefault(answer.group, []).append(answer.score)
-    if by_group:
-        return average(by_group, answers.averaging)
+    if (mean := estimate(answers)) is not None:
+        return mean
     name, _, chosen = answers.metric.partition(",")
     stderr = results.figures.get(answers.name, {}).get(f"{name}_stderr,{chosen}")
     if not isinstance(stderr, float):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from evalkit.errors import EvalkitError
-from evalkit.stats.estimate import average
+from evalkit.stats.estimate import Estimate, average
 
 if TYPE_CHECKING:
     from evalkit.record.pairs import TaskAnswers
@@ -23,13 +23,9 @@ class Figure:
 
 def figure(task: "TaskAnswers", averaging: str | None = None) -> Figure:
     """The mean of the documents' scores as the task averages them, or their BLEU. Raises EvalkitError for scores of both kinds."""
+    if (mean := estimate(task, averaging)) is not None:
+        return Figure(mean.value)
     scores = [answer.score for answer in task.answers.values()]
-    numbers = [score for score in scores if isinstance(score, float)]
-    if len(numbers) == len(scores):
-        by_group: dict[str, list[float]] = {}
-        for answer, score in zip(task.answers.values(), numbers, strict=True):
-            by_group.setdefault(answer.group, []).append(score)
-        return Figure(average(by_group, averaging or task.averaging).value)
     texts = [score for score in scores if isinstance(score, tuple)]
     if len(texts) != len(scores):
         raise EvalkitError(f"not comparable: {task.name}: {task.metric} is a number for some documents and texts for others")
@@ -39,11 +35,20 @@ def figure(task: "TaskAnswers", averaging: str | None = None) -> Figure:
     return Figure(mean_bleu(grouped_counts(texts, groups, task.tokenize)), is_bleu=True)
 
 
+def estimate(task: "TaskAnswers", averaging: str | None = None) -> Estimate | None:
+    """The mean of the documents' scores as the task averages them, with its interval; None where not all scores are numbers."""
+    by_group: dict[str, list[float]] = {}
+    for answer in task.answers.values():
+        if not isinstance(answer.score, float):
+            return None
+        by_group.setdefault(answer.group, []).append(answer.score)
+    return average(by_group, averaging or task.averaging)
+
+
 def averagings(task: "TaskAnswers", stated: Any) -> frozenset[str]:
     """The averagings under which the documents' scores give the stated figure: "micro", "macro", both or none."""
-    if any(not isinstance(answer.score, float) for answer in task.answers.values()):
-        return frozenset()
-    return frozenset(each for each in ("micro", "macro") if _is(stated, figure(task, each).value))
+    means = {each: estimate(task, each) for each in ("micro", "macro")}
+    return frozenset(each for each, mean in means.items() if mean is not None and _is(stated, mean.value))
 
 
 def require_figure(task: "TaskAnswers", stated: Any, source: str, points: float = 1) -> None:

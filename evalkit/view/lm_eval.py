@@ -42,14 +42,13 @@ def read_lm_eval(place: Path) -> ViewedRun:
 def _figures(viewed: LmEvalTask, samples: Mapping[str, ViewedSample], results: Results) -> dict[str, Any]:
     task, leaves = viewed.answers, viewed.leaves
     value, ci95 = _figure(task, samples, results)
-    totals = [leaf.n_total for leaf in leaves if leaf.n_total is not None]
     return {
-        "protocol": task.protocol.get("protocol", task.name).partition("@")[2] or f"lm-eval's {task.name}",
+        "protocol": viewed.protocol,
         "metric": task.metric,
         "value": value,
         "ci95": ci95,
         "n": len(samples),
-        "n_total": sum(totals) if len(totals) == len(leaves) else None,
+        "n_total": viewed.n_total,
         "counts": {"extraction_failed": failed} if (failed := sum(s.extraction_failed for s in samples.values())) else {},
         "data": {"source": "lm-eval", "revision": None, "sha256": _digest([leaf.sha256 for leaf in leaves])},
     }
