@@ -33,7 +33,7 @@ class OpenAILM(LM):
         base = url.rstrip("/") + ("" if urlsplit(url).path.strip("/") else "/v1")
         self.model, self.concurrency = model, concurrency
         self.client = JsonClient(base, os.environ.get("OPENAI_API_KEY") or None, policy)
-        self._impatient = JsonClient(base, os.environ.get("OPENAI_API_KEY") or None, RetryPolicy(attempts=1, timeout=30))
+        self._trying_once = JsonClient(base, os.environ.get("OPENAI_API_KEY") or None, RetryPolicy(attempts=1, timeout=30))
         self._root = JsonClient(base.removesuffix("/v1"), os.environ.get("OPENAI_API_KEY") or None, RetryPolicy(attempts=2, timeout=30))
         self.entry = self._entry()
         self.max_seq_len = self.entry.get("max_model_len")
@@ -73,12 +73,12 @@ class OpenAILM(LM):
         except RequestFailed:
             return {}
 
-    def _post(self, path: str, body: dict[str, Any], wanted: int = 1) -> dict[str, Any]:
+    def _post(self, path: str, body: dict[str, Any], wanted: int = 1, client: JsonClient | None = None) -> dict[str, Any]:
         def check(answer: dict[str, Any]) -> None:
             if len([_said(choice) for choice in answer["choices"]]) != wanted:
                 raise ValueError(f"{len(answer['choices'])} choices, {wanted} asked for")
 
-        answer = self.client.post(path, {"model": self.model, **body}, check)
+        answer = (client or self.client).post(path, {"model": self.model, **body}, check)
         self._computed += _counted(answer, "total_tokens")
         return answer
 
@@ -130,17 +130,14 @@ class OpenAILM(LM):
         return ([whole[truncated:] for whole in ids], truncated) if truncated else (None, 0)
 
     def _probe(self) -> None:
-        """Ask for the log-probabilities of a few words, once and without patience: a server that has none is found out at once."""
+        """Ask for the log-probabilities of a few words, once and without retries, to refuse a server that has none at once."""
         if self._probed:
             return
-        client, self.client = self.client, self._impatient
         try:
-            self._echo(["The sky is blue."])
+            self._echo(["The sky is blue."], self._trying_once)
         except RequestFailed as error:
             if error.status not in BUSY:
                 raise EvalkitError(f"{self._lacking()} ({error})") from None
-        finally:
-            self.client = client
         self._probed = True
 
     def _lacking(self) -> str:
@@ -149,11 +146,11 @@ class OpenAILM(LM):
             "vLLM and evalkit serve do, and tasks that generate run on any server"
         )
 
-    def _echo(self, prompts: Sequence[str | list[int]]) -> list[dict[str, Any]]:
+    def _echo(self, prompts: Sequence[str | list[int]], client: JsonClient | None = None) -> list[dict[str, Any]]:
         """Each prompt's own tokens with their log-probabilities. Raises EvalkitError, in one line, if the server returns none."""
         body = {"prompt": prompts, "echo": True, "logprobs": 1, "max_tokens": 0, "temperature": 0}
         try:
-            answer = self._post("/completions", body, len(prompts))
+            answer = self._post("/completions", body, len(prompts), client)
         except RequestFailed as error:
             if error.refused and error.status not in (401, 403, 429):
                 raise EvalkitError(f"{self._lacking()} ({error})") from None
