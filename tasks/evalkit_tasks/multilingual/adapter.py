@@ -106,9 +106,9 @@ class LmEvalAdapter(Adapter):
 
     def score_text(self, cell: MultilingualCell, doc: Doc, text: str) -> Scored:
         """A generated answer as the definition scores it; a choice by the option's text or by its label."""
-        known = definition(cell.lm_eval, doc.fields)
         if self.max_new_tokens:
             return self.score(cell, doc, [Generated(text, "given", 0)])
+        known = definition(cell.lm_eval, doc.fields)
         options = known.options(doc.fields)
         right = options.index(known.target(doc.fields))
         return score_choice(text, self.labels, self.options(doc, options), self.labels[right])

@@ -1,7 +1,7 @@
 """The multilingual suite as one table: nine sets over twelve languages, 101 cells in four categories.
 
 Sets, languages and shots are Qwen's (Qwen2's blog and QwenLM/Qwen3#1252: the lists are Qwen1.5's own). Shots come from `shots_from`: a dev
-split, the benchmark's worked examples, or "drawn": from the test split, whose other clusters alone are tested.
+split, the benchmark's worked examples, or "drawn": from the test split, whose rows in a shot's cluster are then not tested.
 """
 
 from dataclasses import dataclass

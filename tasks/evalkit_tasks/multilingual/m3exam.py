@@ -68,5 +68,5 @@ class M3exam(LetterAdapter):
 
 
 def _fields(row: Mapping[str, Any]) -> dict[str, Any]:
-    prompt = "\n".join([row["question_text"], *row["options"], "Answer:"])
-    return {"prompt": prompt, "letters": list(_letters(row)), "answer": _letters(row)[_place(row)]}
+    prompt, letters = "\n".join([row["question_text"], *row["options"], "Answer:"]), _letters(row)
+    return {"prompt": prompt, "letters": list(letters), "answer": letters[_place(row)]}

@@ -8,13 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evalkit.tasks import OBJECT, TEXT, DataSource, Doc, HubTable, MissingData, Rule, Table, list_of, one_of
-from evalkit_tasks.mmlu import SUBJECTS
+from evalkit_tasks.mmlu import COLUMNS, LETTERS, SUBJECTS
 from evalkit_tasks.multilingual.adapter import Loaded, apart_from, draw, first
 from evalkit_tasks.multilingual.cells import MultilingualCell
 from evalkit_tasks.multilingual.letters import LetterAdapter
 
-LETTERS = "ABCD"
-COLUMNS = {"question": TEXT, **dict.fromkeys(LETTERS, TEXT), "answer": one_of(*LETTERS)}
 HUB = ("CohereLabs/Global-MMLU", "0e619dbeb34206cd48705a1a0ea7fb21cae09993")
 HEADER = "The following are multiple choice questions (with answers) about {subject}.\n\n"
 ITEM = "Question: {question}\nA. {A}\nB. {B}\nC. {C}\nD. {D}\nAnswer:"

@@ -31,8 +31,9 @@ class Xwinograd(LmEvalAdapter):
     def rows(self, cell: MultilingualCell, source: DataSource, split: str) -> list[dict[str, Any]]:
         code = cell.lm_eval.removesuffix(".yaml").rpartition("_")[2]
         found = [row for row in source.rows(TABLE) if row["language"] == code]
-        kept = [{"number": str(i), "source": row["source"], "english": row["english"]} for i, row in enumerate(found)]
-        return [{**about, **(_question(row) or {})} for about, row in zip(kept, found, strict=True)]
+        return [
+            {"number": str(i), "source": row["source"], "english": row["english"], **(_question(row) or {})} for i, row in enumerate(found)
+        ]
 
     def key(self, row: Row, number: int) -> str:
         return str(row["number"])
