@@ -177,7 +177,7 @@ def show(config: BenchConfig, records: Sequence[BenchRecord]) -> None:
     screen.print(table)
 
     def say(line: str) -> None:
-        screen.print(line, highlight=False, markup=False, soft_wrap=True)
+        screen.print(line, soft_wrap=True)
 
     if compared := sparse_and_dense(records):
         model, baseline = compared

@@ -207,7 +207,7 @@ def show(config: RunConfig, report: Report) -> None:
         text = f"invariant: every log-probability and every generated token is the same in all {len(report.outcomes)} layouts ({how})"
     else:
         text = f"not invariant: an answer of this model depends on what is asked beside it ({how})"
-    screen.print(text, highlight=False, soft_wrap=True)
+    screen.print(text, soft_wrap=True)
     if report.model.layout_invariant is False:
         text = f"no layout invariance is promised by kernel {report.model.kernel}: other documents or layouts may differ"
-        screen.print(text, highlight=False, soft_wrap=True)
+        screen.print(text, soft_wrap=True)

@@ -171,7 +171,7 @@ def show(counted: Sequence[Counted], table: PublishedTable, parameters: Paramete
     if cost := training_cost(counted, table):
         remarks.append(cost)
     for line in remarks:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
 
 
 def write(counted: Sequence[Counted], table: PublishedTable, parameters: ParameterTable, out: Path) -> list[Path]:
@@ -195,5 +195,5 @@ def print_parameters(specs: Sequence[str], out: Path | None = None, published: s
     show(counted, table, table.parameters, console)
     if out:
         for path in write(counted, table, table.parameters, out):
-            console.print(f"wrote {path}", highlight=False, markup=False, soft_wrap=True)
+            console.print(f"wrote {path}", soft_wrap=True)
     return 0
