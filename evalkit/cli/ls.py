@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -107,12 +108,10 @@ def _comparable(runs: Sequence[tuple[str, "Run"]]) -> tuple[str, str, str] | Non
         for name, run in runs
         if run.is_complete
     ]
-    for later in range(len(known) - 1, 0, -1):
-        for earlier in range(later - 1, -1, -1):
-            (base, before), (cand, after) = known[earlier], known[later]
-            if shared := [key for key, entry in before.items() if after.get(key) == entry]:
-                all_shared = len(shared) == len(before) == len(after)
-                return base, cand, "" if all_shared else f" --tasks {','.join(shared)}"
+    for (cand, after), (base, before) in combinations(reversed(known), 2):
+        if shared := [key for key, entry in before.items() if after.get(key) == entry]:
+            all_shared = len(shared) == len(before) == len(after)
+            return base, cand, "" if all_shared else f" --tasks {','.join(shared)}"
     return None
 
 
