@@ -37,7 +37,7 @@ NUMERICS = 12
 
 @contextmanager
 def one_line(way_out: str = "") -> Iterator[None]:
-    """Convert moe_lm's refusals to bad input: one line, exit code 2; `way_out` follows those of models that it does not implement."""
+    """Convert moe_lm's refusals to bad input: one line, exit code 2; `way_out` is added where moe_lm does not implement the model."""
     from moe_lm.errors import ModelError, Unsupported
 
     try:
@@ -306,7 +306,7 @@ class NativeLM(LM):
 
         if not self.tokenizer.chat_template:
             raise EvalkitError(f"--chat-template-arg {next(iter(self.chat_template_args))}: {self.spec} has no chat template; leave it out")
-        with suppress(ModelError):  # of a template that wants another conversation than this one
+        with suppress(ModelError):  # the template may refuse this conversation for another reason
             try:
                 self.render([{"role": "user", "content": "Hello"}])
             except TemplateRefusal as error:
@@ -342,10 +342,10 @@ class NativeLM(LM):
             tokenizer.stop_ids,
             max_running,
             token_budget,
-            chunk,
-            self.pool,
-            keep_prefixes,
-            tokenizer.special,
+            chunk=chunk,
+            pool=self.pool,
+            keep_prefixes=keep_prefixes,
+            special=tokenizer.special,
         )
 
     def describe(self) -> dict[str, Any]:

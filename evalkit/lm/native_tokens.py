@@ -44,7 +44,7 @@ class Dropped(EvalkitError):
 
 
 SERVED = 256  # sequences in a step of a server
-CHUNK = 256  # tokens of long prompts in a step of a server: streams wait no longer for the next token
+CHUNK = 256  # tokens of long prompts in a step of a server: it bounds how long a stream waits for its next token
 
 
 class TokenModel:
@@ -89,9 +89,11 @@ class TokenModel:
         return ids[1:] if was_added and not bos else ids
 
     def detokenize(self, tokens: Sequence[int]) -> str:
-        """The text of token ids, special ones written out, of which `encode` makes them again; without the BOS that it puts in front."""
-        bos = self.lm.tokenizer.bos_id
-        return self.lm.tokenizer.fast.decode([*tokens[bos is not None and tokens[:1] == [bos] :]], skip_special_tokens=False)
+        """The text of token ids, special tokens written out, without the BOS in front: `encode` adds it again."""
+        ids, bos = list(tokens), self.lm.tokenizer.bos_id
+        if bos is not None and ids[:1] == [bos]:
+            ids = ids[1:]
+        return self.lm.tokenizer.fast.decode(ids, skip_special_tokens=False)
 
     def tokenizer_info(self) -> dict[str, Any]:
         """The tokenizer's settings under the names of tokenizer_config.json."""
