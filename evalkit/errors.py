@@ -63,7 +63,7 @@ def first_line(error: BaseException) -> str:
 
 
 def printable(text: str) -> str:
-    """The text without control, bidi or unpaired surrogate characters, which a terminal would obey: they are escaped as in Python.
+    """The text without control, bidi or unpaired surrogate characters, which a terminal would act on: they are escaped as in Python.
 
     Line breaks and tabs stay.
     """

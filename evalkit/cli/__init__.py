@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say(str(error))
         return error.exit_code
     except KeyboardInterrupt:
-        _say("interrupted; what was kept before is as it was")
+        _say("interrupted; what was written before is unchanged")
         return 4
     finally:
         for stream in (sys.stdout, sys.stderr):

@@ -90,7 +90,7 @@ def _without_none(annotation: Any) -> Any:
 
 
 def _pair(text: str) -> tuple[str, Any]:
-    """KEY=VALUE: the value is JSON, as far as it is, or true and false as anyone writes them; otherwise the text itself."""
+    """KEY=VALUE: the value is read as JSON, or as true or false in capitals too; if it is neither, it is a text."""
     key, sign, value = text.partition("=")
     if not key or not sign:
         raise ArgumentTypeError(f"{text!r} is not KEY=VALUE, as in enable_thinking=false")

@@ -70,7 +70,7 @@ def read_tasks(
         raise refused[0]
     if not found:
         raise EvalkitError(
-            f"{results.folder}: its groups ({', '.join(sorted(known))}) name each other in a circle, and no task with samples"
+            f"{results.folder}: its groups ({', '.join(sorted(known))}) hold only each other, and none holds a task with samples"
         )
     return list(found.values()), notes
 

@@ -108,8 +108,8 @@ class Judge:
         return at_most
 
     def _check(self, answer: Any, most: Spent) -> None:
-        """Raise ValueError where this is no judgment by the judge that was asked. The tokens it used are counted either way: `most`, where
-        the server says what cannot be.
+        """Raise ValueError where this is no judgment by the judge that was asked. The tokens it used are counted either way: as `most`
+        where the numbers that the server gives are impossible.
         """
         usage = answer.get("usage")
         try:

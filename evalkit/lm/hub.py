@@ -27,7 +27,7 @@ class HubId:
 
     @classmethod
     def parse(cls, spec: str) -> "HubId | None":
-        """None where the SPEC has not the form of one."""
+        """None where the SPEC does not have this form."""
         match = _ID.fullmatch(spec)
         return cls(match["repo"], match["revision"], match["file"]) if match else None
 
@@ -95,7 +95,7 @@ def _optional(model: HubId, name: str) -> Path | None:
     try:
         return Path(hf_hub_download(model.repo, name, revision=model.revision))
     except EntryNotFoundError as error:
-        # of a file that is only not in the cache, nobody knows without a network
+        # without a network, a file that is not in the cache may still be on the hub: this is then no answer about config.json
         if isinstance(error, FileNotFoundError) and name == "config.json":
             raise
         return None

@@ -36,7 +36,7 @@ __all__ = [
 
 
 class Dropped(EvalkitError):
-    """What the chat template would not read: `field` is its name."""
+    """The chat template does not read the request's field `field`."""
 
     def __init__(self, message: str, field: str):
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""A run's folder: what may be written into it, and what is left of it where a run fails before it began."""
+"""A run's folder: what may be written into it, and its removal where a run ends before it has an answer."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress

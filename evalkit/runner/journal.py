@@ -216,7 +216,7 @@ class Journal:
             ) from None
 
     def require_in_place(self) -> None:
-        """Raises RunIncomplete where the folder was moved or removed while the run wrote to it: another would be made in its place."""
+        """Raises RunIncomplete where the folder was moved or removed while the run wrote to it, before a new one is made there."""
         if self._lock is None:
             return
         ours = os.fstat(self._lock.fileno())
@@ -226,7 +226,7 @@ class Journal:
             found = None
         if found is None or (found.st_dev, found.st_ino) != (ours.st_dev, ours.st_ino):
             raise RunIncomplete(
-                f"{self.path.parent} was moved or removed while the run wrote to it; its answers so far are where it is now: "
+                f"{self.path.parent} was moved or removed while the run wrote to it; if it was moved, its answers are in it: "
                 "put it back and run the same command again"
             )
 

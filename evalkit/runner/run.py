@@ -58,7 +58,7 @@ def run(config: RunConfig, reporter: Reporter) -> Run:
     with made(folder), interruptible():
         try:
             return _run(config, plans, sandbox, clock, reporter)
-        except KeyboardInterrupt:  # a second one, while the first was seen to
+        except KeyboardInterrupt:  # a second one, while the first was handled
             raise RunIncomplete(
                 f"interrupted again, before run.json was written; the answers are kept in {folder}, run the same command again to go on"
             ) from None

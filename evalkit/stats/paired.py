@@ -128,7 +128,7 @@ def unpaired(base: float, base_stderr: float, cand: float, cand_stderr: float, n
     """Difference of two figures of which only means and standard errors are known, such as a published one; normal approximation."""
     stderr = math.hypot(base_stderr, cand_stderr)
     tests = _t_tests(cand - base, stderr, stats.norm) if stderr else _no_tests(_unseen(n, ALPHA), 1.0, n)
-    expected = math.sqrt(2) * base_stderr  # the candidate's own error as if it were the base's: neither knows the other's documents
+    expected = math.sqrt(2) * base_stderr  # taking the candidate's standard error to be the base's, and the two figures to be independent
     mde = max(_detectable(expected, stats.norm), _unseen(n, ALPHA))
     return Difference(n, base, cand, cand - base, stderr, **tests, expected_stderr=expected, mde=mde, method="unpaired")
 

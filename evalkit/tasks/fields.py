@@ -18,7 +18,7 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What one column may hold beside the other columns of its row."""
+    """What one column may hold, given the other columns of its row."""
 
     column: str
     wanted: str

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 def _mark(text: str) -> str:
-    """A pattern for the mark, save where quotes stand around it: there it is spoken of, and ends nothing."""
+    """A pattern for the mark, except between quotes, where it is mentioned, not used."""
     mark = re.escape(text)
     return rf"(?!(?<=[`'\"]){mark}[`'\"]){mark}"
 

@@ -31,7 +31,7 @@ def numbers(text: str) -> list[str]:
 
 
 def _plain(match: re.Match[str], before: str) -> str:
-    """`before`: the character before the match. "10-5" ends in 5, not in -5: a minus is a sign only where no number or name ends."""
+    """`before`: the character before the match. "10-5" ends in 5, not in -5: a minus right after a number or a name is no sign."""
     signed = match["inner"] or (match["sign"] and not (before.isalnum() or before in tuple(")]}")))
     whole = re.sub(r"\D", "", match["points"] or match["point"] or match["whole"] or "0")
     decimals = match["cents"] or match["cent"] or match["decimals"] or match["bare"]
