@@ -1,4 +1,7 @@
-"""What a server does not take: asked again without it, remembered, and said in run.json. What it leaves undone is done here."""
+"""Settings that a server refuses: it is asked again without them, they are left out from then on, and run.json names them.
+
+Answers are cut at stop strings that the server was not given, in evalkit/lm/openai.py.
+"""
 
 import re
 from collections.abc import Callable
@@ -9,8 +12,7 @@ from evalkit.tasks import Generate
 
 MOST_STOPS = 4  # what OpenAI's own API takes
 _CONTENT = re.compile(r"content[_ -]?(?:filter|management)|content policy|responsible ?ai|safety (?:system|filter)|data_inspection_failed")
-_NOTICES = {
-    "max_tokens": "",  # only another name for the same limit
+_NOTICES = {  # none for max_tokens, which max_completion_tokens replaces
     "stops": f"the server takes {MOST_STOPS} stop strings: answers were cut at the others here",
     "stop": "the server takes no stop strings: answers were cut at them here",
     "seed": "the server takes no seed: answers that are sampled cannot be repeated",
@@ -19,7 +21,7 @@ _NOTICES = {
 
 
 def refused_content(error: RequestFailed) -> bool:
-    """Did a content filter turn this prompt away, so that others may be answered?"""
+    """Did a content filter refuse this prompt? Others may be answered."""
     return error.refused and error.status in (400, 403, 422, 451) and _CONTENT.search(error.about) is not None
 
 
@@ -45,7 +47,7 @@ class ServerLimits:
 
     def notices(self) -> list[str]:
         """What a reader of the answers should know, a line each."""
-        return [text for name, text in _NOTICES.items() if text and name in self._refused]
+        return [text for name, text in _NOTICES.items() if name in self._refused]
 
     def _settings(self, request: Generate, left_out: set[str]) -> dict[str, Any]:
         settings: dict[str, Any] = {"temperature": request.temperature, "seed": request.seed, "stop": list(request.until)}
