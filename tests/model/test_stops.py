@@ -18,6 +18,17 @@ def byte_tokens(text):
     return [f"<0x{byte:02X}>" for byte in text.encode()]
 
 
+def test_a_special_token_long_before_the_end_of_the_stop_string():
+    pieces = {0: "", 1: "x", 9: "<|turn|>"}
+    vocabulary = Vocabulary(lambda ids: "".join(pieces[i] for i in ids if i != 9), frozenset(), {9: pieces[9]})
+    answer = Generating(GenerateRequest([1], ("<|turn|>xx",), max_new_tokens=1000), 0, vocabulary)
+    for token in (1, 9, *[0] * (3 * SLACK + len("<|turn|>xx")), 1, *[0] * (2 * SLACK)):
+        answer.advance(token)
+        assert not answer.has_ended
+    answer.advance(1)
+    assert (answer.outcome().text, answer.outcome().stop) == ("x", "<|turn|>xx")
+
+
 CASES = {
     "letters": (list("one two"), ("e t",)),
     "across tokens": (["Answer", ":", " 4", "\n", "\nQues", "tion"], ("\n\nQ", "xyz")),

@@ -22,14 +22,14 @@ class Stops:
     def may_end(self, tokens: Sequence[int]) -> bool:
         """Whether a stop string may be in the newest tokens, of which only as many are read as could form one (a byte each).
 
-        If these begin or end within a letter, some tokenizers drop all following bytes; then only the whole text tells.
+        If these begin or end within a letter, some tokenizers drop all following bytes; then only the whole text tells. So it does
+        once the answer has a special token and a stop string names one.
         """
         if not self.until:
             return False
-        newest = list(tokens[-self.window :])
-        if self._names_one_of(newest):
+        if self._names_one_of(tokens):
             return True
-        text = self.vocabulary.decode(newest)
+        text = self.vocabulary.decode(list(tokens[-self.window :]))
         return "\ufffd" in text or any(stop in text for stop in self.until)
 
     def find(self, tokens: Sequence[int], text: str) -> tuple[int, str] | None:
