@@ -97,7 +97,7 @@ def paired(base: Sequence[float], cand: Sequence[float], clusters: Sequence[str]
     units = len(set(clusters)) if clusters else n
     before, after, value = (_mean(x, groups) for x in (a, b, d))
     own = clusters if units < n else ()
-    stderr, expected = _stderr(d, own, groups), _stderr(a, own, groups) * math.sqrt(2 * (1 - CORRELATION))
+    stderr, expected = _stderr(d, own, groups), _expected(_stderr(a, own, groups))
     binary = bool(np.isin(np.concatenate([a, b]), (0.0, 1.0)).all())
     gained, lost = (int((d > 0).sum()), int((d < 0).sum())) if binary else (None, None)
     span = 1.0 if binary else float(max(a.max(), b.max()) - min(a.min(), b.min()))
@@ -154,7 +154,7 @@ def bootstrap(
     shifted, stderr = draws - draws.mean(), float(draws.std(ddof=1))
     p = float((1 + (np.abs(shifted) >= abs(value)).sum()) / (1 + resamples))
     p_drop = float((1 + (shifted <= value).sum()) / (1 + resamples))
-    expected = float(base_draws.std(ddof=1)) * math.sqrt(2 * (1 - CORRELATION))
+    expected = _expected(float(base_draws.std(ddof=1)))
     counted, mde = (len(members) if len(members) < n else None), max(_detectable(expected, stats.norm), _unseen(len(members), ALPHA))
     return Difference(n, before, after, value, stderr, (low, high), lower, upper, p, p_drop, expected, mde, "bootstrap", counted)
 
@@ -246,6 +246,11 @@ def _stderr(d: Array, clusters: Sequence[str], groups: Sequence[str]) -> float:
     if groups:
         return macro(_by_group(d, groups)).stderr
     return float(d.std(ddof=1) / math.sqrt(len(d))) if len(d) > 1 else 0.0
+
+
+def _expected(base_stderr: float) -> float:
+    """The difference's standard error for a candidate whose scores have CORRELATION with the base's."""
+    return base_stderr * math.sqrt(2 * (1 - CORRELATION))
 
 
 @functools.cache
