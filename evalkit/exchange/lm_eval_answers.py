@@ -64,15 +64,16 @@ def read_tasks(
     for task in (task for top in tops for task in reader.expand(top, (), notes, refused)):
         found.setdefault(task.answers.name, task)
     if refused and not wanted and found:
-        shown = ",".join([*found][:_SHOWN]) + (",.." if len(found) > _SHOWN else "")
-        raise EvalkitError(f"{refused[0]}; to compare the others, pass --tasks {shown}")
+        raise EvalkitError(f"{refused[0]}; to compare the others, pass --tasks {_listed([*found])}")
     if refused:
         raise refused[0]
     if not found:
-        raise EvalkitError(
-            f"{results.folder}: its groups ({', '.join(sorted(known))}) hold only each other, and none holds a task with samples"
-        )
+        raise EvalkitError(f"{results.folder}: its groups name each other, so none is the whole; pass --tasks {_listed(sorted(known))}")
     return list(found.values()), notes
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ",".join(names[:_SHOWN]) + (",.." if len(names) > _SHOWN else "")
 
 
 @dataclass(frozen=True, slots=True)
