@@ -14,12 +14,13 @@ import math
 import re
 import tomllib
 import types
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
-from evalkit.errors import EvalkitError
+from evalkit.errors import DataError, EvalkitError
+from evalkit.files import read_text
 
 OPTIONAL: Mapping[str, bool] = types.MappingProxyType({"optional": True})  # a field's metadata
 T = TypeVar("T")
@@ -82,8 +83,7 @@ def decode_given(kind: type, value: Mapping[str, Any], source: str, fix: str) ->
 def load_toml(path: Path) -> dict[str, Any]:
     """What a TOML file holds. Raises EvalkitError where it can't be read."""
     try:
-        with open(path, "rb") as f:
-            return tomllib.load(f)
+        return tomllib.loads(read_text(path))
     except OSError as error:
         raise EvalkitError(f"cannot read {path}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, or nested too deep
@@ -273,8 +273,63 @@ _given: Callable[[Any], Callable[[Mapping[str, Any]], dict[str, Any]]] = functoo
 _written: Callable[[Any], list[tuple[str, str, object]]] = functools.cache(_written_fields)
 
 
-def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object. Raises ValueError for a key that it has twice: only one of the values would be read."""
+def parse_json(text: str) -> Any:
+    """What a JSON text says. Raises ValueError where it is not valid, is nested too deep, or has a key twice."""
+    try:
+        return json.loads(text, object_pairs_hook=_distinct)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+
+
+def json_values(text: str, name: str) -> Iterator[tuple[str, Any]]:
+    """The values of a text, each with its place: the items of a list ("NAME item 3"), or a value a line ("NAME line 3").
+
+    Values that are laid out over several lines, as jq and editors write them, are read too. Raises DataError, with the place.
+    """
+    if text.lstrip().startswith("["):
+        yield from ((f"{name} item {number}", item) for number, item in enumerate(_parsed(text, name), start=1))
+        return
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
+    if lines and (laid_out := _laid_out(text, lines[0][1], name)):
+        yield from laid_out
+        return
+    for number, line in lines:
+        yield f"{name} line {number}", _parsed(line, f"{name} line {number}")
+
+
+def _parsed(text: str, where: str) -> Any:
+    try:
+        return parse_json(text)
+    except ValueError as error:
+        raise DataError(f"{where}: not valid JSON ({error})") from None
+
+
+def _laid_out(text: str, first_line: str, name: str) -> list[tuple[str, Any]]:
+    """The values of a text whose first one goes on after its first line; none where it does not, or where the text is not all values."""
+    decoder = json.JSONDecoder(object_pairs_hook=_distinct)
+    found: list[tuple[str, Any]] = []
+    at, number = 0, 1
+    try:
+        parse_json(first_line)
+        return []
+    except json.JSONDecodeError:
+        pass
+    except ValueError:  # a whole value all the same
+        return []
+    try:
+        while begin := _NOT_BLANK.search(text, at):
+            number += text.count("\n", at, begin.start())
+            value, end = decoder.raw_decode(text, begin.start())
+            found.append((f"{name} line {number}", value))
+            number, at = number + text.count("\n", begin.start(), end), end
+    except (json.JSONDecodeError, RecursionError):
+        return []
+    except ValueError as error:  # valid JSON with a key twice, or a number of too many digits
+        raise DataError(f"{name} line {number}: {error}") from None
+    return found
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
@@ -283,6 +338,7 @@ def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+_NOT_BLANK = re.compile(r"\S")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 

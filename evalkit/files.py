@@ -1,5 +1,6 @@
-"""Files that are written whole or not at all, and names for them."""
+"""Files that are written whole or not at all, names for them, and the encoding of files that others wrote."""
 
+import codecs
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
@@ -8,6 +9,13 @@ from pathlib import Path
 
 from evalkit.errors import EvalkitError, RunIncomplete
 
+# UTF-32's first: its little-endian one begins with UTF-16's
+_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
 LONGEST_NAME = 160  # bytes of a file's or folder's name; file systems allow 255, and suffixes are added
 
 
@@ -18,6 +26,17 @@ def shortened(name: str) -> str:
         return name
     digest = hashlib.sha256(raw).hexdigest()[:12]
     return f"{raw[: LONGEST_NAME - 13].decode('utf-8', 'ignore')}-{digest}"
+
+
+def encoding_of(head: bytes) -> str:
+    """The encoding that a file's byte order mark names (Windows writes UTF-16), or else UTF-8; decoding drops the mark."""
+    return next((encoding for mark, encoding in _MARKS if head.startswith(mark)), "utf-8-sig")
+
+
+def read_text(path: Path, errors: str = "strict") -> str:
+    """A text file in the encoding that its byte order mark names. Raises OSError and ValueError as Path.read_text does."""
+    raw = path.read_bytes()
+    return raw.decode(encoding_of(raw), errors)
 
 
 def write_atomically(path: Path, lines: Iterable[str]) -> None:

@@ -1,12 +1,12 @@
 """bench.json: what `evalkit bench` writes for one model."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from evalkit.codec import decode
+from evalkit.codec import decode, parse_json
 from evalkit.errors import EvalkitError
+from evalkit.files import read_text
 from evalkit.record.schema import Environment, ModelInfo
 
 SCHEMA: Final = 1
@@ -59,8 +59,8 @@ class BenchRecord:
 def read_bench(file: Path) -> BenchRecord:
     """Read a bench record. Raises EvalkitError if it is damaged, has another schema, or does not fit it."""
     try:
-        raw = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        raw = parse_json(read_text(file))
+    except (OSError, ValueError) as error:
         raise EvalkitError(f"cannot read {file}: {error}") from None
     if not isinstance(raw, dict) or raw.get("kind") != "bench" or raw.get("schema") != SCHEMA:
         raise EvalkitError(f"{file} is not a bench record of schema {SCHEMA}, which this evalkit reads")
@@ -70,8 +70,8 @@ def read_bench(file: Path) -> BenchRecord:
 def is_bench(path: Path) -> bool:
     """Whether this file says that it is a bench record; False for a file that cannot be parsed."""
     try:
-        raw = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError):
+        raw = parse_json(read_text(path))
+    except (OSError, ValueError):
         return False
     return isinstance(raw, dict) and raw.get("kind") == "bench"
 

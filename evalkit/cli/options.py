@@ -5,14 +5,15 @@ An option that was not given is absent from the arguments, so that a configurati
 
 from __future__ import annotations
 
-import json
 import os
 from argparse import SUPPRESS, Action, ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Mapping
 from dataclasses import fields
+from json import JSONDecodeError
 from types import MappingProxyType, NoneType, UnionType
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
+from evalkit.codec import parse_json
 from evalkit.config import DEMO_MODEL, DEVICES, DTYPES, KERNELS, ModelSpec, RunConfig
 
 if TYPE_CHECKING:  # rich would slow --help down
@@ -95,9 +96,11 @@ def _pair(text: str) -> tuple[str, Any]:
     if not key or not sign:
         raise ArgumentTypeError(f"{text!r} is not KEY=VALUE, as in enable_thinking=false")
     try:
-        return key, json.loads(value.lower() if value.lower() in ("true", "false") else value)
-    except ValueError:
+        return key, parse_json(value.lower() if value.lower() in ("true", "false") else value)
+    except JSONDecodeError:
         return key, value
+    except ValueError as error:  # a key twice, or nested too deep
+        raise ArgumentTypeError(f"{key}: {error}") from None
 
 
 class _Pairs(Action):

@@ -2,11 +2,10 @@
 
 import csv
 import io
-import json
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
-from evalkit.codec import distinct
+from evalkit.codec import json_values
 from evalkit.data.rows import Placed, shown
 from evalkit.errors import DataError
 
@@ -45,28 +44,9 @@ def headless_csv(text: str, name: str, columns: Columns) -> Placed:
         yield _row(row, columns, where)
 
 
-def json_list(text: str, name: str, columns: Columns) -> Placed:
-    """The objects of a JSON list, each with at least `columns`. Raises DataError, with the object's number."""
-    try:
-        rows = json.loads(text, object_pairs_hook=distinct)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{name}: not valid JSON ({error})") from None
-    if not isinstance(rows, list):
-        raise DataError(f"{name}: expected a list of objects, found {type(rows).__name__}")
-    for number, row in enumerate(rows, start=1):
-        yield _object(row, columns, f"{name} item {number}")
-
-
-def json_lines(text: str, name: str, columns: Columns) -> Placed:
-    """An object with at least `columns` a line; empty lines are no rows. Raises DataError, with the line."""
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line, object_pairs_hook=distinct)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{name} line {number}: not valid JSON ({error})") from None
-        yield _object(row, columns, f"{name} line {number}")
+def json_rows(text: str, name: str, columns: Columns) -> Placed:
+    """Objects with at least `columns`: one a line, or a JSON list of them. Raises DataError, with the line or the item's number."""
+    return (_object(row, columns, where) for where, row in json_values(text, name))
 
 
 LAYOUTS: dict[str, Callable[[str, str, Columns], Placed]] = {
@@ -74,7 +54,7 @@ LAYOUTS: dict[str, Callable[[str, str, Columns], Placed]] = {
     "tsv": tsv,
     "tsv-header": headed_tsv,
     "tsv-quoted": quoted_tsv,
-    "json": json_list,
+    "json": json_rows,
 }
 
 
@@ -88,9 +68,11 @@ def _csv(text: str, name: str, delimiter: str = ",", **dialect: bool) -> Iterato
 
 
 def _object(row: object, columns: Columns, where: str) -> tuple[str, dict[str, Any]]:
-    missing = [column for column in columns if column not in row] if isinstance(row, dict) else list(columns)
-    if missing or not isinstance(row, dict):
-        raise DataError(f"{where}: no {', '.join(missing)}; expected an object with {', '.join(columns)}")
+    expected = f"expected an object{' with ' if columns else ''}{', '.join(columns)}"
+    if not isinstance(row, dict):
+        raise DataError(f"{where}: {shown(row)} is no object; {expected}")
+    if missing := [column for column in columns if column not in row]:
+        raise DataError(f"{where}: no {', '.join(missing)}; {expected}")
     return where, row
 
 

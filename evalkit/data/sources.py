@@ -15,10 +15,10 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from evalkit.data.layouts import LAYOUTS, headless_csv, json_lines
+from evalkit.data.layouts import LAYOUTS, headless_csv, json_rows
 from evalkit.data.rows import Placed, checked
 from evalkit.errors import DataError, EvalkitError, MissingData, first_line
-from evalkit.files import write_output
+from evalkit.files import encoding_of, write_output
 from evalkit.hashing import sha256_json
 from evalkit.record.schema import DataInfo
 from evalkit.tasks import Doc, HubTable, PackageTable, Table, Task, TextFile
@@ -211,18 +211,22 @@ def _numbered(rows: list[dict[str, Any]], name: str) -> list[tuple[str, dict[str
 
 def _text_rows(raw: bytes, name: str, columns: Collection[str], layout: str = "") -> Placed:
     """The rows of a .csv, .jsonl or .jsonl.gz file, or of a file in the given layout. Raises DataError if it is damaged."""
-    read = LAYOUTS[layout] if layout else headless_csv if name.endswith(".csv") else json_lines
+    read = LAYOUTS[layout] if layout else headless_csv if name.endswith(".csv") else json_rows
     return read(decoded(raw, name), name, columns)
 
 
 def decoded(raw: bytes, name: str) -> str:
     """The text of a file, unpacked if its name ends in .gz, without a byte order mark. Raises DataError if it is damaged."""
     try:
-        return (gzip.decompress(raw) if name.endswith(".gz") else raw).decode("utf-8-sig")
+        raw = gzip.decompress(raw) if name.endswith(".gz") else raw
+        text = raw.decode(encoding_of(raw))
     except UnicodeDecodeError as error:
-        raise DataError(f"{name} is not UTF-8 text (byte {error.start})") from None
+        raise DataError(f"{name} is not {error.encoding.upper()} text (byte {error.start}); save it as UTF-8") from None
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{name} is not a readable gzip file ({first_line(error)}); it may be truncated") from None
+    if "\0" in text[:2]:
+        raise DataError(f"{name} begins with a NUL character, as UTF-16 does without a byte order mark; save it as UTF-8")
+    return text
 
 
 def documents(task: Task, source: FolderSource | HubSource) -> list[Doc]:

@@ -11,8 +11,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from evalkit.codec import distinct
+from evalkit.codec import parse_json
 from evalkit.errors import EvalkitError
+from evalkit.files import read_text
 from evalkit.hashing import sha256_json
 from evalkit.record.read import read_rows
 
@@ -146,7 +147,7 @@ def _merged(older: Results, newer: Results) -> Results:
 
 def _read_file(file: Path) -> Results:
     try:
-        raw = json.loads(file.read_text("utf-8"), object_pairs_hook=distinct)
+        raw = parse_json(read_text(file))
         time = file.stem.removeprefix("results_")
         samples = {_name(path): path for path in sorted(file.parent.glob(f"samples_*_{time}.jsonl"))}
         stated = raw.get("n-samples") or {}

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from evalkit.data.layouts import json_lines
+from evalkit.data.layouts import json_rows
 from evalkit.errors import DataError
 from evalkit.files import write_atomically
 from evalkit.hashing import sha256_json
@@ -36,7 +36,7 @@ class Row:
 def read_single(text: str, name: str) -> list[Row]:
     """The rows of a JUDGE_single.jsonl, repeated ones too, in their order. Raises DataError, with the line's number."""
     rows = []
-    for where, row in json_lines(text, name, SINGLE):
+    for where, row in json_rows(text, name, SINGLE):
         score, judge, turn = row["score"], row["judge"], row["turn"]
         is_number = isinstance(score, int | float) and not isinstance(score, bool) and abs(score) <= sys.float_info.max
         if not is_number or type(turn) is not int or turn not in (1, 2):

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from evalkit.codec import decode, distinct
+from evalkit.codec import decode, parse_json
 from evalkit.errors import EvalkitError
+from evalkit.files import encoding_of, read_text
 from evalkit.record.sample import SampleRow
 from evalkit.record.schema import SCHEMA, Run
 
@@ -31,8 +32,8 @@ def read_run(path: str | Path) -> Run:
     """run.json of a run's folder, or the file itself. Raises EvalkitError where it is missing, damaged or of another schema."""
     file = Path(path) / "run.json" if Path(path).is_dir() else Path(path)
     try:
-        raw = json.loads(file.read_text("utf-8", errors="surrogatepass"), object_pairs_hook=distinct)  # as it was written
-    except (OSError, ValueError, RecursionError) as error:
+        raw = parse_json(read_text(file, "surrogatepass"))  # as it was written
+    except (OSError, ValueError) as error:
         raise EvalkitError(f"{path} is not a run: cannot read {file} ({error})") from None
     if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
         raise EvalkitError(f"{file} is not a run.json of schema {SCHEMA}, which this evalkit reads")
@@ -65,11 +66,16 @@ def samples_file(folder: Path, task: str) -> Path:
 def read_rows(file: Path) -> Iterator[dict[str, Any]]:
     """The objects of a .jsonl file, ours or lm-eval's. Raises EvalkitError with the line that is damaged."""
     try:
-        with open(file, encoding="utf-8", errors="surrogatepass") as f:
+        with open(file, "rb") as raw:
+            encoding = encoding_of(raw.read(4))
+        with open(file, encoding=encoding, errors="surrogatepass") as f:
             for number, line in enumerate(f, start=1):
+                if number == 1 and line.strip() in ("{", "["):
+                    fix = "jq -c ." if line.strip() == "{" else "jq -c '.[]'"
+                    raise EvalkitError(f"{file} is laid out over several lines; samples are an object a line, as `{fix}` writes them")
                 try:
-                    row = json.loads(line, object_pairs_hook=distinct)
-                except (ValueError, RecursionError) as error:
+                    row = parse_json(line)
+                except ValueError as error:
                     raise EvalkitError(f"{file} line {number} is damaged ({error}); run it again") from None
                 if not isinstance(row, dict):
                     raise EvalkitError(f"{file} line {number} is not an object; run it again")

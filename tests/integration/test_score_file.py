@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 
 from evalkit import cli
-from evalkit.data.sources import FolderSource, SampleSource
+from evalkit.data.sources import FolderSource, SampleSource, decoded
+from evalkit.errors import DataError
+from evalkit.runner.given_answers import read_texts
+from evalkit.tasks import ScoresTexts
 from evalkit.tasks.registry import resolve
 from evalkit_tasks.choices import chosen
 from evalkit_tasks.humaneval import HumanEval
@@ -103,6 +106,17 @@ def test_published_gsm8k_solutions_by_the_command(data_dir: Path, tmp_path: Path
         ("humaneval", '[{"task_id": 7}]', 'item 1: expected {"task_id": .., "completion": ..}'),
         ("humaneval", lines({"task_id": "Sample/0", "completion": 5}), "line 1: completion is 5, expected a text"),
         ("humaneval", "[" * 100_000, "not valid JSON"),
+        (
+            "humaneval",
+            '{"task_id": "Sample/0", "completion": "right", "completion": "wrong"}',
+            'line 1: not valid JSON (the key "completion" is there twice)',
+        ),
+        ("humaneval", '{\n"task_id": "Sample/0",\n"task_id": "Sample/1",\n"completion": ""\n}', 'line 1: the key "task_id" is there twice'),
+        ("gsm8k", '[{"id": "0", "answer": "5", "id": "1"}]', 'not valid JSON (the key "id" is there twice)'),
+        ("mt_bench", '{"question_id": 1, "question_id": 2}', 'the key "question_id" is there twice'),
+        ("gsm8k", '{"0": "5", "1": "6"}', "line 1: no id and no question"),
+        ("gsm8k", '"5"\n"6"', "line 1: '5' is no object; expected an object"),
+        ("gsm8k", '{\n"id": "0", "answer": "5"', "line 1: not valid JSON"),
         ("nothing", "", "unknown task 'nothing'"),
     ],
 )
@@ -111,6 +125,23 @@ def test_what_does_not_fit_is_refused(spec: str, text: str, message: str, tmp_pa
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert (code, entry) == (2, {})
     assert message in line
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_values_over_several_lines_and_other_encodings(encoding: str, tmp_path: Path) -> None:
+    """As editors, jq and PowerShell write them: the same answers."""
+    rows = [{"id": "0", "answer": "#### 5 \u20ac"}, {"id": "1", "answer": "#### 6"}]
+    task = resolve("gsm8k@qwen-fixed")
+    assert isinstance(task, ScoresTexts)
+    docs = task.load(SampleSource())
+    expected = {"0": "#### 5 \u20ac", "1": "#### 6"}
+    for text in (lines(*rows), json.dumps(rows), json.dumps(rows, indent=1), "\n\n".join(json.dumps(row, indent=4) for row in rows)):
+        raw = text.encode(encoding)
+        assert read_texts(task, decoded(raw, "FILE"), "FILE", docs) == expected
+    one = json.dumps({"task_id": "Sample/0", "completion": "x"}, indent=2)
+    assert HumanEval(HumanEval.protocols["given"]).read_answers(one, "FILE", []).texts == {"Sample/0": ["x"]}
+    with pytest.raises(DataError, match="begins with a NUL character, as UTF-16 does without a byte order mark; save it as UTF-8"):
+        decoded(lines(*rows).encode("utf-16-be"), "FILE")
 
 
 def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -96,6 +96,9 @@ def test_toml_is_checked(tmp_path: Path, text: str, message: str) -> None:
 def test_a_file_that_is_missing_or_not_utf_8(tmp_path: Path) -> None:
     with pytest.raises(EvalkitError, match=r"cannot read .*gone\.toml: No such file"):
         read_toml(str(tmp_path / "gone.toml"))
+    for encoding in ("utf-8-sig", "utf-16"):  # as Windows' editors save it
+        (tmp_path / "run.toml").write_text('name = "\u20ac"', encoding)
+        assert read_toml(str(tmp_path / "run.toml")) == {"name": "\u20ac"}
     (tmp_path / "run.toml").write_bytes(b'name = "\xff"')
     with pytest.raises(EvalkitError, match=r"cannot read .*run\.toml: not valid TOML"):
         read_toml(str(tmp_path / "run.toml"))

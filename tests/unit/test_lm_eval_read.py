@@ -44,6 +44,19 @@ def test_samples_that_are_not_all_there(tmp_path: Path) -> None:
     assert "holds 10 documents of sums, and its results are of 40" in refusal(cut)
 
 
+def test_files_saved_again_by_other_programs(tmp_path: Path) -> None:
+    """UTF-16 with its mark, as Windows writes it, says what UTF-8 does; rows over several lines are refused with the way back."""
+    folder = write(tmp_path / "saved", {"sums": rows("sums", SCORES)})
+    for file in folder.iterdir():
+        file.write_text(file.read_text("utf-8"), "utf-16")
+    assert figures(compare(str(folder), str(folder))) == {"sums": (0.75, 0.75)}
+    (file,) = folder.glob("samples_*")
+    its = rows("sums", SCORES)
+    for text, fix in (("\n".join(json.dumps(each, indent=1) for each in its), "jq -c ."), (json.dumps(its, indent=1), "jq -c '.[]'")):
+        file.write_text(text)
+        assert f"is laid out over several lines; samples are an object a line, as `{fix}` writes them" in refusal(folder)
+
+
 def test_samples_that_do_not_give_the_figure(tmp_path: Path) -> None:
     changed = write(tmp_path / "changed", {"sums": rows("sums", SCORES)}, {"sums": {"acc,none": 0.8}})
     assert "acc,none of sums is 0.75 over the 40 samples, and the figure stated is 0.8" in refusal(changed)

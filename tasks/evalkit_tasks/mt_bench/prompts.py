@@ -1,11 +1,10 @@
 """What MT-Bench's judge is asked: FastChat's prompt templates, filled with questions, answers and reference answers."""
 
 import functools
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from evalkit.tasks import Conversation, DataError, JudgePrompt
+from evalkit.tasks import Conversation, DataError, JudgePrompt, json_values
 
 MOST_TURNS = 2  # FastChat's prompts know no more
 COLUMNS = ("name", "system_prompt", "prompt_template")
@@ -27,16 +26,13 @@ Templates = Mapping[str, Template]
 def read_prompts(text: str, name: str) -> Templates:
     """The templates of a judge_prompts.jsonl by name. Raises DataError, which names the file."""
     found = {}
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
+    for where, row in json_values(text, name):
         try:
-            row = json.loads(line)
             template = Template(*(row[column] for column in COLUMNS))
-        except (ValueError, KeyError, TypeError, RecursionError):
-            raise DataError(f"{name} line {number}: no judge prompt; expected an object with {', '.join(COLUMNS)}") from None
+        except (KeyError, TypeError):
+            raise DataError(f"{where}: no judge prompt; expected an object with {', '.join(COLUMNS)}") from None
         if not all(isinstance(value, str) for value in (template.name, template.system, template.text)):
-            raise DataError(f"{name} line {number}: {', '.join(COLUMNS)} must be texts")
+            raise DataError(f"{where}: {', '.join(COLUMNS)} must be texts")
         found[template.name] = template
     return found
 
