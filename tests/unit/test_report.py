@@ -18,9 +18,10 @@ from evalkit.errors import EvalkitError
 from evalkit.record.schema import Coverage, Run, TaskEntry
 from evalkit.report.assemble import assemble, report_files
 from evalkit.report.inputs import Inputs, read_inputs
+from evalkit.report.lines import best, lines
 from evalkit.report.published import column_for, published_for, read_table, table_names
 from evalkit.report.render.markdown import to_markdown
-from evalkit.report.sections.quality import best, lines, to_csv
+from evalkit.report.sections.quality import to_csv
 from evalkit.report.sections.throughput import ratio_verdict
 from evalkit.report.verdict import measured_figure, verdict
 from evalkit.stats.estimate import Estimate

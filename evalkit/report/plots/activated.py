@@ -4,16 +4,16 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from evalkit.record.schema import Run
+from evalkit.report.lines import best, lines
 from evalkit.report.plots.plot import BLUE, GREEN, INK, ORANGE, Plot, bare
 from evalkit.report.published import PublishedTable
-from evalkit.report.sections.quality import best, lines
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from evalkit.report.lines import Line
     from evalkit.report.sections.params import Counted
-    from evalkit.report.sections.quality import Line
 
 TASK = "mmlu"
 DENSE, SPARSE = ("o", BLUE, "dense"), ("D", ORANGE, "mixture of experts")

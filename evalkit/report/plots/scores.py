@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from evalkit.report.sections.quality import Line
+    from evalkit.report.lines import Line
 
 ABOVE, BELOW, SPREAD = 0.14, 0.16, 0.24  # in a row, the published figure is above the middle, and measured ones below it
 

@@ -3,16 +3,15 @@
 import csv
 import io
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from evalkit.record.schema import Run, TaskEntry, task_of
-from evalkit.report.document import ORDER, Block, Grid, Notes, Pair, Section
+from evalkit.report.document import Block, Grid, Notes, Pair, Section
 from evalkit.report.inputs import Inputs
+from evalkit.report.lines import Line, best, lines
 from evalkit.report.plots.scores import score_plot
 from evalkit.report.plots.subjects import subject_plot
-from evalkit.report.published import Column, PublishedFigure, PublishedTable, Row
-from evalkit.report.verdict import Measured, Verdict, measured_figure, verdict
+from evalkit.report.published import PublishedTable
+from evalkit.report.verdict import Verdict
 from evalkit.tasks.registry import resolve, task_classes
 
 FIELDS = (
@@ -20,64 +19,6 @@ FIELDS = (
     *("protocol", "published_protocol", "n", "n_total", "data", "data_sha256", "fingerprint", "run", "origin", "note"),
 )
 HEAD = ("Model", "Task", "Published", "Measured", "95% interval", "Difference", "Verdict", "Protocol", "n", "Data", "Weights")
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One figure: published, measured, and the verdict. `task` ends with a category after a colon if the column is one."""
-
-    model: str
-    task: str
-    cell: PublishedFigure | None
-    column: Column | None
-    run: Run | None
-    entry: TaskEntry | None
-
-    @property
-    def verdict(self) -> Verdict:
-        return verdict(self.cell, self.column, self.task, self.entry)
-
-    @property
-    def measured(self) -> Measured | None:
-        return measured_figure(self.entry, self.column)
-
-    @property
-    def comparable(self) -> bool:
-        """Whether the measured figure is the benchmark's."""
-        return self.measured is not None and self.verdict.word != "not comparable"
-
-    @property
-    def published(self) -> str:
-        return self.column.printed(self.cell) if self.cell and self.column else "-"
-
-    def decimal(self, value: float, sign: str = "") -> str:
-        """A measured figure with its column's decimals, or one."""
-        return f"{value:{sign}.{self.column.decimals if self.column else 1}f}"
-
-
-def lines(table: PublishedTable, runs: Sequence[Run]) -> list[Line]:
-    """Every cell of the table in order, once per run that measured it; then figures of other models."""
-    found = []
-    for row in table.rows:
-        for column in table.columns:
-            cell = row.cells.get(column.key)
-            matching = list(_measurements(runs, column, row))
-            found += [Line(row.model, column.key, cell, column, run, entry) for run, entry in matching]
-            if not matching and cell:
-                found.append(Line(row.model, column.key, cell, column, None, None))
-    others = [run for run in runs if not any(row.is_model(run.model.spec) for row in table.rows)]
-    for run in others:
-        for key, entry in run.tasks.items():
-            task = task_of(key)
-            columns: Sequence[Column | None] = [c for c in table.columns if task in (c.task, c.key)] or [None]
-            found += [Line(run.model.spec, c.key if c else task, None, c, run, entry) for c in columns]
-    return found
-
-
-def _measurements(runs: Sequence[Run], column: Column, row: Row) -> Iterator[tuple[Run, TaskEntry]]:
-    for run in runs:
-        if row.is_model(run.model.spec):
-            yield from ((run, entry) for key, entry in run.tasks.items() if task_of(key) in (column.task, column.key))
 
 
 def section(inputs: Inputs) -> Section:
@@ -122,20 +63,6 @@ def _record(line: Line) -> dict[str, Any]:
         if line.cell:
             record["difference"] = round(figure.value - line.cell.value, 4)
     return record
-
-
-def best(found: Sequence[Line]) -> dict[tuple[str, str], Line]:
-    """The figure to show for each (model, task): the one with the most informative verdict, or the first of equals."""
-    chosen: dict[tuple[str, str], Line] = {}
-    for line in found:
-        key = (line.model, line.task)
-        if key not in chosen or _rank(line) < _rank(chosen[key]):
-            chosen[key] = line
-    return chosen
-
-
-def _rank(line: Line) -> tuple[bool, int]:
-    return line.measured is None, ORDER.index(line.verdict.word)
 
 
 def _grid(table: PublishedTable, found: Sequence[Line]) -> Grid:
