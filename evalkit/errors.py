@@ -4,6 +4,7 @@ EvalkitError           2   wrong use, bad input, not comparable
 +-- DataError          2   a data file is missing, malformed, or not what its checksum says
 |   +-- MissingData    2   the folder has no such file
 +-- RunIncomplete      4   the run stopped early; what is done is kept
+|   +-- Interrupted    4   by Ctrl-C or a signal
 +-- InternalError      5   a bug in evalkit; the message names the file with the traceback
 
 No error ends with 1: that is a gate that failed.
@@ -37,6 +38,10 @@ class RunIncomplete(EvalkitError):
     """The run ended before its last response; the journal has all responses so far."""
 
     exit_code = 4
+
+
+class Interrupted(RunIncomplete):
+    """The user, or whoever sent a signal, wants it to stop."""
 
 
 class InternalError(EvalkitError):

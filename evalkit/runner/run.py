@@ -7,39 +7,28 @@ import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from evalkit.config import RunConfig
-from evalkit.data.sources import FolderSource, HubSource, documents, open_source
-from evalkit.errors import EvalkitError, RunIncomplete, in_words, traceback_kept
+from evalkit.data.sources import open_source
+from evalkit.errors import EvalkitError, Interrupted, RunIncomplete, in_words, traceback_kept
 from evalkit.exchange import lm_eval_write
 from evalkit.lm import open_lm, require_model
 from evalkit.lm.base import LM, require_finite
 from evalkit.progress import Reporter
 from evalkit.record.sample import Sample
-from evalkit.record.schema import DataInfo, Run
+from evalkit.record.schema import Run
 from evalkit.record.write import begin, model_info, task_entry, write_run
 from evalkit.runner.folder import made, require_same_tasks
 from evalkit.runner.journal import Journal, request_key
+from evalkit.runner.plan import Plan, plan
 from evalkit.runner.programs import permit, score_programs
 from evalkit.runner.running_score import RunningScore
-from evalkit.stats import suite
-from evalkit.tasks import CodeTask, Doc, Generate, JudgedTask, Loglikelihood, Request, Response, Sampling, SuiteTask, Task, is_refused
+from evalkit.tasks import CodeTask, Doc, Generate, JudgedTask, Loglikelihood, Request, Response, Sampling, Task, is_refused
 from evalkit.tasks.registry import resolve_all
 
 ENDING = (signal.SIGTERM, signal.SIGHUP)
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """One task with the documents to run, before any model is loaded."""
-
-    task: Task
-    docs: Sequence[Doc]
-    requests: Sequence[Sequence[Request]]  # the first requests of each document
-    n_total: int
-    data: DataInfo
 
 
 def run(config: RunConfig, reporter: Reporter) -> Run:
@@ -59,7 +48,7 @@ def run(config: RunConfig, reporter: Reporter) -> Run:
         try:
             return _run(config, plans, sandbox, clock, reporter)
         except KeyboardInterrupt:  # a second one, while the first was handled
-            raise RunIncomplete(
+            raise Interrupted(
                 f"interrupted again, before run.json was written; the answers are kept in {folder}, run the same command again to go on"
             ) from None
 
@@ -96,7 +85,7 @@ def _run(config: RunConfig, plans: Mapping[str, Plan], sandbox: str | None, cloc
                 raise RunIncomplete(f"{name} has no score: {reason}{_first(samples[name])}; the answers are kept in {folder}")
         record = replace(record, status="complete")
     except KeyboardInterrupt:
-        raise RunIncomplete(f"interrupted; {len(journal)} answers are kept in {folder}, run the same command again to go on") from None
+        raise Interrupted(f"interrupted; {len(journal)} answers are kept in {folder}, run the same command again to go on") from None
     finally:
         try:
             if record is not None:
@@ -112,34 +101,6 @@ def _run(config: RunConfig, plans: Mapping[str, Plan], sandbox: str | None, cloc
 def _first(samples: Sequence[Sample]) -> str:
     """Where to look: the first document that has no answer."""
     return next((f" (first: {sample.doc.id})" for sample in samples if sample.unanswered or sample.empty), "")
-
-
-def plan(task: Task, source: FolderSource | HubSource, limit: int | None) -> Plan:
-    """Load a task's documents and make their requests. Raises DataError."""
-    if isinstance(task, SuiteTask):
-        suite.require(task.cells())
-    docs = documents(task, source)
-    chosen = spread(docs, limit, each_group=isinstance(task, SuiteTask))
-    return Plan(task, chosen, [task.requests(doc) for doc in chosen], len(docs), source.describe())
-
-
-def spread(docs: Sequence[Doc], limit: int | None, each_group: bool = False) -> Sequence[Doc]:
-    """At most `limit` documents, spread evenly over the groups, the first ones of each; always the same ones for one limit.
-
-    With `each_group` at most `limit` of each group, spread evenly over it, since a group may have ordered parts.
-    """
-    if limit is None or limit >= len(docs):
-        return docs
-    groups: dict[str, list[int]] = {}
-    for i, doc in enumerate(docs):
-        groups.setdefault(doc.group, []).append(i)
-    ordered = list(groups.values())
-    if each_group:
-        return [docs[i] for members in ordered for i in (members[k * len(members) // limit] for k in range(min(limit, len(members))))]
-    if limit < len(ordered):  # fewer documents than groups: one each of evenly spread groups
-        return [docs[ordered[k * len(ordered) // limit][0]] for k in range(limit)]
-    rounds = (members[depth] for depth in range(max(map(len, ordered))) for members in ordered if depth < len(members))
-    return [docs[i] for i in sorted(next(rounds) for _ in range(limit))]
 
 
 def converse(plan: Plan, lm: LM, journal: Journal, reporter: Reporter) -> tuple[list[list[Request]], list[list[Response]]]:

@@ -17,7 +17,7 @@ from evalkit.data.sources import open_source
 from evalkit.lm.base import LM, require_finite
 from evalkit.record.schema import ModelInfo
 from evalkit.record.write import model_info
-from evalkit.runner.run import Plan, plan
+from evalkit.runner.plan import Plan, plan
 from evalkit.tasks import Generate, Generated, Loglikelihood, Loglikelihoods, Request, Sampling
 from evalkit.tasks.registry import resolve_all
 

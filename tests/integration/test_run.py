@@ -11,7 +11,7 @@ import torch
 from evalkit import cli
 from evalkit.lm.native import NativeLM
 from evalkit.runner import run as runner
-from evalkit.runner.run import spread
+from evalkit.runner.plan import spread
 from evalkit.tasks import Doc
 
 pytestmark = pytest.mark.usefixtures("one_thread")

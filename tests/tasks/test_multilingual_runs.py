@@ -13,7 +13,8 @@ from evalkit.data.sources import SampleSource
 from evalkit.progress import Reporter
 from evalkit.record.read import read_run
 from evalkit.report.verdict import why_not_comparable
-from evalkit.runner.run import plan, run
+from evalkit.runner.plan import plan
+from evalkit.runner.run import run
 from evalkit.tasks.registry import resolve
 
 pytest.importorskip("lm_eval", reason="lm-eval is not installed")

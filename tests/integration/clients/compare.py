@@ -23,7 +23,7 @@ from typing import Any
 from evalkit.config import ModelSpec
 from evalkit.data.sources import open_source
 from evalkit.lm.native import NativeLM
-from evalkit.runner.run import Plan, plan
+from evalkit.runner.plan import Plan, plan
 from evalkit.tasks import Generate, Generated, Loglikelihood, Loglikelihoods
 from evalkit.tasks.registry import resolve
 
