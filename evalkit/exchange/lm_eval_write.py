@@ -108,7 +108,8 @@ def _rows(samples: Sequence[Sample]) -> Iterator[dict[str, Any]]:
 def _prompt(request: Request) -> str:
     """The context, or the conversation as JSON, which is what lm-eval records where a server applies the template."""
     if isinstance(request, Generate) and request.messages:
-        return json.dumps([{"role": role, "content": content} for role, content in request.messages], ensure_ascii=False)
+        begun = (("assistant", request.context),) if request.context else ()
+        return json.dumps([{"role": role, "content": content} for role, content in (*request.messages, *begun)], ensure_ascii=False)
     return request.context
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
@@ -21,6 +22,7 @@ from evalkit.hashing import sha256_json
 from evalkit.lm.base import LM
 from evalkit.lm.models import Found, find
 from evalkit.lm.native import one_line
+from evalkit.lm.prompt_cut import answer_length
 from evalkit.tasks import Generate, Generated, Loglikelihood, Loglikelihoods
 
 CHUNK = 64  # requests per call: lm-eval returns a whole call at once, and the journal stores answers as they arrive
@@ -73,6 +75,8 @@ class LmEvalLM(LM):
             yield i, float(value)
 
     def generate(self, requests: Sequence[Generate]) -> Iterator[tuple[int, Generated]]:
+        requests = [self._limited(request) for request in requests]
+
         def settings(i: int) -> tuple[tuple[str, ...], int, float]:
             return requests[i].until, requests[i].max_new_tokens, requests[i].temperature
 
@@ -91,13 +95,25 @@ class LmEvalLM(LM):
                     yield i, Generated(text, "length" if count >= max_new_tokens else "stop", count)
 
     def _prompt(self, request: Generate) -> str:
-        """The context, or the conversation in the model's chat template."""
+        """The context, after the conversation in the model's chat template if there is one."""
         if not request.messages:
             return request.context
         try:
-            return str(self.lm.apply_chat_template([{"role": role, "content": content} for role, content in request.messages]))
+            messages = [{"role": role, "content": content} for role, content in request.messages]
+            return str(self.lm.apply_chat_template(messages)) + request.context
         except Exception as error:  # a class without templates, or a template that refuses, raise different errors
             raise EvalkitError(f"lm-eval's model class cannot write a conversation ({first_line(error)}); use the native engine") from None
+
+    def _limited(self, request: Generate) -> Generate:
+        """The request without a limit on prompt and answer together: the answer's own limit is what that leaves. Raises EvalkitError."""
+        if request.max_total_tokens is None:
+            return request
+        if not hasattr(self.lm, "tok_encode"):
+            raise EvalkitError(
+                f"lm-eval's model class counts no tokens, and {request.max_total_tokens} are the limit; use the native engine"
+            )
+        length = answer_length(request, len(self.lm.tok_encode(self._prompt(request))))
+        return replace(request, max_new_tokens=length, max_total_tokens=None)
 
     def describe(self) -> dict[str, Any]:
         return {"family": None, "parameters": None, "dtype": self.settings["dtype"], "device": self.settings.get("device", "auto")}

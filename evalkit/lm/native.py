@@ -17,7 +17,7 @@ from evalkit.hashing import sha256_json
 from evalkit.lm import conversation
 from evalkit.lm.base import LM, OnLoad, Tokens
 from evalkit.lm.models import find
-from evalkit.lm.prompt_cut import context_cut, prompt_cut
+from evalkit.lm.prompt_cut import answer_length, context_cut, prompt_cut
 from evalkit.tasks import Generate, Generated, Loglikelihood, Loglikelihoods
 
 if TYPE_CHECKING:
@@ -283,11 +283,12 @@ class NativeLM(LM):
         encoded, cut = [], []
         for request in requests:
             messages = [{"role": role, "content": content} for role, content in request.messages]
-            prompt = self._conversation(messages) if messages else conversation.Prompt(request.context, ())
-            ids = self.encode(prompt.text)
-            cut.append(prompt_cut(len(ids), request.max_new_tokens, self.config.max_seq_len))
+            prompt = self._conversation(messages) if messages else conversation.Prompt("", ())
+            ids = self.encode(prompt.text + request.context)
+            length = answer_length(request, len(ids))
+            cut.append(prompt_cut(len(ids), length, self.config.max_seq_len))
             until = (*request.until, *prompt.until)
-            encoded.append(GenerateRequest(ids[cut[-1] :], until, request.max_new_tokens, request.temperature, request.seed))
+            encoded.append(GenerateRequest(ids[cut[-1] :], until, length, request.temperature, request.seed))
         with one_line():
             for i, generation in self.generator.generate(encoded):
                 yield i, Generated(generation.text, generation.finish_reason, len(generation.tokens), cut[i]), generation.tokens

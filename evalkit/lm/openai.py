@@ -8,6 +8,7 @@ The key is read from OPENAI_API_KEY and kept nowhere.
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,7 +17,7 @@ from evalkit.errors import EvalkitError, RunIncomplete
 from evalkit.hashing import sha256_json
 from evalkit.lm.base import LM, Tokens
 from evalkit.lm.http import JsonClient, RequestFailed, RetryPolicy, concurrently, token_count
-from evalkit.lm.prompt_cut import context_cut, prompt_cut
+from evalkit.lm.prompt_cut import answer_length, context_cut, prompt_cut
 from evalkit.lm.server_limits import ServerLimits, refused_content
 from evalkit.tasks import REFUSED, Generate, Generated, Loglikelihood, Loglikelihoods
 
@@ -178,6 +179,7 @@ class OpenAILM(LM):
         yield from _answered(concurrently(self._generate, requests, self.concurrency))
 
     def _generate(self, request: Generate) -> Generated:
+        request = self._limited(request)
         given: dict[str, Any] = {"messages": [{"role": role, "content": content} for role, content in request.messages]}
         path, truncated = "/chat/completions", 0
         if not request.messages:
@@ -190,6 +192,15 @@ class OpenAILM(LM):
                 raise
             return Generated("", REFUSED, 0, truncated)
         return _generated(answer, request, truncated)
+
+    def _limited(self, request: Generate) -> Generate:
+        """The request without a limit on prompt and answer together: the answer's own limit is what that leaves. Raises EvalkitError."""
+        if request.messages and (request.context or request.max_total_tokens is not None):
+            raise EvalkitError("a server takes no conversation whose answer is begun or limited together with its prompt; run it natively")
+        if request.max_total_tokens is None:
+            return request
+        prompt = self._tokenize(request.context, f"the prompt and its answer are limited to {request.max_total_tokens} tokens")
+        return replace(request, max_new_tokens=answer_length(request, len(prompt)), max_total_tokens=None)
 
     def complete_ids(self, prompt: Sequence[int], tokens: int) -> tuple[int, int]:
         """Generate exactly so many tokens after token ids, for measuring speed; returns (prompt, new) tokens as the server counts them."""

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from evalkit.errors import EvalkitError
-from evalkit.tasks import Loglikelihood
+from evalkit.tasks import Generate, Loglikelihood
 
 
 def context_cut(request: Loglikelihood, context: int, continuations: Sequence[int], capacity: int | None) -> int:
@@ -20,6 +20,13 @@ def context_cut(request: Loglikelihood, context: int, continuations: Sequence[in
     if request.truncate_above is not None and request.truncate_to is not None and context > request.truncate_above:
         keep = min(keep, request.truncate_to)
     return max(0, context - keep)
+
+
+def answer_length(request: Generate, prompt: int) -> int:
+    """The most tokens that an answer to a prompt of `prompt` tokens may have; at least 1, for no engine answers with none."""
+    if request.max_total_tokens is None:
+        return request.max_new_tokens
+    return max(1, min(request.max_new_tokens, request.max_total_tokens - prompt))
 
 
 def prompt_cut(prompt: int, max_new_tokens: int, max_seq_len: int) -> int:

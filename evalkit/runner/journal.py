@@ -25,6 +25,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from evalkit.codec import encode
 from evalkit.errors import EvalkitError, RunIncomplete
 from evalkit.hashing import sha256_json
 from evalkit.record.schema import Tokens
@@ -47,7 +48,7 @@ _TABLES = (
 
 def request_key(fingerprint: str, request: Request) -> str:
     """sha256 (hex) over the engine's fingerprint and the request."""
-    return sha256_json([fingerprint, asdict(request)])
+    return sha256_json([fingerprint, encode(request)])
 
 
 class Journal:

@@ -1,7 +1,9 @@
 """Requests to a language model, and their responses."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
+
+from evalkit.codec import OPTIONAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +24,8 @@ class Loglikelihood:
 class Generate:
     """Continue the context until a stop string, the end of text, or max_new_tokens; temperature 0 is greedy.
 
-    `messages`, (role, content) each, are a conversation in the context's place: the model's own chat template writes it.
+    `messages`, (role, content) each, are a conversation before the context: the model's own chat template writes it, up to the answer,
+    which the context, if any, opens. `max_total_tokens` limits the prompt and the answer together: a long prompt has a shorter answer.
     """
 
     context: str
@@ -31,6 +34,7 @@ class Generate:
     temperature: float = 0.0
     seed: int = 0
     messages: tuple[tuple[str, str], ...] = ()
+    max_total_tokens: int | None = field(default=None, metadata=OPTIONAL)
     kind: Literal["generate"] = "generate"
 
 

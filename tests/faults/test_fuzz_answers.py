@@ -20,7 +20,7 @@ from evalkit.judge.given import score_judgments
 from evalkit.runner.given_answers import read_texts
 from evalkit.tasks import Generated, ScoresTexts
 from evalkit.tasks.registry import resolve, task_classes
-from evalkit_tasks.humaneval import HumanEval
+from evalkit_tasks.humaneval.task import HumanEval
 from evalkit_tasks.multilingual.cells import BY_NAME
 from evalkit_tasks.multilingual.suite import ADAPTERS
 
@@ -72,6 +72,7 @@ def fuzz(raw: bytes, count: int, read: Callable[[bytes], Any]) -> Counter[str]:
         ("gsm8k", "gsm8k/test.jsonl"),
         ("gsm8k", "gsm8k/qwen_8shot_prompt.txt"),
         ("humaneval", "humaneval/HumanEval.jsonl"),
+        ("humaneval@qwen-coder", "humaneval/HumanEvalPlus-v0.1.10.jsonl"),
         ("m3exam:it", "m3exam/text-question/italian-questions-test.json"),
         ("flores:en-de", "flores101/flores101_dataset/devtest/deu.devtest"),
         ("mt_bench", "mt_bench/question.jsonl"),
@@ -139,7 +140,7 @@ def test_published_answers(spec: str, answer: str, count: int) -> None:
 
 
 @pytest.mark.parametrize("count", COUNTS)
-@pytest.mark.parametrize("protocol", ["given", "codex", "chat", "opencompass"])
+@pytest.mark.parametrize("protocol", ["given", "codex", "chat", "opencompass", "qwen-coder", "multipl-e"])
 def test_completions(protocol: str, count: int) -> None:
     """Read, and each made the program that would be run."""
     task = HumanEval(HumanEval.protocols[protocol])

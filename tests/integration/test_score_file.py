@@ -14,7 +14,7 @@ from evalkit.runner.given_answers import read_texts
 from evalkit.tasks import ScoresTexts
 from evalkit.tasks.registry import resolve
 from evalkit_tasks.choices import chosen
-from evalkit_tasks.humaneval import HumanEval
+from evalkit_tasks.humaneval.task import HumanEval
 
 
 def lines(*rows: object) -> str:

