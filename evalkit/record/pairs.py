@@ -228,7 +228,7 @@ def align(base: RunAnswers, cand: RunAnswers) -> list[Pairs]:
 
 def _pair(base: TaskAnswers, cand: TaskAnswers) -> Pairs:
     name = base.name
-    for key in base.protocol.keys() | cand.protocol.keys():
+    for key in {**base.protocol, **cand.protocol}:  # in their order: the protocol's name is told before its settings
         one, other = base.protocol.get(key), cand.protocol.get(key)
         if one != other:
             shown = f"BASE {one}, CAND {other}" if len(f"{one}{other}") < 80 else "see the runs' own files"
