@@ -3,8 +3,10 @@
 import codecs
 import hashlib
 import os
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from errno import EDQUOT, EIO, ENOSPC
 from pathlib import Path
 
 from evalkit.errors import EvalkitError, RunIncomplete
@@ -39,6 +41,45 @@ def read_text(path: Path, errors: str = "strict") -> str:
     return raw.decode(encoding_of(raw), errors)
 
 
+def unwritable(path: Path, error: OSError, fix: str = "give a path in a writable folder") -> EvalkitError:
+    """The error to raise where a path can't be written: RunIncomplete where it could be, with more room or a sound disk."""
+    if error.errno in (ENOSPC, EDQUOT, EIO):
+        return RunIncomplete(f"cannot write {path}: {error.strerror}; free some space or mend the disk and run the same command again")
+    return EvalkitError(f"cannot write {path}: {error.strerror}; {fix}")
+
+
+def require_folder(folder: Path, option: str = "--out") -> None:
+    """Raises EvalkitError where nothing could be written into this folder, which need not be there yet, and is not made here.
+
+    Called before work is done whose result would be lost.
+    """
+    with _writing(folder, option):
+        with suppress(FileNotFoundError):
+            os.stat(folder)  # is its name a possible one, and none of its parents a file?
+        with tempfile.TemporaryFile(dir=next(place for place in (folder, *folder.parents) if os.path.lexists(place))):
+            pass
+
+
+def require_file(file: Path, option: str) -> None:
+    """The same for a file."""
+    if os.path.isdir(file):
+        raise EvalkitError(f"{option} {file} is a folder; give a file's name")
+    if not os.path.exists(file) or os.path.isfile(file):  # else a device, such as /dev/stdout
+        require_folder(file.parent, option)
+        with _writing(file, option), suppress(FileNotFoundError):
+            os.stat(file)
+
+
+@contextmanager
+def _writing(path: Path, option: str) -> Iterator[None]:
+    try:
+        yield
+    except ValueError:  # a NUL, which run.toml can hold
+        raise EvalkitError(f"{option} {str(path)!r} can be no file's name; give another") from None
+    except OSError as error:
+        raise unwritable(path, error, f"give {option} a path in a writable folder") from None
+
+
 def write_atomically(path: Path, lines: Iterable[str]) -> None:
     """Write a text file of a run. Raises RunIncomplete if the disk is full or the folder is not writable."""
     with kept(path):
@@ -56,7 +97,7 @@ def write_output(path: Path, content: str | bytes, append: bool = False) -> None
         else:
             stage(path, raw).replace(path)
     except OSError as error:
-        raise EvalkitError(f"cannot write {path}: {error.strerror}; give a path in a writable folder") from None
+        raise unwritable(path, error) from None
 
 
 def stage(path: Path, content: bytes | Iterable[str]) -> Path:
@@ -90,10 +131,8 @@ def sync(folder: Path) -> None:
 
 @contextmanager
 def kept(path: Path) -> Iterator[None]:
-    """A run's file that can't be written ends the run early, as RunIncomplete: its answers are in the journal."""
+    """A run's file that can't be written ends the run early, as RunIncomplete: what was answered is kept elsewhere."""
     try:
         yield
     except OSError as error:
-        raise RunIncomplete(
-            f"cannot write {path}: {error.strerror}; the answers are kept in the journal, run the same command again"
-        ) from None
+        raise RunIncomplete(f"cannot write {path}: {error.strerror}; nothing answered is lost, run the same command again") from None

@@ -10,6 +10,7 @@ import gc
 import json
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evalkit.bench import roofline
@@ -19,7 +20,7 @@ from evalkit.bench.record import BenchRecord, Roofline, ratio
 from evalkit.bench.roofline import Device
 from evalkit.codec import encode
 from evalkit.errors import EvalkitError
-from evalkit.files import write_output
+from evalkit.files import require_folder, write_output
 from evalkit.record.write import environment, model_info
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def bench(config: BenchConfig, reporter: Reporter) -> list[BenchRecord]:
 
     Raises EvalkitError before anything is loaded if a model is unknown or does not fit the device.
     """
+    require_folder(Path(config.out))
     local = not config.engine.startswith("openai:")
     device, dtype = _resolved(config)
     floor = None

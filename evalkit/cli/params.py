@@ -25,6 +25,9 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 
 def _params(arguments: argparse.Namespace) -> int:
+    from evalkit.files import require_folder
     from evalkit.report.sections.params import print_parameters
 
+    if arguments.out is not None:
+        require_folder(Path(arguments.out))
     return print_parameters(arguments.models, Path(arguments.out) if arguments.out else None, arguments.published)

@@ -1,6 +1,7 @@
 """`evalkit report`."""
 
 import argparse
+from pathlib import Path
 
 from evalkit.cli.options import add_published
 
@@ -19,6 +20,9 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 
 def _report(arguments: argparse.Namespace) -> int:
+    from evalkit.files import require_folder
     from evalkit.report.assemble import write_report
 
+    if arguments.out is not None:
+        require_folder(Path(arguments.out))
     return write_report(arguments.published, arguments.runs, arguments.out)

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from evalkit.comparison.answers import read_answers
 from evalkit.errors import EvalkitError
-from evalkit.files import write_output
+from evalkit.files import require_folder, write_output
 from evalkit.progress import console as standard_output
 from evalkit.record.pairs import Pairs, RunAnswers, align
 from evalkit.report.render.markdown import markdown_table, md
@@ -63,6 +63,8 @@ def compare_runs(
     base: str, cand: str, out: str | None = None, tasks: Sequence[str] = (), metric: str | None = None, cluster: str | None = None
 ) -> int:
     """Print the comparison; write compare.md and compare.json into `out`. Returns 0; raises EvalkitError if they are not comparable."""
+    if out is not None:
+        require_folder(Path(out))
     found = compare(base, cand, tasks, metric, cluster)
     show(found)
     if out is not None:

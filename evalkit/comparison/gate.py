@@ -21,7 +21,7 @@ from evalkit.comparison.gate_config import GateConfig
 from evalkit.comparison.gate_outcome import EXIT, Case, Gate, GateOutcome
 from evalkit.comparison.gate_published import published_cases
 from evalkit.errors import EvalkitError
-from evalkit.files import write_output
+from evalkit.files import require_file, write_output
 from evalkit.report.render.markdown import md
 from evalkit.stats.paired import ALPHA, POWER, Difference, holm
 
@@ -32,6 +32,9 @@ def gate_runs(config: GateConfig) -> int:
     Raises EvalkitError (2) where the runs are not comparable and, after the table, where a margin cannot be detected.
     """
     ci = CI.from_environment(config.summary)
+    for option, file in (("--junit", config.junit), ("--json", config.json), ("--summary", ci.summary)):
+        if file:
+            require_file(Path(file), option)
     try:
         gate = decide(config)
     except EvalkitError as error:

@@ -9,7 +9,7 @@ from pathlib import Path
 from evalkit.data.rows import shown
 from evalkit.data.sources import decoded, documents, open_source
 from evalkit.errors import EvalkitError
-from evalkit.files import shortened
+from evalkit.files import require_folder, shortened
 from evalkit.hashing import sha256_json
 from evalkit.judge.answered import file_name
 from evalkit.judge.fastchat import Row, read_single
@@ -40,6 +40,7 @@ def score_judgments(task_spec: str, file: Path, data: str, out: Path, name: str 
     task = resolve(task_spec)
     if not isinstance(task, JudgedTask) or task.judgment_files != "fastchat":
         raise EvalkitError(f"{task.name} reads no files of judgments; make them with evalkit judge")
+    require_folder(out)
     source = open_source(data)
     docs = {doc.id: doc for doc in documents(task, source)}
     try:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evalkit.config import DTYPES
-from evalkit.errors import EvalkitError, first_line, unknown
+from evalkit.errors import EvalkitError, RunIncomplete, first_line, unknown
+from evalkit.files import require_folder, unwritable
 from evalkit.lm.models import find
 from evalkit.lm.native import one_line
 
@@ -55,8 +57,9 @@ def upcycle(source: str, dest: Path, recipe: Recipe, dtype: str = "auto", report
     reporter = reporter or Reporter(quiet=True)
     if dtype not in DTYPES:
         raise unknown("dtype", dtype, DTYPES)
-    if dest.exists() and (not dest.is_dir() or any(dest.iterdir())):
+    if os.path.exists(dest) and (not dest.is_dir() or any(dest.iterdir())):
         raise EvalkitError(f"{dest} is there already, and not an empty folder; name another, or remove it")
+    require_folder(dest, "DEST")
     with one_line():
         found = find(source)
     if found.upcycle:
@@ -70,8 +73,11 @@ def upcycle(source: str, dest: Path, recipe: Recipe, dtype: str = "auto", report
     reporter.say(f"writing {dest} ..")
     try:
         save(model, dense.tokenizer, dest)
-    except (OSError, SafetensorError) as error:
-        raise EvalkitError(f"cannot write {dest}: {first_line(error)}") from None
+    except OSError as error:
+        raise unwritable(dest, error) from None
+    except SafetensorError as error:  # it passes on the system's number of an error as text
+        kind = RunIncomplete if "os error 28" in str(error) else EvalkitError
+        raise kind(f"cannot write {dest}: {first_line(error)}; free some space, or give another DEST") from None
     return _summary(dest, model.config, recipe, str(precision).removeprefix("torch."))
 
 

@@ -70,7 +70,7 @@ def read_rows(file: Path) -> Iterator[dict[str, Any]]:
             encoding = encoding_of(raw.read(4))
         with open(file, encoding=encoding, errors="surrogatepass") as f:
             for number, line in enumerate(f, start=1):
-                if number == 1 and line.strip() in ("{", "["):
+                if number == 1 and line.strip() in ("{", "[") and next(f, ""):
                     fix = "jq -c ." if line.strip() == "{" else "jq -c '.[]'"
                     raise EvalkitError(f"{file} is laid out over several lines; samples are an object a line, as `{fix}` writes them")
                 try:

@@ -5,9 +5,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from evalkit.errors import EvalkitError
+from evalkit.files import unwritable
 from evalkit.record.read import read_run
 from evalkit.record.schema import Run, task_of
 from evalkit.runner.journal import Journal
+from evalkit.runner.lock import WRITABLE
 from evalkit.tasks import Protocol, Task
 
 
@@ -58,7 +60,7 @@ def made(folder: Path) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise EvalkitError(f"cannot create {folder}: {error.strerror}; pass --out a writable folder") from None
+        raise unwritable(folder, error, WRITABLE) from None
     try:
         yield
     finally:

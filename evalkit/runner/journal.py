@@ -27,10 +27,11 @@ from typing import Any
 
 from evalkit.codec import encode
 from evalkit.errors import EvalkitError, RunIncomplete
+from evalkit.files import unwritable
 from evalkit.hashing import sha256_json
 from evalkit.record.schema import Tokens
 from evalkit.runner import salvage
-from evalkit.runner.lock import lock, transaction, unwritable
+from evalkit.runner.lock import WRITABLE, lock, transaction
 from evalkit.tasks import Generated, Loglikelihoods, Request, Response
 
 SCHEMA = 2
@@ -72,7 +73,7 @@ class Journal:
             self._open()
         except OSError as error:
             self.close()
-            raise unwritable(path, error) from None
+            raise unwritable(path.parent, error, WRITABLE) from None
         except BaseException:
             self.close()
             raise

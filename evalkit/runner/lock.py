@@ -5,11 +5,13 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from errno import EDQUOT, EIO, ENOSPC
 from io import FileIO
 from pathlib import Path
 
-from evalkit.errors import EvalkitError, RunIncomplete
+from evalkit.errors import EvalkitError
+from evalkit.files import unwritable
+
+WRITABLE = "make it writable, or give another --out"
 
 
 def lock(path: Path, doing: str = "writing", fix: str = "wait for it, or pass another --name") -> FileIO:
@@ -20,7 +22,7 @@ def lock(path: Path, doing: str = "writing", fix: str = "wait for it, or pass an
     try:
         file = open(path, "a+b", buffering=0)  # noqa: SIM115 - held open for as long as the journal is
     except OSError as error:
-        raise unwritable(path, error) from None
+        raise unwritable(path.parent, error, WRITABLE) from None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         file.truncate(0)
@@ -34,7 +36,7 @@ def lock(path: Path, doing: str = "writing", fix: str = "wait for it, or pass an
         ) from None
     except OSError as error:
         file.close()
-        raise unwritable(path, error) from None
+        raise unwritable(path.parent, error, WRITABLE) from None
     return file
 
 
@@ -49,13 +51,3 @@ def transaction(db: sqlite3.Connection) -> Iterator[None]:
         if db.in_transaction:
             db.execute("ROLLBACK")
         raise
-
-
-def unwritable(path: Path, error: OSError) -> EvalkitError:
-    """The error to raise where a run's folder can't be written: RunIncomplete where it could be, with more room."""
-    if error.errno in (ENOSPC, EDQUOT, EIO):
-        return RunIncomplete(
-            f"cannot write to {path.parent}: {error.strerror}; free some space or mend the disk and run the same command again,"
-            " nothing answered is lost"
-        )
-    return EvalkitError(f"cannot write to {path.parent}: {error.strerror}; pass --out a writable folder")

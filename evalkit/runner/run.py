@@ -14,6 +14,7 @@ from evalkit.config import RunConfig
 from evalkit.data.sources import open_source
 from evalkit.errors import EvalkitError, Interrupted, RunIncomplete, in_words, traceback_kept
 from evalkit.exchange import lm_eval_write
+from evalkit.files import require_folder
 from evalkit.lm import open_lm, require_model
 from evalkit.lm.base import LM, require_finite
 from evalkit.progress import Reporter
@@ -34,6 +35,7 @@ ENDING = (signal.SIGTERM, signal.SIGHUP)
 def run(config: RunConfig, reporter: Reporter) -> Run:
     """Run, resume or re-score; returns what run.json holds. Raises EvalkitError (bad input) or RunIncomplete (stopped early)."""
     clock = time.monotonic()
+    require_folder(config.folder)
     require_model(config.model_spec)
     sampling = Sampling(config.repeats, config.temperature, config.seed)
     tasks = resolve_all(config.tasks, sampling)

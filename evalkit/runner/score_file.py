@@ -11,7 +11,7 @@ from evalkit.config import RUNS, require_folder_name
 from evalkit.data.sources import decoded, documents, open_source
 from evalkit.errors import EvalkitError, unknown
 from evalkit.exchange import lm_eval_write
-from evalkit.files import shortened
+from evalkit.files import require_folder, shortened
 from evalkit.progress import Reporter
 from evalkit.record.sample import Sample
 from evalkit.record.schema import ModelInfo, Run
@@ -43,6 +43,8 @@ def score(config: ScoreConfig, reporter: Reporter) -> tuple[Run, Path]:
     """Returns what run.json holds, and the run's folder. Raises EvalkitError or DataError for bad input, in one line."""
     clock = time.monotonic()
     task = _reader(config.task)
+    folder = Path(config.out) / shortened(config.name or run_name(config.file, config.task))
+    require_folder(folder)
     source = open_source(config.data)
     loaded = documents(task, source)
     docs = {doc.id: doc for doc in loaded}
@@ -68,7 +70,6 @@ def score(config: ScoreConfig, reporter: Reporter) -> tuple[Run, Path]:
     chosen = [doc for doc in docs.values() if doc.id in answers]
     requests = [_asked(task.requests(doc)[0], len(answers[doc.id])) for doc in chosen]
     responses: list[Sequence[Response]] = [[Generated(text, "given", 0) for text in answers[doc.id]] for doc in chosen]
-    folder = Path(config.out) / shortened(config.name or run_name(config.file, config.task))
     require_own(folder, str(config.file), task.protocol)
     model = ModelInfo(spec=str(config.file), fingerprint=f"sha256:{hashlib.sha256(raw).hexdigest()}", engine="file")
     record = begin(folder.name, model, None, Sampling().seed, sandbox)

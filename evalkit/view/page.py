@@ -16,7 +16,7 @@ from typing import Any
 
 from evalkit import __version__
 from evalkit.errors import EvalkitError
-from evalkit.files import write_output
+from evalkit.files import require_file, write_output
 from evalkit.view.data import ViewedRun
 from evalkit.view.pack import finite, pack
 from evalkit.view.read import read
@@ -30,6 +30,8 @@ def write_view(paths: Sequence[str], out: str | None = None, in_browser: bool = 
     """Write the page and print its path; `in_browser` opens it. Raises EvalkitError if it cannot be written."""
     if len(paths) > 2:
         raise EvalkitError(f"evalkit view shows one run or two side by side; {len(paths)} were given")
+    if out:
+        require_file(Path(out), "--out")
     runs = [read(path) for path in paths]
     packed = pack(runs)
     file = Path(out) if out else default_file(runs)

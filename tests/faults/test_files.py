@@ -39,7 +39,7 @@ def test_a_run_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     record = run("m")
     write_run(tmp_path, record, {"a": [sample("old")], "gone": [sample("old")]})
     before = contents(tmp_path)
-    with room_for(2000), pytest.raises(RunIncomplete, match=r"cannot write .*b\.jsonl: File too large; the answers are kept"):
+    with room_for(2000), pytest.raises(RunIncomplete, match=r"cannot write .*b\.jsonl: File too large; nothing answered is lost"):
         write_run(tmp_path, record, {"a": [sample("new")], "b": [sample("x" * 9000)]})
     assert contents(tmp_path) == before  # and nothing half written beside
     write_run(tmp_path, record, {"a": [sample("new")], "b": [sample("new")]})

@@ -54,7 +54,7 @@ def test_a_read_only_folder_is_refused_and_can_be_replayed(run: Path, tmp_path: 
 
     refused = evalkit("--out", str(run.parent), "--name", "r")
     assert refused.returncode == 2, refused.stderr
-    assert refused.stderr == f"evalkit: cannot write to {run}: Read-only file system; pass --out a writable folder\n"
+    assert refused.stderr == f"evalkit: cannot write {run}: Read-only file system; give --out a path in a writable folder\n"
     replayed = evalkit("--engine", f"replay:{run}", "--out", str(tmp_path), "--name", "again")
     assert replayed.returncode == 0, replayed.stderr
     assert (tmp_path / "again" / "samples" / "gsm8k.jsonl").read_bytes() == (run / "samples" / "gsm8k.jsonl").read_bytes()

@@ -172,7 +172,7 @@ def test_argparse_errors_are_one_line_too(capsys: pytest.CaptureFixture[str]) ->
 def test_an_unwritable_folder_is_named(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("")
     assert run(tiny_model, tmp_path / "file") == 2
-    assert "pass --out a writable folder" in capsys.readouterr().err
+    assert "give --out a path in a writable folder" in capsys.readouterr().err
 
 
 def test_limits_are_spread_and_stable() -> None:

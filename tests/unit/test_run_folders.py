@@ -96,7 +96,7 @@ def test_a_folder_without_an_answer_is_removed(tmp_path: Path) -> None:
     fails(tmp_path / "old", "journal.sqlite")
     assert (tmp_path / "old" / "journal.sqlite").exists()
     (tmp_path / "file").write_text("")
-    with pytest.raises(EvalkitError, match="cannot create"), made(tmp_path / "file" / "r"):
+    with pytest.raises(EvalkitError, match=r"cannot write .*make it writable"), made(tmp_path / "file" / "r"):
         pass
 
 

@@ -1,11 +1,13 @@
 """Files are written whole or not at all, and what can't be written is one line."""
 
+import errno
 from pathlib import Path
 
 import pytest
 
+from evalkit import cli
 from evalkit.errors import EvalkitError, RunIncomplete
-from evalkit.files import write_atomically, write_output
+from evalkit.files import require_file, unwritable, write_atomically, write_output
 
 
 def test_a_file_is_whole_or_as_it_was(tmp_path: Path) -> None:
@@ -47,5 +49,49 @@ def test_what_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(EvalkitError, match=r"cannot write .*/file/x: .*give a path in a writable folder"):
         write_output(tmp_path / "file" / "x", "")
-    with pytest.raises(RunIncomplete, match=r"cannot write .*/file/x: .*the answers are kept in the journal"):
+    with pytest.raises(RunIncomplete, match=r"cannot write .*/file/x: .*nothing answered is lost"):
         write_atomically(tmp_path / "file" / "x", [""])
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        ("run --tasks gsm8k --model nothing", "--out"),
+        ("score gsm8k nothing.jsonl --data nowhere", "--out"),
+        ("score mt_bench nothing.jsonl --data nowhere", "--out"),
+        ("bench random:nothing", "--out"),
+        ("report nothing", "--out"),
+        ("params random:nothing", "--out"),
+        ("compare nothing nothing", "--out"),
+        ("view nothing", "--out"),
+        ("gate nothing nothing", "--junit"),
+        ("gate nothing nothing", "--json"),
+        ("gate nothing nothing", "--summary"),
+        ("upcycle nothing", ""),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_refused_before_anything_is_read(
+    command: str, option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    link = tmp_path / "link"
+    link.symlink_to("gone")
+    for place in (tmp_path / "file" / "x", link / "x", tmp_path / ("long" * 100)):
+        assert cli.main([*command.split(), *([option] if option else []), str(place)]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("evalkit: cannot write ")
+        assert line.endswith(f"; give {option or 'DEST'} a path in a writable folder")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["file", "link"]
+
+
+def test_a_folder_in_the_place_of_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("view nothing --out", "gate nothing nothing --junit"):
+        assert cli.main([*command.split(), str(tmp_path)]) == 2
+        assert "is a folder; give a file's name" in capsys.readouterr().err
+    require_file(Path("/dev/stdout"), "--junit")
+
+
+def test_a_full_disk_is_another_matter(tmp_path: Path) -> None:
+    """The same command may succeed later, so it ends with 4."""
+    assert unwritable(tmp_path, OSError(errno.ENOSPC, "No space left on device")).exit_code == RunIncomplete.exit_code
+    assert unwritable(tmp_path, OSError(errno.EACCES, "Permission denied")).exit_code == EvalkitError.exit_code
