@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from evalkit.codec import decode_given, load_toml
+from evalkit.codec import TomlFile, decode_given
 from evalkit.errors import EvalkitError, unknown
 from evalkit.files import shortened
 
@@ -132,4 +132,4 @@ def require_folder_name(name: str | None) -> None:
 
 def read_toml(path: str) -> dict[str, Any]:
     """The settings of a run.toml: RunConfig's fields by name. Raises EvalkitError for unknown keys and values of another type."""
-    return decode_given(RunConfig, load_toml(Path(path)), path, "see evalkit run --help")
+    return decode_given(RunConfig, TomlFile.read(Path(path)), "see evalkit run --help")

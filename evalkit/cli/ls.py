@@ -118,7 +118,7 @@ def _comparable(runs: Sequence[tuple[str, "Run"]]) -> tuple[str, str, str] | Non
 def _figure(spec: str, key: str, entry: "TaskEntry") -> tuple[str, str, str, str]:
     """Measured, interval, n and data of one task."""
     from evalkit.record.schema import task_of
-    from evalkit.report.published import column_for, published_for
+    from evalkit.report.matches import column_for, published_for
     from evalkit.report.screen import decimal, interval
     from evalkit.report.verdict import measured_figure
 

@@ -7,7 +7,7 @@ from evalkit.comparison.gate_outcome import Case
 from evalkit.errors import EvalkitError, unknown
 from evalkit.record.read import read_run
 from evalkit.record.schema import task_of
-from evalkit.report.published import agreed, in_tables, published_for
+from evalkit.report.matches import agreed, in_tables, published_for
 from evalkit.report.verdict import verdict_on
 from evalkit.stats.paired import unpaired
 
@@ -30,7 +30,7 @@ def published_cases(config: GateConfig) -> tuple[str, str, list[Case], tuple[str
         match = agreed(matches)
         if match is None and any(each.figure.protocol == entry.protocol for each in matches):
             raise EvalkitError(f"{record.model.spec}: {name}@{entry.protocol} is {in_tables(matches)}; choose one with --published NAME")
-        found = verdict_on(matches, name, entry)
+        found = verdict_on(matches, name, entry, record.model)
         figure = entry.figure
         if match is None or figure is None or not found.compares or not 0 <= match.share <= 1 or figure.value > 1:
             notes.append(f"{key}: not gated: {found}" + (f"; {in_tables(matches)}" if matches else ""))

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from evalkit.errors import EvalkitError, first_line
@@ -69,6 +70,11 @@ def for_transformers(model: HubId) -> Path:
                 model.repo, revision=model.revision, allow_patterns=_FOR_TRANSFORMERS, ignore_patterns=["consolidated*.safetensors"]
             )
         )
+
+
+def commit_of(path: Path) -> str | None:
+    """The commit that a file or folder of the hub's cache is of; None for any other."""
+    return next((inner.name for inner, outer in pairwise((path, *path.parents)) if outer.name == "snapshots"), None)
 
 
 def _settings() -> list[str]:

@@ -16,6 +16,7 @@ from evalkit.errors import EvalkitError
 from evalkit.hashing import sha256_json
 from evalkit.lm import conversation
 from evalkit.lm.base import LM, OnLoad, Tokens
+from evalkit.lm.hub import commit_of
 from evalkit.lm.models import find
 from evalkit.lm.prompt_cut import answer_length, context_cut, prompt_cut
 from evalkit.tasks import Generate, Generated, Loglikelihood, Loglikelihoods
@@ -98,6 +99,7 @@ class NativeLM(LM):
     """
 
     kv_memory: int | None = None  # bytes for keys and values
+    revision: str | None = None  # the hub's commit that the checkpoint is of
 
     def __init__(
         self,
@@ -159,7 +161,9 @@ class NativeLM(LM):
         with one_line("" if model.name.endswith(".gguf") else "; another engine may run it, such as --engine lm_eval:hf"):
             found = find(model.name)
             checkpoint, recipe = open_checkpoint(found.path), Upcycle() if found.upcycle else None
-            return cls(checkpoint, model.name, recipe, dtype, device, model.kernel, model.chat_template_args)
+            lm = cls(checkpoint, model.name, recipe, dtype, device, model.kernel, model.chat_template_args)
+            lm.revision = commit_of(found.path)
+            return lm
 
     @property
     def ready(self) -> bool:
@@ -357,6 +361,7 @@ class NativeLM(LM):
         return {
             "family": self.config.family,
             "parameters": {"total": parameters.total, "activated": parameters.activated},
+            **({"weights": self.stored} if self.stored else {}),
             "dtype": self.dtype,
             "device": self.device,
             "kernel": self.kernel,
@@ -366,6 +371,13 @@ class NativeLM(LM):
             **({"chat_template_args": self.chat_template_args} if self.chat_template_args else {}),
             **({"notices": [*self.checkpoint.notices]} if self.checkpoint.notices else {}),
         }
+
+    @property
+    def stored(self) -> dict[str, Any]:
+        """run.json's `model.weights`; {} for random weights."""
+        stored, revision = self.checkpoint.stored, self.revision
+        known = {"revision": revision} if revision else {}
+        return {**asdict(stored), "sha256": self.checkpoint.sha256, **known} if stored else {}
 
     def tokens(self) -> Tokens:
         if not self.ready:

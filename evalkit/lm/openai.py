@@ -222,7 +222,7 @@ class OpenAILM(LM):
         about = self.entry.get("about")
         known = about if isinstance(about, dict) else {}  # evalkit serve reports all of them
         return {
-            **{key: known.get(key) for key in ("family", "parameters", "dtype", "device")},
+            **{key: known.get(key) for key in ("family", "parameters", "weights", "dtype", "device")},
             "max_seq_len": self.max_seq_len,
             "server": self.client.base_url,
             "server_version": self.server_version,

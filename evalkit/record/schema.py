@@ -25,6 +25,22 @@ class Parameters:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StoredWeights:
+    """The checkpoint's files: what precision they hold the weights in (bfloat16, Q4_K_M), how many `bits` a weight on average, the digest
+    over all files (of a single one, what sha256sum prints), and the hub's commit if they are from there.
+    """
+
+    precision: str
+    bits: float
+    sha256: str
+    revision: str | None = field(default=None, metadata=OPTIONAL)
+
+    def __str__(self) -> str:
+        # "bfloat16" tells its bits; a GGUF file named Q4_K_M may hold a good part of its tensors in other types
+        return self.precision if self.precision.endswith(f"{self.bits:.0f}") else f"{self.precision} ({self.bits:.1f} bits a weight)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelInfo:
     """The model that answered. What its engine does not know is None; the fields from `server` on are a remote engine's."""
 
@@ -33,6 +49,7 @@ class ModelInfo:
     engine: str
     family: str | None = None
     parameters: Parameters | None = None
+    weights: StoredWeights | None = field(default=None, metadata=OPTIONAL)
     dtype: str | None = None
     device: str | None = None
     kernel: str | None = field(default=None, metadata=OPTIONAL)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from evalkit.report.plots.plot import Plot
-from evalkit.report.verdict import Verdict
+from evalkit.report.verdict import WORDS, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,19 +69,8 @@ class Document:
     def tally(self) -> dict[str, int]:
         """How many published figures have each verdict, the most informative verdicts first."""
         words = [verdict.word for section in self.sections for verdict in section.verdicts]
-        return {word: words.count(word) for word in ORDER if word in words}
+        return {word: words.count(word) for word in WORDS if word in words}
 
     @property
     def plots(self) -> list[Plot]:
         return [block for section in self.sections for block in section.blocks if isinstance(block, Plot)]
-
-
-ORDER = (
-    "reproduced",
-    "differs",
-    "published figure inconsistent",
-    "cannot tell",
-    "not comparable",
-    "not measured",
-    "nothing published",
-)

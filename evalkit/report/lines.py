@@ -4,9 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from evalkit.record.schema import Run, TaskEntry, task_of
-from evalkit.report.document import ORDER
 from evalkit.report.published import Column, PublishedFigure, PublishedTable, Row
-from evalkit.report.verdict import Measured, Verdict, measured_figure, verdict
+from evalkit.report.verdict import WORDS, Measured, Verdict, measured_figure, verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +21,7 @@ class Line:
 
     @property
     def verdict(self) -> Verdict:
-        return verdict(self.cell, self.column, self.task, self.entry)
+        return verdict(self.cell, self.column, self.task, self.entry, self.run.model if self.run else None)
 
     @property
     def measured(self) -> Measured | None:
@@ -35,7 +34,7 @@ class Line:
 
     @property
     def published(self) -> str:
-        return self.column.printed(self.cell) if self.cell and self.column else "-"
+        return self.cell.printed if self.cell else "-"
 
     def decimal(self, value: float, sign: str = "") -> str:
         """A measured figure with its column's decimals, or one."""
@@ -48,7 +47,7 @@ def lines(table: PublishedTable, runs: Sequence[Run]) -> list[Line]:
     for row in table.rows:
         for column in table.columns:
             cell = row.cells.get(column.key)
-            matching = list(_measurements(runs, column, row))
+            matching = list(_measurements(table, runs, column, row))
             found += [Line(row.model, column.key, cell, column, run, entry) for run, entry in matching]
             if not matching and cell:
                 found.append(Line(row.model, column.key, cell, column, None, None))
@@ -56,15 +55,15 @@ def lines(table: PublishedTable, runs: Sequence[Run]) -> list[Line]:
     for run in others:
         for key, entry in run.tasks.items():
             task = task_of(key)
-            columns: Sequence[Column | None] = [c for c in table.columns if task in (c.task, c.key)] or [None]
+            columns: Sequence[Column | None] = table.columns_of(task, entry.protocol) or [None]
             found += [Line(run.model.spec, c.key if c else task, None, c, run, entry) for c in columns]
     return found
 
 
-def _measurements(runs: Sequence[Run], column: Column, row: Row) -> Iterator[tuple[Run, TaskEntry]]:
+def _measurements(table: PublishedTable, runs: Sequence[Run], column: Column, row: Row) -> Iterator[tuple[Run, TaskEntry]]:
     for run in runs:
         if row.is_model(run.model.spec):
-            yield from ((run, entry) for key, entry in run.tasks.items() if task_of(key) in (column.task, column.key))
+            yield from ((run, entry) for key, entry in run.tasks.items() if column in table.columns_of(task_of(key), entry.protocol))
 
 
 def best(found: Sequence[Line]) -> dict[tuple[str, str], Line]:
@@ -78,4 +77,4 @@ def best(found: Sequence[Line]) -> dict[tuple[str, str], Line]:
 
 
 def _rank(line: Line) -> tuple[bool, int]:
-    return line.measured is None, ORDER.index(line.verdict.word)
+    return line.measured is None, list(WORDS).index(line.verdict.word)

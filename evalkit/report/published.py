@@ -1,12 +1,17 @@
-"""Published figures: results/published/*.toml, every figure with its source."""
+"""Published tables: results/published/*.toml, every figure with its source and with all that is needed to measure it.
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+docs/adding-a-published-table.md says what each key means.
+"""
+
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
-from evalkit.codec import decode, key, load_toml
+from evalkit.codec import TomlFile, decode_toml, key
 from evalkit.errors import EvalkitError, unknown
+from evalkit.lm.models import MODELS
+from evalkit.report.published_checks import check, inherit
 
 _PACKAGE = Path(__file__).parents[1]
 # in the wheel the tables are inside the package, in a checkout under results/
@@ -14,27 +19,112 @@ FOLDER = next((p for p in (_PACKAGE / "published", _PACKAGE.parent / "results" /
 
 
 @dataclass(frozen=True, slots=True)
-class PublishedFigure:
-    """One published figure, in the table's unit. `protocol` is "" if it cannot be run as it was made.
+class StandIn:
+    """Weights at hand in place of the published ones: a SPEC of `--model`, as the name in `evalkit ls models`, and their precision.
 
-    `inconsistent` is why it cannot be right as printed; `decimals` as printed, if they are not the column's; `judges` are the names of
-    the judge that counts, for a judged benchmark.
+    `counts_because` is why a figure of theirs counts as one of the published weights; "" if it does not.
     """
 
-    value: float
+    name: str
+    precision: str
+    counts_because: str = ""
+
+    def is_named_by(self, spec: str) -> bool:
+        """Whether a run's SPEC is its name, or the file that a named model is."""
+        file = MODELS[self.name].file if self.name in MODELS else self.name
+        return spec == self.name or Path(spec.rpartition(":")[2]).name == Path(file).name
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """The weights that a figure was published for: a hub id, its revision if it is known, the precision that the hub has them in.
+
+    `stand_ins` may be measured where these cannot be had, the preferred one first.
+    """
+
+    hub: str
+    precision: str = ""
+    revision: str = ""
+    stand_ins: tuple[StandIn, ...] = field(default=(), metadata=key("stand_in"))
+
+    @property
+    def spec(self) -> str:
+        """As `--model` takes it."""
+        return f"{self.hub}@{self.revision}" if self.revision else self.hub
+
+    def stand_in(self, spec: str) -> StandIn | None:
+        """The stand-in that a run's SPEC names."""
+        return next((each for each in self.stand_ins if each.is_named_by(spec)), None)
+
+    def is_named_by(self, spec: str) -> bool:
+        """Whether a run's SPEC names it: the hub id at any revision, a folder with the checkpoint's name, or a stand-in."""
+        if spec.startswith("random:"):
+            return False  # its configuration, not its weights
+        name = spec.rstrip("/").split("@")[0]
+        folder = self.hub.rpartition("/")[2].lower()
+        return name == self.hub or Path(name).name.lower() == folder or self.stand_in(spec) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Print:
+    """Another print of the same figure, in the same source or elsewhere."""
+
+    printed: str
+    url: str = ""
+    place: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedFigure:
+    """One published figure, in the table's unit: a cell.
+
+    `printed` is its text, digit for digit. `protocol` is how it was made: "" if that is unpublished; `not_here`: none of ours.
+    `url` and `place` say where it is printed, `origin` whose figure it is and how it was made. `samples` is how many answers a document
+    it is the mean of, `judges` are the names of the judge that counts, for a judged benchmark. `doubt` is why it may not be what it
+    seems, `inconsistent` why it cannot be right as printed; `also` are its other prints.
+    """
+
+    printed: str
     protocol: str
-    origin: str
+    url: str
+    place: str = ""
+    origin: str = ""
+    checkpoint: Checkpoint | None = None
+    not_here: bool = False
+    samples: int = 1
+    judges: tuple[str, ...] = ()
+    doubt: str = ""
     note: str = ""
     inconsistent: str = ""
-    decimals: int | None = None
-    judges: tuple[str, ...] = ()
+    also: tuple[Print, ...] = ()
+
+    @property
+    def value(self) -> float:
+        return float(self.printed)
+
+    @property
+    def decimals(self) -> int:
+        """How many decimals were printed."""
+        return decimals(self.printed)
+
+    @property
+    def rounding(self) -> float:
+        """Half a unit of the last printed digit."""
+        return rounding(self.printed)
+
+    @property
+    def cited(self) -> str:
+        """Whose figure it is, and where it is printed."""
+        return "; ".join(text for text in (self.origin, ", ".join(text for text in (self.place, self.url) if text)) if text)
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One benchmark of the table (`group`: one of its categories) and how many decimals were printed.
+    """One benchmark of the table (`group`: one of its categories), under one `protocol` if the table has it under several.
 
-    `scale` is what a 1 of run.json is in the table's unit, `maximum` the highest possible score.
+    `decimals` are those that measured figures are shown with. `scale` is what a 1 of run.json is in the table's unit, `maximum` the
+    highest possible score, `metric` the figure's key in run.json ("": the task's headline). `not_here`: evalkit has no such task or
+    protocol. The fields from `protocol` on are for cells that do not say them.
     """
 
     task: str
@@ -43,19 +133,26 @@ class Column:
     group: str = ""
     scale: float = 100.0
     maximum: float = 100.0
+    metric: str = ""
+    not_here: bool = False
+    protocol: str = ""
+    checkpoint: str = ""
+    samples: int = 1
+    judges: tuple[str, ...] = ()
+    url: str = ""
+    place: str = ""
+    origin: str = ""
+    doubt: str = ""
+
+    @property
+    def whole(self) -> str:
+        """The task, with the category if the column is one."""
+        return f"{self.task}:{self.group}" if self.group else self.task
 
     @property
     def key(self) -> str:
-        """The key of a row's cells: the task, with the category if the column is one."""
-        return f"{self.task}:{self.group}" if self.group else self.task
-
-    def printed(self, cell: PublishedFigure) -> str:
-        """A published figure as it was printed."""
-        return f"{cell.value:.{self.decimals if cell.decimals is None else cell.decimals}f}"
-
-    def rounding(self, cell: PublishedFigure) -> float:
-        """Half a unit of a figure's last printed digit."""
-        return 0.5 * 10.0 ** -(self.decimals if cell.decimals is None else cell.decimals)
+        """The key of a row's cells: the task, the category after a colon, the column's protocol after an @."""
+        return f"{self.whole}@{self.protocol}" if self.protocol else self.whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +204,7 @@ class Anchor:
     value: float
     protocol: str
     source: str
+    url: str
     note: str = ""
 
 
@@ -123,21 +221,31 @@ class TrainingCost:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One model of the table: its checkpoints' hub ids, cells by column, printed parameters by figure, and throughput."""
+    """One model of the table: its checkpoints by a name of the table's, cells by column, printed parameters by figure, and throughput.
+
+    The fields from `protocol` on are for cells that do not say them.
+    """
 
     model: str
-    cells: Mapping[str, PublishedFigure] = field(metadata=key("cell"))
-    base: tuple[str, ...] = ()
-    chat: tuple[str, ...] = ()
+    cells: Mapping[str, PublishedFigure] = field(default_factory=dict, metadata=key("cell"))
+    checkpoints: Mapping[str, Checkpoint] = field(default_factory=dict, metadata=key("checkpoint"))
     parameters: Mapping[str, Parameters] = field(default_factory=dict)
     throughput: Throughput | None = None
+    protocol: str = ""
+    judges: tuple[str, ...] = ()
+    url: str = ""
+    place: str = ""
+    origin: str = ""
+    doubt: str = ""
 
     def is_model(self, spec: str) -> bool:
-        """Whether a run's model SPEC is this row's: a hub id at any revision, or a folder with the checkpoint's name."""
-        if spec.startswith("random:"):
-            return False  # its configuration, not its weights
-        name = spec.rstrip("/").split("@")[0]
-        return any(name == hub or Path(name).name.lower() == hub.rpartition("/")[2].lower() for hub in (*self.base, *self.chat))
+        """Whether a run's SPEC names one of its checkpoints."""
+        return any(checkpoint.is_named_by(spec) for checkpoint in self.checkpoints.values())
+
+    @property
+    def hubs(self) -> tuple[str, ...]:
+        """The hub ids of its checkpoints."""
+        return tuple(checkpoint.hub for checkpoint in self.checkpoints.values())
 
     @property
     def slug(self) -> str:
@@ -145,52 +253,56 @@ class Row:
         return slug(self.model)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class PublishedTable:
-    """A published table as printed, with its source's parameters, throughput and training cost. `name` is the file's."""
+    """A published table as printed, with its source's parameters, throughput and training cost. `name` is the file's.
+
+    The fields from `protocol` to `doubt`, and `url`, are for cells that do not say them.
+    """
 
     title: str
     source: str
+    url: str
     columns: tuple[Column, ...] = field(metadata=key("column"))
     rows: tuple[Row, ...] = field(metadata=key("row"))
     unit: str = ""
+    protocol: str = ""
+    judges: tuple[str, ...] = ()
+    place: str = ""
+    origin: str = ""
+    doubt: str = ""
     parameters: ParameterTable | None = None
     training_cost: TrainingCost | None = None
     throughput: ThroughputTable | None = None
     anchors: tuple[Anchor, ...] = field(default=(), metadata=key("anchor"))
     name: str = ""
 
-    def column(self, task: str) -> Column | None:
-        """The column of a whole task."""
-        return next((column for column in self.columns if column.key == task), None)
+    @cached_property
+    def by_key(self) -> Mapping[str, Column]:
+        return {column.key: column for column in self.columns}
+
+    def cells(self) -> Iterator[tuple[Row, Column, PublishedFigure]]:
+        """Every figure, row by row, in the columns' order."""
+        for row in self.rows:
+            yield from ((row, column, row.cells[column.key]) for column in self.columns if column.key in row.cells)
+
+    def columns_of(self, task: str, protocol: str) -> list[Column]:
+        """The columns that a measured figure belongs to: the task's and its categories', under that protocol if they name theirs.
+
+        If none is under it, the first of the task, whose verdict then says so.
+        """
+        found = [column for column in self.columns if task in (column.task, column.whole)]
+        return [column for column in found if column.protocol in ("", protocol)] or found[:1]
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
-    """A published figure for a model and task, and its table."""
+def decimals(printed: str) -> int:
+    """How many decimals a figure was printed with."""
+    return len(printed.partition(".")[2])
 
-    table: str
-    column: Column
-    figure: PublishedFigure
 
-    @property
-    def printed(self) -> str:
-        """The figure as its table prints it."""
-        return self.column.printed(self.figure)
-
-    @property
-    def share(self) -> float:
-        """The figure in run.json's unit."""
-        return self.figure.value / self.column.scale
-
-    @property
-    def rounding(self) -> float:
-        """Half a unit of the last printed digit, in run.json's unit."""
-        return self.column.rounding(self.figure) / self.column.scale
-
-    def __str__(self) -> str:
-        under = f" under {self.figure.protocol}" if self.figure.protocol else ""
-        return f"{self.printed} in {self.table}{under}"
+def rounding(printed: str) -> float:
+    """Half a unit of a figure's last printed digit."""
+    return 0.5 * 10.0 ** -decimals(printed)
 
 
 def slug(name: str) -> str:
@@ -204,67 +316,17 @@ def table_names() -> list[str]:
 
 
 def read_table(name: str) -> PublishedTable:
-    """A table by its name, or from a .toml file. Raises EvalkitError, with file and key, for a malformed table."""
-    path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
+    """A table by its name, or from a .toml file. Raises EvalkitError, with file, line and key, for a malformed table."""
+    path = Path(name).expanduser() if name.endswith(".toml") else FOLDER / f"{name}.toml"
     if path.parent == FOLDER and path.stem not in table_names():
-        raise unknown("published table", path.stem, table_names())
+        way = "; a file's name ends in .toml" if "/" in name else ""
+        raise EvalkitError(f"{unknown('published table', name.removesuffix('.toml'), table_names())}{way}")
     return _read(path, path.stat().st_mtime_ns if path.exists() else 0)
 
 
 @lru_cache
 def _read(path: Path, changed: int) -> PublishedTable:
     """Tables are asked for once a task of every run, and Python's TOML reader takes its time."""
-    table = decode(PublishedTable, load_toml(path), str(path), "correct the table")
-    columns, models = {column.key: column for column in table.columns}, {row.model for row in table.rows}
-    if len(columns) < len(table.columns) or len(models) < len(table.rows):
-        raise EvalkitError(f"{path}: a column's task or a row's model is there twice; keep one of each")
-    for column in table.columns:
-        if not (0 <= column.decimals <= 10 and column.scale > 0):
-            raise EvalkitError(f"{path}: column {column.key}: decimals is {column.decimals}, scale {column.scale:g}; give 0 to 10, above 0")
-    for row in table.rows:
-        for task in row.cells:
-            if task not in columns:
-                raise EvalkitError(f"{path}: row {row.model}: cell {task} is of no column; known: {', '.join(columns)}")
-    for anchor in table.anchors:
-        if anchor.model not in models or anchor.task not in columns:
-            raise EvalkitError(f"{path}: anchor of {anchor.model} and {anchor.task}: there is no such row or column")
-    return replace(table, name=path.stem)
-
-
-def column_for(task: str, matches: Sequence[Match] = ()) -> Column | None:
-    """How a task's figures are printed: as in the tables of `matches`, or else in any table. None if no table has the task.
-
-    If tables differ, the one with the largest unit and the fewest decimals, whatever the tables' names.
-    """
-    columns = [match.column for match in matches] or [column for name in table_names() if (column := read_table(name).column(task))]
-    return min(columns, key=lambda column: (-column.scale, column.decimals), default=None)
-
-
-def published_for(spec: str, task: str, protocol: str, table: str | None = None) -> tuple[Match, ...]:
-    """The published figures of a model and task (or task:category) in all tables, or in the one that is named.
-
-    Those that were made under the run's protocol, or all if there are none.
-    """
-    tables = map(read_table, table_names() if table is None else [table])
-    found = [Match(each.name, column, row.cells[task]) for each, column, row in _cells(tables, task) if row.is_model(spec)]
-    return tuple(match for match in found if match.figure.protocol == protocol) or tuple(found)
-
-
-def _cells(tables: Iterable[PublishedTable], task: str) -> Iterator[tuple[PublishedTable, Column, Row]]:
-    """The rows that have a figure for the task."""
-    for table in tables:
-        if column := table.column(task):
-            yield from ((table, column, row) for row in table.rows if task in row.cells)
-
-
-def agreed(matches: Sequence[Match]) -> Match | None:
-    """The most exact of the figures if all are equal within their rounding; None if they differ, or there are none."""
-    if not matches:
-        return None
-    best = min(matches, key=lambda match: match.rounding)
-    return best if all(abs(match.share - best.share) <= match.rounding + 1e-9 for match in matches) else None
-
-
-def in_tables(matches: Sequence[Match]) -> str:
-    """ "published as 62.5 in qwen1.5-moe under qwen"."""
-    return f"published as {' and as '.join(map(str, matches))}"
+    file = TomlFile.read(path)
+    inherit(file)
+    return replace(check(decode_toml(PublishedTable, file, "correct the table"), file), name=path.stem)

@@ -7,21 +7,13 @@ from rich.console import Console
 from rich.table import Table
 
 from evalkit.record.schema import Run, TaskEntry, task_of
-from evalkit.report.published import Column, column_for, in_tables, published_for
+from evalkit.report.matches import column_for, in_tables, published_for
+from evalkit.report.published import Column
 from evalkit.report.sections import multilingual
-from evalkit.report.verdict import Measured, measured_figure, scale_of, verdict_on, why_no_figure, why_not_comparable
+from evalkit.report.verdict import WORDS, Measured, Verdict, measured_figure, scale_of, verdict_on, why_no_figure, why_not_comparable
 from evalkit.tasks.registry import resolve
 
 HEAD = ("task", "protocol", "published", "measured", "95% interval", "n", "data", "verdict")
-WORDS = {  # what each verdict means
-    "reproduced": "the published figure lies in the interval",
-    "differs": "the published figure lies outside the interval",
-    "cannot tell": "protocols, judges or tables differ, or there are too few documents",
-    "published figure inconsistent": "the published figure cannot be right as printed",
-    "not comparable": "the run is not of the whole benchmark, or too many of its documents are flawed",
-    "nothing published": "no published table has a figure for this model and task",
-    "not measured": "the run has no figure for it yet",
-}
 COUNTS = {
     "extraction_failed": "answers had nothing to extract; they count as wrong",
     "truncated": "prompts were truncated",
@@ -40,14 +32,14 @@ def show(run: Run, folder: Path, console: Console) -> None:
     table = Table(title=f"{run.model.spec}: published and measured", title_justify="left")
     for name in HEAD:
         table.add_column(name, justify="right" if name in ("published", "measured", "n") else "left")
-    words = []
+    verdicts: dict[str, Verdict] = {}
     for key, entry in run.tasks.items():
         task = task_of(key)
         matches = published_for(run.model.spec, task, entry.protocol)
         column = column_for(task, matches)
-        word = verdict_on(matches, task, entry).word
+        found = verdict_on(matches, task, entry, run.model)
         figure = measured_figure(entry, column)
-        words.append(word)
+        verdicts[key] = found
         table.add_row(
             task,
             entry.protocol,
@@ -56,10 +48,13 @@ def show(run: Run, folder: Path, console: Console) -> None:
             interval(figure, column),
             entry.size,
             str(entry.data),
-            word,
+            found.word,
         )
     console.print(table)
-    for line in [*_remarks(run), *(f"{word}: {WORDS[word]}" for word in dict.fromkeys(words))]:
+    told = ("not comparable", "not measured")  # by the remarks
+    reasons = [f"{key}: {found}" for key, found in verdicts.items() if found.reason and found.word not in told]
+    meanings = [f"{word}: {WORDS[word]}" for word in dict.fromkeys(found.word for found in verdicts.values())]
+    for line in [*_remarks(run), *reasons, *meanings]:
         _say(console, line)
     _say(console, f"model {run.model.fingerprint[:19]}, {run.model.how}")
     if run.model.layout_invariant is False:

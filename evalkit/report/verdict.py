@@ -1,11 +1,14 @@
 """The verdict on a published figure, decided in one function, with a reason. Figures are in the published table's unit."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from evalkit.judge.config import MAX_FAILED
-from evalkit.record.schema import TaskEntry
-from evalkit.report.published import Column, Match, PublishedFigure, in_tables
+from evalkit.record.schema import ModelInfo, TaskEntry, task_of
+from evalkit.report.matches import Match, in_tables
+from evalkit.report.published import Column, PublishedFigure, rounding
+from evalkit.report.weights import Weights, weights_of
 from evalkit.tasks.registry import task_classes
 
 WIDEST = 0.08  # of the scale: with a wider half interval, a figure does not count as reproduced
@@ -13,14 +16,31 @@ MAX_FLAWED = 0.01  # share of documents with truncated prompts or merged boundar
 PERCENT = 100.0
 
 
+Word = Literal[
+    "reproduced",
+    "differs",
+    "published figure inconsistent",
+    "cannot tell",
+    "not comparable",
+    "not measured",
+    "nothing published",
+]
+WORDS: Mapping[Word, str] = {  # the most informative first, and what each means
+    "reproduced": "the published figure lies in the interval",
+    "differs": "the published figure lies outside the interval",
+    "published figure inconsistent": "the published figure cannot be right as printed",
+    "cannot tell": "protocols, weights, judges or tables differ, or there are too few documents",
+    "not comparable": "the run is not of the whole benchmark, or too many of its documents are flawed",
+    "not measured": "the run has no figure for it yet",
+    "nothing published": "no published table has a figure for this model and task",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`word`: reproduced, differs, cannot tell, not comparable, published figure inconsistent, nothing published, not measured.
+    """`compares`: the two figures measure the same thing, whatever the documents suffice to tell."""
 
-    `compares`: the two figures measure the same thing, whatever the documents suffice to tell.
-    """
-
-    word: str
+    word: Word
     reason: str = ""
     compares: bool = False
 
@@ -41,16 +61,20 @@ class Measured:
     def half(self) -> float:
         return (self.high - self.low) / 2
 
+    def holds(self, printed: str) -> bool:
+        """Whether a figure lies in the interval, to within its rounding."""
+        return self.low - rounding(printed) <= float(printed) <= self.high + rounding(printed)
+
 
 def measured_figure(entry: TaskEntry | None, column: Column | None = None) -> Measured | None:
-    """The headline figure of a task's entry of run.json (or of the category that the column is of), in the column's unit.
+    """The column's figure of a task's entry of run.json, in its unit: the headline's, or the metric's or category's that the column is of.
 
     None if there is none: not measured, the category not run, or answers without judgments so far.
     """
     if entry is None:
         return None
     metrics = entry.groups.get(column.group, {}) if column and column.group else entry.metrics
-    if (figure := metrics.get(entry.headline)) is None:
+    if (figure := metrics.get((column and column.metric) or entry.headline)) is None:
         return None
     scale = scale_of(entry, column)
     low, high = figure.ci95
@@ -62,48 +86,80 @@ def scale_of(entry: TaskEntry, column: Column | None) -> float:
     return column.scale if column else 1.0 if entry.judge else PERCENT
 
 
-def verdict(cell: PublishedFigure | None, column: Column | None, task: str, entry: TaskEntry | None) -> Verdict:
-    """Compare a published cell with one task's entry of a run.json. The interval is unpaired, since the published answers are unknown."""
+def verdict(cell: PublishedFigure | None, column: Column | None, task: str, entry: TaskEntry | None, model: ModelInfo | None) -> Verdict:
+    """Compare a published cell with one task's entry of the run.json of a model. `task` may be a column's key.
+
+    The interval is unpaired, since the published answers are unknown.
+    """
     figure = measured_figure(entry, column)
-    if entry is None or figure is None:
+    if entry is None or model is None or figure is None:
         if cell and cell.inconsistent:
             return Verdict("published figure inconsistent", cell.inconsistent)
-        return Verdict("not measured", why_no_figure(entry) if entry is not None else "")
+        return Verdict("not measured", why_no_figure(entry, column) if entry is not None else "")
+    task = task_of(task)
     if reason := why_not_comparable(task, entry):
         return Verdict("not comparable", reason)
     if cell is None or column is None:
         return Verdict("nothing published")
+    weights = weights_of(model, cell.checkpoint)
+    reason = _why_not_the_same(cell, column, entry, weights)
     if cell.inconsistent:
-        return Verdict("published figure inconsistent", cell.inconsistent)
-    if not cell.protocol:
-        return Verdict("cannot tell", f"how the published figure was made can't be run: {cell.origin}")
-    if cell.protocol != entry.protocol:
-        return Verdict("cannot tell", f"published under {task}@{cell.protocol}, measured under {task}@{entry.protocol}")
-    judge = entry.judge.model if entry.judge else ""
-    if cell.judges and judge not in cell.judges:
-        return Verdict("cannot tell", f"published as judged by {cell.judges[0]}, measured as judged by {judge or 'an unknown judge'}")
-    rounding = column.rounding(cell)
-    if not figure.low - rounding <= cell.value <= figure.high + rounding:
-        return Verdict("differs", compares=True)
+        told = "" if reason else f"; measured {_shown(figure, column)}, {_held(figure, cell)}"
+        return Verdict("published figure inconsistent", cell.inconsistent + told)
+    if reason:
+        return Verdict("cannot tell", reason)
+    if not figure.holds(cell.printed):
+        return Verdict("differs", f"{weights.stand_in}, a cause that is not tested" if weights.stand_in else weights.remark, compares=True)
     if figure.half > WIDEST * column.maximum:
         return Verdict("cannot tell", f"n = {figure.n} is too small: +-{figure.half:.1f} points", compares=True)
-    return Verdict("reproduced", compares=True)
+    return Verdict("reproduced", f"{weights.stand_in}: {weights.because}" if weights.stand_in else weights.remark, compares=True)
 
 
-def verdict_on(matches: Sequence[Match], task: str, entry: TaskEntry) -> Verdict:
+def _why_not_the_same(cell: PublishedFigure, column: Column, entry: TaskEntry, weights: Weights) -> str:
+    """Why the two figures do not measure the same thing; "" if they do."""
+    task = column.task
+    if not cell.protocol:
+        return f"how the published figure was made can't be run: {cell.origin or 'it is unpublished'}"
+    if cell.protocol != entry.protocol:
+        return f"published under {task}@{cell.protocol}, measured under {task}@{entry.protocol}"
+    if weights.other:
+        return f"other weights: {weights.other}"
+    judge = entry.judge.model if entry.judge else ""
+    if cell.judges and judge not in cell.judges:
+        return f"published as judged by {cell.judges[0]}, measured as judged by {judge or 'an unknown judge'}"
+    return ""
+
+
+def _shown(figure: Measured, column: Column) -> str:
+    value, low, high = (f"{x:.{column.decimals}f}" for x in (figure.value, figure.low, figure.high))
+    return f"{value} ({low} to {high})"
+
+
+def _held(figure: Measured, cell: PublishedFigure) -> str:
+    """Which of a figure's prints lie in the interval."""
+    prints = [cell.printed, *(each.printed for each in cell.also)]
+    held = [printed for printed in prints if figure.holds(printed)]
+    if len(held) == len(prints):
+        return f"which holds {'it' if len(prints) == 1 else 'all'}"
+    return f"which holds {' and '.join(held)} alone" if held else f"which holds {'it not' if len(prints) == 1 else 'none'}"
+
+
+def verdict_on(matches: Sequence[Match], task: str, entry: TaskEntry, model: ModelInfo) -> Verdict:
     """The verdict on all published figures for a task: "cannot tell" if they do not all get the same one."""
-    found = [verdict(match.figure, match.column, task, entry) for match in matches] or [verdict(None, None, task, entry)]
+    found = [verdict(match.figure, match.column, task, entry, model) for match in matches] or [verdict(None, None, task, entry, model)]
     if len({each.word for each in found}) > 1:
         return Verdict("cannot tell", f"the tables differ: {in_tables(matches)}")
     return found[0]
 
 
-def why_no_figure(entry: TaskEntry) -> str:
-    """Why an entry of run.json has no headline figure."""
+def why_no_figure(entry: TaskEntry, column: Column | None = None) -> str:
+    """Why an entry of run.json has no figure for the column, or no headline figure."""
     if reason := entry.counts.why_no_score(entry.n):
         return reason
     if entry.counts.unscored:
         return f"{entry.counts.unscored:,} of {entry.n:,} documents wait for judgments"
+    if column and column.metric and entry.metrics:
+        return f"the run has no {column.metric}; it has {', '.join(entry.metrics)}"
     return "the run holds no figure for it"
 
 

@@ -60,7 +60,7 @@ TYPES = get_type_hints(RunConfig)
 def test_every_setting_can_stand_in_toml(tmp_path: Path, field: Field[Any]) -> None:
     written, value, wrong = next(row for kind, row in TOML.items() if TYPES[field.name] in (kind, kind | None))
     assert in_toml(tmp_path, f"{field.name} = {written}") == {field.name: value}
-    with pytest.raises(EvalkitError, match=rf"run\.toml: {field.name} is .*, expected "):
+    with pytest.raises(EvalkitError, match=rf"run\.toml:1: {field.name} is .*, expected "):
         in_toml(tmp_path, f"{field.name} = {wrong}")
 
 

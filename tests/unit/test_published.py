@@ -14,7 +14,8 @@ from rich.console import Console
 from evalkit import cli
 from evalkit.errors import EvalkitError
 from evalkit.report import published
-from evalkit.report.published import agreed, column_for, in_tables, published_for, read_table
+from evalkit.report.matches import agreed, column_for, in_tables, published_for
+from evalkit.report.published import read_table
 from evalkit.report.screen import show
 
 MODEL = "Qwen/Qwen1.5-MoE-A2.7B"  # 62.5 on MMLU under mmlu@qwen, in the table qwen1.5-moe
@@ -25,6 +26,7 @@ def toml(value: float = 59.999, protocol: str = "opencompass", decimals: int = 3
     return f"""
 title = "Made up"
 source = "made up"
+url = "https://example.com/table"
 
 [[column]]
 task = "mmlu"
@@ -34,10 +36,10 @@ scale = {scale}
 
 [[row]]
 model = "Qwen1.5-MoE-A2.7B"
-base = ["{MODEL}"]
+checkpoint.base = {{ hub = "{MODEL}" }}
 
 [row.cell.mmlu]
-value = {value}
+printed = "{value}"
 protocol = "{protocol}"
 origin = "made up"
 """
@@ -122,7 +124,7 @@ def test_tables_that_differ_are_refused_until_one_is_chosen(
     own = tmp_path / "own.toml"
     own.write_text(toml(value=62.4, protocol="qwen"))
     code, text = gate(tmp_path, capsys, "--published", str(own))
-    assert (code, "62.400 in own under qwen" in text) == (0, True)
+    assert (code, "62.4 in own under qwen" in text) == (0, True)
     text = shown("qwen", capsys, tmp_path)
     assert ("62.5 / 80.0" if name == "zzz" else "80.0 / 62.5") in text
     assert "cannot tell" in text
@@ -166,18 +168,31 @@ def test_a_table_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     ("old", "new", "message"),
     [
         ('title = "Made up"', "", "title is missing"),
-        ("value = 59.999", 'value = "59.999"', r"row.0.cell.mmlu.value is \"59.999\", expected a number"),
-        ("value = 59.999", "value = nan", "mmlu.value is NaN, expected a number that is finite"),
-        ("value = 59.999", "valeu = 59.999", "row.0.cell.mmlu.valeu is no key .*did you mean value"),
-        ("[row.cell.mmlu]", "[row.cell.mmul]", "cell mmul is of no column; known: mmlu"),
-        ("[[row]]", '[[column]]\ntask = "mmlu"\ntitle = "again"\ndecimals = 2\n\n[[row]]', "is there twice; keep one"),
+        ('printed = "59.999"', "printed = 59.999", r":17: row.0.cell.mmlu.printed is 59.999, expected a text"),
+        ('printed = "59.999"', 'printed = "60,0"', r":17: row.0.cell.mmlu.printed is \"60,0\"; give the digits"),
+        ('printed = "59.999"', 'printed = "5999.9"', r":17: row.0.cell.mmlu.printed is 5999.9, outside 0 to 100"),
+        ("printed =", "pirnted =", r":17: row.0.cell.mmlu.pirnted is no key .*did you mean printed"),
+        ('printed = "59.999"', 'samples = 0\nprinted = "59.999"', r":17: row.0.cell.mmlu.samples is 0"),
+        ("opencompass", "opencompas", r":18: row.0.cell.mmlu.protocol is \"opencompas\", .*did you mean 'opencompass'"),
+        ('"opencompass"', '"qwen"\nnot_here = true', r":18: row.0.cell.mmlu.protocol is .*, is a protocol of evalkit: leave not_here"),
+        ('protocol = "opencompass"\n', "", r":16: row.0.cell.mmlu.protocol is missing"),
+        ("[row.cell.mmlu]", "[row.cell.mmul]", r":16: row.0.cell.mmul is of no column; known: mmlu"),
+        ("[[row]]", '[[column]]\ntask = "mmlu"\ntitle = "again"\ndecimals = 2\n\n[[row]]', r":13: column.1.task is .*there twice"),
         ("[[row]]", "[row]", "row is .*, expected a list"),
-        ("decimals = 3", "decimals = -3", "column mmlu: decimals is -3"),
-        ("scale = 100", "scale = 0", "scale 0"),
+        ('task = "mmlu"', 'task = "mmul"', r":16: row.0.cell.mmlu is of no column; known: mmul"),
+        ("decimals = 3", "decimals = -3", r":9: column.0.decimals is -3"),
+        ("scale = 100", "scale = 0", r":10: column.0.scale is 0"),
+        ("https://example.com/table", "example.com/table", r":4: url is \"example.com/table\"; give the address"),
+        ('url = "https://example.com/table"\n', "", r":15: row.0.cell.mmlu.url is missing"),
+        (MODEL, "Qwen1.5-MoE", r":14: row.0.checkpoint.base.hub is \"Qwen1.5-MoE\"; give the hub's id"),
+        ("hub =", 'revision = "main", hub =', r":14: row.0.checkpoint.base.revision is \"main\"; give the commit"),
+        ("hub =", 'precision = "bf16", hub =', r":14: row.0.checkpoint.base.precision is \"bf16\""),
+        ("checkpoint.base", 'checkpoint.chat = { hub = "a/b" }\ncheckpoint.base', r":17: .*mmlu.checkpoint is missing; .*chat, base"),
+        ("hub =", 'stand_in = [{ name = "dmeo", precision = "Q4_1" }], hub =', r":14: .*stand_in.0.name is .*did you mean 'demo'"),
         ("[[column]]", "[[column", "not valid TOML"),
     ],
 )
-def test_a_malformed_table_names_file_and_key(old: str, new: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_malformed_table_names_the_line(old: str, new: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "own.toml"
     assert old in toml()
     file.write_text(toml().replace(old, new, 1))
@@ -188,11 +203,21 @@ def test_a_malformed_table_names_file_and_key(old: str, new: str, message: str, 
     assert capsys.readouterr().err.count("\n") == 1
 
 
+def test_a_task_that_evalkit_lacks_must_be_declared(tmp_path: Path) -> None:
+    file = tmp_path / "own.toml"
+    file.write_text(toml().replace("mmlu", "mmlu_pro"))
+    with pytest.raises(EvalkitError, match=r":7: column.0.task is .*unknown task 'mmlu_pro'; did you mean 'mmlu'.* or say not_here = true"):
+        read_table(str(file))
+    file.write_text(toml().replace("mmlu", "mmlu_pro").replace("decimals", "not_here = true\ndecimals"))
+    ((_, column, cell),) = read_table(str(file)).cells()
+    assert (column.not_here, cell.printed) == (True, "59.999")
+
+
 def test_an_anchor_must_have_its_row(tmp_path: Path) -> None:
-    anchor: dict[str, Any] = {"model": "nobody", "task": "mmlu", "value": 1.0, "protocol": "qwen", "source": "s"}
+    anchor: dict[str, Any] = {"model": "nobody", "task": "mmlu", "value": 1.0, "protocol": "qwen", "source": "s", "url": "https://a.b"}
     lines = "\n".join(f"{key} = {json.dumps(value)}" for key, value in anchor.items())
     (tmp_path / "own.toml").write_text(f"{toml()}\n[[anchor]]\n{lines}\n")
-    with pytest.raises(EvalkitError, match="anchor of nobody and mmlu"):
+    with pytest.raises(EvalkitError, match=r"own.toml:21: anchor.0 is of \"nobody\" and \"mmlu\""):
         read_table(str(tmp_path / "own.toml"))
 
 

@@ -4,6 +4,7 @@ import io
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from report_runs import SAMPLE, bench, counted, entry, judge, run
@@ -19,8 +20,8 @@ from evalkit.progress import Reporter, console, duration
 from evalkit.record.sample import Sample
 from evalkit.record.schema import Run
 from evalkit.record.write import task_entry
-from evalkit.report.document import ORDER
-from evalkit.report.screen import WORDS, next_step, show, written
+from evalkit.report.screen import next_step, show, written
+from evalkit.report.verdict import WORDS, Word
 from evalkit.runner.running_score import RunningScore
 from evalkit.stats.estimate import Estimate
 from evalkit.tasks import Generated, Loglikelihoods
@@ -50,7 +51,7 @@ def test_the_end_of_a_run_says_what_where_and_what_next(tmp_path: Path) -> None:
 
 
 def test_every_verdict_has_its_words() -> None:
-    assert set(WORDS) == set(ORDER)
+    assert set(WORDS) == set(get_args(Word))
 
 
 def test_what_is_kept_is_what_is_there(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ BILLION = 1e9
 def activated_plot(counted: Sequence["Counted"], table: PublishedTable, runs: Sequence[Run] = ()) -> Plot | None:
     """Published scores, and comparable measured ones, over activated parameters; None if no counted model has a published score."""
     points = [(c, c.row.cells[TASK].value) for c in counted if c.row and TASK in c.row.cells]
-    column = table.column(TASK)
+    column = table.by_key.get(TASK)
     if not points or column is None:
         return None
     measured = [line for line in best(lines(table, runs)).values() if line.task == TASK and line.comparable]

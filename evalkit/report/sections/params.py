@@ -79,7 +79,7 @@ def _count(spec: str, table: PublishedTable) -> Counted:
     folder = Path(spec).expanduser()
     if (folder / "config.json").is_file():
         return Counted(folder.resolve().name, count_parameters(folder), None)
-    row = next((row for row in table.rows if slug(spec) == slug(row.model) or spec in (*row.base, *row.chat)), None)
+    row = next((row for row in table.rows if slug(spec) == slug(row.model) or spec in row.hubs), None)
     name, known = slug(row.model if row else spec), known_configurations()
     if name in known:
         return Counted(row.model if row else name, count_parameters(name), row)

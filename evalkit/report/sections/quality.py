@@ -111,7 +111,9 @@ def _under(task: str, protocol: str) -> str:
 
 def _notes(table: PublishedTable, found: Sequence[Line]) -> Iterator[Block]:
     sources = [
-        f"{line.model}, {line.task}: {line.cell.origin}" + (f"; {line.cell.note}" if line.cell.note else "") for line in found if line.cell
+        f"{line.model}, {line.task}: {line.cell.cited}" + "".join(f"; {text}" for text in (line.cell.note, line.cell.doubt) if text)
+        for line in found
+        if line.cell
     ]
     yield Notes("Where the published figures come from", list(dict.fromkeys(sources)), folded=True)
     if runs := list(dict.fromkeys(_provenance(line) for line in found if line.run)):

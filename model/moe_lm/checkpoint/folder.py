@@ -65,4 +65,5 @@ def parse(folder: Path) -> tuple[Tokenizer, Weights]:
         table.shape,
         lambda name: iter([table.tensor(name)]),  # mapped, not read: no chunks needed
         tuple(notices),
+        table.stored(),
     )

@@ -1,16 +1,19 @@
 """Reads a GGUF checkpoint: configuration and tokenizer from the metadata, and the tensors as the decoder wants them."""
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
+from gguf import LlamaFileType
 from torch import Tensor
 
 from moe_lm.checkpoint import gguf_rope
 from moe_lm.checkpoint.gguf_config import hf_config
 from moe_lm.checkpoint.gguf_file import LATER_PART, PART, GGUFFile
-from moe_lm.checkpoint.weights import Weights
+from moe_lm.checkpoint.shards import DTYPES
+from moe_lm.checkpoint.weights import Stored, Weights
 from moe_lm.config import from_hf
 from moe_lm.errors import ModelError
 from moe_lm.families import family_of
@@ -57,7 +60,17 @@ def parse(path: Path) -> tuple[Tokenizer, Weights]:
     names = family.gguf_names
     if any(name.endswith("ffn_gate.0.weight") for name in file.tensors):
         names = {**names, **GGUF_SEPARATE_EXPERTS}
-    return tokenizer, Weights(path, config, names, set(file.tensors) - gguf_rope.TENSORS, file.shape, chunks)
+    tensors = set(file.tensors) - gguf_rope.TENSORS
+    return tokenizer, Weights(path, config, names, tensors, file.shape, chunks, stored=_stored(file))
+
+
+def _stored(file: GGUFFile) -> Stored:
+    """llama.cpp's name for the whole file ("Q4_K_M"), or else the type that most of its bytes are in."""
+    kind = file.metadata.get("general.file_type")
+    known = {each.value: each.name.partition("_")[2] for each in LlamaFileType if each.name.startswith(("ALL_", "MOSTLY_"))}
+    named = known.get(kind) if isinstance(kind, int) else None
+    tensors = ((DTYPES.get(t.type.name, t.type.name), t.nbytes, math.prod(t.shape)) for t in file.tensors.values())
+    return Stored.of(tensors, DTYPES.get(named, named) if named else None)
 
 
 def _halves_apart(array: np.ndarray, head_dim: int) -> np.ndarray:

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from moe_lm.checkpoint import folder, gguf
-from moe_lm.checkpoint.weights import Progress, Weights
+from moe_lm.checkpoint.weights import Progress, Stored, Weights
 from moe_lm.config import ModelConfig
 from moe_lm.errors import ModelError
 from moe_lm.model import Decoder
@@ -32,6 +32,7 @@ class Checkpoint:
     sha256: str
     read: Callable[[torch.dtype, str, Progress | None], Decoder]
     notices: tuple[str, ...] = ()  # what a user should know about how the files were read, a line each
+    stored: Stored | None = None  # None for random weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,8 @@ def open_checkpoint(path: Path) -> Checkpoint:
         check_unchanged()
         return model
 
-    return Checkpoint(weights.config, tokenizer, sha256_of(files), read, (*weights.notices, *_context_notices(weights.config)))
+    notices = (*weights.notices, *_context_notices(weights.config))
+    return Checkpoint(weights.config, tokenizer, sha256_of(files), read, notices, weights.stored)
 
 
 def _context_notices(config: ModelConfig) -> Iterator[str]:

@@ -4,6 +4,7 @@ Which files hold the weights: those that model.safetensors.index.json names, els
 model-00001-of-0000N.safetensors. Others are not read, such as the shards of an older save or Mistral's consolidated.safetensors.
 """
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,11 +15,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from moe_lm.checkpoint.weights import Stored
 from moe_lm.errors import ModelError
 from moe_lm.files import MAX_BYTES, and_more, is_there, one_line, parse_json, read_json, refuse_lfs_pointer, shown
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
-DTYPES = ("F64", "F32", "F16", "BF16")
+DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 _SHARD = re.compile(r"model-(\d+)-of-(\d+)\.safetensors")
 _ROWS = 256  # compared at a time
@@ -112,6 +114,12 @@ class TensorTable:
 
     def shape(self, name: str) -> tuple[int, ...]:
         return tuple(self._entry[name]["shape"])
+
+    def stored(self) -> Stored:
+        """In what dtype most of the bytes are."""
+        sizes = ((entry["data_offsets"][1] - entry["data_offsets"][0], math.prod(entry["shape"])) for entry in self._entry.values())
+        kinds = (DTYPES[entry["dtype"]] for entry in self._entry.values())
+        return Stored.of((kind, *size) for kind, size in zip(kinds, sizes, strict=True))
 
     def tensor(self, name: str) -> Tensor:
         return self._file[name].get_tensor(name)

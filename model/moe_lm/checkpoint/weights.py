@@ -1,7 +1,8 @@
 """The tensors of a checkpoint, whatever its format, and where they go in a decoder."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +37,23 @@ def filled(config: ModelConfig, dtype: torch.dtype, device: str, fill: Callable[
 
 
 @dataclass(frozen=True, slots=True)
+class Stored:
+    """How files hold weights: `precision` is a dtype or a GGUF file's type (bfloat16, Q4_K_M), `bits` are those of a weight on average."""
+
+    precision: str
+    bits: float
+
+    @classmethod
+    def of(cls, tensors: Iterable[tuple[str, int, int]], name: str | None = None) -> "Stored":
+        """Of (precision, bytes, weights) of each tensor: the precision that most bytes are in, where the file does not name its own."""
+        total, size, weights = Counter[str](), 0, 0
+        for precision, nbytes, count in tensors:
+            total[precision] += nbytes
+            size, weights = size + nbytes, weights + count
+        return cls(name or max(total, key=lambda precision: total[precision], default="unknown"), round(8 * size / max(1, weights), 2))
+
+
+@dataclass(frozen=True, slots=True)
 class Weights:
     """Names, shapes, and values in chunks along the first dimension."""
 
@@ -46,6 +64,7 @@ class Weights:
     shape: Callable[[str], tuple[int, ...]]
     chunks: Callable[[str], Iterator[Tensor]]
     notices: tuple[str, ...] = ()  # what a user should know about how the files were read
+    stored: Stored | None = None
 
     def check(self) -> None:
         """Raises ModelError for a missing, surplus or misshapen tensor."""

@@ -1,4 +1,4 @@
-"""Frozen dataclasses <-> JSON and TOML, by their annotations: how records, run.toml and published tables are read and written.
+"""Frozen dataclasses <-> JSON and TOML, by their annotations.
 
 A field without a default must be in the file. One with a default may be missing, and is written all the same; marked OPTIONAL it
 is left out while it holds its default. A key that no field has is refused: a file that was not understood is not read in part.
@@ -12,15 +12,13 @@ import functools
 import json
 import math
 import re
-import tomllib
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
-from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
+from evalkit.codec.toml_file import TomlFile
 from evalkit.errors import DataError, EvalkitError
-from evalkit.files import read_text
 
 OPTIONAL: Mapping[str, bool] = types.MappingProxyType({"optional": True})  # a field's metadata
 T = TypeVar("T")
@@ -32,20 +30,24 @@ def key(name: str) -> Mapping[str, str]:
     return types.MappingProxyType({"key": name})
 
 
-class _Misfit(Exception):
+class Misfit(Exception):
     """What does not fit, and the keys that lead to it, the innermost first."""
 
-    def __init__(self, what: str, *keys: str):
+    def __init__(self, what: str, *keys: str | int):
         self.what, self.keys = what, list(keys)
 
-    def under(self, key: object) -> "_Misfit":
+    def under(self, key: str | int) -> "Misfit":
         """The same, seen from one level further out."""
-        self.keys.append(str(key))
+        self.keys.append(key)
         return self
+
+    def in_file(self, file: TomlFile, fix: str) -> EvalkitError:
+        """The error that names file, line and key."""
+        return EvalkitError(f"{file.place(self.keys[::-1])}: {self}; {fix}")
 
     def __str__(self) -> str:
         # keys come from the file: what is not printable on one line is escaped
-        keys = (key if key.isprintable() and 0 < len(key) <= LONGEST else _shown(key) for key in reversed(self.keys))
+        keys = (key if key.isprintable() and 0 < len(key) <= LONGEST else shown(key) for key in map(str, reversed(self.keys)))
         return f"{'.'.join(keys) or 'the whole'} {self.what}"
 
 
@@ -60,7 +62,7 @@ class _Reader:
 
     def __call__(self, value: Any) -> Any:
         if type(value) not in self.kinds:
-            raise _Misfit(f"is {_shown(value)}, expected {self.words}")
+            raise Misfit(f"is {shown(value)}, expected {self.words}")
         return self.read(value)
 
 
@@ -68,26 +70,24 @@ def decode(kind: type[T], value: Any, source: str, fix: str = "run it again") ->
     """A `kind` out of parsed JSON. Raises EvalkitError that names the source, the key path, what was found and what was expected."""
     try:
         return cast(T, _reader(kind)(value))
-    except _Misfit as misfit:
+    except Misfit as misfit:
         raise EvalkitError(f"{source}: {misfit}; {fix}") from None
 
 
-def decode_given(kind: type, value: Mapping[str, Any], source: str, fix: str) -> dict[str, Any]:
-    """Those fields of a `kind` that a file gives, by name: for a file that is not the only place to say them. Raises as `decode`."""
+def decode_toml(kind: type[T], file: TomlFile, fix: str) -> T:
+    """A `kind` out of a TOML file. Raises as `decode`, and names the line."""
     try:
-        return _given(kind)(value)
-    except _Misfit as misfit:
-        raise EvalkitError(f"{source}: {misfit}; {fix}") from None
+        return cast(T, _reader(kind)(file.values))
+    except Misfit as misfit:
+        raise misfit.in_file(file, fix) from None
 
 
-def load_toml(path: Path) -> dict[str, Any]:
-    """What a TOML file holds. Raises EvalkitError where it can't be read."""
+def decode_given(kind: type, file: TomlFile, fix: str) -> dict[str, Any]:
+    """Those fields of a `kind` that a file gives, by name: for a file that is not the only place to say them. Raises as `decode_toml`."""
     try:
-        return tomllib.loads(read_text(path))
-    except OSError as error:
-        raise EvalkitError(f"cannot read {path}: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, or nested too deep
-        raise EvalkitError(f"cannot read {path}: not valid TOML ({error})") from None
+        return _given(kind)(file.values)
+    except Misfit as misfit:
+        raise misfit.in_file(file, fix) from None
 
 
 def encode(value: Any) -> Any:
@@ -147,7 +147,7 @@ def _number(words: str, *kinds: type) -> _Reader:
 
     def read(value: int | float) -> int | float:
         if not (math.isfinite(value) if isinstance(value, float) else -(2**63) <= value < 2**64):
-            raise _Misfit(f"is {_shown(value)}, expected {words} that is finite and fits into 64 bits")
+            raise Misfit(f"is {shown(value)}, expected {words} that is finite and fits into 64 bits")
         return value
 
     return _Reader(frozenset(kinds), words, read)
@@ -170,7 +170,7 @@ def _object(kind: Any) -> _Reader:
         found = given(value)
         for key in needs:
             if key not in value:
-                raise _Misfit("is missing", key)
+                raise Misfit("is missing", key)
         return kind(**found)
 
     return _Reader(frozenset({dict}), "an object", read, frozenset(needs))
@@ -187,10 +187,10 @@ def _given_reader(kind: Any) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
             if (reader := readers.get(key)) is None:
                 near = difflib.get_close_matches(key, readers, n=1)
                 hint = f"did you mean {near[0]}?" if near else "was it written by a newer one?"
-                raise _Misfit(f"is no key that this evalkit knows ({hint})", key)
+                raise Misfit(f"is no key that this evalkit knows ({hint})", key)
             try:
                 given[names[key]] = reader(item)
-            except _Misfit as misfit:
+            except Misfit as misfit:
                 raise misfit.under(key) from None
         return given
 
@@ -198,11 +198,11 @@ def _given_reader(kind: Any) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
 
 
 def _literal(values: tuple[Any, ...]) -> _Reader:
-    words = " or ".join(map(_shown, values))
+    words = " or ".join(map(shown, values))
 
     def read(value: Any) -> Any:
         if value not in values:
-            raise _Misfit(f"is {_shown(value)}, expected {words}")
+            raise Misfit(f"is {shown(value)}, expected {words}")
         return value
 
     return _Reader(frozenset(map(type, values)), words, read)
@@ -216,7 +216,7 @@ def _union(readers: list[_Reader]) -> _Reader:
         if len(fitting) > 1:
             fitting = [reader for reader in fitting if reader.needs <= value.keys()]
         if not fitting:
-            raise _Misfit(" and ".join(f"lacks {', '.join(sorted(reader.needs - value.keys()))}" for reader in readers if reader.needs))
+            raise Misfit(" and ".join(f"lacks {', '.join(sorted(reader.needs - value.keys()))}" for reader in readers if reader.needs))
         return fitting[0].read(value)
 
     words = " or ".join(dict.fromkeys(reader.words for reader in readers))
@@ -228,7 +228,7 @@ def _items(pairs: Iterable[tuple[_Reader, Any]]) -> tuple[Any, ...]:
     for i, (reader, item) in enumerate(pairs):
         try:
             found.append(reader(item))
-        except _Misfit as misfit:
+        except Misfit as misfit:
             raise misfit.under(i) from None
     return tuple(found)
 
@@ -242,7 +242,7 @@ def _sequence(readers: list[_Reader]) -> _Reader:
 
     def read(value: list[Any]) -> tuple[Any, ...]:
         if len(value) != len(readers):
-            raise _Misfit(f"is {_shown(value)}, expected {words}")
+            raise Misfit(f"is {shown(value)}, expected {words}")
         return _items(zip(readers, value, strict=True))
 
     return _Reader(frozenset({list}), words, read)
@@ -254,14 +254,14 @@ def _mapping(reader: _Reader) -> _Reader:
         for key, item in value.items():
             try:
                 found[key] = reader(item)
-            except _Misfit as misfit:
+            except Misfit as misfit:
                 raise misfit.under(key) from None
         return found
 
     return _Reader(frozenset({dict}), "an object", read)
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """A value as the file has it, cut where it is long."""
     text = json.dumps(value, default=str)  # TOML has dates
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 2]}.."
