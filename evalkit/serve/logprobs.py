@@ -25,10 +25,15 @@ class CompletionLogprobs:
         self._at = 0
         self._letters = codecs.getincrementaldecoder("utf-8")("replace")
 
-    def add(self, tokens: Sequence[int], scores: Scores, text: str) -> dict[str, Any]:
-        """The entries of the next tokens; `text` is the whole text up to the last of them, or more."""
+    def add(self, tokens: Sequence[int], scores: Scores, text: str, settled: int | None = None) -> dict[str, Any]:
+        """The entries of the next tokens; `text` is the whole text up to the last of them, or more, or cut in them at a stop string.
+
+        With `settled`, those alone that begin before this place in the text.
+        """
         found: dict[str, list[Any]] = {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}
         for token, score in zip(tokens, scores, strict=True):
+            if settled is not None and self._at >= settled:
+                break
             offset, has_lost_blank = self._place(token, text)
             named = self._naming(token, has_lost_blank)
             found["tokens"].append(named(token))
@@ -40,6 +45,7 @@ class CompletionLogprobs:
 
     def _place(self, token: int, text: str) -> tuple[int, bool]:
         """Where in the text the token begins, and whether a blank at its front is missing there."""
+        self._at = min(self._at, len(text))
         begin, written = self._at, self._letters.decode(self.model.texts.token_bytes(token))
         if text.startswith(written, begin):
             self._at += len(written)

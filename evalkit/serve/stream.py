@@ -64,20 +64,25 @@ class _Choice:
         """What is new in the answer so far, or at its end."""
         has_ended = bool(answer.finish_reason)
         text = answer.text if has_ended else settled(answer.text, self._stops)
-        new, tokens = text[self._characters :], answer.tokens[self._tokens :]
-        asks_scores = self.request.num_top is not None
-        if new or (has_ended and asks_scores and tokens):
-            logprobs = self._logprobs(tokens, answer) if asks_scores else None
+        new, asks_scores = text[self._characters :], self.request.num_top is not None
+        if new or (has_ended and asks_scores and len(answer.tokens) > self._tokens):
+            logprobs = self._logprobs(answer, None if has_ended else len(text)) if asks_scores else None
             yield self._piece({"content": new} if self.is_chat else new, logprobs)
-            self._characters, self._tokens = self._characters + len(new), len(answer.tokens)
+            self._characters += len(new)
         if has_ended:
             yield self._piece({} if self.is_chat else "", None, finish(answer))
 
-    def _logprobs(self, tokens: Sequence[int], answer: Generation) -> dict[str, Any]:
-        scores = answer.scores[self._tokens :]
+    def _logprobs(self, answer: Generation, settled: int | None) -> dict[str, Any] | None:
+        """The entries that are new, or None. In the layout of completions they are of the tokens that begin in the text that is `settled`:
+        a stop string may still cut off what comes after it, and the places of its tokens with it.
+        """
+        tokens, scores = answer.tokens[self._tokens :], answer.scores[self._tokens :]
         if self.is_chat:
+            self._tokens += len(tokens)
             return chat_logprobs(self.model, tokens, scores, self.request.num_top or 0)
-        return self._layout.add(tokens, scores, answer.text)
+        entries = self._layout.add(tokens, scores, answer.text, settled)
+        self._tokens += len(entries["tokens"])
+        return entries if entries["tokens"] else None
 
     def _piece(self, piece: Any, logprobs: dict[str, Any] | None = None, end: dict[str, Any] | None = None) -> dict[str, Any]:
         return {"index": self.index, "delta" if self.is_chat else "text": piece, "logprobs": logprobs} | (end or {"finish_reason": None})

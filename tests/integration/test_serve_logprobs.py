@@ -135,6 +135,20 @@ def test_written_tokens_are_scored_the_same_in_every_layout(http: httpx2.Client,
     assert ask(http, "chat/completions", messages=messages, max_tokens=2)["choices"][0]["logprobs"] is None
 
 
+@pytest.mark.parametrize("begin", range(1, 10, 2))
+@pytest.mark.parametrize("length", [2, 5])
+def test_a_stop_string_of_several_tokens_leaves_no_place_beyond_the_text(http: httpx2.Client, begin: int, length: int) -> None:
+    """Streamed or not: the tokens of the stop string are where the text ends."""
+    body = {"prompt": "the true is", "max_tokens": 20, "logprobs": 1}
+    stop = ask(http, "completions", **body)["choices"][0]["text"][begin : begin + length]
+    whole = ask(http, "completions", **body, stop=[stop])["choices"][0]
+    pieces = [piece["choices"][0] for piece in streamed(http, "completions", **body, stop=[stop])]
+    assert "".join(piece["text"] for piece in pieces) == whole["text"]
+    offsets = [offset for piece in pieces if piece["logprobs"] for offset in piece["logprobs"]["text_offset"]]
+    assert offsets == whole["logprobs"]["text_offset"]
+    assert max(offsets) <= len(whole["text"])
+
+
 def test_texts_become_tokens_and_back(http: httpx2.Client, lm: NativeLM) -> None:
     """What lm-eval's remote tokenizer asks for."""
     info = http.get("/tokenizer_info").json()
