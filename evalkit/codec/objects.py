@@ -273,8 +273,16 @@ _given: Callable[[Any], Callable[[Mapping[str, Any]], dict[str, Any]]] = functoo
 _written: Callable[[Any], list[tuple[str, str, object]]] = functools.cache(_written_fields)
 
 
+class RepeatedKey(ValueError):
+    """A JSON object that has a `key` twice: one of the values would be lost, and other programs may read the other one."""
+
+    def __init__(self, key: str):
+        super().__init__(f"the key {json.dumps(key)} is there twice")
+        self.key = key
+
+
 def parse_json(text: str) -> Any:
-    """What a JSON text says. Raises ValueError where it is not valid, is nested too deep, or has a key twice."""
+    """What a JSON text says. Raises ValueError where it is not valid or nested too deep, and RepeatedKey."""
     try:
         return json.loads(text, object_pairs_hook=_distinct)
     except RecursionError:
@@ -333,7 +341,7 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
-            raise ValueError(f"the key {json.dumps(key)} is there twice")
+            raise RepeatedKey(key)
         found[key] = value
     return found
 

@@ -13,6 +13,7 @@ from evalkit.lm.native_tokens import TokenModel
 from evalkit.serve.bodies import ChatBody, CompletionBody, DetokenizeBody, TokenizeBody
 from evalkit.serve.completions import complete, completion_requests
 from evalkit.serve.errors import add_error_handlers
+from evalkit.serve.json_bodies import JsonRoute
 from evalkit.serve.logprobs import chat_logprobs
 from evalkit.serve.served import Served, answered
 from evalkit.serve.stream import events, finish, heading, usage
@@ -29,6 +30,7 @@ def make_app(lm: NativeLM, name: str, max_model_len: int | None = None) -> FastA
         served.close()
 
     app = FastAPI(title="evalkit", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    app.router.route_class = JsonRoute
     add_error_handlers(app)
 
     @app.get("/v1/models")

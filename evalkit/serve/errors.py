@@ -22,6 +22,14 @@ class HttpError(EvalkitError):
         self.code, self.param, self.status = code, param, status
 
 
+class BodyError(HTTPException):
+    """A body that is no JSON. An HTTPException, since FastAPI lets no other one through while it reads a body."""
+
+    def __init__(self, message: str, param: str | None = None):
+        super().__init__(400, message)
+        self.param = param
+
+
 def error_body(message: str, status: int, code: str | None = None, param: str | None = None) -> dict[str, Any]:
     """OpenAI's layout."""
     kind = "invalid_request_error" if status < 500 else "server_error"
@@ -54,12 +62,16 @@ def add_error_handlers(app: FastAPI) -> None:
         param = _parameter(first["loc"])
         message = str(first["msg"])
         if not param:
-            message = f"the body is no JSON object that this route reads ({message}); send one with Content-Type: application/json"
+            message = f"the body is no JSON object ({message}); send one with the header 'Content-Type: application/json'"
         return JSONResponse(error_body(f"{param}: {message}" if param else message, 400, param=param or None), 400)
 
     async def told(request: Request, error: Exception) -> JSONResponse:
         status, content = body_of(error)
         return JSONResponse(content, status)
+
+    async def unread(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, BodyError)
+        return JSONResponse(error_body(error.detail, 400, param=error.param), 400)
 
     async def routing(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
@@ -69,6 +81,7 @@ def add_error_handlers(app: FastAPI) -> None:
     handlers: dict[type[Exception], Callable[[Request, Exception], Awaitable[JSONResponse]]] = {
         RequestValidationError: invalid,
         EvalkitError: told,
+        BodyError: unread,
         HTTPException: routing,
         Exception: told,
     }

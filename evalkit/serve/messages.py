@@ -1,10 +1,9 @@
 """A chat's messages, as they go to the chat template: all their fields, as transformers' apply_chat_template would see them."""
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
-from evalkit.codec import is_text
+from evalkit.codec import is_text, parse_json
 from evalkit.serve.errors import HttpError
 
 MOST_LEVELS = 64  # of objects and lists within each other
@@ -81,9 +80,9 @@ def _arguments(arguments: Any, place: str) -> Any:
     """OpenAI has them as JSON in a string. As vLLM does: templates expect the object."""
     if isinstance(arguments, str) and arguments:
         try:
-            arguments = json.loads(arguments)
-        except (ValueError, RecursionError):
-            raise HttpError(f"{place} is no JSON", param=place) from None
+            arguments = parse_json(arguments)
+        except ValueError as error:
+            raise HttpError(f"{place} is no JSON ({error}); send an object as JSON in a string", param=place) from None
     if arguments is not None and arguments != "" and not isinstance(arguments, dict):
-        raise HttpError(f"{place} is no JSON object", param=place)
+        raise HttpError(f"{place} is no JSON object; send one, or its JSON in a string", param=place)
     return arguments or {}

@@ -263,6 +263,45 @@ def test_refusals(http: httpx2.Client, path: str, body: dict[str, Any], status: 
     assert http.post("/v1/completions", content=b"{broken").json()["error"]["type"] == "invalid_request_error"
 
 
+@pytest.mark.parametrize(
+    ("body", "param", "message"),
+    [
+        (
+            b'{"model": "tiny", "prompt": "a", "max_tokens": 1, "max_tokens": 50}',
+            "max_tokens",
+            'the key "max_tokens" is there twice; send it',
+        ),
+        (b'{"model": "tiny", "prompt": "a", "stream_options": {"a": 1, "a": 1}}', "a", 'the key "a" is there twice'),
+        (
+            b"{broken",
+            None,
+            "the body is no JSON (Expecting property name enclosed in double quotes: line 1 column 2 (char 1)); send an object",
+        ),
+        (b'{"model": "tiny", "prompt": "\xff"}', None, "can't decode byte 0xff"),
+        (b"[" * 100_000, None, "nested too deep"),
+        (b'{"model": "tiny", "prompt": "a", "seed": ' + b"9" * 5000 + b"}", None, "4300 digits"),
+        (b"[1, 2]", None, "the body is no JSON object (Input should be"),
+        (b"", None, "send one with the header 'Content-Type: application/json'"),
+    ],
+)
+def test_a_body_that_is_no_object_is_refused_with_the_way_out(http: httpx2.Client, body: bytes, param: str | None, message: str) -> None:
+    response = http.post("/v1/completions", content=body, headers={"Content-Type": "application/json"})
+    error = response.json()["error"]
+    assert (response.status_code, error["type"], error["param"]) == (400, "invalid_request_error", param)
+    assert message in error["message"]
+    assert "; send" in error["message"]
+    assert http.post("/v1/completions", content=body.decode("latin-1").encode("utf-16")).status_code == 400
+
+
+def test_a_body_in_another_unicode_encoding(http: httpx2.Client) -> None:
+    body = json.dumps({"model": "tiny", "prompt": "Hello", "max_tokens": 2, "temperature": 0})
+    texts = [
+        http.post("/v1/completions", content=body.encode(name), headers={"Content-Type": "application/json"}).json()["choices"][0]["text"]
+        for name in ("utf-8", "utf-8-sig", "utf-16", "utf-32")
+    ]
+    assert len(set(texts)) == 1
+
+
 def test_a_fault_of_the_engine_is_told_and_survived(http: httpx2.Client, lm: NativeLM, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken() -> Any:
         raise RuntimeError("out of memory\nin line 2")
