@@ -107,7 +107,7 @@ def _rows(samples: Sequence[Sample]) -> Iterator[dict[str, Any]]:
 
 def _prompt(request: Request) -> str:
     """The context, or the conversation as JSON, which is what lm-eval records where a server applies the template."""
-    if isinstance(request, Generate) and request.messages:
+    if request.messages:
         begun = (("assistant", request.context),) if request.context else ()
         return json.dumps([{"role": role, "content": content} for role, content in (*request.messages, *begun)], ensure_ascii=False)
     return request.context
@@ -117,7 +117,7 @@ def _arguments(sample: Sample) -> dict[str, Any]:
     pairs: list[tuple[str, Any]] = []
     for request in sample.requests:
         if isinstance(request, Loglikelihood):
-            pairs += [(request.context, continuation) for continuation in request.continuations]
+            pairs += [(_prompt(request), continuation) for continuation in request.continuations]
         elif isinstance(request, Generate):
             settings = {"until": list(request.until), "max_gen_toks": request.max_new_tokens, "temperature": request.temperature}
             pairs.append((_prompt(request), {**settings, "do_sample": request.temperature > 0}))

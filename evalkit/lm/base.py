@@ -7,7 +7,7 @@ from typing import Any
 
 from evalkit.errors import EvalkitError
 from evalkit.record.schema import Tokens
-from evalkit.tasks import Generate, Generated, Loglikelihood, Loglikelihoods, Request, Response
+from evalkit.tasks import Generate, Generated, Loglikelihood, Loglikelihoods, Request, Response, last_asked
 
 __all__ = ["LM", "OnLoad", "Tokens", "require_finite"]
 
@@ -52,6 +52,6 @@ def require_finite(request: Request, response: Response) -> None:
     """Raises EvalkitError for a log-probability that is NaN or infinite: compared with others, NaN would choose the first answer."""
     if isinstance(response, Loglikelihoods) and not all(map(math.isfinite, response.logprobs)):
         raise EvalkitError(
-            f"the model answered {', '.join(map(str, response.logprobs))} to a request that begins {request.context[:60]!r}: "
+            f"the model answered {', '.join(map(str, response.logprobs))} to a request that begins {last_asked(request)[:60]!r}: "
             "only finite log-probabilities are scored; use --dtype float32, or check the checkpoint"
         )

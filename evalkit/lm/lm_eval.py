@@ -23,7 +23,7 @@ from evalkit.lm.base import LM
 from evalkit.lm.models import Found, find
 from evalkit.lm.native import one_line
 from evalkit.lm.prompt_cut import answer_length
-from evalkit.tasks import Generate, Generated, Loglikelihood, Loglikelihoods
+from evalkit.tasks import Generate, Generated, Loglikelihood, Loglikelihoods, Request
 
 CHUNK = 64  # requests per call: lm-eval returns a whole call at once, and the journal stores answers as they arrive
 
@@ -63,7 +63,7 @@ class LmEvalLM(LM):
     def loglikelihood(self, requests: Sequence[Loglikelihood]) -> Iterator[tuple[int, Loglikelihoods]]:
         for start in range(0, len(requests), CHUNK):
             chunk = requests[start : start + CHUNK]
-            pairs = [(r.context, c) for r in chunk for c in r.continuations]
+            pairs = [(prompt, c) for prompt, r in zip(map(self._prompt, chunk), chunk, strict=True) for c in r.continuations]
             answers = iter(self.lm.loglikelihood(_instances("loglikelihood", pairs), disable_tqdm=True))
             for i, request in enumerate(chunk, start):
                 got = [next(answers) for _ in request.continuations]
@@ -94,7 +94,7 @@ class LmEvalLM(LM):
                     count = len(self.lm.tok_encode(text)) if hasattr(self.lm, "tok_encode") else 0
                     yield i, Generated(text, "length" if count >= max_new_tokens else "stop", count)
 
-    def _prompt(self, request: Generate) -> str:
+    def _prompt(self, request: Request) -> str:
         """The context, after the conversation in the model's chat template if there is one."""
         if not request.messages:
             return request.context

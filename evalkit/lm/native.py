@@ -226,8 +226,10 @@ class NativeLM(LM):
 
     def _encode(self, request: Loglikelihood) -> tuple[list[int], list[list[int]], int, int]:
         """Context and continuation ids, as in lm-eval: the whole text is encoded, then cut where the context ends."""
-        context_text = request.context.rstrip()
-        moved = request.context[len(context_text) :]  # trailing blanks go to the continuation: " A" is one token
+        messages = [{"role": role, "content": content} for role, content in request.messages]
+        prompt = (self.chat_prompt(messages) if messages else "") + request.context
+        context_text = prompt.rstrip()
+        moved = prompt[len(context_text) :]  # trailing blanks go to the continuation: " A" is one token
         if context_text:
             texts = (context_text + moved + text for text in request.continuations)
             context, *wholes = self.tokenizer.encode_batch((context_text, *texts))

@@ -94,6 +94,8 @@ class OpenAILM(LM):
     # --- log-likelihoods -----------------------------------------------------------------------------------------------
 
     def loglikelihood(self, requests: Sequence[Loglikelihood]) -> Iterator[tuple[int, Loglikelihoods]]:
+        if any(request.messages for request in requests):
+            raise EvalkitError("a server shows no prompt that its chat template writes, so none can be scored after it; run it natively")
         if not all(request.context.strip() for request in requests):
             raise EvalkitError("an empty context can't be scored through a server: it gives no log-probability for a first token")
         self._probe()

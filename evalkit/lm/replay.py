@@ -9,7 +9,7 @@ from evalkit.errors import EvalkitError
 from evalkit.lm.base import LM
 from evalkit.record.read import read_run
 from evalkit.runner.journal import Journal, request_key
-from evalkit.tasks import Generate, Generated, Loglikelihood, Loglikelihoods, Request, Response
+from evalkit.tasks import Generate, Generated, Loglikelihood, Loglikelihoods, Request, Response, last_asked
 
 
 class ReplayLM(LM):
@@ -29,7 +29,7 @@ class ReplayLM(LM):
             response = self.journal.get(request_key(self.fingerprint, request))
             if response is None:
                 raise EvalkitError(
-                    f"replay:{self.folder} holds no answer to a {request.kind} request that begins {request.context[:60]!r}; "
+                    f"replay:{self.folder} holds no answer to a {request.kind} request that begins {last_asked(request)[:60]!r}; "
                     "replay the same tasks, protocol, data and seed as that run"
                 )
             yield i, response

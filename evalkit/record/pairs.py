@@ -15,7 +15,7 @@ from evalkit.record.read import read_complete, read_samples, run_folder, samples
 from evalkit.record.sample import SampleRow, Score
 from evalkit.record.schema import TaskEntry, task_of
 from evalkit.stats.estimate import Estimate
-from evalkit.tasks import Generate, Loglikelihoods, Request
+from evalkit.tasks import Loglikelihoods, Request, last_asked
 
 TAIL = 300  # characters kept of a prompt's end
 LARGEST = 1e100  # of a score: squares of more are no floats
@@ -183,11 +183,8 @@ def _our_answer(row: SampleRow, metric: str, cluster: str | None, task: str) -> 
 
 
 def _prompt(requests: Sequence[Request]) -> str:
-    """The last request's context, or the last message of the conversation in its place."""
-    if not requests:
-        return ""
-    last = requests[-1]
-    return last.messages[-1][1] if isinstance(last, Generate) and last.messages else last.context
+    """What is asked last."""
+    return last_asked(requests[-1]) if requests else ""
 
 
 def score_of(value: Any, metric: str) -> Score:

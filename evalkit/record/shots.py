@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from evalkit.record.sample import Sample
+from evalkit.tasks import last_asked
 
 
 def in_shots(samples: Sequence[Sample]) -> tuple[str, ...]:
@@ -10,12 +11,12 @@ def in_shots(samples: Sequence[Sample]) -> tuple[str, ...]:
     prefixes: dict[str, str] = {}
     found = []
     for sample in samples:
-        prefix = sample.doc.prefix
+        prefix = sample.doc.prefix or "\n".join(content for _, content in sample.doc.messages)
         if not prefix:
             continue
         if prefix not in prefixes:
             prefixes[prefix] = _plain(prefix)
-        items = {_plain(request.context.removeprefix(prefix)) for request in sample.requests}
+        items = {_plain(last_asked(request).removeprefix(prefix)) for request in sample.requests}
         if any(item and item in prefixes[prefix] for item in items):
             found.append(sample.doc.id)
     return tuple(found)

@@ -7,7 +7,7 @@ from evalkit.tasks.answers import Answers, ReadsAnswers, ScoresTexts
 from evalkit.tasks.fields import ANY_TEXT, NAME, OBJECT, TEXT, WHOLE_NUMBER, Field, Rule, list_of, matching, one_of
 from evalkit.tasks.judged import READERS, Conversation, JudgedTask, JudgePrompt
 from evalkit.tasks.programs import CodeTask, FunctionCheck, Ran
-from evalkit.tasks.requests import REFUSED, Generate, Generated, Loglikelihood, Loglikelihoods, Request, Response, is_refused
+from evalkit.tasks.requests import REFUSED, Generate, Generated, Loglikelihood, Loglikelihoods, Request, Response, is_refused, last_asked
 from evalkit.tasks.suite import DataState, SuiteCell, SuiteTask
 from evalkit.tasks.tables import DataSource, HubTable, PackageTable, Table, TextFile
 from evalkit.tasks.task import UNSCORED, Doc, Protocol, Sampling, Scored, Task
@@ -56,6 +56,7 @@ __all__ = [
     "canonical_json",
     "is_refused",
     "json_values",
+    "last_asked",
     "list_of",
     "matching",
     "one_of",

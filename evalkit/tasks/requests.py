@@ -11,12 +11,14 @@ class Loglikelihood:
     """How likely is each continuation after the context? A multiple-choice question is one such request.
 
     Where the prompt exceeds `truncate_above` tokens, its last `truncate_to` are kept (and the cut is counted).
+    `messages`, (role, content) each, are a conversation before the context: the model's own chat template writes it, up to the answer.
     """
 
     context: str
     continuations: tuple[str, ...]
     truncate_above: int | None = None
     truncate_to: int | None = None
+    messages: tuple[tuple[str, str], ...] = field(default=(), metadata=OPTIONAL)
     kind: Literal["loglikelihood"] = "loglikelihood"
 
 
@@ -71,3 +73,8 @@ def is_refused(response: "Response") -> bool:
 
 Request = Loglikelihood | Generate
 Response = Loglikelihoods | Generated
+
+
+def last_asked(request: Request) -> str:
+    """The conversation's last message, or else the context."""
+    return request.messages[-1][1] if request.messages else request.context

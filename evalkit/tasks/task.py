@@ -19,7 +19,8 @@ from evalkit.tasks.tables import DataSource, Table, TextFile
 class Doc:
     """One item of a benchmark. `id` is stable across sources and limits; `group` is its subject or language.
 
-    `prefix` is what its prompts begin with: header and shots. `cluster` names what it shares with others (a passage), "" for nothing.
+    `prefix` is what its prompts begin with: header and shots. `messages`, (role, content) each, are the same for a conversation.
+    `cluster` names what it shares with others (a passage), "" for nothing.
     """
 
     id: str
@@ -27,6 +28,7 @@ class Doc:
     fields: Mapping[str, Any]
     prefix: str = ""
     cluster: str = ""
+    messages: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,6 +64,13 @@ def last_decimal(completion: str, reference: str) -> Extraction:
     return Extraction(numbers[-1], {"acc": abs(Decimal(numbers[-1]) - Decimal(gold(reference))) < Decimal("1e-6")})
 
 
+def first_marked(completion: str, reference: str) -> Extraction:
+    """lighteval's quasi_exact_match_gsm8k: the first number after "#### ", without commas; equal as a text, so that "18.0" is not "18"."""
+    found = _GOLD.search(completion)
+    answer = found.group(1).replace(",", "") if found else INVALID
+    return Extraction(answer, {"acc": answer == gold(reference)})
+
+
 def lm_eval_filters(completion: str, reference: str) -> Extraction:
     """lm-eval's two filters and its exact_match, which drops commas, dollars, all up to "#### " and a final full stop."""
     strict = re.search(r"#### (\-?[0-9\.\,]+)", completion)
@@ -82,5 +89,5 @@ def _lm_eval_normal(text: str) -> str:
 
 
 EXTRACTIONS: dict[str, Callable[[str, str], Extraction]] = {
-    function.__name__: function for function in (last_digits, last_number, last_decimal, lm_eval_filters)
+    function.__name__: function for function in (last_digits, last_number, last_decimal, first_marked, lm_eval_filters)
 }

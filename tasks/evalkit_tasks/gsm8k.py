@@ -29,7 +29,12 @@ ANSWER = matching(r"#### -?(\d{1,3}(,\d{3})+|\d+)(\.\d+)?\s*\Z", "a solution tha
 COLUMNS = {"question": TEXT, "answer": ANSWER}
 HUB = ("openai/gsm8k", "740312add88f781978c0658806c59bc2815b9866")
 SETTINGS = {"shots": str, "item": str, "until": list, "max_new_tokens": int, "extraction": str}
-LM_EVAL_SEED, LM_EVAL_SHOTS = 1234, 5
+CHAT = {"chat": bool}  # each shot is a user and an assistant turn, in the model's own chat template
+NUM_SHOTS = 5  # where they are drawn
+LM_EVAL_SEED, LIGHTEVAL_SEED = 1234, 42
+
+
+Row = dict[str, Any]
 
 
 def table(split: str) -> Table:
@@ -70,7 +75,7 @@ WORKED_EXAMPLES = {
 
 class GSM8K(Task, ScoresTexts):
     name = "gsm8k"
-    protocols = read_protocols("gsm8k", SETTINGS)
+    protocols = read_protocols("gsm8k", SETTINGS, optional=CHAT)
     default_protocol = "qwen"
     given_protocol = "qwen-fixed"
     text_files = tuple(WORKED_EXAMPLES.values())
@@ -83,13 +88,20 @@ class GSM8K(Task, ScoresTexts):
 
     def load(self, source: DataSource) -> list[Doc]:
         items = source.rows(table("test"))
-        prefixes = self._prefixes(source, len(items))
-        return [Doc(str(i), "all", row, prefix) for i, (row, prefix) in enumerate(zip(items, prefixes, strict=True))]
+        shots = self.protocol.settings["shots"]
+        if shots in WORKED_EXAMPLES:
+            prefix = source.text(WORKED_EXAMPLES[shots])
+            return [Doc(str(i), "all", row, prefix) for i, row in enumerate(items)]
+        drawn = DRAWS[shots](source.rows(table("train")), len(items))
+        return [self._doc(str(i), row, rows) for i, (row, rows) in enumerate(zip(items, drawn, strict=True))]
 
     def requests(self, doc: Doc) -> Sequence[Request]:
         settings = self.protocol.settings
-        prompt = doc.prefix + settings["item"].format(question=doc.fields["question"])
-        return [Generate(prompt, tuple(settings["until"]), settings["max_new_tokens"])]
+        item = settings["item"].format(question=doc.fields["question"])
+        until, length = tuple(settings["until"]), settings["max_new_tokens"]
+        if settings.get("chat", False):
+            return [Generate("", until, length, messages=(*doc.messages, ("user", item)))]
+        return [Generate(doc.prefix + item, until, length)]
 
     def score(self, doc: Doc, responses: Sequence[Response]) -> Scored:
         (response,) = responses
@@ -104,23 +116,43 @@ class GSM8K(Task, ScoresTexts):
     def score_text(self, doc: Doc, text: str) -> Scored:
         return self.score(doc, [Generated(text, "given", 0)])
 
-    def _prefixes(self, source: DataSource, n: int) -> list[str]:
-        shots = self.protocol.settings["shots"]
-        if shots in WORKED_EXAMPLES:
-            return [source.text(WORKED_EXAMPLES[shots])] * n
-        return _lm_eval_prefixes(source.rows(table("train")), n)
+    def _doc(self, name: str, row: dict[str, Any], shots: Sequence[Row]) -> Doc:
+        """A document after its drawn shots, each "Question: ..\nAnswer:" and " " + its solution."""
+        turns = [(f"Question: {shot['question']}\nAnswer:", f" {shot['answer']}") for shot in shots]
+        if self.protocol.settings.get("chat", False):
+            return Doc(name, "all", row, messages=tuple(m for user, assistant in turns for m in (("user", user), ("assistant", assistant))))
+        return Doc(name, "all", row, "".join(f"{user}{assistant}\n\n" for user, assistant in turns))
 
 
-def _lm_eval_prefixes(train: list[dict[str, Any]], n: int) -> list[str]:
+def _lm_eval_draw(train: list[Row], n: int) -> list[list[Row]]:
     """lm-eval draws each document's shots from one generator, in the documents' order: document i gets the i-th draw.
 
     Drawn here for all documents at once, whatever subset is asked for: the same document always gets the same shots,
     those of lm-eval's whole run.
     """
-    if len(train) < LM_EVAL_SHOTS:
-        raise DataError(f"{table('train').path} holds {len(train)} rows, the protocol needs {LM_EVAL_SHOTS}")
     rng = random.Random(LM_EVAL_SEED)
-    return ["".join(f"Question: {s['question']}\nAnswer: {s['answer']}\n\n" for s in rng.sample(train, LM_EVAL_SHOTS)) for _ in range(n)]
+    return [_draw(rng, train) for _ in range(n)]
+
+
+def _lighteval_draw(train: list[Row], n: int) -> list[list[Row]]:
+    """lighteval shuffles the documents, then draws in the new order, from the same generator.
+
+    Source: create_requests_from_tasks in lighteval/tasks/lighteval_task.py, `random_sampling_from_train` in prompt_manager.py.
+    """
+    rng = random.Random(LIGHTEVAL_SEED)
+    order = list(range(n))
+    rng.shuffle(order)
+    drawn = {i: _draw(rng, train) for i in order}
+    return [drawn[i] for i in range(n)]
+
+
+def _draw(rng: random.Random, train: list[Row]) -> list[Row]:
+    if len(train) < NUM_SHOTS:
+        raise DataError(f"{table('train').path} holds {len(train)} rows, the protocol needs {NUM_SHOTS}")
+    return rng.sample(train, NUM_SHOTS)
+
+
+DRAWS = {"lm_eval_5shot": _lm_eval_draw, "lighteval_5shot": _lighteval_draw}
 
 
 TASKS = (GSM8K,)

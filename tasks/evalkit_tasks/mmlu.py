@@ -70,6 +70,7 @@ SETTINGS = {
     "truncate_above": int,
     "truncate_to": int,
 }
+CHAT = {"chat": bool}  # the prompt is one user turn in the model's own chat template
 
 
 def _from_hub(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -86,7 +87,7 @@ def table(subject: str, split: str) -> Table:
 
 class MMLU(Task, ScoresTexts):
     name = "mmlu"
-    protocols = read_protocols("mmlu", SETTINGS)
+    protocols = read_protocols("mmlu", SETTINGS, optional=CHAT)
     default_protocol = "qwen"
     given_protocol = "qwen"
     official_n = 14_042
@@ -111,12 +112,14 @@ class MMLU(Task, ScoresTexts):
         settings = self.protocol.settings
         letters = settings["scores"] == "letters"
         continuations = tuple(" " + (letter if letters else doc.fields[letter]) for letter in LETTERS)
+        prompt, chat = doc.prefix + self._item(doc.fields), settings.get("chat", False)
         return [
             Loglikelihood(
-                doc.prefix + self._item(doc.fields),
+                "" if chat else prompt,
                 continuations,
                 truncate_above=settings["truncate_above"] or None,
                 truncate_to=settings["truncate_to"] or None,
+                messages=(("user", prompt),) if chat else (),
             )
         ]
 
@@ -128,7 +131,7 @@ class MMLU(Task, ScoresTexts):
         chosen = _argmax(response.logprobs)
         metrics = {"acc": float(chosen == gold)}
         if self.protocol.settings["scores"] == "texts":
-            # lm-eval's acc_norm: by characters of the option
+            # lm-eval's acc_norm, lighteval's loglikelihood_acc_norm_nospace: by the option's characters, without the blank before it
             chosen = _argmax([p / max(1, len(doc.fields[letter])) for p, letter in zip(response.logprobs, LETTERS, strict=True)])
             metrics["acc_norm"] = float(chosen == gold)
         return Scored(metrics, LETTERS[chosen], doc.fields["answer"])

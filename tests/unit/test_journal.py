@@ -45,9 +45,16 @@ def test_whatever_changes_the_answer_changes_the_key() -> None:
         ASK,
         replace(ASK, continuations=(" B", " A")),
         replace(ASK, truncate_above=5, truncate_to=4),
+        replace(ASK, messages=(("user", "context"),)),
     ]
     keys = {request_key("sha256:a", r) for r in [ask, *others]} | {request_key("sha256:b", ask)}
     assert len(keys) == len(others) + 2
+
+
+def test_keys_stay_as_they_were() -> None:
+    """Journals outlive a version: a field that requests have gained, and that a request does not use, is not in its key."""
+    assert request_key("sha256:a", ASK) == "435e721bfb011fba891195d0f82f661557925c31b3a231999d55473a7d03d1be"
+    assert request_key("sha256:a", Generate("context", ("stop",), 10)) == "899bd01a3457f718f37e87c981d98c30fae14d92faea2dd29d9f98289dc5e7e5"
 
 
 def test_one_process_at_a_time(tmp_path: Path) -> None:
