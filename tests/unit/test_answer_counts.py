@@ -56,6 +56,15 @@ def test_the_entry_has_the_counts_and_no_metrics() -> None:
         assert (entry.counts.empty, set(entry.metrics)) == (empty, metrics)
 
 
+def test_a_turn_that_gives_the_question_away_is_found() -> None:
+    doc = Doc("7", "all", {}, messages=(("user", "Question: 2 + 2?\nAnswer:"), ("assistant", " 4")))
+
+    def asked(text: str) -> Sample:
+        return Sample(doc, [Generate("", (), 9, messages=(*doc.messages, ("user", text)))], [Generated("4", "stop", 1)], UNSCORED)
+
+    assert in_shots([asked("Question: 2 +  2?\nAnswer:"), asked("Question: 3 + 3?\nAnswer:")]) == ("7",)
+
+
 def test_a_worked_example_that_is_tested_is_named(tmp_path: Path) -> None:
     """M3Exam's shots are the first of its dev split, as prescribed: what is in both is counted, not dropped."""
     shutil.copytree(SAMPLE / "m3exam", tmp_path / "m3exam")

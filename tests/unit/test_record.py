@@ -249,6 +249,12 @@ def test_requests_and_responses_are_the_tasks_own_types() -> None:
     loglikelihood, generate = ROW.requests
     assert (type(loglikelihood), type(generate)) == (Loglikelihood, Generate)
     assert decode(SampleRow, encode(ROW), "x").requests == ROW.requests
-    assert encode(generate) == json.loads(json.dumps(asdict(generate)))
+    limited = replace(generate, max_total_tokens=9)
+    assert encode(limited) == json.loads(json.dumps(asdict(limited)))
+    assert "max_total_tokens" not in encode(generate)  # samples from before the field was there stay as they are
+    chat = replace(loglikelihood, context="", messages=(("user", "?"),))
+    assert encode(chat)["messages"] == [["user", "?"]]
+    assert "messages" not in encode(loglikelihood)
+    assert decode(SampleRow, encode(replace(ROW, requests=(chat, limited))), "x").requests == (chat, limited)
     with pytest.raises(EvalkitError, match=r"x: requests.0 lacks context, continuations and lacks context, max_new_tokens, until; run it"):
         decode(SampleRow, encode(ROW) | {"requests": [{}]}, "x")
