@@ -99,6 +99,28 @@ def test_prompts_are_cut_as_the_native_engine_cuts_them(tiny_model: Path) -> Non
             list(remote.generate([Generate(words, (), 400)]))
 
 
+def test_a_limit_on_prompt_and_answer_together_counts_the_same_tokens(address: str, native: NativeLM) -> None:
+    remote = OpenAILM(address, "org/tiny")
+    limited = Generate("Once upon a time", (), 40, max_total_tokens=22)
+    same(remote, native, [limited])
+    ((_, found),) = native.generate([limited])
+    assert found.num_tokens == 22 - len(native.encode(limited.context))
+    for asked in (Generate("Hel", (), 5, messages=(("user", "Hi"),)), Generate("", (), 5, messages=(("user", "Hi"),), max_total_tokens=9)):
+        with pytest.raises(EvalkitError, match="a server takes no conversation whose answer is begun or limited"):
+            list(remote.generate([asked]))
+
+
+def test_a_begun_answer_follows_the_conversation(native: NativeLM) -> None:
+    written = native.chat_prompt([{"role": "user", "content": "Hi"}])
+    asked = [
+        Generate("Hel", (), 6, messages=(("user", "Hi"),)),
+        Generate(written + "Hel", (), 6),
+        Generate("", (), 6, messages=(("user", "Hi"),)),
+    ]
+    answers = dict(native.generate(asked))
+    assert answers[0] == answers[1] != answers[2]
+
+
 def test_a_whole_run_gives_the_same_samples(address: str, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
     command = ["run", "--tasks", "mmlu,gsm8k@lm-eval", "--data", "sample", "--limit", "4", "--out", str(tmp_path)]

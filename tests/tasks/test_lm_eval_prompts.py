@@ -3,17 +3,24 @@
 import json
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from evalkit.data.sources import FolderSource
-from evalkit.tasks import Generate, Loglikelihood
+from evalkit.tasks import Generate, Generated, Loglikelihood
 from evalkit.tasks.registry import resolve
 from evalkit_tasks.gsm8k import table as gsm8k_table
+from evalkit_tasks.humaneval.task import HumanEval
 from evalkit_tasks.mmlu import table as mmlu_table
+from moe_lm.tokenizer.chat import render
 
 lm_eval_tasks = pytest.importorskip("lm_eval.tasks", reason="lm-eval is not installed")
+CHATML = (
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
 SUBJECTS = ("anatomy", "college_mathematics", "high_school_us_history", "moral_scenarios", "us_foreign_policy")
 
 
@@ -96,3 +103,51 @@ def test_gsm8k_scores(data_dir: Path, tmp_path: Path) -> None:
         for metric, name in (("exact_match_strict", "strict-match"), ("exact_match_flexible", "flexible-extract")):
             score = theirs.process_results(instance.doc, [instance.filtered_resps[name]])["exact_match"]
             assert bool(score) == ours[metric], (completion, metric)
+
+
+@pytest.fixture
+def code_eval(monkeypatch: pytest.MonkeyPatch) -> None:
+    """lm-eval's HumanEval loads a metric from the hub when it is imported; its prompts and filters do not need it."""
+    metric = SimpleNamespace(compute=lambda **_: None)
+    monkeypatch.setattr("evaluate.load", lambda _: metric)
+
+
+@pytest.mark.usefixtures("code_eval")
+@pytest.mark.parametrize(("protocol", "yaml"), [("lm-eval", "humaneval"), ("lm-eval-instruct", "humaneval_instruct")])
+def test_humaneval(protocol: str, yaml: str, data_dir: Path, tmp_path: Path) -> None:
+    task = resolve(f"humaneval@{protocol}")
+    assert isinstance(task, HumanEval)
+    docs = task.load(FolderSource(data_dir))
+    theirs = lm_eval_task(f"humaneval/{yaml}.yaml", {"test": [dict(doc.fields) for doc in docs]}, tmp_path)
+    answers = ["    return 1\n", "    return 1\n```\nIt works.", "```", ""]
+    for doc, instance in zip(docs, theirs.instances, strict=True):
+        (request,) = task.requests(doc)
+        assert isinstance(request, Generate)
+        prompt, settings = instance.args
+        assert (request.context, list(request.until), request.max_new_tokens) == (prompt, settings["until"], settings["max_gen_toks"])
+        assert settings["do_sample"] is False
+        instance.resps = answers  # as many samples of one document
+    theirs.apply_filters()
+    for doc, instance in zip(docs, theirs.instances, strict=True):
+        ours = task.programs(doc, [Generated(answer, "stop", 1) for answer in answers])
+        assert [check.program for check in ours] == instance.filtered_resps["create_test"]
+
+
+@pytest.mark.usefixtures("code_eval")
+def test_humaneval_through_a_chat_template(data_dir: Path, tmp_path: Path) -> None:
+    """The conversation is lm-eval's, and the text what transformers makes of it where the last message goes on."""
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    task = resolve("humaneval@lm-eval-instruct-chat")
+    docs = task.load(FolderSource(data_dir))
+    theirs = lm_eval_task("humaneval/humaneval_instruct.yaml", {"test": [dict(doc.fields) for doc in docs]}, tmp_path)
+    theirs.build_all_requests(apply_chat_template=True, chat_template=lambda said, **how: json.dumps([said, how]), tokenizer_name="none")
+    for doc, instance in zip(docs, theirs.instances, strict=True):
+        (request,) = task.requests(doc)
+        assert isinstance(request, Generate)
+        said, how = json.loads(instance.args[0])
+        messages = [{"role": role, "content": content} for role, content in request.messages]
+        assert said == [*messages, {"role": "assistant", "content": request.context}]
+        assert how == {"add_generation_prompt": False}
+    ((text,), _) = render_jinja_template([said], chat_template=CHATML, continue_final_message=True)
+    assert render(messages, CHATML) + request.context == text

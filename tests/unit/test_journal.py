@@ -42,6 +42,7 @@ def test_whatever_changes_the_answer_changes_the_key() -> None:
         replace(ask, max_new_tokens=11),
         replace(ask, temperature=0.5),
         replace(ask, seed=1),
+        replace(ask, max_total_tokens=10),
         ASK,
         replace(ASK, continuations=(" B", " A")),
         replace(ASK, truncate_above=5, truncate_to=4),

@@ -1,5 +1,6 @@
 """The lm_eval back-end: what it hands to an lm-eval model class."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -28,6 +29,20 @@ def test_a_conversation_reaches_the_peer_in_its_own_template():
     answers = dict(lm.generate([CHAT, Generate("plain", (), 8)]))
     assert answers[0].text == "<user>What is two and two?<assistant>"
     assert answers[1].text == "plain"
+
+
+def test_a_begun_answer_follows_the_template_and_limits_are_counted():
+    peer = Peer()
+    peer.tok_encode = list
+    asked = []
+    peer.generate_until = lambda instances, disable_tqdm: [asked.append(instance.args) or "" for instance in instances]
+    list(LmEvalLM(peer, "lm_eval:peer", "0", {}).generate([replace(CHAT, context="Four"), Generate("plain", (), 8, max_total_tokens=9)]))
+    assert [(prompt, settings["max_gen_toks"]) for prompt, settings in asked] == [
+        ("<user>What is two and two?<assistant>Four", 8),
+        ("plain", 4),
+    ]
+    with pytest.raises(EvalkitError, match="counts no tokens, and 9 are the limit"):
+        list(LmEvalLM(Peer(), "lm_eval:peer", "0", {}).generate([Generate("plain", (), 8, max_total_tokens=9)]))
 
 
 def test_a_peer_without_templates_is_refused_in_one_line():

