@@ -11,6 +11,7 @@ from evalkit.report.matches import column_for, in_tables, published_for
 from evalkit.report.published import Column
 from evalkit.report.sections import multilingual
 from evalkit.report.verdict import WORDS, Measured, Verdict, measured_figure, scale_of, verdict_on, why_no_figure, why_not_comparable
+from evalkit.stats.estimate import combined
 from evalkit.tasks.registry import resolve
 
 HEAD = ("task", "protocol", "published", "measured", "95% interval", "n", "data", "verdict")
@@ -99,6 +100,8 @@ def _remarks(run: Run) -> Iterator[str]:
             yield f"{key}: {_given_away(entry)}"
         if parts := list(_parts(entry, column)):
             yield f"{key}: {', '.join(parts)}"
+        if line := _other_mean(entry, column):
+            yield f"{key}: {line}"
         tokens = entry.tokens
         if tokens.computed:
             total = tokens.computed + tokens.shared
@@ -121,6 +124,18 @@ def _parts(entry: TaskEntry, column: Column | None) -> Iterator[str]:
     for name, metrics in entry.groups.items():
         if entry.headline in metrics:
             yield f"{name} {decimal(scale * metrics[entry.headline].value, column)}"
+
+
+def _other_mean(entry: TaskEntry, column: Column | None) -> str:
+    """The headline averaged the other way, where a task has subjects: published figures do not always say which mean they are."""
+    figures = [metrics[entry.headline] for metrics in entry.subjects.values() if entry.headline in metrics]
+    # a suite prints its own means; a subject of one document has no standard error
+    if entry.cells or len(figures) < 2 or any(figure.n < 2 for figure in figures):
+        return ""
+    other, over = ("macro", f"{len(figures)} subjects") if entry.averaging == "micro" else ("micro", f"{entry.n:,} documents")
+    mean, scale = combined(figures, other), scale_of(entry, column)
+    value, low, high = (decimal(scale * each, column) for each in (mean.value, *mean.ci95))
+    return f"{entry.headline} as {other} mean, over {over}: {value} ({low} to {high})"
 
 
 def written(folder: Path) -> list[str]:

@@ -59,6 +59,15 @@ def average(by_group: Mapping[str, Sequence[float]], averaging: str) -> Estimate
     return mean([x for values in by_group.values() for x in values])
 
 
+def combined(groups: Sequence[Estimate], averaging: str) -> Estimate:
+    """`average` over documents of which only their groups' means are known; the groups are fixed by the benchmark, not sampled."""
+    n = sum(group.n for group in groups)
+    weights = [1 / len(groups) if averaging == "macro" else group.n / n for group in groups]
+    value = math.fsum(weight * group.value for weight, group in zip(weights, groups, strict=True))
+    stderr = math.sqrt(math.fsum((weight * group.stderr) ** 2 for weight, group in zip(weights, groups, strict=True)))
+    return Estimate(value, stderr, normal(value, stderr), n)
+
+
 def wilson(proportion: float, n: int) -> tuple[float, float]:
     """Wilson's score interval at 95%."""
     z2 = Z95**2 / n

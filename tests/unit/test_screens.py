@@ -50,6 +50,18 @@ def test_the_end_of_a_run_says_what_where_and_what_next(tmp_path: Path) -> None:
     assert "mmlu: 12 s, 300 tokens computed of 400 (25% shared)" in text
 
 
+def test_both_means_are_told_where_there_are_subjects(tmp_path: Path) -> None:
+    subjects = {"a": {"acc": Estimate(0.5, 0.1, (0.3, 0.7), 30)}, "b": {"acc": Estimate(0.8, 0.1, (0.6, 1.0), 10)}}
+    for averaging, said in (
+        ("micro", "acc as macro mean, over 2 subjects: 65.0 (51.1 to 78.9)"),
+        ("macro", "acc as micro mean, over 40 documents: 57.5 (42.0 to 73.0)"),
+    ):
+        record = run("m", mmlu=entry(0.5, averaging=averaging, subjects=subjects, n=40))
+        assert f"mmlu: {said}\n" in shown(record, tmp_path)
+    one = {"a": {"acc": Estimate(0.5, 0.1, (0.3, 0.7), 30)}, "b": {"acc": Estimate(1.0, 0.0, (0.2, 1.0), 1)}}
+    assert " mean, over" not in shown(run("m", mmlu=entry(0.5, subjects=one)), tmp_path)
+
+
 def test_every_verdict_has_its_words() -> None:
     assert set(WORDS) == set(get_args(Word))
 

@@ -7,7 +7,7 @@ import pytest
 import scipy.stats
 
 from evalkit.stats.clustered import clustered_stderr, t_interval
-from evalkit.stats.estimate import average, macro, mean
+from evalkit.stats.estimate import average, combined, macro, mean
 
 
 def test_mean_of_a_proportion_has_wilsons_interval() -> None:
@@ -39,6 +39,18 @@ def test_macro_counts_every_group_the_same() -> None:
     expected = math.sqrt(scipy.stats.sem(groups["a"]) ** 2 + scipy.stats.sem(groups["b"]) ** 2) / 2
     assert estimate.stderr == pytest.approx(expected)
     assert average(groups, "micro").value == pytest.approx(10 / 12)
+
+
+def test_means_of_groups_give_the_mean_of_all() -> None:
+    groups = {"a": [1.0, 0.0, 0.0, 1.0], "b": [1.0, 1.0, 0.0, 1.0, 1.0, 1.0], "c": [0.0, 0.0, 1.0]}
+    of_groups = [mean(values) for values in groups.values()]
+    whole, found = macro(groups.values()), combined(of_groups, "macro")
+    assert (found.value, found.stderr, found.n) == (pytest.approx(whole.value), pytest.approx(whole.stderr), whole.n)
+    assert found.ci95 == pytest.approx(whole.ci95)
+    micro = combined(of_groups, "micro")
+    assert (micro.value, micro.n) == (pytest.approx(8 / 13), 13)
+    # within the groups alone, which are fixed: less than over all documents
+    assert 0 < micro.stderr < mean([x for values in groups.values() for x in values]).stderr
 
 
 def test_groups_of_one_document_are_not_certain() -> None:
