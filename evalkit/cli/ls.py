@@ -1,4 +1,4 @@
-"""`evalkit ls`: lists of tasks, protocols, models and runs."""
+"""`evalkit ls`: lists of tasks, protocols, models, published tables and runs."""
 
 import argparse
 from collections.abc import Callable, Sequence
@@ -19,7 +19,8 @@ WAITS = "waits for a judge"
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Put the command into the parser."""
-    ls = commands.add_parser("ls", help="list tasks, protocols, models or runs", description="List tasks, protocols, models or runs.")
+    what = "list tasks, protocols, models, published tables or runs"
+    ls = commands.add_parser("ls", help=what, description=f"{what.capitalize()}.")
     ls.add_argument("what", choices=LISTS, help="what to list")
     add_shared(ls, "out")
     ls.set_defaults(command=_ls)
@@ -54,6 +55,23 @@ def _models(out: Path) -> None:
         where = "installed" if local_path(model) else model.install or f"hub: {model.hub[0] if model.hub else '-'}"
         rows.append((name, model.summary, where))
     print_table("models (or a hub id, a folder, a .gguf file)", ("name", "what", "where"), rows)
+
+
+def _tables(out: Path) -> None:
+    from evalkit.report.published import read_table, table_names
+
+    rows = []
+    for name in table_names():
+        try:
+            table = read_table(name)
+        except EvalkitError as error:
+            rows.append((name, f"unreadable: {first_line(error)}", "-", "-", "-"))
+            continue
+        cells = list(table.cells())
+        odd = sum(bool(cell.inconsistent) for _, _, cell in cells)
+        rows.append((name, table.title, str(len(table.rows)), f"{len(cells)}" + (f", {odd} inconsistent" if odd else ""), table.url))
+    remark = "a table of your own: --published FILE.toml (docs/adding-a-published-table.md)"
+    print_table("published tables", ("table", "of", "models", "figures", "source"), rows, remark)
 
 
 def _runs(out: Path) -> None:
@@ -141,4 +159,4 @@ def _bench(file: Path) -> str:
         return f"{file.parent.name}: unreadable: {first_line(error)}"
 
 
-LISTS: dict[str, Callable[[Path], None]] = {"tasks": _tasks, "protocols": _protocols, "models": _models, "runs": _runs}
+LISTS: dict[str, Callable[[Path], None]] = {"tasks": _tasks, "protocols": _protocols, "models": _models, "tables": _tables, "runs": _runs}

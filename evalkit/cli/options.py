@@ -81,7 +81,9 @@ def add_pairing(command: ArgumentParser) -> None:
 
 def add_published(command: ArgumentParser, default: str | None = "qwen1.5-moe", help: str = "(default: %(default)s)") -> None:
     """Add the option that names a published table."""
-    command.add_argument("--published", metavar="NAME", default=default, help=f"name of a published table, or a .toml file {help}")
+    command.add_argument(
+        "--published", metavar="TABLE", default=default, help=f"a published table: a name of evalkit ls tables, or a .toml file {help}"
+    )
 
 
 def _without_none(annotation: Any) -> Any:

@@ -2,7 +2,7 @@
 
 import argparse
 
-from evalkit.cli.options import SHARED, add_shared, given, with_data
+from evalkit.cli.options import SHARED, add_published, add_shared, given, with_data
 from evalkit.config import RunConfig, read_toml
 from evalkit.errors import keeping_traceback
 
@@ -16,6 +16,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     )
     add_shared(run, *SHARED)
     run.add_argument("--config", metavar="run.toml", help="read these settings from a file; the command line takes precedence")
+    add_published(run, default=None, help="that figures are shown beside (default: all tables)")
     run.set_defaults(command=_run)
 
 
@@ -24,14 +25,17 @@ def _run(arguments: argparse.Namespace) -> int:
     config = RunConfig(**{"tasks": ()} | with_data(settings))
 
     from evalkit.progress import Reporter, console
+    from evalkit.report.published import read_table
     from evalkit.report.screen import show
     from evalkit.runner.run import run
 
+    if arguments.published:
+        read_table(arguments.published)  # a table with a mistake is refused before anything is computed
     reporter = Reporter(config.quiet)
     if config.is_demo:
         what = "the bundled sample" if config.data_spec == "sample" else config.data_spec
         reporter.say(f"demo: SmolLM2-135M upcycled to a mixture of experts, on {what}; its figures do not compare with published ones")
     with keeping_traceback(config.folder):
         record = run(config, reporter)
-    show(record, config.folder, console())
+    show(record, config.folder, console(), arguments.published)
     return 0

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from evalkit.cli.options import add_shared, given, reporter_of, with_data
+from evalkit.cli.options import add_published, add_shared, given, reporter_of, with_data
 from evalkit.errors import EvalkitError
 
 
@@ -28,16 +28,20 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "name": "name of the run's folder (default: made from the file's name and the task)",
     }
     add_shared(score, "data", "out", "name", "allow_unsafe_code", "quiet", helps=helps)
+    add_published(score, default=None, help="that figures are shown beside (default: all tables)")
     score.set_defaults(command=_score)
 
 
 def _score(arguments: argparse.Namespace) -> None:
     from evalkit.progress import console
+    from evalkit.report.published import read_table
     from evalkit.report.screen import show
     from evalkit.runner.score_file import ScoreConfig, score
     from evalkit.tasks import JudgedTask
     from evalkit.tasks.registry import task_classes
 
+    if arguments.published:
+        read_table(arguments.published)  # a table with a mistake is refused before anything is scored
     config = ScoreConfig(**with_data(given(arguments, ScoreConfig)))
     if (task := task_classes().get(arguments.task.partition("@")[0])) and issubclass(task, JudgedTask):
         from evalkit.judge import screen
@@ -50,4 +54,4 @@ def _score(arguments: argparse.Namespace) -> None:
             raise EvalkitError(f"{config.file}: {'; '.join(refused)}")
         return
     record, folder = score(config, reporter_of(arguments))
-    show(record, folder, console())
+    show(record, folder, console(), arguments.published)

@@ -60,8 +60,8 @@ def _keys(text: str) -> Iterator[tuple[Keys, int]]:
         while inner:
             ((key, value),) = inner.items()
             table += (key,)
+            yield table, line
             if isinstance(value, list):  # [[row]]: the last key of its header
-                yield table, line
                 tables[table] += 1
                 value = value[0]
             if tables[table]:  # the last table of an array that was begun before

@@ -3,6 +3,7 @@
 docs/adding-a-published-table.md says what each key means.
 """
 
+import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
@@ -62,7 +63,8 @@ class Checkpoint:
             return False  # its configuration, not its weights
         name = spec.rstrip("/").split("@")[0]
         folder = self.hub.rpartition("/")[2].lower()
-        return name == self.hub or Path(name).name.lower() == folder or self.stand_in(spec) is not None
+        cached = f"models--{self.hub.replace('/', '--')}" in Path(name).parts  # the hub's cache
+        return name == self.hub or cached or Path(name).name.lower() == folder or self.stand_in(spec) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,8 @@ class PublishedFigure:
     `printed` is its text, digit for digit. `protocol` is how it was made: "" if that is unpublished; `not_here`: none of ours.
     `url` and `place` say where it is printed, `origin` whose figure it is and how it was made. `samples` is how many answers a document
     it is the mean of, `judges` are the names of the judge that counts, for a judged benchmark. `doubt` is why it may not be what it
-    seems, `inconsistent` why it cannot be right as printed; `also` are its other prints.
+    seems, `inconsistent` why it cannot be right as printed; `also` are its other prints. `tested` is what was tested here to explain a
+    difference, and what came out.
     """
 
     printed: str
@@ -96,6 +99,7 @@ class PublishedFigure:
     doubt: str = ""
     note: str = ""
     inconsistent: str = ""
+    tested: str = ""
     also: tuple[Print, ...] = ()
 
     @property
@@ -287,12 +291,13 @@ class PublishedTable:
             yield from ((row, column, row.cells[column.key]) for column in self.columns if column.key in row.cells)
 
     def columns_of(self, task: str, protocol: str) -> list[Column]:
-        """The columns that a measured figure belongs to: the task's and its categories', under that protocol if they name theirs.
+        """The columns that a measured figure belongs to: the task's and its categories', under its protocol, else those that name none.
 
-        If none is under it, the first of the task, whose verdict then says so.
+        If all are under others, the first, whose verdict then says so.
         """
         found = [column for column in self.columns if task in (column.task, column.whole)]
-        return [column for column in found if column.protocol in ("", protocol)] or found[:1]
+        under = [[column for column in found if column.protocol == each] for each in (protocol, "")]
+        return under[0] or under[1] or found[:1]
 
 
 def decimals(printed: str) -> int:
@@ -319,9 +324,11 @@ def read_table(name: str) -> PublishedTable:
     """A table by its name, or from a .toml file. Raises EvalkitError, with file, line and key, for a malformed table."""
     path = Path(name).expanduser() if name.endswith(".toml") else FOLDER / f"{name}.toml"
     if path.parent == FOLDER and path.stem not in table_names():
-        way = "; a file's name ends in .toml" if "/" in name else ""
-        raise EvalkitError(f"{unknown('published table', name.removesuffix('.toml'), table_names())}{way}")
-    return _read(path, path.stat().st_mtime_ns if path.exists() else 0)
+        raise EvalkitError(f"{unknown('published table', name, table_names())}, or a file whose name ends in .toml")
+    if not path.exists():
+        near = difflib.get_close_matches(path.name, [*(each.name for each in path.parent.glob("*.toml")), *table_names()], n=1, cutoff=0.7)
+        raise EvalkitError(f"cannot read {path}: no such file" + (f"; did you mean {near[0]}?" if near else ""))
+    return _read(path, path.stat().st_mtime_ns)
 
 
 @lru_cache

@@ -28,15 +28,15 @@ FILES = ("run.json", "samples", "lm_eval", "completions")  # named first, in thi
 SCAFFOLDING = (".lock", ".partial", "-wal", "-shm")
 
 
-def show(run: Run, folder: Path, console: Console) -> None:
-    """Print one run's table and remarks."""
+def show(run: Run, folder: Path, console: Console, published: str | None = None) -> None:
+    """Print one run's table and remarks: its figures beside those of all published tables, or of the one that is named."""
     table = Table(title=f"{run.model.spec}: published and measured", title_justify="left")
     for name in HEAD:
         table.add_column(name, justify="right" if name in ("published", "measured", "n") else "left")
     verdicts: dict[str, Verdict] = {}
     for key, entry in run.tasks.items():
         task = task_of(key)
-        matches = published_for(run.model.spec, task, entry.protocol)
+        matches = published_for(run.model.spec, task, entry.protocol, published)
         column = column_for(task, matches)
         found = verdict_on(matches, task, entry, run.model)
         figure = measured_figure(entry, column)
@@ -55,7 +55,7 @@ def show(run: Run, folder: Path, console: Console) -> None:
     told = ("not comparable", "not measured")  # by the remarks
     reasons = [f"{key}: {found}" for key, found in verdicts.items() if found.reason and found.word not in told]
     meanings = [f"{word}: {WORDS[word]}" for word in dict.fromkeys(found.word for found in verdicts.values())]
-    for line in [*_remarks(run), *reasons, *meanings]:
+    for line in [*_remarks(run, published), *reasons, *meanings]:
         _say(console, line)
     _say(console, f"model {run.model.fingerprint[:19]}, {run.model.how}")
     if run.model.layout_invariant is False:
@@ -78,10 +78,10 @@ def _say(console: Console, line: str) -> None:
     console.print(line, soft_wrap=True)
 
 
-def _remarks(run: Run) -> Iterator[str]:
+def _remarks(run: Run, published: str | None) -> Iterator[str]:
     for key, entry in run.tasks.items():
         task = task_of(key)
-        matches = published_for(run.model.spec, task, entry.protocol)
+        matches = published_for(run.model.spec, task, entry.protocol, published)
         column = column_for(task, matches)
         if matches:
             yield f"{key}: {in_tables(matches)}"

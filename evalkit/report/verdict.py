@@ -109,7 +109,8 @@ def verdict(cell: PublishedFigure | None, column: Column | None, task: str, entr
     if reason:
         return Verdict("cannot tell", reason)
     if not figure.holds(cell.printed):
-        return Verdict("differs", f"{weights.stand_in}, a cause that is not tested" if weights.stand_in else weights.remark, compares=True)
+        instead = f"{weights.stand_in}, a cause that is not tested" if weights.stand_in and not cell.tested else weights.stand_in
+        return Verdict("differs", "; ".join(text for text in (cell.tested, instead, weights.remark) if text), compares=True)
     if figure.half > WIDEST * column.maximum:
         return Verdict("cannot tell", f"n = {figure.n} is too small: +-{figure.half:.1f} points", compares=True)
     return Verdict("reproduced", f"{weights.stand_in}: {weights.because}" if weights.stand_in else weights.remark, compares=True)
