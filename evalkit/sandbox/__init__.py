@@ -4,7 +4,8 @@
 
     print(run_python("print(6 * 7)"))
 
-Layers: namespaces.py, tree.py, seccomp.py, landlock.py, limits.py; jail.py applies them. Processes, each the parent of the next:
+Layers: namespaces.py, tree.py, seccomp.py, landlock.py, limits.py; jail.py applies them; memory.py counts.
+Processes, each the parent of the next:
 
     pool.py (yours) -> server.py, supervisor.py -> checker.py -> jail.py's init -> program.py
 

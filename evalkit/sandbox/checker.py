@@ -8,14 +8,17 @@ Arguments are passed by value: the test does not see what the function does to a
 import builtins
 import random
 import re
+import resource
 import traceback
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from evalkit.sandbox import wire
 from evalkit.sandbox.result import Verdict
 
 _DETAIL = 500
+_ANSWER_BYTES = 128 << 20  # what one answer may take in the checker: a million numbers take half
 
 
 class Gone(BaseException):
@@ -36,7 +39,7 @@ class Candidate:
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
         try:
-            wire.send(self._requests, wire.encode((arguments, keywords)))
+            wire.send(self._requests, (arguments, keywords))
         except BrokenPipeError:
             self.gone = True
             raise Gone from None
@@ -45,20 +48,36 @@ class Candidate:
     def answer(self) -> Any:
         """Return the next frame's value, or raise its exception."""
         try:
-            report = wire.receive(self._answers)
+            with _room_for(_ANSWER_BYTES):
+                report = wire.receive(self._answers)
             if not isinstance(report, dict):
                 raise wire.Malformed("an answer that is none")
             if "error" not in report:
-                return wire.decode(report.get("value"))
+                return report.get("value")
             name, message = str(report["error"])[:100], str(report.get("message", ""))[:_DETAIL]
         except wire.Ended:
             self.gone = True
             raise Gone from None
-        except (wire.Malformed, MemoryError) as malformed:
+        except wire.Malformed as malformed:
             name, message = "TypeError", f"the answer is not plain data: {malformed}"
+        except MemoryError:
+            name, message = "TypeError", f"the answer takes more than {_ANSWER_BYTES:,} bytes of the test's process"
         raised = _exception(name, message)
         self.error = (raised, name)
         raise raised
+
+
+@contextmanager
+def _room_for(size: int) -> Iterator[None]:
+    """Raise MemoryError where more than `size` bytes are taken: a frame of a few bytes a list holds lists of many."""
+    with open("/proc/self/statm") as file:
+        taken = int(file.read().split()[0]) * resource.getpagesize()
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (min(taken + size, hard), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def _exception(name: str, message: str) -> Exception:

@@ -7,7 +7,7 @@ from pathlib import Path
 # layer: what it isolates
 LAYERS = {
     "namespaces": "own users, processes and network (none); a read-only tree with nothing of the host; one small writable /tmp",
-    "seccomp": "no ptrace, mount, namespaces, sockets, exec, shared memory; none of the kernel's large or new calls",
+    "seccomp": "no ptrace, mount, namespaces, sockets, exec; no memory that nothing counts; none of the kernel's large or new calls",
     "landlock": "the same files once more, nothing executable, no signals to outside",
     "rlimits": "CPU time, memory, file size, processes, open files, no core dumps",
 }

@@ -15,7 +15,7 @@ class Limits:
 
     cpu_seconds: float = 3.0  # of all its processes together
     wall_seconds: float = 20.0
-    memory_bytes: int = 1 << 30  # address space of each process, and resident memory of all together
+    memory_bytes: int = 1 << 30  # address space of each process, and what all hold together (memory.py)
     disk_bytes: int = 64 << 20  # the size of its /tmp
     processes: int = 32  # threads count
     open_files: int = 64

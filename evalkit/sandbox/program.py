@@ -25,11 +25,11 @@ def serve(source: str, function: str, requests: int, answers: int) -> None:
     _answer(answers, report)
     while True:
         try:
-            arguments, keywords = wire.decode(wire.receive(requests))
+            arguments, keywords = wire.receive(requests)
         except wire.Ended:
             return
         try:
-            report = {"value": wire.encode(names[function](*arguments, **keywords))}
+            report = {"value": names[function](*arguments, **keywords)}
         except BaseException as error:
             report = _describe(error)
         _answer(answers, report)
@@ -61,7 +61,7 @@ def _answer(answers: int, report: dict[str, Any]) -> None:
         pass
     try:
         wire.send(answers, report)
-    except (ValueError, RecursionError, MemoryError) as error:
-        wire.send(answers, _describe(error))
     except OSError:
         os._exit(0)  # the other end is gone
+    except (TypeError, ValueError, RecursionError, MemoryError) as error:
+        wire.send(answers, _describe(error))

@@ -25,7 +25,7 @@ class Result:
     output_bytes: int = 0  # written by the program; more than in `output` if that was cut
     cpu_seconds: float = 0.0  # user and system, of all its processes
     wall_seconds: float = 0.0
-    memory_bytes: int = 0  # resident, of all its processes, as seen every 50 ms and at the end
+    memory_bytes: int = 0  # held by all its processes, at most (memory.py), as seen every 50 ms and at the end
     retried: bool = False  # timed out while others ran, then run again alone
 
     @property

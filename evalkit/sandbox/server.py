@@ -8,6 +8,7 @@ The keeper creates the namespaces. A job arrives as limits and an open file: the
 import gc
 import json
 import os
+import selectors
 import signal
 import socket
 import sys
@@ -32,6 +33,7 @@ def main(channel: int) -> NoReturn:
     del sys.path[0]  # the host's folder of evalkit, which the jail's tree does not have
     for module in _WARM:
         import_module(module)
+    selectors.DefaultSelector = selectors.PollSelector  # type: ignore[misc, assignment]  # asyncio's too: the jail has no epoll
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     missing = {"seccomp": seccomp.missing(), "landlock": "" if landlock.version() else "this kernel has none, or has it switched off"}
     missing = {layer: reason for layer, reason in missing.items() if reason}

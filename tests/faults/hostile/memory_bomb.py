@@ -1,5 +1,6 @@
 # tries: to take all memory, a megabyte at a time
 # verdict: memory
+# cpu: 4
 hoard = []
 
 

@@ -5,7 +5,7 @@ import os
 
 
 def double(x):
-    for folder in ("/", "/dev", "/etc", "/proc", "/lib", "/usr/lib", "/var/tmp", "/dev/shm", "/run", os.path.dirname(os.__file__)):
+    for folder in ("/", "/dev", "/etc", "/proc", "/lib", "/usr/lib", "/var/tmp", "/run", os.path.dirname(os.__file__)):
         try:
             open(f"{folder}/hostile", "w").close()
             print("ESCAPED", folder)

@@ -1,0 +1,31 @@
+# tries: to hold memory in what closed sockets have sent and nobody has received
+# verdict: memory
+# cpu: 4
+import os
+import socket
+import time
+
+left = []
+
+
+def fill():
+    while len(left) < 55:
+        sender, receiver = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        sender.setblocking(False)
+        try:
+            while True:
+                sender.send(bytes(100_000))
+        except BlockingIOError:
+            sender.close()
+        left.append(receiver)
+
+
+for _ in range(14):
+    if os.fork() == 0:
+        fill()
+        time.sleep(1000)
+time.sleep(3)
+
+
+def double(x):
+    return x * 2
