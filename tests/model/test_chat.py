@@ -8,6 +8,7 @@ import sys
 import pytest
 import tokenizers
 import transformers
+from tokenizers import processors
 
 from moe_lm.checkpoint.gguf_file import GGUFFile
 from moe_lm.errors import ModelError
@@ -309,21 +310,35 @@ def test_tokenizer_config(folder, settings, template, bos_token, bos_id):
     assert found.encode("Hello") == expected("Hello")["input_ids"]
 
 
-def test_llamas_way_to_ask_for_bos(folder, tmp_path_factory):
-    """As transformers 4 had it (5.23 drops the key), and what DeepSeek's checkpoints rely on; it survives saving."""
-    settings = {"tokenizer_class": "LlamaTokenizerFast", "bos_token": "<|endoftext|>", "add_bos_token": True}
+@pytest.mark.parametrize(
+    ("kind", "asked", "puts_bos"),
+    [
+        ("LlamaTokenizerFast", True, False),
+        ("LlamaTokenizer", None, False),
+        ("PreTrainedTokenizerFast", True, False),
+        ("LlamaTokenizer", True, True),
+        ("LlamaTokenizerFast", False, True),
+    ],
+)
+def test_tokenizer_json_alone_decides_about_bos(folder, kind, asked, puts_bos):
+    """As in transformers 5, which drops add_bos_token; where that leaves out a BOS that transformers 4 put, it is said."""
+    fast = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    front = processors.TemplateProcessing(single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", 0)])
+    fast.post_processor = front if puts_bos else None
+    fast.save(str(folder / "tokenizer.json"))
+    settings = {"tokenizer_class": kind, "bos_token": "<|endoftext|>", "add_bos_token": asked}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     found = Tokenizer.from_folder(folder)
-    again = tmp_path_factory.mktemp("again")
-    found.save(again)
-    for tokenizer in (found, Tokenizer.from_folder(again)):
-        assert tokenizer.bos_id == 0
-        assert (
-            tokenizer.encode("Hello")
-            == tokenizer.encode("<|endoftext|>Hello")
-            == [0, *tokenizer.fast.encode("Hello", add_special_tokens=False).ids]
+    expected = transformers.AutoTokenizer.from_pretrained(folder)("Hello")["input_ids"]
+    assert found.encode("Hello") == expected
+    assert (expected[0] == 0) == puts_bos
+    if asked and not puts_bos and kind != "PreTrainedTokenizerFast":
+        assert found.notices == (
+            "add_bos_token of tokenizer_config.json has no effect, as in transformers 5: tokenizer.json puts no <|endoftext|> in front"
+            " (transformers 4 put it there)",
         )
-    assert transformers.AutoTokenizer.from_pretrained(again)("Hello")["input_ids"] == found.encode("Hello")
+    else:
+        assert not found.notices
 
 
 def test_a_saved_folder_chats_the_same(smollm2_path, tmp_path):

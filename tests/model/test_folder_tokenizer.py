@@ -183,8 +183,11 @@ def test_a_tokenizer_of_another_model(folder):
     refused(folder, "<|bos|>", f"{ROWS} rows")
 
 
-def test_two_tokens_in_front_are_refused(folder):
+def test_two_tokens_in_front_or_one_behind_are_refused(folder):
     fast = letters()
+    fast.post_processor = processors.TemplateProcessing(single=["$A", "</s>"], special_tokens=[("</s>", 258)])
+    fast.save(str(folder / "tokenizer.json"))
+    refused(folder, "tokenizer.json puts '</s>' behind every text")
     fast.post_processor = processors.TemplateProcessing(single=["<s>", "<|turn|>", "$A"], special_tokens=[("<s>", 257), ("<|turn|>", 260)])
     fast.save(str(folder / "tokenizer.json"))
     refused(folder, "[257, 260]", "only one")

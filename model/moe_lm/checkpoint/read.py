@@ -79,7 +79,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
         check_unchanged()
         return model
 
-    notices = (*weights.notices, *_context_notices(weights.config))
+    notices = (*weights.notices, *tokenizer.notices, *_context_notices(weights.config))
     return Checkpoint(weights.config, tokenizer, sha256_of(files), read, notices, weights.stored)
 
 

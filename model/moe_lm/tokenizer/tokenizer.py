@@ -4,7 +4,7 @@ BOS is added at most once: by `encode`, where the model asks for one and the tex
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ class Tokenizer:
     """Text to ids and back. `bos_id` is set where the model wants it in front of every prompt; `stop_ids` end an answer.
 
     `bos_token` and `eos_token` are what a chat template may write, "" where there is none; a BOS may be named and not wanted.
+    `notices`: what a user should know about how the files were read, a line each.
     """
 
     def __init__(
@@ -38,8 +39,10 @@ class Tokenizer:
         chat_template: str | None,
         bos_token: str = "",
         eos_token: str = "",
+        notices: Sequence[str] = (),
     ):
         self.fast = fast
+        self.notices = notices
         self.bos_id = bos_id
         self.chat_template = chat_template
         self.bos_token, self.eos_token = bos_token, eos_token
@@ -71,13 +74,15 @@ class Tokenizer:
     def from_folder(cls, folder: Path) -> "Tokenizer":
         """From tokenizer.json and the files beside it (`moe_lm.tokenizer.folder`). Raises ModelError where one is damaged."""
         found = folder_files.read(folder)
+        bos_id = attempt(f"{folder / 'tokenizer.json'} can't encode a letter", _wanted_bos, found.fast)
         return cls(
             found.fast,
-            attempt(f"{folder / 'tokenizer.json'} can't encode a letter", _wanted_bos, found.fast, found.settings, found.bos_token),
+            bos_id,
             found.eos_ids,
             found.chat_template,
             found.bos_token,
             found.eos_token,
+            tuple(_bos_notices(found, bos_id)),
         )
 
     def save(self, folder: Path) -> None:
@@ -171,21 +176,26 @@ def _mark_cut_characters(byte_tokens: Sequence[str]) -> list[str]:
     return marked
 
 
-def _wanted_bos(fast: FastTokenizer, settings: Mapping[str, Any], bos_token: str) -> int | None:
-    """BOS's id where the folder asks for it: in tokenizer.json's post-processor, or in Llama's own way.
+def _wanted_bos(fast: FastTokenizer) -> int | None:
+    """The id of the token that tokenizer.json's post-processor puts in front of every text, as BOS; None for none.
 
-    The tokenizer classes of Llama and Gemma put BOS in front where tokenizer_config.json says add_bos_token, whatever the
-    post-processor does; DeepSeek's checkpoints rely on it. For other classes the key means nothing (transformers 4 and 5).
+    As in transformers 5, tokenizer_config.json's add_bos_token decides nothing where there is a tokenizer.json.
     """
     text = next((text for text in ("a", "0", " ") if fast.encode(text, add_special_tokens=False).ids), "")
     probe, bare = (fast.encode(text, add_special_tokens=special).ids for special in (True, False))
     front = next((at for at in range(len(probe)) if probe[at : at + len(bare)] == bare), 0)
     if front > 1:
         raise Unsupported(f"tokenizer.json puts {front} tokens in front of every text: {shown(probe[:front])}; only one (BOS) is supported")
-    if front:
-        return probe[0]
-    llama = str(settings.get("tokenizer_class")).startswith(("Llama", "Gemma"))
-    bos_id = fast.token_to_id(bos_token) if llama and settings.get("add_bos_token") else None
-    if bos_id is not None:
-        gguf.put_in_front(fast, bos_token, bos_id)
-    return bos_id
+    if behind := probe[front + len(bare) :]:
+        raise Unsupported(f"tokenizer.json puts {shown(fast.id_to_token(behind[0]))} behind every text, where a prompt could not go on")
+    return probe[0] if front else None
+
+
+def _bos_notices(found: folder_files.FolderTokenizer, bos_id: int | None) -> Iterator[str]:
+    """Of Llama's and Gemma's classes, which in transformers 4 put a BOS in front that tokenizer.json does not."""
+    is_llama = str(found.settings.get("tokenizer_class")).startswith(("Llama", "Gemma"))
+    if is_llama and found.settings.get("add_bos_token") and bos_id is None and found.bos_token:
+        yield (
+            f"add_bos_token of tokenizer_config.json has no effect, as in transformers 5: tokenizer.json puts no {found.bos_token} in front"
+            " (transformers 4 put it there)"
+        )
