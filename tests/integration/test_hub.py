@@ -98,6 +98,13 @@ def test_one_file(hub, tiny_model):
     assert hub.revisions == {None, "abc123"}  # all others are of config.json's commit
 
 
+def test_the_commit_and_the_precision_are_recorded(hub, tiny_model):
+    """Of a folder that is not the hub's, no commit."""
+    found, local = (NativeLM.open(ModelSpec(spec, kernel="reference")).describe()["weights"] for spec in (REPO, str(tiny_model)))
+    assert found == {"precision": "float32", "bits": 32.0, "sha256": local["sha256"], "revision": "abc123"}
+    assert "revision" not in local
+
+
 def test_shards_are_those_of_the_index(hub, tiny_model):
     shard(hub.repo)
     assert scores(f"{REPO}@v1") == scores(str(tiny_model))

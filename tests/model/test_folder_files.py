@@ -221,3 +221,16 @@ def test_random_weights_beyond_memory_are_one_line():
         random_checkpoint(tiny_config(vocab_size=300, intermediate_size=2**30, hidden_size=2**30)).read(torch.float32, "cpu", None)
     with pytest.raises(ModelError, match="vocab_size 2147483647"):
         random_checkpoint(tiny_config(vocab_size=2**31 - 1))
+
+
+@pytest.mark.parametrize(("dtype", "bits"), [("float32", 32), ("bfloat16", 16), ("float16", 16)])
+def test_what_precision_the_weights_are_in(dtype, bits, tmp_path):
+    """In whatever precision they are then computed."""
+    sharded(tmp_path)
+    for file in tmp_path.glob("model-*.safetensors"):
+        save_file({name: tensor.to(getattr(torch, dtype)) for name, tensor in load_file(file).items()}, file)
+    stored = open_checkpoint(tmp_path).stored
+    assert (stored.precision, stored.bits) == (dtype, bits)
+    norms = {name: tensor.float() if "norm" in name else tensor for name, tensor in load_file(file).items()}
+    save_file(norms, file)
+    assert open_checkpoint(tmp_path).stored.precision == dtype  # most of the bytes

@@ -282,3 +282,17 @@ def test_peak_memory(smollm2_path):
     ratio = float(subprocess.run([sys.executable, "-c", MEMORY, smollm2_path], check=True, capture_output=True, text=True).stdout)
     print(f"SmolLM2: peak memory {ratio:.3f} of the loaded weights")
     assert ratio <= 1.15
+
+
+def test_what_precision_the_file_is_in(tmp_path):
+    """llama.cpp's name for the whole file; where it has none, the type that most bytes are in. Bits a weight are over all tensors."""
+    model = tiny()
+    tensors = gguf_tensors(model)
+    quantised = {name: TYPES.Q8_0 for name, array in tensors.items() if array.ndim == 2 and array.shape[-1] % 32 == 0}
+    assert quantised
+    named = open_checkpoint(write(tmp_path / "a.gguf", model.config, tensors, quantised, keys={"general.file_type": 15})).stored
+    assert (named.precision, 8 < named.bits < 32) == ("Q4_K_M", True)
+    assert open_checkpoint(write(tmp_path / "b.gguf", model.config, tensors, quantised)).stored.precision == "Q8_0"
+    unknown = {"general.file_type": 9_999}
+    assert open_checkpoint(write(tmp_path / "c.gguf", model.config, tensors, keys=unknown)).stored.precision == "float32"
+    assert open_checkpoint(write(tmp_path / "d.gguf", model.config, tensors, keys={"general.file_type": 0})).stored.bits == 32

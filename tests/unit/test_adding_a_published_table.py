@@ -41,12 +41,25 @@ def test_the_page_enters_one_file() -> None:
 
 
 def test_followed_as_written_it_compares(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert len(COMMANDS) == 3
+    assert len(COMMANDS) == 4
     for command in COMMANDS:
         assert cli.main(shlex.split(command)) == 0, capsys.readouterr().err
     said = capsys.readouterr().out
-    assert "| MyModel-1B | 50.0 → **51.2** | 43.2 |" in said
+    assert "mymodel" in said
+    assert "| MyModel-1B-Chat | 50.0 → **51.2** | 34.2 | 43.2 |" in said
     with (checkout / "report" / "quality.csv").open(newline="") as file:
         rows = {row["task"]: row for row in csv.DictReader(file)}
-    assert {task: row["verdict"] for task, row in rows.items()} == {"humaneval": "reproduced", "mmlu": "not measured"}
-    assert rows["mmlu"]["note"] == "Table 7 prints 43.5"
+    assert {task: row["verdict"] for task, row in rows.items()} == {
+        "humaneval@chat": "reproduced",
+        "humaneval@codex": "published figure inconsistent",
+        "mmlu": "published figure inconsistent",
+    }
+    assert rows["mmlu"]["reason"] == "printed as 43.2 in Table 3 and as 43.5 in Table 7"
+
+
+def test_the_mistake_that_the_page_shows(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (path,) = (checkout / path for path in FILES)
+    path.write_text(path.read_text("utf-8").replace('"43.2"', '"43,2"'), "utf-8")
+    assert cli.main(["report", "--published", "mymodel"]) == 2
+    (shown,) = re.findall(r"`(mymodel\.toml:.*?)`", PAGE)
+    assert shown in capsys.readouterr().err
