@@ -15,10 +15,12 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from evalkit.data.download import DownloadFailed, Remote, download
+from evalkit.data.hub_files import HubError, Repository, commit_of
 from evalkit.data.layouts import LAYOUTS, headless_csv, json_rows
 from evalkit.data.rows import Placed, checked
 from evalkit.errors import DataError, EvalkitError, MissingData, first_line
-from evalkit.files import encoding_of, write_output
+from evalkit.files import encoding_of
 from evalkit.hashing import sha256_json
 from evalkit.record.schema import DataInfo
 from evalkit.tasks import Doc, HubTable, PackageTable, Table, Task, TextFile
@@ -125,22 +127,23 @@ class HubSource(_Source):
 
     def _hub_rows(self, hub: HubTable, table: Table) -> Placed:
         import pyarrow.parquet
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
         try:
-            path = hf_hub_download(hub.repo, hub.file, repo_type="dataset", revision=hub.revision)
-            raw = None if hub.file.endswith(".parquet") else Path(path).read_bytes()
-            rows = _numbered(pyarrow.parquet.read_table(path).to_pylist(), f"{hub.repo} {hub.file}") if raw is None else []
-        except (HfHubHTTPError, LocalEntryNotFoundError, OSError, pyarrow.ArrowException) as error:
-            raise DataError(
-                f"cannot fetch {hub.file} of {hub.repo}@{hub.revision[:12]} from the hub ({first_line(error)}); try again, or --data DIR"
-            ) from None
-        # a branch's name pins nothing, so the record has the commit
-        pinned = re.fullmatch("[0-9a-f]{40}", hub.revision)
-        self._came_from(hub.revision if pinned else Path(path).parts[-1 - len(Path(hub.file).parts)])
+            path = Repository(hub.repo, hub.revision, "dataset").file(hub.file)
+        except HubError as error:
+            raise DataError(f"{error}; or pass --data DIR") from None
+        name = f"{hub.repo} {hub.file}"
+        raw, rows = None, []
+        try:
+            if hub.file.endswith(".parquet"):
+                rows = _numbered(pyarrow.parquet.read_table(path).to_pylist(), name)
+            else:
+                raw = path.read_bytes()
+        except (OSError, pyarrow.ArrowException) as error:
+            raise DataError(f"{path.resolve()} is not readable ({first_line(error)}); delete it, and run the same command again") from None
+        self._came_from(commit_of(path) or hub.revision)  # a branch's name pins nothing
         if raw is not None:
-            rows = list(_text_rows(raw, f"{hub.repo} {hub.file}", table.columns, table.layout))
+            rows = list(_text_rows(raw, name, table.columns, table.layout))
         for where, row in rows:
             try:
                 yield where, dict(hub.convert(row))
@@ -167,20 +170,25 @@ def _package_file(table: PackageTable) -> bytes:
 
 def fetch(file: TextFile) -> bytes:
     """The bytes at a pinned address, from the cache or the network, checked against their sha256."""
-    import urllib.request  # slow to import, and rarely needed
-
     cached = CACHE / "files" / file.sha256
-    if cached.exists() and (data := cached.read_bytes()) and _digest(file, data) == file.sha256:
-        return data
+    if cached.exists() and _wrong(file, cached):
+        cached.unlink()
     try:
-        with urllib.request.urlopen(file.url, timeout=30) as response:
-            data = response.read()
-    except OSError as error:
+        download(Remote(file.path, file.url, None, lambda path: _wrong(file, path)), cached)
+        return cached.read_bytes()
+    except DownloadFailed as error:
         raise DataError(f"cannot fetch {file.url}: {error}; put {file.path} into a folder and pass --data DIR") from None
-    if (found := _digest(file, data)) != file.sha256:
-        raise DataError(f"{file.url} has sha256 {found}, expected {file.sha256}; the file changed upstream, nothing was kept")
-    write_output(cached, data)
-    return data
+    except OSError as error:
+        raise DataError(f"cannot write {cached}: {error.strerror}; set EVALKIT_CACHE to a folder that can be written") from None
+
+
+def _wrong(file: TextFile, path: Path) -> str:
+    """What is wrong with the bytes that came; "" for nothing."""
+    try:
+        found = _digest(file, path.read_bytes())
+    except DataError as error:
+        return str(error)
+    return "" if found == file.sha256 else f"it has sha256 {found}, expected {file.sha256}; the file changed upstream"
 
 
 def _digest(file: TextFile, data: bytes) -> str:

@@ -4,13 +4,14 @@ Only the files that moe_lm reads are downloaded, config.json first: a model that
 """
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from difflib import get_close_matches
+from fnmatch import fnmatch
 from pathlib import Path
 
-from evalkit.errors import EvalkitError, first_line
+from evalkit.data.hub_files import HubError, Listing, Repository, Unavailable, commit_of, say_cached
+from evalkit.errors import EvalkitError
 
 _ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[^:]+))?(:(?P<file>.+\.gguf))?")
 _PART = re.compile(r"(?P<stem>.+)-\d{5}-of-(?P<count>\d{5})\.gguf")  # of a GGUF file that llama.cpp has split
@@ -39,42 +40,65 @@ class HubId:
 def for_moe_lm(model: HubId) -> Path:
     """The file, or a folder with the files that moe_lm reads.
 
-    Raises EvalkitError where the hub has no such model, and ModelError where config.json says that moe_lm can't run it.
+    Raises HubError where they can't be had, and ModelError where config.json says that moe_lm can't run it.
     """
-    from huggingface_hub import snapshot_download
-
     from moe_lm import known
 
+    repo = Repository(model.repo, model.revision)
     if model.file:
-        return _gguf(model, model.file)
-    with _available(model):
-        config = _optional(model, "config.json")
-        if config is None:
-            raise EvalkitError(f"model {model} has no config.json; a GGUF file of it is named {model}:FILE.gguf")
-        known.in_folder(config.parent)
-        # the commit that config.json is of, even if the branch moves on
-        revision = config.parent.name if config.parent.parent.name == "snapshots" else model.revision
-        pinned = HubId(model.repo, revision, None)
-        return Path(snapshot_download(model.repo, revision=revision, allow_patterns=[*_settings(), *_weights(pinned)]))
+        return _gguf(repo, model.file)
+    try:
+        listing = repo.listing()
+    except Unavailable as error:
+        return _cached(repo, error, _settings())
+    if "config.json" not in listing.sizes:
+        raise EvalkitError(f"{repo} has no config.json; {_its_gguf_files(model, listing)}")
+    pinned = repo.at(listing.commit)  # all files are of one commit, even if the branch moves on
+    known.in_folder(pinned.file("config.json").parent)
+    # the weights last: where they are complete, the settings are
+    return _snapshot(repo, listing, [*(name for name in _settings() if name in listing.sizes), *_weights(pinned, listing)])
 
 
 def for_transformers(model: HubId) -> Path:
-    """The file, or a folder with the weights and all settings. Raises EvalkitError where the hub has no such model."""
-    from huggingface_hub import snapshot_download
-
+    """The file, or a folder with the weights and all settings. Raises HubError where they can't be had."""
+    repo = Repository(model.repo, model.revision)
     if model.file:
-        return _gguf(model, model.file)
-    with _available(model):
-        return Path(
-            snapshot_download(
-                model.repo, revision=model.revision, allow_patterns=_FOR_TRANSFORMERS, ignore_patterns=["consolidated*.safetensors"]
-            )
-        )
+        return _gguf(repo, model.file)
+    try:
+        listing = repo.listing()
+    except Unavailable as error:
+        return _cached(repo, error, _FOR_TRANSFORMERS)
+    if "config.json" not in listing.sizes:
+        raise EvalkitError(f"{repo} has no config.json; {_its_gguf_files(model, listing)}")
+    wanted = [name for name in listing.sizes if any(fnmatch(name, pattern) for pattern in _FOR_TRANSFORMERS)]
+    wanted = [name for name in wanted if not fnmatch(name, "consolidated*.safetensors")]
+    return _snapshot(repo, listing, sorted(wanted, key=lambda name: (name.endswith(".safetensors"), name)))
 
 
-def commit_of(path: Path) -> str | None:
-    """The commit that a file or folder of the hub's cache is of; None for any other."""
-    return next((inner.name for inner, outer in pairwise((path, *path.parents)) if outer.name == "snapshots"), None)
+def _snapshot(repo: Repository, listing: Listing, names: Sequence[str]) -> Path:
+    """The folder of the commit, with these files; config.json is one of them."""
+    repo.require(listing, names)
+    pinned = repo.at(listing.commit)
+    for name in names:
+        pinned.file(name)
+    repo.file("config.json")  # so that the cache knows the branch's commit without the hub
+    return pinned.file("config.json").parent
+
+
+def _cached(repo: Repository, error: Unavailable, patterns: Sequence[str]) -> Path:
+    """The folder that the cache has, where the hub can't be asked. Raises HubError where it is known to lack a file."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    config = repo.cached("config.json")
+    if config is None:
+        raise error
+    try:  # of a folder that another program downloaded, the library may know that it is incomplete
+        snapshot_download(repo.id, revision=commit_of(config), allow_patterns=[*patterns], local_files_only=True)
+    except LocalEntryNotFoundError:
+        raise HubError(f"{error}; the cache has only a part of its files") from None
+    say_cached(error, config)
+    return config.parent
 
 
 def _settings() -> list[str]:
@@ -83,53 +107,44 @@ def _settings() -> list[str]:
     return [*SETTINGS, "adapter_config.json"]
 
 
-def _weights(model: HubId) -> list[str]:
+def _weights(pinned: Repository, listing: Listing) -> list[str]:
     """The names of the safetensors files that moe_lm reads, and of the index that names them."""
     from moe_lm.checkpoint.shards import INDEX, SINGLE, read_index
 
-    index = _optional(model, INDEX)
-    if index is not None:
-        return [INDEX, *sorted(set(read_index(index).values()))]
-    return [SINGLE] if _optional(model, SINGLE) else ["model-*-of-*.safetensors"]
+    if INDEX in listing.sizes:
+        return [INDEX, *sorted(set(read_index(pinned.file(INDEX)).values()))]
+    return [SINGLE] if SINGLE in listing.sizes else [name for name in listing.sizes if fnmatch(name, "model-*-of-*.safetensors")]
 
 
-def _optional(model: HubId, name: str) -> Path | None:
-    """A file of the repository; None where it has none of this name."""
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError
-
-    try:
-        return Path(hf_hub_download(model.repo, name, revision=model.revision))
-    except EntryNotFoundError as error:
-        # without a network, a file that is not in the cache may still be on the hub: this is then no answer about config.json
-        if isinstance(error, FileNotFoundError) and name == "config.json":
-            raise
-        return None
-
-
-def _gguf(model: HubId, file: str) -> Path:
+def _gguf(repo: Repository, file: str) -> Path:
     """The file; all its parts, where it is one of several."""
-    from huggingface_hub import hf_hub_download
-
     part = _PART.fullmatch(file)
     count = int(part["count"]) if part else 1
     names = [f"{part['stem']}-{i:05}-of-{count:05}.gguf" for i in range(1, count + 1)] if part else [file]
     if file not in names:
-        raise EvalkitError(f"model {model}: {file} is not one of {count} parts")
-    with _available(model):
-        paths = {name: Path(hf_hub_download(model.repo, name, revision=model.revision)) for name in names}
-        return paths[file]
-
-
-@contextmanager
-def _available(model: HubId) -> Iterator[None]:
-    from moe_lm.errors import ModelError
-
+        raise EvalkitError(f"{repo}: {file} is not one of {count} parts")
     try:
-        yield
-    except (EvalkitError, ModelError):
+        listing = repo.listing()
+    except Unavailable as error:
+        cached = {name: repo.cached(name) for name in names}
+        if (path := cached[file]) and all(cached.values()):
+            say_cached(error, path)
+            return path
         raise
-    except Exception as error:  # the library raises many kinds, all of which mean that a file is not available
-        raise EvalkitError(
-            f"model {model} cannot be downloaded from the hub ({first_line(error)}); check the name and the network"
-        ) from None
+    if missing := [name for name in names if name not in listing.sizes]:
+        raise EvalkitError(f"{repo} has no file {missing[0]}; {_its_gguf_files(HubId(repo.id, repo.revision, file), listing)}")
+    repo.require(listing, names)
+    pinned = repo.at(listing.commit)
+    paths = {name: pinned.file(name) for name in names}
+    repo.file(file)  # so that the cache knows the branch's commit without the hub
+    return paths[file]
+
+
+def _its_gguf_files(model: HubId, listing: Listing) -> str:
+    """The way out where another file is meant."""
+    files = sorted(name for name in listing.sizes if name.endswith(".gguf"))
+    if not files:
+        return "and no GGUF file: it can't be run"
+    close = get_close_matches(model.file or "", files, n=1) or files[:1]
+    also = f" (one of {len(files)} GGUF files)" if len(files) > 1 else ""
+    return f"--model {HubId(model.repo, model.revision, close[0])} names a GGUF file of it{also}"

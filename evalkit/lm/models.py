@@ -9,8 +9,9 @@ import importlib.util
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from evalkit.data.hub_files import HubError, Repository
 from evalkit.data.sources import CACHE
-from evalkit.errors import EvalkitError, first_line, unknown
+from evalkit.errors import EvalkitError, unknown
 from evalkit.lm import hub
 
 
@@ -107,7 +108,11 @@ def local_path(model: NamedModel) -> Path | None:
 def _named(name: str, model: NamedModel) -> Path:
     path = local_path(model)
     if path is None and model.hub:
-        path = _hub_file(*model.hub, model.file)
+        repository, revision = model.hub
+        try:
+            path = Repository(repository, revision).file(model.file)
+        except HubError as error:
+            raise HubError(f"{model.file} is not in {CACHE / 'models'}, and {error}") from None
     if path is None:
         raise EvalkitError(f"model {name}: {model.file} is not installed; run `{model.install}`")
     with open(path, "rb") as f:
@@ -115,12 +120,3 @@ def _named(name: str, model: NamedModel) -> Path:
     if digest != model.sha256:
         raise EvalkitError(f"model {name}: {path} has sha256 {digest[:16]}, expected {model.sha256[:16]}; delete it and fetch it again")
     return path
-
-
-def _hub_file(repo: str, revision: str, file: str) -> Path:
-    from huggingface_hub import hf_hub_download
-
-    try:
-        return Path(hf_hub_download(repo, file, revision=revision))
-    except Exception as error:  # the library raises many kinds, all of which mean that the file is not available
-        raise EvalkitError(f"{file} is not in {CACHE / 'models'} and cannot be downloaded from the hub ({first_line(error)})") from None

@@ -12,11 +12,11 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from evalkit.config import ModelSpec
+from evalkit.data.hub_files import commit_of
 from evalkit.errors import EvalkitError
 from evalkit.hashing import sha256_json
 from evalkit.lm import conversation
 from evalkit.lm.base import LM, OnLoad, Tokens
-from evalkit.lm.hub import commit_of
 from evalkit.lm.models import find
 from evalkit.lm.prompt_cut import answer_length, context_cut, prompt_cut
 from evalkit.tasks import Generate, Generated, Loglikelihood, Loglikelihoods

@@ -1,17 +1,19 @@
-"""Hub ids, with the hub played by a folder: which files are asked for, and that a model which is refused costs none of its weights."""
+"""Hub ids against a loopback hub: which files are asked for, of which commit, and that a model which is refused costs no weights."""
 
-import fnmatch
 import json
 import shutil
+from collections.abc import Iterator
+from pathlib import Path
 
 import huggingface_hub
 import pytest
 import torch
-from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+from hub_server import TOKEN, Hub, point_at, serving
 from safetensors.torch import load_file, save_file
 
 from evalkit.cli import main
 from evalkit.config import ModelSpec
+from evalkit.data.hub_files import commit_of
 from evalkit.errors import EvalkitError
 from evalkit.lm.hub import HubId
 from evalkit.lm.models import find
@@ -19,56 +21,29 @@ from evalkit.lm.native import NativeLM
 from evalkit.tasks import Loglikelihood
 
 REPO = "example/tiny"
-
-
-class Hub:
-    """A repository in a folder, and the names of the files that were asked for; each download goes to the snapshot's folder."""
-
-    def __init__(self, repo, cache):
-        self.repo, self.snapshot, self.asked, self.revisions, self.offline = repo, cache / "snapshots" / "abc123", [], set(), False
-
-    def hf_hub_download(self, repo_id, filename, revision=None):
-        self._known(repo_id)
-        self.revisions.add(revision)
-        if self.offline and not (self.snapshot / filename).exists():
-            raise LocalEntryNotFoundError(f"{filename} is not in the cache and outgoing traffic has been disabled")
-        if not (self.repo / filename).exists():
-            raise EntryNotFoundError(f"404: {filename} is not in {repo_id}")
-        self.asked.append(filename)
-        (self.snapshot / filename).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(self.repo / filename, self.snapshot / filename)
-        return str(self.snapshot / filename)
-
-    def snapshot_download(self, repo_id, revision=None, allow_patterns=None, ignore_patterns=()):
-        self._known(repo_id)
-        names = [path.relative_to(self.repo).as_posix() for path in self.repo.rglob("*") if path.is_file()]
-        wanted = [name for name in names if any(fnmatch.fnmatch(name, pattern) for pattern in allow_patterns)]
-        for name in wanted:
-            if not any(fnmatch.fnmatch(name, pattern) for pattern in ignore_patterns):
-                self.hf_hub_download(repo_id, name, revision)
-        return str(self.snapshot)
-
-    def _known(self, repo_id):
-        if repo_id != REPO:
-            raise ConnectionError(f"no such repository: {repo_id}")
+SETTINGS = {"config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"}
 
 
 @pytest.fixture
-def hub(tiny_model, tmp_path, monkeypatch):
+def repo(tiny_model: Path, tmp_path: Path) -> Path:
     """The tiny model, and what else Mistral, llama.cpp and optimum put in a repository."""
-    repo = tmp_path / "repo"
-    shutil.copytree(tiny_model, repo)
+    folder = tmp_path / "repo"
+    shutil.copytree(tiny_model, folder)
     for name in ("consolidated.safetensors", "pytorch_model.bin", "onnx/model.onnx", "tiny.Q8_0.gguf", "original/params.json"):
-        (repo / name).parent.mkdir(exist_ok=True)
-        (repo / name).write_text("never read")
-    played = Hub(repo, tmp_path / "cache")
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", played.hf_hub_download)
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", played.snapshot_download)
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("never read")
+    return folder
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     monkeypatch.chdir(tmp_path)
-    return played
+    with serving() as hub:
+        point_at(hub, tmp_path / "cache", monkeypatch)
+        yield hub
 
 
-def shard(repo):
+def shard(repo: Path) -> None:
     tensors = load_file(repo / "model.safetensors")
     (repo / "model.safetensors").unlink()
     names = sorted(tensors)
@@ -79,38 +54,67 @@ def shard(repo):
     save_file({"stale": torch.zeros(1)}, repo / "model-00001-of-00003.safetensors")
 
 
-def edit_config(repo, **changes):
+def edit_config(repo: Path, **changes: object) -> None:
     raw = json.loads((repo / "config.json").read_text()) | changes
     (repo / "config.json").write_text(json.dumps(raw))
 
 
-SETTINGS = {"config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"}
-
-
-def scores(spec):
+def scores(spec: str) -> list[object]:
     return list(NativeLM.open(ModelSpec(spec, kernel="reference")).loglikelihood([Loglikelihood("hello", (" a", " b"))]))
 
 
-def test_one_file(hub, tiny_model):
+def fetched(hub: Hub) -> list[str]:
+    """The files that were downloaded, in order."""
+    return [request.path.split("/", 5)[5] for request in hub.asked("GET", "/resolve/")]
+
+
+def test_the_server_speaks_the_librarys_protocol(hub: Hub, repo: Path) -> None:
+    """The library's own download, its listing and its metadata: what the other tests rest on."""
+    hub.add(REPO, repo)
+    tagged = hub.push(REPO, {"config.json": b"{}", "a/b.bin": b"x" * 20_000}, "v1")
+    folder = Path(huggingface_hub.snapshot_download(REPO))
+    assert {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} == set(
+        hub.repos[REPO].commits[folder.name]
+    )
+    assert all((folder / name).read_bytes() == content for name, content in hub.repos[REPO].commits[folder.name].items())
+    assert huggingface_hub.HfApi().repo_info(REPO, revision="v1").sha == tagged
+    assert [entry.path for entry in huggingface_hub.HfApi().list_repo_tree(REPO, revision="v1", recursive=True)] == [
+        "a/b.bin",
+        "config.json",
+    ]
+    assert Path(huggingface_hub.hf_hub_download(REPO, "a/b.bin", revision="v1")).read_bytes() == b"x" * 20_000
+    with pytest.raises(huggingface_hub.errors.RevisionNotFoundError):
+        huggingface_hub.hf_hub_download(REPO, "config.json", revision="v2")
+    with pytest.raises(huggingface_hub.errors.EntryNotFoundError):
+        huggingface_hub.hf_hub_download(REPO, "none.json")
+    with pytest.raises(huggingface_hub.errors.RepositoryNotFoundError):
+        huggingface_hub.hf_hub_download("example/none", "config.json")
+
+
+def test_one_file(hub: Hub, repo: Path, tiny_model: Path) -> None:
+    hub.add(REPO, repo)
     assert scores(REPO) == scores(str(tiny_model))
-    assert hub.asked[0] == "config.json"
-    assert set(hub.asked) == SETTINGS | {"model.safetensors"}
-    assert hub.revisions == {None, "abc123"}  # all others are of config.json's commit
+    assert fetched(hub)[0] == "config.json"
+    assert fetched(hub)[-1] == "model.safetensors"  # the weights last: an offline run that has them has all settings
+    assert set(fetched(hub)) == SETTINGS | {"model.safetensors"}
+    assert len(fetched(hub)) == 5  # each once
 
 
-def test_the_commit_and_the_precision_are_recorded(hub, tiny_model):
+def test_the_commit_and_the_precision_are_recorded(hub: Hub, repo: Path, tiny_model: Path) -> None:
     """Of a folder that is not the hub's, no commit."""
+    hub.add(REPO, repo)
     found, local = (NativeLM.open(ModelSpec(spec, kernel="reference")).describe()["weights"] for spec in (REPO, str(tiny_model)))
-    assert found == {"precision": "float32", "bits": 32.0, "sha256": local["sha256"], "revision": "abc123"}
+    assert found == {"precision": "float32", "bits": 32.0, "sha256": local["sha256"], "revision": hub.repos[REPO].refs["main"]}
     assert "revision" not in local
 
 
-def test_shards_are_those_of_the_index(hub, tiny_model):
-    shard(hub.repo)
+def test_shards_are_those_of_the_index(hub: Hub, repo: Path, tiny_model: Path) -> None:
+    shard(repo)
+    hub.add(REPO, {"config.json": b"{}"})
+    hub.push(REPO, repo, "v1")
     assert scores(f"{REPO}@v1") == scores(str(tiny_model))
     shards = {"model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"}
-    assert set(hub.asked) == SETTINGS | {"model.safetensors.index.json"} | shards
-    assert hub.revisions == {"v1", "abc123"}
+    assert set(fetched(hub)) == SETTINGS | {"model.safetensors.index.json"} | shards
 
 
 @pytest.mark.parametrize(
@@ -121,63 +125,127 @@ def test_shards_are_those_of_the_index(hub, tiny_model):
         ({"hidden_size": "32"}, ("hidden_size",)),
     ],
 )
-def test_a_model_that_is_refused_costs_no_weights(hub, capsys, changes, words):
-    shard(hub.repo)
-    edit_config(hub.repo, **changes)
+def test_a_model_that_is_refused_costs_no_weights(
+    hub: Hub, repo: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, object], words: tuple[str, ...]
+) -> None:
+    shard(repo)
+    edit_config(repo, **changes)
+    hub.add(REPO, repo)
     assert main(["generate", "--model", REPO, "--prompt", "hello"]) == 2
     line = capsys.readouterr().err
     assert all(word in line for word in words), line
     assert line.count("\n") == 1
-    assert hub.asked == ["config.json"]
+    assert fetched(hub) == ["config.json"]
 
 
-def test_an_index_that_is_damaged_costs_no_weights(hub):
-    shard(hub.repo)
-    (hub.repo / "model.safetensors.index.json").write_text("{}")
+def test_an_index_that_is_damaged_costs_no_weights(hub: Hub, repo: Path) -> None:
+    shard(repo)
+    (repo / "model.safetensors.index.json").write_text("{}")
+    hub.add(REPO, repo)
     with pytest.raises(EvalkitError, match="weight_map"):
         NativeLM.open(ModelSpec(REPO))
-    assert hub.asked == ["config.json", "model.safetensors.index.json"]
+    assert fetched(hub) == ["config.json", "model.safetensors.index.json"]
 
 
-def test_a_gguf_file_by_its_name(hub):
-    assert find(f"{REPO}:tiny.Q8_0.gguf").path == hub.snapshot / "tiny.Q8_0.gguf"
-    assert hub.asked == ["tiny.Q8_0.gguf"]
-    hub.asked.clear()
+def test_an_index_that_names_a_file_which_is_not_there(hub: Hub, repo: Path) -> None:
+    shard(repo)
+    (repo / "model-00002-of-00002.safetensors").unlink()
+    hub.add(REPO, repo)
+    with pytest.raises(EvalkitError, match=r"model-00002-of-00002\.safetensors"):
+        NativeLM.open(ModelSpec(REPO))
+    assert fetched(hub) == ["config.json", "model.safetensors.index.json"]
+
+
+def test_a_gguf_file_by_its_name(hub: Hub, repo: Path) -> None:
     for i in (1, 2, 3):
-        (hub.repo / "q4").mkdir(exist_ok=True)
-        (hub.repo / "q4" / f"tiny-0000{i}-of-00003.gguf").write_text("a part")
-    assert find(f"{REPO}@main:q4/tiny-00002-of-00003.gguf").path == hub.snapshot / "q4" / "tiny-00002-of-00003.gguf"
-    assert hub.asked == [f"q4/tiny-0000{i}-of-00003.gguf" for i in (1, 2, 3)]
+        (repo / "q4").mkdir(exist_ok=True)
+        (repo / "q4" / f"tiny-0000{i}-of-00003.gguf").write_text(f"part {i}")
+    hub.add(REPO, repo)
+    found = find(f"{REPO}:tiny.Q8_0.gguf")
+    assert found.path.read_text() == "never read"
+    assert commit_of(found.path) == hub.repos[REPO].refs["main"]
+    assert fetched(hub) == ["tiny.Q8_0.gguf"]
+    found = find(f"{REPO}@main:q4/tiny-00002-of-00003.gguf")
+    assert found.path.read_text() == "part 2"
+    assert [(found.path.parent / f"tiny-0000{i}-of-00003.gguf").read_text() for i in (1, 2, 3)] == ["part 1", "part 2", "part 3"]
     with pytest.raises(EvalkitError, match=r"tiny-00004-of-00003\.gguf is not one of 3 parts"):
         find(f"{REPO}:q4/tiny-00004-of-00003.gguf")
-    with pytest.raises(EvalkitError, match=r"example/tiny:other\.gguf cannot be downloaded"):
-        find(f"{REPO}:other.gguf")
+    with pytest.raises(EvalkitError, match=r"has no file tiny\.q8\.gguf; --model example/tiny:tiny\.Q8_0\.gguf names a GGUF file of it"):
+        find(f"{REPO}:tiny.q8.gguf")
 
 
-def test_a_repository_of_gguf_files_alone(hub):
-    (hub.repo / "config.json").unlink()
-    with pytest.raises(EvalkitError, match=r"no config\.json.*example/tiny:FILE\.gguf"):
+def test_a_repository_of_gguf_files_alone(hub: Hub, repo: Path) -> None:
+    (repo / "config.json").unlink()
+    hub.add(REPO, repo)
+    hub.add("example/other", {"README.md": b"Nothing here."})
+    with pytest.raises(EvalkitError, match=r"no config\.json; --model example/tiny:tiny\.Q8_0\.gguf"):
         find(REPO)
-    assert hub.asked == []
+    with pytest.raises(EvalkitError, match=r"no config\.json; and no GGUF file"):
+        find("example/other")
+    assert fetched(hub) == []
 
 
-def test_transformers_gets_all_settings_of_any_model(hub):
-    edit_config(hub.repo, model_type="mamba")
-    (hub.repo / "tokenizer.model").write_text("pieces")
-    assert find(REPO, for_transformers=True).path == hub.snapshot
-    assert {"config.json", "model.safetensors", "tokenizer.model"} <= set(hub.asked)
-    assert not {"consolidated.safetensors", "pytorch_model.bin", "tiny.Q8_0.gguf"} & set(hub.asked)
+def test_transformers_gets_all_settings_of_any_model(hub: Hub, repo: Path) -> None:
+    edit_config(repo, model_type="mamba")
+    (repo / "tokenizer.model").write_text("pieces")
+    hub.add(REPO, repo)
+    assert find(REPO, for_transformers=True).path.name == hub.repos[REPO].refs["main"]
+    assert {"config.json", "model.safetensors", "tokenizer.model"} <= set(fetched(hub))
+    assert not {"consolidated.safetensors", "pytorch_model.bin", "tiny.Q8_0.gguf"} & set(fetched(hub))
 
 
-def test_what_is_not_there(hub):
-    with pytest.raises(EvalkitError, match=r"example/absent cannot be downloaded.*check the name and the network"):
-        find("example/absent")
-    hub.offline = True
-    with pytest.raises(EvalkitError, match=r"example/tiny cannot be downloaded.*check the name and the network"):
+def test_a_revision_that_moves(hub: Hub, repo: Path, tmp_path: Path) -> None:
+    """Each load is of the commit that the branch names then, whole; the earlier one is still to be had by its id, without the hub."""
+    hub.add(REPO, repo)
+    first = hub.repos[REPO].refs["main"]
+    before, again = NativeLM.open(ModelSpec(REPO)), NativeLM.open(ModelSpec(REPO))
+    edit_config(repo, rms_norm_eps=1e-5)
+    second = hub.push(REPO, repo)
+    after = NativeLM.open(ModelSpec(REPO))
+    assert (before.revision, again.revision, after.revision) == (first, first, second)
+    assert before.fingerprint == again.fingerprint != after.fingerprint
+    assert fetched(hub).count("model.safetensors") == 1  # the same content is not fetched again
+    pinned = NativeLM.open(ModelSpec(f"{REPO}@{first}"))
+    assert (pinned.revision, pinned.fingerprint) == (first, before.fingerprint)
+
+
+def test_what_is_in_the_cache_needs_no_hub(
+    hub: Hub, repo: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hub.add(REPO, repo, gated=True)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    before = NativeLM.open(ModelSpec(REPO))
+    gguf = find(f"{REPO}:tiny.Q8_0.gguf").path
+    monkeypatch.delenv("HF_TOKEN")  # gone with the CI job's secret: the line says what is used
+    assert NativeLM.open(ModelSpec(REPO)).fingerprint == before.fingerprint
+    assert f"gated; ask for access at {hub.url}/{REPO}" in (said := capsys.readouterr().err)
+    assert f"the copy in the cache is used, of commit {before.revision[:12]}" in said
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    hub.requests.clear()
+    assert NativeLM.open(ModelSpec(REPO)).fingerprint == before.fingerprint
+    assert find(f"{REPO}:tiny.Q8_0.gguf").path == gguf
+    assert commit_of(find(REPO, for_transformers=True).path) == before.revision
+    assert (capsys.readouterr().err, hub.requests) == ("", [])  # asked for: nothing to say
+    for spec in ("example/absent", f"{REPO}@v2", f"{REPO}:other.gguf"):
+        with pytest.raises(EvalkitError, match=r"HF_HUB_OFFLINE is set, and .* is not in the cache"):
+            find(spec)
+
+
+def test_what_is_there_in_part_is_not_used_offline(hub: Hub, repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.add(REPO, repo)
+    folder = Path(huggingface_hub.snapshot_download(REPO))  # by another program, which lists what there is
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    assert find(REPO).path == folder
+    (folder / "generation_config.json").unlink()
+    with pytest.raises(EvalkitError, match="the cache has only a part of its files"):
         find(REPO)
+
+
+def test_a_path_names_no_hub_id(hub: Hub) -> None:
     for spec in ("./model.gguf", "folder/model.gguf", "/tmp/none/here"):
         with pytest.raises(EvalkitError, match="no such file or folder"):
             find(spec)
+    assert not hub.requests
 
 
 @pytest.mark.parametrize(
@@ -193,6 +261,6 @@ def test_what_is_not_there(hub):
         ("a b/c", None),
     ],
 )
-def test_the_form_of_a_hub_id(spec, expected):
+def test_the_form_of_a_hub_id(spec: str, expected: HubId | None) -> None:
     assert HubId.parse(spec) == expected
     assert expected is None or str(expected) == spec

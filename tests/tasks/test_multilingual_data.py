@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import pytest
+from hub_server import serving
 
 from evalkit import cli
 from evalkit.data.sources import FolderSource, HubSource, SampleSource, fetch
@@ -169,16 +170,17 @@ def test_worked_examples_are_read_out_of_upstreams_code(data_dir: Path, tmp_path
     literals = json.loads((data_dir / "mgsm/exemplars.json").read_text("utf-8"))
     literals["MGSM_EXEMPLARS"] = {"bn": {"1": {"q": "x", "a": "y"}}, **literals["MGSM_EXEMPLARS"], "te": {}}
     code = "# a comment\nimport os\n" + "".join(f"{name} = {value!r}\n" for name, value in literals.items()) + "os.abort()\n"
-    (tmp_path / "exemplars.py").write_text(code, "utf-8")
-    file = TextFile(mgsm.EXEMPLARS.path, (tmp_path / "exemplars.py").as_uri(), mgsm.EXEMPLARS.sha256, mgsm.EXEMPLARS.render, of_text=True)
-    assert file.render(fetch(file)) == (data_dir / "mgsm/exemplars.json").read_text("utf-8")
-    (tmp_path / "exemplars.py").write_text(code.replace("'q': 'Pregunta: Roger", "'q': 'Pregunta: Rodger"), "utf-8")
-    shutil.rmtree(tmp_path / "cache")
-    with pytest.raises(DataError, match="changed upstream"):
-        fetch(file)
-    (tmp_path / "exemplars.py").write_text("print('hello')\n")
-    with pytest.raises(DataError, match="can't be read"):
-        fetch(file)
+    with serving() as server:
+        server.pages["/exemplars.py"] = code.encode()
+        file = TextFile(mgsm.EXEMPLARS.path, f"{server.url}/exemplars.py", mgsm.EXEMPLARS.sha256, mgsm.EXEMPLARS.render, of_text=True)
+        assert file.render(fetch(file)) == (data_dir / "mgsm/exemplars.json").read_text("utf-8")
+        server.pages["/exemplars.py"] = code.replace("'q': 'Pregunta: Roger", "'q': 'Pregunta: Rodger").encode()
+        shutil.rmtree(tmp_path / "cache")
+        with pytest.raises(DataError, match="changed upstream"):
+            fetch(file)
+        server.pages["/exemplars.py"] = b"print('hello')\n"
+        with pytest.raises(DataError, match="can't be read"):
+            fetch(file)
 
 
 def test_xwinograds_spans(data_dir: Path) -> None:

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hub_server import serving
 
 from evalkit.data.sources import FolderSource, HubSource, SampleSource, fetch, open_source
 from evalkit.errors import DataError, EvalkitError
@@ -118,40 +119,41 @@ def test_hub_rows_equal_folder_rows(hub: Path) -> None:
 def test_what_the_hub_lacks_is_named(hub: Path) -> None:
     table = task_classes()["mmlu"].tables(HubSource())[0]
     assert "abstract_algebra" in table.path
-    with pytest.raises(DataError, match="cannot fetch abstract_algebra"):
+    with pytest.raises(DataError, match=r"abstract_algebra/dev-.* is not in the cache .*; or pass --data DIR"):
         HubSource().rows(table)
 
 
 def test_fetched_files_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("evalkit.data.sources.CACHE", tmp_path / "cache")
-    upstream = tmp_path / "upstream.txt"
-    upstream.write_text("worked examples")
-    good = TextFile("p.txt", upstream.as_uri(), hashlib.sha256(b"worked examples").hexdigest())
-    assert fetch(good) == b"worked examples"
-    upstream.unlink()
-    assert fetch(good) == b"worked examples"  # from the cache
-    upstream.write_text("changed")
-    with pytest.raises(DataError, match="changed upstream"):
-        fetch(TextFile("p.txt", upstream.as_uri(), "0" * 64))
-    with pytest.raises(DataError, match="cannot fetch"):
-        fetch(TextFile("p.txt", (tmp_path / "gone").as_uri(), "1" * 64))
+    with serving() as server:
+        server.pages["/p.txt"] = b"worked examples"
+        good = TextFile("p.txt", f"{server.url}/p.txt", hashlib.sha256(b"worked examples").hexdigest())
+        assert fetch(good) == b"worked examples"
+        server.pages["/p.txt"] = b"changed"
+        assert fetch(good) == b"worked examples"  # from the cache
+        with pytest.raises(DataError, match="changed upstream"):
+            fetch(TextFile("p.txt", good.url, "0" * 64))
+        with pytest.raises(DataError, match=r"cannot fetch .*gone: .*status 404"):
+            fetch(TextFile("p.txt", f"{server.url}/gone", "1" * 64))
 
 
 def test_fetch_writes_the_worked_examples_that_a_folder_lacks(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from evalkit import cli
     from evalkit.tasks.registry import task_classes
 
-    upstream = tmp_path / "upstream.txt"
-    upstream.write_text("Question: a?\nThe answer is 1\n")
-    digest = hashlib.sha256(upstream.read_bytes()).hexdigest()
+    upstream = b"Question: a?\nThe answer is 1\n"
+    digest = hashlib.sha256(upstream).hexdigest()
     paths = [file.path for file in task_classes()["gsm8k"].text_files]
     assert paths == ["gsm8k/qwen_8shot_prompt.txt", "gsm8k/opencompass_4shot_prompt.txt"]
     monkeypatch.setattr("evalkit.data.sources.CACHE", tmp_path / "cache")
-    monkeypatch.setattr(task_classes()["gsm8k"], "text_files", tuple(TextFile(path, upstream.as_uri(), digest) for path in paths))
     kept = (folder / paths[0]).read_text()
     (folder / paths[1]).unlink()
-    assert cli.main(["data", "fetch", "gsm8k", "--data", str(folder)]) == 0
-    assert (folder / paths[1]).read_text() == upstream.read_text()
+    with serving() as server:
+        server.pages["/upstream.txt"] = upstream
+        files = tuple(TextFile(path, f"{server.url}/upstream.txt", digest) for path in paths)
+        monkeypatch.setattr(task_classes()["gsm8k"], "text_files", files)
+        assert cli.main(["data", "fetch", "gsm8k", "--data", str(folder)]) == 0
+    assert (folder / paths[1]).read_bytes() == upstream
     assert (folder / paths[0]).read_text() == kept
 
 
