@@ -2,28 +2,37 @@
 
 A group is one task where its own figure is the mean over its leaves' documents ("micro", weight_by_size) or over its leaves ("macro").
 Any other group is taken apart: its tasks are compared one by one, each by its own metric. A task is compared by its first metric that is
-a number a document (or BLEU) and that lm-eval averages, or by the one that is asked for.
+a number a document (or BLEU) and that lm-eval averages, or by the one that is asked for. Where no metric is of all documents (RULER
+has one for each length), those that share the documents out are compared side by side.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from evalkit.errors import EvalkitError, unknown
 from evalkit.exchange.lm_eval_read import Leaf, Results, Row
-from evalkit.record.figure import averagings, figure, require_figure
+from evalkit.record.figure import agrees, averagings, figure, require_figure
 from evalkit.record.pairs import TAIL, Answer, RunAnswers, TaskAnswers, cluster_of, score_of
 
 _MEANS = {"mean", "nanmean"}  # aggregations; a document without a number is refused in either
+_OWN_FUNCTION = ("def ", "<function ")  # an aggregation of the task's own, of which lm-eval writes the source
 _NOT_A_MEAN = {"perplexity"}  # metrics whose documents have numbers that lm-eval does not average, whatever the configuration says
 _SHOWN = 12  # names of tasks in a message
 
 
 @dataclass(frozen=True, slots=True)
 class LmEvalTask:
-    """What is compared as one task: a group or a single task, and the leaves that it is made of."""
+    """What is compared as one task: a group or a single task, or one of the metrics that share its documents out, and its leaves.
+
+    `name`: as lm-eval's results have it; `left_out`: how many of its documents do not have the metric.
+    """
 
     answers: TaskAnswers
     leaves: Sequence[Leaf]
+    name: str
+    left_out: int = 0
 
     @property
     def protocol(self) -> str:
@@ -32,9 +41,9 @@ class LmEvalTask:
 
     @property
     def n_total(self) -> int | None:
-        """How many documents the benchmark has; None where lm-eval does not say so of every leaf."""
+        """How many documents the benchmark has; None where lm-eval does not say so of every leaf, or of the metric."""
         totals = [leaf.n_total for leaf in self.leaves if leaf.n_total is not None]
-        return sum(totals) if len(totals) == len(self.leaves) else None
+        return sum(totals) if len(totals) == len(self.leaves) and not self.left_out else None
 
 
 def answers_of(
@@ -88,7 +97,7 @@ class _Reader:
         if not children:
             if name in self.results.leaves:
                 try:
-                    yield self._task(self.results.leaves[name], self.metric)
+                    yield from self._tasks(self.results.leaves[name], self.metric, notes)
                 except EvalkitError as error:
                     refused.append(error)
             elif name not in self.results.groups:
@@ -97,6 +106,8 @@ class _Reader:
         stated = [key for key in self.results.figures.get(name, {}) if self._asked(key)]
         for key in stated:
             if group := self._group(name, key):
+                if group.left_out:
+                    notes.append(f"{name}: {key} leaves out {group.left_out:,} of its tasks' documents, as lm-eval's figure does")
                 yield group
                 return
         if stated:
@@ -115,9 +126,13 @@ class _Reader:
         if not leaves:
             return None
         try:
-            tasks = [self._task(leaf, key).answers for leaf in leaves]
+            parts = [part for leaf in leaves for part in self._tasks(leaf, key, [])]
         except EvalkitError:  # said where the leaf is read by itself
             return None
+        left_out = sum(part.left_out for part in parts)
+        if left_out and self.metric is None:
+            return None
+        tasks = [part.answers for part in parts]
         if len({task.lower_is_better for task in tasks}) > 1 or len({leaf.evalkit_protocol for leaf in leaves}) > 1:
             return None
         joined = {doc: answer for task in tasks for doc, answer in task.answers.items()}
@@ -126,7 +141,7 @@ class _Reader:
             protocol["protocol"] = f"{name}@{leaves[0].evalkit_protocol}"
         group = replace(tasks[0], name=name, protocol=protocol, answers=joined)
         fitting = averagings(group, self.results.figures[name][key])
-        return LmEvalTask(replace(group, averagings=fitting), leaves) if fitting else None
+        return LmEvalTask(replace(group, averagings=fitting), leaves, name, left_out) if fitting else None
 
     def _leaves(self, name: str, above: tuple[str, ...]) -> list[str]:
         """The leaves below a group, each once; a group that names itself has a leaf of its own name."""
@@ -134,8 +149,11 @@ class _Reader:
         found = [leaf for child in children for leaf in self._leaves(child, (*above, name))]
         return list(dict.fromkeys(found or ([name] if name in self.results.leaves else [])))
 
-    def _task(self, leaf: Leaf, metric: str | None) -> LmEvalTask:
-        """One leaf by itself. Raises EvalkitError where its samples are not all there, or do not give its own figure."""
+    def _tasks(self, leaf: Leaf, metric: str | None, notes: list[str]) -> list[LmEvalTask]:
+        """One leaf by itself, by one metric, or by several that share its documents out.
+
+        Raises EvalkitError where its samples are not all there, or do not give its own figure.
+        """
         rows: dict[str, dict[str, Row]] = {}  # by filter and document
         for row in leaf.rows():
             if row.doc_id in (of_filter := rows.setdefault(row.filter, {})):
@@ -147,19 +165,54 @@ class _Reader:
             why = "run lm-eval again" if n < leaf.n else "only a metric that all documents have can be compared"
             raise EvalkitError(f"{leaf.file} holds {n:,} documents of {leaf.name}, and its results are of {leaf.n:,}; {why}")
         name, chosen = self._choose(leaf, rows, metric)
+        its = self._rows_of(leaf, rows, name, chosen)
         key = f"{name},{chosen}"
-        if lacking := n - sum(name in row.metrics for row in rows[chosen].values()):
-            everywhere = [pair for pair in _pairs(rows) if sum(pair[0] in row.metrics for row in rows[pair[1]].values()) == n]
+        if len(its) == n:
+            return [self._task(leaf, leaf.name, name, chosen, its)]
+        if metric is not None and its:
+            notes.append(f"{leaf.name}: {key} is of {len(its):,} of its {n:,} documents; lm-eval's figure leaves the others out too")
+            return [self._task(leaf, leaf.name, name, chosen, its, n - len(its))]
+        everywhere = [pair for pair in _pairs(rows) if len(self._rows_of(leaf, rows, *pair)) == n]
+        parts, shared_out = {name: its}, set(its)
+        for other in (each for each, of_filter in _pairs(rows) if of_filter == chosen and each != name and self._is_mean(leaf, each)):
+            if (more := self._rows_of(leaf, rows, other, chosen)) and shared_out.isdisjoint(more):
+                parts[other] = more
+                shared_out.update(more)
+        if everywhere or len(shared_out) < n:
             fix = f"pass --metric {','.join(everywhere[0])}" if everywhere else "only a metric that all documents have can be compared"
-            raise EvalkitError(f"{leaf.file}: {lacking:,} of {n:,} documents have no {key}; {fix}")
-        answers = {f"{leaf.name}/{doc}": _answer(row, leaf, name, self.cluster) for doc, row in rows[chosen].items()}
+            raise EvalkitError(f"{leaf.file}: {n - len(its):,} of {n:,} documents have no {key}; {fix}")
+        notes.append(f"{leaf.name}: no metric is of all its {n:,} documents; each is compared over its own")
+        return [self._task(leaf, f"{leaf.name}/{part}", part, chosen, some, n - len(some)) for part, some in parts.items()]
+
+    def _task(self, leaf: Leaf, name: str, metric: str, chosen: str, rows: Mapping[str, Row], left_out: int = 0) -> LmEvalTask:
+        """One metric over these documents. Raises EvalkitError where they do not give lm-eval's own figure."""
+        key = f"{metric},{chosen}"
+        answers = {f"{leaf.name}/{doc}": _answer(row, leaf, metric, self.cluster) for doc, row in rows.items()}
         protocol = leaf.protocol if not leaf.evalkit_protocol else {**leaf.protocol, "protocol": f"{leaf.name}@{leaf.evalkit_protocol}"}
-        task = TaskAnswers(leaf.name, protocol, key, frozenset({"micro"}), answers, lower_is_better=name in leaf.lower_is_better)
-        stated = self.results.figures.get(leaf.name, {}).get(key)
+        task = TaskAnswers(name, protocol, key, frozenset({"micro"}), answers, lower_is_better=metric in leaf.lower_is_better)
         # lm-eval states BLEU in points, our export in 0..1
         points = 100 if figure(task).is_bleu and not leaf.evalkit_protocol else 1
-        require_figure(task, stated, str(leaf.file), points)
-        return LmEvalTask(task, [leaf])
+        require_figure(task, self._stated(leaf, key), str(leaf.file), points)
+        return LmEvalTask(task, [leaf], leaf.name, left_out)
+
+    def _stated(self, leaf: Leaf, key: str) -> Any:
+        return self.results.figures.get(leaf.name, {}).get(key)
+
+    def _rows_of(self, leaf: Leaf, rows: Mapping[str, Mapping[str, Row]], metric: str, chosen: str) -> dict[str, Row]:
+        """The documents that have a metric: without those that are marked as having none, where lm-eval's figure leaves them out too."""
+        have = {doc: row for doc, row in rows[chosen].items() if metric in row.metrics}
+        unmarked = {doc: row for doc, row in have.items() if not _is_mark(row.metrics[metric])}
+        stated = self._stated(leaf, f"{metric},{chosen}")
+        if len(unmarked) == len(have) or (not unmarked and not _is_mark(stated)):
+            return have
+        numbers = [float(row.metrics[metric]) for row in unmarked.values() if _is_score(row, metric)]
+        is_their_mean = len(numbers) == len(unmarked) and (not numbers or agrees(stated, math.fsum(numbers) / len(numbers)))
+        return unmarked if is_their_mean else have
+
+    def _is_mean(self, leaf: Leaf, metric: str) -> bool:
+        """Does lm-eval average this metric? A task's own function may do so; whether it does, its figure tells."""
+        aggregation = leaf.aggregations.get(metric, "mean")
+        return (aggregation in _MEANS or aggregation.startswith(_OWN_FUNCTION)) and metric not in _NOT_A_MEAN
 
     def _choose(self, leaf: Leaf, rows: Mapping[str, Mapping[str, Row]], metric: str | None) -> tuple[str, str]:
         """(metric, filter): the one that is asked for, or the first whose documents have numbers that lm-eval averages."""
@@ -169,11 +222,20 @@ class _Reader:
                 return fitting
             raise unknown(f"metric of {leaf.name}", metric, [",".join(pair) for pair in pairs])
         for name, chosen in pairs:
-            averaged = leaf.aggregations.get(name, "mean") in _MEANS and name not in _NOT_A_MEAN
-            if (averaged or name == "bleu") and any(_is_score(row, name) for row in rows[chosen].values()):
+            scores = [row.metrics[name] for row in self._rows_of(leaf, rows, name, chosen).values() if _is_score(row, name)]
+            if leaf.aggregations.get(name, "").startswith(_OWN_FUNCTION):
+                is_mean = scores and agrees(self._stated(leaf, f"{name},{chosen}"), math.fsum(map(float, scores)) / len(scores))
+            else:
+                is_mean = scores and (self._is_mean(leaf, name) or name == "bleu")
+            if is_mean:
                 return name, chosen
         offered = ", ".join(",".join(pair) for pair in pairs) or "none"
         raise EvalkitError(f"{leaf.file} has no metric that lm-eval averages over documents, nor BLEU (metrics: {offered})")
+
+
+def _is_mark(value: Any) -> bool:
+    """What lm-eval's tasks write where a metric is not of a document: -1 (RULER's lengths), and NaN for `nanmean`."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and (value == -1 or value != value)
 
 
 def _pairs(rows: Mapping[str, Mapping[str, Row]]) -> list[tuple[str, str]]:

@@ -61,7 +61,7 @@ def _estimate(task: LmEvalTask, results: Results) -> Estimate:
     if (mean := estimate(answers)) is not None:
         return mean
     name, _, chosen = answers.metric.partition(",")
-    stderr = results.figures.get(answers.name, {}).get(f"{name}_stderr,{chosen}")
+    stderr = results.figures.get(task.name, {}).get(f"{name}_stderr,{chosen}")
     if not isinstance(stderr, float):
         raise EvalkitError(
             f"{results.folder}: {answers.metric} of {answers.name} has no standard error; run lm-eval with --bootstrap_iters"

@@ -48,13 +48,13 @@ def estimate(task: "TaskAnswers", averaging: str | None = None) -> Estimate | No
 def averagings(task: "TaskAnswers", stated: Any) -> frozenset[str]:
     """The averagings under which the documents' scores give the stated figure: "micro", "macro", both or none."""
     means = {each: estimate(task, each) for each in ("micro", "macro")}
-    return frozenset(each for each, mean in means.items() if mean is not None and _is(stated, mean.value))
+    return frozenset(each for each, mean in means.items() if mean is not None and agrees(stated, mean.value))
 
 
 def require_figure(task: "TaskAnswers", stated: Any, source: str, points: float = 1) -> None:
     """Raises EvalkitError where the stated figure, in units of 1 / `points`, is not the samples' own."""
     value = points * figure(task).value
-    if not _is(stated, value):
+    if not agrees(stated, value):
         said = "no figure is stated" if stated is None else f"the figure stated is {stated!r:.40}"
         raise EvalkitError(
             f"not comparable: {source}: {task.metric} of {task.name} is {value:.10g} over the {len(task.answers):,} samples, and {said}; "
@@ -68,7 +68,8 @@ def require_count(task: str, source: str, n: int, stated: int) -> None:
         raise EvalkitError(f"not comparable: {source} holds {n:,} samples of {task}, and its figure is of {stated:,}; run it again")
 
 
-def _is(stated: Any, value: float) -> bool:
+def agrees(stated: Any, value: float) -> bool:
+    """Is the figure that a file states this value, but for the order of sums?"""
     if not isinstance(stated, float | int):
         return False
     try:

@@ -26,6 +26,8 @@ def read_lm_eval(place: Path) -> ViewedRun:
         for leaf in task.leaves:
             for row in leaf.rows():
                 key = f"{leaf.name}/{row.doc_id}"
+                if key not in task.answers.answers:  # has another metric
+                    continue
                 found[key] = _sample(row, leaf, task.answers, key, found.get(key))
     about = {
         "name": folder.name,
@@ -41,7 +43,7 @@ def read_lm_eval(place: Path) -> ViewedRun:
 
 def _figures(viewed: LmEvalTask, samples: Mapping[str, ViewedSample], results: Results) -> dict[str, Any]:
     task, leaves = viewed.answers, viewed.leaves
-    value, ci95 = _figure(task, samples, results)
+    value, ci95 = _figure(viewed, samples, results)
     return {
         "protocol": viewed.protocol,
         "metric": task.metric,
@@ -61,9 +63,9 @@ def _digest(hashes: Sequence[str | None]) -> str | None:
     return hashes[0] if len(hashes) == 1 else sha256_json(hashes)
 
 
-def _figure(task: TaskAnswers, samples: Mapping[str, ViewedSample], results: Results) -> tuple[Any, list[float] | None]:
+def _figure(viewed: LmEvalTask, samples: Mapping[str, ViewedSample], results: Results) -> tuple[Any, list[float] | None]:
     """lm-eval's own value; its interval from the documents where they say the same, else from lm-eval's standard error."""
-    figures = results.figures.get(task.name, {})
+    task, figures = viewed.answers, results.figures.get(viewed.name, {})
     scores = [sample.score for sample in samples.values() if sample.score is not None]
     estimate = mean(scores) if scores and len(scores) == len(samples) else None
     value = figures.get(task.metric, estimate.value if estimate else None)

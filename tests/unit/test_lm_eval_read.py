@@ -1,6 +1,8 @@
 """lm-eval's results: a comparison gives lm-eval's own figures, or refuses in one line that names both numbers and the way out."""
 
 import json
+import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -68,9 +70,11 @@ def test_samples_that_do_not_give_the_figure(tmp_path: Path) -> None:
 
 def test_documents_do_not_leave_the_denominator(tmp_path: Path) -> None:
     two = [row(i, **{"acc_en" if i % 2 else "acc_fr": 1.0}) for i in range(40)]
-    assert "20 of 40 documents have no acc_fr,none; only a metric that all documents have" in refusal(
-        write(tmp_path / "keys", {"sums": two})
-    )
+    keys = write(tmp_path / "keys", {"sums": two})
+    assert figures(compare(str(keys), str(keys))) == {"sums/acc_fr": (1.0, 1.0), "sums/acc_en": (1.0, 1.0)}
+    both = [row(i, acc_fr=1.0, acc_en=1.0) for i in range(30, 40)]
+    uncovered = write(tmp_path / "uncovered", {"sums": [*two[:30], *both]})
+    assert "15 of 40 documents have no acc_fr,none; only a metric that all documents have" in refusal(uncovered)
     three = [each | {"acc": 1.0, "metrics": [*each["metrics"], "acc"]} for each in two]
     some = write(tmp_path / "some", {"sums": three})
     assert "pass --metric acc,none" in refusal(some)
@@ -79,10 +83,51 @@ def test_documents_do_not_leave_the_denominator(tmp_path: Path) -> None:
         null = rows("sums", SCORES)
         null[place]["acc"] = None
         assert f"document {place}: acc of a document is None" in refusal(write(tmp_path / f"null{place}", {"sums": null}))
-    # RULER's -1 for a metric that is of other documents
-    needle = [row(i, **{"4096": 1.0 if i < 20 else -1.0, "8192": -1.0 if i < 20 else 0.5}) for i in range(40)]
-    folder = write(tmp_path / "needle", {"needle": needle}, {"needle": {"4096,none": 1.0, "8192,none": 0.5}})
-    assert "4096,none of needle is 0 over the 40 samples, and the figure stated is 1.0" in refusal(folder)
+
+
+RULER_MEAN = "def aggregate_metrics(metrics: list[float]) -> float:\n    res = [x for x in metrics if x != -1]\n"
+
+
+def ruler(folder: Path, lengths: tuple[int, ...], scores: Sequence[float], **figures: float) -> str:
+    """A task of RULER as lm-eval 0.4.13 writes it: a document has its length's metric, and -1 for another default one."""
+    its = [row(i, "niah", **{"4096": -1.0, str(length): score}) for i, (length, score) in enumerate(zip(lengths, scores, strict=True))]
+    metrics = [{"metric": str(length), "aggregation": RULER_MEAN, "higher_is_better": True} for length in (4096, 8192, 16384)]
+    config = {"niah": {"task": "niah", "output_type": "generate_until", "num_fewshot": 0, "metric_list": metrics}}
+    stated = {f"{length.removeprefix('at_')},none": value for length, value in figures.items()}
+    tasks = {"niah": stated, "ruler": {"4096,none": stated.get("4096,none", -1)}}
+    return str(write(folder, {"niah": its}, tasks, {"ruler": ["niah"]}, configs=config))
+
+
+def test_rulers_lengths_are_compared_each_over_its_own_documents(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """-1 is no score but says that a document has another length: lm-eval's own means leave it out."""
+    lengths = (4096, 8192) * 10
+    base = ruler(tmp_path / "a", lengths, [1.0] * 20, at_4096=1.0, at_8192=1.0)
+    cand = ruler(tmp_path / "b", lengths, [1.0, 0.5] * 10, at_4096=1.0, at_8192=0.5)
+    assert figures(compare(base, cand)) == {"niah/4096": (1.0, 1.0), "niah/8192": (1.0, 0.5)}
+    assert cli.main(["gate", base, cand]) == 1
+    assert "niah: no metric is of all its 20 documents; each is compared over its own" in capsys.readouterr().out
+    for task in ("niah", "ruler"):
+        assert figures(compare(base, cand, [task], "4096")) == {task: (1.0, 1.0)}
+    assert "4096,none is of 10 of its 20 documents; lm-eval's figure leaves" in str(compare(base, cand, ["niah"], "4096").notes)
+    viewed = {name: (about["value"], about["n"]) for name, about in read(cand).about["tasks"].items()}
+    assert viewed == {"niah/4096": (1.0, 10), "niah/8192": (0.5, 10)}
+    only = ruler(tmp_path / "only", (8192,) * 20, [0.5] * 20, at_4096=-1, at_8192=0.5)
+    assert figures(compare(only, only)) == {"niah": (0.5, 0.5)}
+    one = ruler(tmp_path / "one", (4096,) * 20, [0.5] * 20, at_4096=0.5)
+    assert figures(compare(one, one)) == {"ruler": (0.5, 0.5)}
+
+
+def test_marks_that_the_figure_counts_are_scores(tmp_path: Path) -> None:
+    """-1 of a metric whose stated mean has it in (a correlation, a stance), NaN that nanmean leaves out, and what cannot be told."""
+    signed = write(tmp_path / "signed", {"stance": [row(i, stance=(1.0, 0.0, -1.0)[i % 3]) for i in range(30)]})
+    assert figures(compare(str(signed), str(signed))) == {"stance": (0.0, 0.0)}
+    rate = [row(i, **{"acc": math.nan if i % 2 else 0.5}) for i in range(30)]
+    config = {"rate": {"task": "rate", "metric_list": [{"metric": "acc", "aggregation": "nanmean"}]}}
+    nan = str(write(tmp_path / "nan", {"rate": rate}, {"rate": {"acc,none": 0.5}}, configs=config))
+    assert figures(compare(nan, nan, ["rate"], "acc")) == {"rate": (0.5, 0.5)}
+    assert "15 of 30 documents have no acc,none" in refusal(Path(nan))
+    odd = write(tmp_path / "odd", {"x": [row(i, acc=1.0 if i % 2 else -1.0) for i in range(30)]}, {"x": {"acc,none": 0.7}})
+    assert "acc,none of x is 0 over the 30 samples, and the figure stated is 0.7" in refusal(odd)
 
 
 def group(folder: Path, big: list[float], small: list[float], own: float, **changes: object) -> str:
