@@ -61,7 +61,7 @@ def _resolved(config: BenchConfig) -> tuple[str, str]:
 
 def _check_memory(model: str, device: str, dtype: str, tokens: int) -> None:
     """Raises EvalkitError if the weights and one request's cache cannot fit; what is unknown before loading passes."""
-    from evalkit.lm.native_tokens import shape_of_spec
+    from evalkit.lm.shape import shape_of_spec
 
     width, free = 4 if dtype == "float32" else 2, roofline.free_memory(device)
     shape = shape_of_spec(model, width)

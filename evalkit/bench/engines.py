@@ -68,7 +68,8 @@ def open_engine(model: ModelSpec, num_requests: int) -> Timed:
 class _Native(Timed):
     def __init__(self, model: ModelSpec):
         from evalkit.lm.native import NativeLM
-        from evalkit.lm.native_tokens import TokenModel, shape_of
+        from evalkit.lm.native_tokens import TokenModel
+        from evalkit.lm.shape import shape_of
 
         self.lm = NativeLM.load(model)
         self.model = TokenModel(self.lm)
@@ -133,7 +134,7 @@ class _LmEval(Timed):
 
     def __init__(self, model: ModelSpec, class_name: str):
         from evalkit.lm.lm_eval import LmEvalLM
-        from evalkit.lm.native_tokens import shape_of_spec
+        from evalkit.lm.shape import shape_of_spec
 
         self.lm = self.peer = LmEvalLM.load(model, class_name)
         self.class_name = class_name

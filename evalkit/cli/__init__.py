@@ -101,11 +101,28 @@ def _release(stream: TextIO) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from evalkit.cli import bench, compare, data, gate, generate, judge, ls, params, report, run, score, serve, upcycle, verify, view
+    from evalkit.cli import (
+        bench,
+        compare,
+        data,
+        gate,
+        generate,
+        judge,
+        ls,
+        params,
+        report,
+        reproduce,
+        run,
+        score,
+        serve,
+        upcycle,
+        verify,
+        view,
+    )
 
     parser = _Parser(prog="evalkit", description="Check whether a language model scores what its published table says.")
     parser.add_argument("--version", action="version", version=f"evalkit {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
-    for command in (run, score, judge, ls, data, report, params, compare, gate, view, verify, bench, generate, upcycle, serve):
+    for command in (run, reproduce, score, judge, ls, data, report, params, compare, gate, view, verify, bench, generate, upcycle, serve):
         command.add(commands)
     return parser

@@ -1,16 +1,11 @@
 """The native back-end by token ids instead of texts, for the server and the bench."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from evalkit.bench.roofline import Shape
 from evalkit.codec import is_text
 from evalkit.errors import EvalkitError
-from evalkit.lm.native import NativeLM, one_line, random_configuration
-from moe_lm import known
-from moe_lm.config import ModelConfig
-from moe_lm.count import count
+from evalkit.lm.native import NativeLM, one_line
 from moe_lm.engine.generator import Generator
 from moe_lm.engine.in_flight import InFlight
 from moe_lm.engine.memory import trim_heap
@@ -29,8 +24,6 @@ __all__ = [
     "TokenModel",
     "TokenScore",
     "fault_of",
-    "shape_of",
-    "shape_of_spec",
     "trim_heap",
 ]
 
@@ -161,38 +154,3 @@ def fault_of(error: BaseException) -> Exception:
         return EvalkitError(str(error))
     # a panic of a Rust library is not an Exception, and would end the server
     return error if isinstance(error, Exception) else RuntimeError(f"{type(error).__name__}: {error}")
-
-
-def shape_of(config: ModelConfig, width: int) -> Shape:
-    """The work of a decoder with this configuration, at `width` bytes per number."""
-    parameters, moe = count(config), config.moe
-    embedding = config.vocab_size * config.hidden_size
-    sparse_layers = sum(config.is_sparse(layer) for layer in range(config.num_hidden_layers)) if moe else 0
-    expert = 3 * config.hidden_size * moe.moe_intermediate_size if moe else 0
-    top_k = moe.num_experts_per_tok if moe else 0
-    return Shape(
-        width=width,
-        embedding=embedding,
-        head=embedding,
-        always=parameters.activated_non_embedding - sparse_layers * top_k * expert,
-        expert=expert,
-        experts=moe.num_experts if moe else 0,
-        top_k=top_k,
-        sparse_layers=sparse_layers,
-        kv_per_token=2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim,
-        attention_width=config.num_hidden_layers * config.num_attention_heads * config.head_dim,
-        window=config.sliding_window,
-        full_attention=len(config.full_attention_layers) / config.num_hidden_layers,
-        head_is_tied=config.tie_word_embeddings,
-    )
-
-
-def shape_of_spec(spec: str, width: int) -> Shape | None:
-    """The shape of a model that is not loaded: with random weights, or in a folder; None if only loading tells.
-
-    Raises EvalkitError for a configuration that is unknown or cannot be read.
-    """
-    if spec.startswith("random:"):
-        return shape_of(random_configuration(spec), width)
-    with one_line():
-        return shape_of(known.in_folder(Path(spec)), width) if Path(spec).is_dir() else None

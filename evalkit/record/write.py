@@ -126,7 +126,7 @@ def environment(sandbox: str | None = None) -> Environment:
         python=platform.python_version(),
         torch=str(torch.__version__),
         platform=platform.platform(),
-        cpu=_cpu(),
+        cpu=processor(),
         cores=os.cpu_count(),
         gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         git=_git(),
@@ -183,7 +183,8 @@ def write_run(folder: Path, run: Run, samples: Mapping[str, Sequence[Sample]]) -
         sync(folder)
 
 
-def _cpu() -> str:
+def processor() -> str:
+    """The CPU's name."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))

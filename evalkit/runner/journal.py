@@ -144,6 +144,13 @@ class Journal:
         if sync:
             self._synced = now
 
+    def responses(self, task: str) -> Iterator[Response]:
+        """The recorded responses of one task ("mmlu@qwen"), whichever model's they are."""
+        with self._errors():
+            for row in self._db.execute(f"SELECT {_ROW} FROM responses WHERE task = ?", (task,)):
+                if _whole(row):
+                    yield _decode(json.loads(row[-1]))
+
     def spent(self, task: str) -> tuple[float, Tokens]:
         """Seconds and tokens of all sessions of this run, for one task."""
         sums = "SELECT total(seconds), coalesce(sum(computed), 0), coalesce(sum(shared), 0) FROM responses WHERE task = ?"

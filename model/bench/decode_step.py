@@ -9,7 +9,7 @@ from dataclasses import replace
 import measure
 import torch
 
-from evalkit.lm.native_tokens import shape_of
+from evalkit.lm.shape import shape_of
 from moe_lm import known
 from moe_lm.backends.base import PAGE
 from moe_lm.backends.cuda.backend import TritonBackend

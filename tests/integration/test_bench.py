@@ -18,7 +18,8 @@ from evalkit.cli.bench import add
 from evalkit.config import ModelSpec
 from evalkit.errors import EvalkitError
 from evalkit.lm.native import NativeLM
-from evalkit.lm.native_tokens import TokenModel, shape_of, shape_of_spec
+from evalkit.lm.native_tokens import TokenModel
+from evalkit.lm.shape import shape_of, shape_of_spec
 from evalkit.progress import Reporter
 from moe_lm.backends.reference import ReferenceBackend
 from moe_lm.model import Decoder

@@ -46,7 +46,7 @@ def test_every_command_parses(page: Path) -> None:
 
 def test_every_subcommand_is_among_the_commands() -> None:
     text = _parser().format_help()
-    names = re.findall(r"^    (\w+) ", text.partition("COMMAND\n")[2], re.MULTILINE)
+    names = re.findall(r"^    (\w+)(?: |$)", text.partition("COMMAND\n")[2], re.MULTILINE)
     assert len(names) >= 15
     assert set(names) == {command.split()[0] for command in commands(ROOT / "docs" / "commands.md")}
 

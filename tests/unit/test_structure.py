@@ -83,6 +83,9 @@ def test_evalkit_reaches_the_model_through_its_back_ends_alone() -> None:
         "lm/hub.py",
         "lm/native.py",
         "lm/native_tokens.py",
+        "lm/outline.py",
+        "lm/pass_speed.py",
+        "lm/shape.py",
         "lm/lm_eval.py",
         "lm/upcycle.py",
     }

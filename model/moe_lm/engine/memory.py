@@ -5,12 +5,12 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-import torch
-
 
 def free_memory(device: str) -> int:
     """Free bytes of the GPU, or of the machine and of the container that this process runs in."""
-    if torch.device(device).type == "cuda":
+    if device.partition(":")[0] == "cuda":
+        import torch  # slow to import, and needed for a GPU alone
+
         return int(torch.cuda.mem_get_info(device)[0])
     found = []
     try:

@@ -1,0 +1,95 @@
+"""A native model by its headers: its work, its tokenizer and its files, without torch, without hashing and without reading weights.
+
+For a plan, which has to answer at once. What a run computes with is opened, hashed and checked by `evalkit.lm.native`.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from evalkit.bench.roofline import Shape
+from evalkit.config import ModelSpec
+from evalkit.hashing import sha256_json
+from evalkit.lm.native import NUMERICS, one_line, random_configuration
+from evalkit.lm.shape import shape_of
+from moe_lm import known
+from moe_lm.checkpoint.gguf_config import hf_config
+from moe_lm.checkpoint.gguf_file import GGUFFile
+from moe_lm.config import ModelConfig, from_hf
+from moe_lm.tokenizer.tokenizer import Tokenizer
+
+BYTES_A_TOKEN = 4  # of English in today's vocabularies; random weights come with a tokenizer of bytes
+WIDTHS = {"float32": 4, "bfloat16": 2, "float16": 2}  # bytes a number
+
+
+def device_of(model: ModelSpec) -> str:
+    """ "cpu" or "cuda", as the native engine chooses it. torch is asked only where there may be a GPU."""
+    if model.device != "auto":
+        return model.device
+    if not any(Path("/dev").glob("nvidia[0-9]*")):
+        return "cpu"
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def dtype_of(model: ModelSpec) -> str:
+    """The precision that the native engine chooses."""
+    return model.dtype if model.dtype != "auto" else "float32" if device_of(model) == "cpu" else "bfloat16"
+
+
+class Outline:
+    """The checkpoint at `path`, a .gguf file or a folder; None for "random:CONFIG", or for a well-known hub id whose weights are not here.
+
+    Raises EvalkitError where moe_lm cannot run it, or does not know it.
+
+    `stamp` changes with the files, and with all else that makes a run's answers others: precision, device, kernels, versions.
+    """
+
+    def __init__(self, model: ModelSpec, path: Path | None):
+        settings = [NUMERICS, version("torch"), device_of(model), dtype_of(model), model.kernel]
+        self._metadata: Any = None
+        self._path, self._bytes_a_token = path, 1 if model.name.startswith("random:") else BYTES_A_TOKEN
+        with one_line():
+            self.config, files = self._read(model.name, path)
+        self.shape: Shape = shape_of(self.config, WIDTHS[dtype_of(model)])
+        self.stamp = sha256_json([*settings, repr(self.config), [(f.name, (s := f.stat()).st_size, s.st_mtime_ns) for f in files]])
+
+    def _read(self, spec: str, path: Path | None) -> tuple[ModelConfig, list[Path]]:
+        if path is None:
+            return random_configuration(f"random:{spec.removeprefix('random:').partition('@')[0]}"), []
+        if path.is_dir():
+            return known.in_folder(path), sorted(file for file in path.iterdir() if file.is_file())
+        file = GGUFFile(path)
+        self._metadata = file.metadata
+        return from_hf(hf_config(file.metadata, {name: tensor.shape for name, tensor in file.tensors.items()})), file.paths
+
+    def count(self, texts: Sequence[str]) -> int:
+        """How many tokens the texts have, all in all. Raises EvalkitError for a tokenizer that is not readable."""
+        if self._path is None:
+            return sum(len(text.encode()) for text in texts) // self._bytes_a_token
+        with one_line():
+            tokenizer = _of_gguf(_Metadata(self._metadata)) if self._metadata else Tokenizer.from_folder(self._path)
+            return sum(map(len, tokenizer.encode_batch(list(texts))))
+
+
+class _Metadata:
+    """A GGUF's metadata as a key: models of one family have one vocabulary, and building its tokenizer takes a second."""
+
+    def __init__(self, metadata: Any):
+        self.metadata = metadata
+        parts = ("tokenizer.ggml.model", "tokenizer.ggml.pre", "tokenizer.ggml.tokens", "tokenizer.ggml.merges")
+        self._key = tuple(tuple(value) if hasattr(value := metadata.get(part), "__len__") else value for part in parts)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Metadata) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+
+@cache
+def _of_gguf(metadata: _Metadata) -> Tokenizer:
+    return Tokenizer.from_gguf(metadata.metadata)

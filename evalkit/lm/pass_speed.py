@@ -1,0 +1,96 @@
+"""How long a pass of so many tokens takes on this device, measured on a layer of random weights within a second or two.
+
+A decoder is the same matrices over and over, so a pass of B tokens costs about as much a weight in every model: reading it where B is
+small, B products with it where B is large.
+"""
+
+import time
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from evalkit.config import ModelSpec
+
+TOKENS = (1, 4, 16, 64, 256)  # in a pass; beyond them the cost is proportional
+BEFORE = 128  # tokens that a decode step's sequences hold already
+KV_MEMORY = 1 << 28  # bytes
+LAYER: Mapping[str, Any] = {  # 15 million weights, more than a CPU's cache holds
+    "family": "qwen2",
+    "vocab_size": 4096,
+    "hidden_size": 1024,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 4,
+    "head_dim": 64,
+    "intermediate_size": 4096,
+    "max_seq_len": 4096,
+    "rope_theta": 10000.0,
+    "rms_norm_eps": 1e-6,
+    "tie_word_embeddings": True,
+    "qkv_bias": True,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PassSpeed:
+    """Seconds a weight of a pass of so many tokens (increasing), and seconds a weight of laying it out when a model is loaded."""
+
+    points: tuple[tuple[int, float], ...]
+    load: float
+
+    def __call__(self, tokens: float) -> float:
+        """Seconds a weight of a pass of `tokens`, between the measured points in proportion."""
+        sizes = [size for size, _ in self.points]
+        if tokens >= sizes[-1]:
+            return self.a_token * tokens
+        at = max(1, bisect_left(sizes, tokens))
+        (before, low), (after, high) = self.points[at - 1], self.points[at]
+        return low + (high - low) * (max(tokens, before) - before) / (after - before)
+
+    @property
+    def a_token(self) -> float:
+        """Seconds a weight and token of a long prompt."""
+        size, seconds = self.points[-1]
+        return seconds / size
+
+
+def measure(model: ModelSpec) -> PassSpeed:
+    """Measure the device, precision and kernels that `model` would run with."""
+    import torch
+
+    from evalkit.lm.native import NativeLM
+    from moe_lm.checkpoint.random_weights import random_checkpoint
+    from moe_lm.config import ModelConfig
+    from moe_lm.count import count
+    from moe_lm.engine.batch import forward
+
+    device = model.device if model.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = getattr(torch, model.dtype if model.dtype != "auto" else "float32" if device == "cpu" else "bfloat16")
+    config = ModelConfig(**LAYER)
+    lm = NativeLM(random_checkpoint(config), "random", None, dtype, device, model.kernel)
+    lm.kv_memory = KV_MEMORY
+    begun = time.perf_counter()
+    backend, pool = lm.backend, lm.pool
+    weights = count(config).activated_non_embedding
+    load = (time.perf_counter() - begun) / count(config).total
+
+    def once(lengths: Sequence[int], before: int) -> float:
+        caches = [pool.fork(None, before + length) for length in lengths]
+        for cache in caches:
+            cache.length = before
+        begun = time.perf_counter()
+        hidden = forward(backend, [([0] * length, cache) for length, cache in zip(lengths, caches, strict=True)], [0])
+        hidden.cpu()  # a GPU has done its work by then
+        seconds = time.perf_counter() - begun
+        for cache in caches:
+            cache.close()
+        return seconds
+
+    def best(tokens: int) -> float:
+        is_prompt = tokens == TOKENS[-1]
+        lengths, before = ([tokens], 0) if is_prompt else ([1] * tokens, BEFORE)
+        return min(once(lengths, before) for _ in range(2 if is_prompt else 4))
+
+    with torch.inference_mode():
+        return PassSpeed(tuple((tokens, best(tokens) / weights) for tokens in TOKENS), load)

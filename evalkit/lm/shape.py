@@ -1,0 +1,44 @@
+"""A model's work, by its configuration alone: no torch, no weights."""
+
+from pathlib import Path
+
+from evalkit.bench.roofline import Shape
+from evalkit.lm.native import one_line, random_configuration
+from moe_lm import known
+from moe_lm.config import ModelConfig
+from moe_lm.count import count
+
+
+def shape_of(config: ModelConfig, width: int) -> Shape:
+    """The work of a decoder with this configuration, at `width` bytes per number."""
+    parameters, moe = count(config), config.moe
+    embedding = config.vocab_size * config.hidden_size
+    sparse_layers = sum(config.is_sparse(layer) for layer in range(config.num_hidden_layers)) if moe else 0
+    expert = 3 * config.hidden_size * moe.moe_intermediate_size if moe else 0
+    top_k = moe.num_experts_per_tok if moe else 0
+    return Shape(
+        width=width,
+        embedding=embedding,
+        head=embedding,
+        always=parameters.activated_non_embedding - sparse_layers * top_k * expert,
+        expert=expert,
+        experts=moe.num_experts if moe else 0,
+        top_k=top_k,
+        sparse_layers=sparse_layers,
+        kv_per_token=2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim,
+        attention_width=config.num_hidden_layers * config.num_attention_heads * config.head_dim,
+        window=config.sliding_window,
+        full_attention=len(config.full_attention_layers) / config.num_hidden_layers,
+        head_is_tied=config.tie_word_embeddings,
+    )
+
+
+def shape_of_spec(spec: str, width: int) -> Shape | None:
+    """The shape of a model that is not loaded: with random weights, or in a folder; None if only loading tells.
+
+    Raises EvalkitError for a configuration that is unknown or cannot be read.
+    """
+    if spec.startswith("random:"):
+        return shape_of(random_configuration(spec), width)
+    with one_line():
+        return shape_of(known.in_folder(Path(spec)), width) if Path(spec).is_dir() else None

@@ -1,0 +1,1 @@
+"""`evalkit reproduce`: every figure of a published table that can be had here, planned, measured and reported."""

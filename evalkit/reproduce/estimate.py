@@ -1,0 +1,105 @@
+"""How long the rest of a run takes: its work at this device's speed, or better, at the pace of what is answered already."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from evalkit.lm.pass_speed import PassSpeed
+from evalkit.reproduce import cost
+from evalkit.reproduce.cells import Cell
+from evalkit.reproduce.progress import Progress
+from evalkit.reproduce.weights import Weights
+from evalkit.runner.workload import Workload
+from evalkit.tasks import CodeTask
+from evalkit.tasks.registry import resolve
+
+ENOUGH = 8  # answers, to take their lengths and pace for those of the others
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A task to be run on a model, and what its run has answered so far."""
+
+    weights: Weights
+    task: str
+    cells: tuple[Cell, ...]
+    work: Workload
+    progress: Progress
+
+    @property
+    def left(self) -> int:
+        """Requests without an answer."""
+        return max(0, self.work.requests - self.progress.answered)
+
+    @property
+    def is_measured(self) -> bool:
+        """Are there enough answers, or all?"""
+        return self.progress.answered >= min(ENOUGH, self.work.requests)
+
+    @property
+    def size(self) -> float:
+        """Its work in weights times tokens, whatever is answered already."""
+        shape, work = self.weights.outline.shape, self.work
+        new = cost.QUARTER * work.max_new_tokens
+        body = shape.always + shape.sparse_layers * shape.top_k * shape.expert
+        return body * (work.prompt_tokens + new) + shape.head * (work.scored_tokens + new)
+
+    @property
+    def programs(self) -> int:
+        """Answers that the sandbox runs."""
+        return self.work.answers if isinstance(resolve(self.task), CodeTask) else 0
+
+    @property
+    def context(self) -> float:
+        """Mean tokens of a prompt."""
+        return (self.work.prompt_tokens + self.work.shared_tokens) / max(1, self.work.requests)
+
+    def lengths(self, count: int) -> list[float]:
+        """Of so many answers: as long as those that are there, or as `cost.unseen` has them."""
+        seen = self.progress.lengths
+        return (
+            [float(seen[i % len(seen)]) for i in range(count)]
+            if seen and self.is_measured
+            else cost.unseen(count, self.work.max_new_tokens / max(1, self.work.answers))
+        )
+
+    def seconds(self, speed: PassSpeed, share: float, lengths: Sequence[float]) -> float:
+        """At the device's speed: this share of the prompts, and answers of these lengths."""
+        shape = self.weights.outline.shape
+        return share * cost.prefill(self.work, self.context, shape, speed) + cost.decode(lengths, self.context, shape, speed)
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Seconds that are left, and of the whole; `basis` says what they were taken from."""
+
+    left: float
+    whole: float
+    basis: str
+
+
+class Estimates:
+    def __init__(self, speed: PassSpeed, jobs: Sequence[Job]):
+        self.speed, self.jobs = speed, jobs
+
+    def of(self, job: Job, with_loading: bool) -> Estimate:
+        """The estimate of one of the jobs."""
+        work, left = job.work, job.left
+        pace, basis = self._pace(job)
+        rest = pace * job.seconds(self.speed, left / max(1, work.requests), job.lengths(min(left, work.answers)))
+        whole = pace * job.seconds(self.speed, 1.0, job.lengths(work.answers))
+        programs = cost.PROGRAM * job.programs
+        loading = cost.load(job.weights.outline.shape, self.speed) if with_loading else 0.0
+        return Estimate(rest + (programs if left else 0.0) + loading, whole + programs + loading, basis)
+
+    def _pace(self, job: Job) -> tuple[float, str]:
+        """Seconds that answers took, over those that the device's speed lets one expect; and of which answers."""
+        of_model = [each for each in self.jobs if each.weights.spec == job.weights.spec]
+        for jobs, basis in (([job], "its own answers"), (of_model, "this model's answers"), (self.jobs, "other models' answers")):
+            measured = [each for each in jobs if each.is_measured]
+            expected = sum(
+                each.seconds(self.speed, each.progress.answered / each.work.requests, [*map(float, each.progress.lengths)])
+                for each in measured
+            )
+            if expected > 0:
+                return sum(each.progress.seconds for each in measured) / expected, basis
+        return 1.0, "this device's speed"

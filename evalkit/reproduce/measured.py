@@ -1,0 +1,75 @@
+"""What was measured for plans, kept in the reproduction's folder: the device's speed, tasks' workloads, and which model answered."""
+
+import json
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final, Literal
+
+from evalkit.codec import decode, encode
+from evalkit.config import ModelSpec
+from evalkit.errors import EvalkitError
+from evalkit.files import write_output
+from evalkit.lm.outline import device_of, dtype_of
+from evalkit.lm.pass_speed import PassSpeed, measure
+from evalkit.record.write import processor
+from evalkit.runner.workload import Workload
+
+FILE = "measured.json"
+SCHEMA: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Speeds by device, precision, kernels and threads; workloads by task, data, limit and model; by SPEC the stamp of the weights that
+    answered (`Outline.stamp`).
+    """
+
+    schema: Literal[1] = SCHEMA
+    speeds: Mapping[str, PassSpeed] = field(default_factory=dict)
+    workloads: Mapping[str, Workload] = field(default_factory=dict)
+    models: Mapping[str, str] = field(default_factory=dict)
+
+
+class Measurements:
+    """The file. One that cannot be read is measured again: nothing but the plan depends on it."""
+
+    def __init__(self, folder: Path):
+        self.file = folder / FILE
+        try:
+            self.known = decode(Measured, json.loads(self.file.read_text("utf-8")), str(self.file))
+        except (OSError, ValueError, EvalkitError):
+            self.known = Measured()
+
+    def speed(self, model: ModelSpec) -> PassSpeed:
+        """This device's speed in the model's precision, on its kernels; measured if need be, for about two seconds."""
+        key = device_key(model)
+        if key not in self.known.speeds:
+            self._keep(replace(self.known, speeds={**self.known.speeds, key: measure(model)}))
+        return self.known.speeds[key]
+
+    def workload(self, key: str) -> Workload | None:
+        return self.known.workloads.get(key)
+
+    def keep_workload(self, key: str, work: Workload) -> None:
+        self._keep(replace(self.known, workloads={**self.known.workloads, key: work}))
+
+    def keep_model(self, spec: str, stamp: str) -> None:
+        """These weights are about to answer."""
+        if self.known.models.get(spec) != stamp:
+            self._keep(replace(self.known, models={**self.known.models, spec: stamp}))
+
+    def _keep(self, known: Measured) -> None:
+        self.known = known
+        with suppress(EvalkitError):  # a folder that can't be written is no reason not to plan
+            write_output(self.file, json.dumps(encode(known), indent=2) + "\n")
+
+
+def device_key(model: ModelSpec) -> str:
+    """What the speed depends on besides the model: "AMD EPYC (cpu), threads: 2, float32, kernel auto, torch 2.13.0"."""
+    threads = int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
+    dtype = dtype_of(model)
+    return f"{processor()} ({device_of(model)}), threads: {threads}, {dtype}, kernel {model.kernel}, torch {version('torch')}"
