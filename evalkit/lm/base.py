@@ -44,8 +44,12 @@ class LM(ABC):
         """run.json's `model` entry: family, parameters, dtype, device, engine, max_seq_len, as far as they are known."""
 
     def tokens(self) -> Tokens:
-        """Totals so far; zero if the back-end does not count."""
+        """Totals so far; zero if the back-end does not count. May be called by another thread."""
         return Tokens()
+
+    def unfinished(self) -> Sequence[int]:
+        """New tokens so far of each answer in the making; empty if the back-end does not tell. May be called by another thread."""
+        return ()
 
 
 def require_finite(request: Request, response: Response) -> None:

@@ -382,7 +382,8 @@ class NativeLM(LM):
         return {**asdict(stored), "sha256": self.checkpoint.sha256, **known} if stored else {}
 
     def tokens(self) -> Tokens:
-        if not self.ready:
-            return Tokens()
-        used = (self.scorer.usage, self.generator.usage)
+        used = [vars(self)[each].usage for each in ("scorer", "generator") if each in vars(self)]
         return Tokens(sum(u.computed for u in used), sum(u.shared for u in used))
+
+    def unfinished(self) -> Sequence[int]:
+        return self.generator.unfinished if "generator" in vars(self) else ()

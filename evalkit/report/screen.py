@@ -153,5 +153,7 @@ def next_step(run: Run, folder: Path) -> str:
     if any(not entry.metrics and entry.counts.unscored for entry in entries):
         return f"evalkit judge {folder} --judge-model NAME"
     if any(entry.data.source == "sample" for entry in entries):
+        if run.model.engine == "file":  # answers that were scored: no model can be run on other data
+            return f"evalkit view {folder}"
         return "your model on real data, for example evalkit run --tasks mmlu,gsm8k --model Qwen/Qwen1.5-MoE-A2.7B --data hub"
     return f"evalkit report {folder} --out report"

@@ -26,6 +26,7 @@ from evalkit.runner.journal import Journal, request_key
 from evalkit.runner.plan import Plan, plan
 from evalkit.runner.programs import permit, score_programs
 from evalkit.runner.running_score import RunningScore
+from evalkit.runner.time_left import TimeLeft
 from evalkit.tasks import CodeTask, Doc, Generate, JudgedTask, Loglikelihood, Request, Response, Sampling, Task, is_refused
 from evalkit.tasks.registry import resolve_all
 
@@ -39,7 +40,8 @@ def run(config: RunConfig, reporter: Reporter) -> Run:
     require_model(config.model_spec)
     sampling = Sampling(config.repeats, config.temperature, config.seed)
     tasks = resolve_all(config.tasks, sampling)
-    plans = {name: plan(task, open_source(config.data_spec), config.limit) for name, task in tasks.items()}
+    with reporter.bar("reading data", 1, counted=False):
+        plans = {name: plan(task, open_source(config.data_spec), config.limit) for name, task in tasks.items()}
     # permission is asked before anything is generated
     runs_code = any(isinstance(task, CodeTask) for task in tasks.values())
     sandbox = permit(config.allow_unsafe_code) if runs_code else None
@@ -66,16 +68,18 @@ def _run(config: RunConfig, plans: Mapping[str, Plan], sandbox: str | None, cloc
     record: Run | None = None  # until the model is open: without one there is nothing to write
     samples: dict[str, Sequence[Sample]] = {}
     try:
-        with reporter.bar("opening model", 1, counted=False) as advance:
-            with engine_errors(journal):
-                lm = open_lm(config.model_spec)
-            advance(1)
+        with (
+            reporter.bar("opening model and hashing its files" if config.engine == "native" else "opening model", 1, counted=False),
+            engine_errors(journal),
+        ):
+            lm = open_lm(config.model_spec)
         for notice in lm.notices:
             reporter.say(notice)
         model = model_info(config.model_spec.name, config.engine, lm)
         record = begin(config.run_name, model, config.limit, config.seed, sandbox)
+        time_left = TimeLeft(lm, {str(each.task.protocol): _missing(each, lm, journal) for each in [*plans.values()][1:]})
         for name, each in plans.items():
-            requests, responses = converse(each, lm, journal, reporter)
+            requests, responses = converse(each, lm, journal, time_left, reporter)
             samples[name] = score_docs(each.task, each.docs, requests, responses, folder, config.allow_unsafe_code, reporter)
             seconds, tokens = journal.spent(str(each.task.protocol))
             entry = task_entry(each.task, samples[name], each.n_total, each.data, seconds, tokens)
@@ -105,13 +109,21 @@ def _first(samples: Sequence[Sample]) -> str:
     return next((f" (first: {sample.doc.id})" for sample in samples if sample.unanswered or sample.empty), "")
 
 
-def converse(plan: Plan, lm: LM, journal: Journal, reporter: Reporter) -> tuple[list[list[Request]], list[list[Response]]]:
+def _missing(plan: Plan, lm: LM, journal: Journal) -> list[Request]:
+    """The distinct first requests that have no answer yet."""
+    distinct = dict.fromkeys(request for requests in plan.requests for request in requests)
+    return [request for request in distinct if journal.get(request_key(lm.fingerprint, request)) is None]
+
+
+def converse(
+    plan: Plan, lm: LM, journal: Journal, time_left: TimeLeft, reporter: Reporter
+) -> tuple[list[list[Request]], list[list[Response]]]:
     """Every document's requests and their responses, including all further turns of conversations."""
     asked = [list(requests) for requests in plan.requests]
     responses: list[list[Response]] = [[] for _ in plan.docs]
     due, turn = plan.requests, 1
     while any(due):
-        known = answer(plan, due, turn, lm, journal, reporter)
+        known = answer(plan, due, turn, lm, journal, time_left, reporter)
         for given, new in zip(responses, due, strict=True):
             given += [known[request] for request in new]
         if not isinstance(plan.task, JudgedTask):
@@ -124,7 +136,7 @@ def converse(plan: Plan, lm: LM, journal: Journal, reporter: Reporter) -> tuple[
 
 
 def answer(
-    plan: Plan, due: Sequence[Sequence[Request]], turn: int, lm: LM, journal: Journal, reporter: Reporter
+    plan: Plan, due: Sequence[Sequence[Request]], turn: int, lm: LM, journal: Journal, time_left: TimeLeft, reporter: Reporter
 ) -> dict[Request, Response]:
     """Every due request's response, from the journal or else from the model."""
     task = str(plan.task.protocol)
@@ -145,7 +157,8 @@ def answer(
     if missing and not lm.ready:
         with reporter.bar("loading model", 100, counted=False) as advance, engine_errors(journal):
             lm.prepare(lambda done, total: advance(done * 100 // total))
-    with reporter.bar(name, len(keys), done=len(known)) as advance:
+    time_left.begin(task, missing)
+    with reporter.bar(name, len(keys), done=len(known), status=time_left) as advance:
         last, spent = time.monotonic(), lm.tokens()
         for request, response in _answers(lm, missing, journal):
             now, tokens = time.monotonic(), lm.tokens()
@@ -153,6 +166,7 @@ def answer(
                 journal.put(keys[request], response, task, now - last, tokens.computed - spent.computed, tokens.shared - spent.shared)
             last, spent = now, tokens
             known[request] = response
+            time_left.add(request, response)
             advance(len(known), score.add(request, known) if score else "")
     return known
 

@@ -113,5 +113,5 @@ def _reader(spec: str) -> Task:
 def _asked(request: Request, n: int) -> list[Request]:
     """n requests for one prompt, one for each sample. The answers are texts, whatever a model would have been asked for."""
     if not isinstance(request, Generate):
-        request = Generate(request.context, (), 0)
+        request = Generate(request.context, (), 0, messages=request.messages)
     return [replace(request, seed=i) for i in range(n)]

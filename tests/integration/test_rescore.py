@@ -31,7 +31,7 @@ class Labels(Reporter):
         self.bars: dict[str, list[int]] = {}
 
     @contextmanager
-    def bar(self, label: str, total: int, done: int = 0, counted: bool = True) -> Iterator[Advance]:
+    def bar(self, label: str, total: int, done: int = 0, counted: bool = True, status: object = None) -> Iterator[Advance]:
         steps = self.bars.setdefault(label, [])
         yield lambda now, note="": steps.append(now)
 

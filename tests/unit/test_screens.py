@@ -2,6 +2,7 @@
 
 import io
 import json
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
@@ -91,6 +92,13 @@ def test_points_of_ten_are_no_percent(tmp_path: Path) -> None:
 def test_an_incomplete_run_is_to_be_gone_on_with(tmp_path: Path) -> None:
     record = run("m", status="incomplete", mmlu=entry(0.5))
     assert next_step(record, tmp_path) == "run the same command again to resume"
+
+
+def test_scored_answers_lead_to_no_model_run(tmp_path: Path) -> None:
+    record = run("answers.jsonl", mmlu=entry(0.5, data=SAMPLE))
+    assert next_step(record, tmp_path).startswith("your model on real data, for example evalkit run")
+    scored = replace(record, model=replace(record.model, engine="file"))
+    assert next_step(scored, tmp_path) == f"evalkit view {tmp_path}"
 
 
 def write(folder: Path, record: Run) -> None:
@@ -203,24 +211,58 @@ def test_no_color_is_obeyed_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> No
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(progress, "TICK", 1e6)  # lines come with steps alone
     return now
 
 
 def test_a_log_gets_a_line_now_and_then(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
-    with Reporter().bar("mmlu@qwen", 1000, done=100) as advance:
-        clock[0] = 29.0
+    """The first after 5 seconds of silence, the others every 30."""
+    reporter = Reporter()
+    with reporter.bar("opening model", 1, counted=False):
+        clock[0] = 3.0
+    with reporter.bar("mmlu@qwen", 1000, done=100) as advance:
+        clock[0] = 4.5
+        advance(101)
+        assert capsys.readouterr().err == ""
+        clock[0] = 5.0
+        advance(102)
+        assert capsys.readouterr().err == "mmlu@qwen: 102 of 1,000, 1.0/s\n"  # two steps tell no time left
+        clock[0] = 34.0
         advance(300, "acc 50.0")
         assert capsys.readouterr().err == ""
-        clock[0] = 40.0
+        clock[0] = 43.0
         advance(500, "acc 45.2")
         assert capsys.readouterr().err == "mmlu@qwen: 500 of 1,000, 10.0/s, 50 s left, acc 45.2\n"
+
+
+def test_a_log_is_not_silent_while_nothing_is_done(
+    clock: list[float], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "TICK", 0.001)
+    said = threading.Event()
+    reporter = Reporter()
+    monkeypatch.setattr(reporter, "say", lambda text: (Reporter.say(reporter, text), said.set()))
+    for label, is_counted, line in (
+        ("reading data", False, "reading data, 6 s\n"),
+        ("gsm8k@qwen", True, "gsm8k@qwen: 0 of 60, 12 tokens computed\n"),
+    ):
+        with reporter.bar(label, 60, counted=is_counted, status="12 tokens computed"):
+            clock[0] += 6
+            assert said.wait(60)
+        assert capsys.readouterr().err == line
+        said.clear()
+    with reporter.bar("loading model", 100, counted=False) as advance:
+        advance(40)
+        clock[0] += 7
+        assert said.wait(60)
+    assert capsys.readouterr().err == "loading model, 40%, 7 s\n"
 
 
 def test_a_slow_rate_is_per_minute(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
     with Reporter().bar("gsm8k@qwen", 60) as advance:
         clock[0] = 120.0
-        advance(4)
-    assert capsys.readouterr().err == "gsm8k@qwen: 4 of 60, 2.0/min, 28 min left\n"
+        advance(10)
+    assert capsys.readouterr().err == "gsm8k@qwen: 10 of 60, 5.0/min, 10 min left\n"
     with Reporter(quiet=True).bar("x", 10) as advance:
         clock[0] = 400.0
         advance(5)

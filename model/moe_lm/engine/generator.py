@@ -108,6 +108,11 @@ class Generator:
             for sequence in running:
                 self.cancel(sequence)
 
+    @property
+    def unfinished(self) -> list[int]:
+        """New tokens so far of each answer in flight."""
+        return [len(sequence.tokens) for sequence in [*self.in_flight] if isinstance(sequence, Generating)]
+
     def check(self, request: GenerateRequest | PromptScoresRequest) -> None:
         """Raises ModelError for a request that cannot be answered, whatever else is in flight."""
         request.check()

@@ -1,0 +1,128 @@
+"""How long a run still takes, at its own pace. Work is weighed in tokens, and nothing is said before the pace can be known."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from evalkit.lm.base import LM
+from evalkit.progress import duration
+from evalkit.runner.workload import Size, sizes
+from evalkit.tasks import Generated, Request, Response
+
+CHARACTERS = 4  # of a token, about
+NEW = 2  # what a new token costs, in tokens of prompts, about: it is run in a smaller pass
+QUARTER = 0.25  # of its limit is an answer's length, about, before any is seen
+ENOUGH = 8  # answers, to take their lengths for those of the others
+SETTLED = 2.0  # seconds of work after which a pace is one
+BURST = 1.0  # seconds in which the answers of the first pass come, at most
+
+
+@dataclass(frozen=True, slots=True)
+class _Left:
+    """Seconds, at most or about; `pace` is in seconds a token of work."""
+
+    seconds: float
+    pace: float
+    is_bound: bool = False
+
+
+@dataclass(slots=True)
+class _Work:
+    """What was asked of a task, and what came back. `done` is the work of the requests that are answered."""
+
+    sizes: Mapping[Request, Size]
+    prompts: float  # tokens
+    max_new_tokens: int  # of all answers
+    computed_before: int = 0  # by the engine, for earlier tasks
+    started: float = field(default_factory=lambda: time.monotonic())
+    answers: int = 0
+    new_tokens: int = 0
+    done: float = 0.0
+    first: float = 0.0  # time of the first answer
+    pass_done: float = 0.0  # `done` after the first pass
+    pass_ended: float = 0.0
+    last: float = 0.0  # time of the last answer
+
+    @classmethod
+    def of(cls, requests: Sequence[Request], computed_before: int = 0) -> "_Work":
+        found = sizes(requests)
+        new = sum(size.max_new_tokens for size in found)
+        return cls(dict(zip(requests, found, strict=True)), sum(map(_prompt, found)), new, computed_before)
+
+    def add(self, request: Request, response: Response) -> None:
+        self.answers += 1
+        self.done += _prompt(self.sizes[request])
+        if isinstance(response, Generated):
+            self.new_tokens += response.num_tokens
+            self.done += NEW * response.num_tokens
+        now = time.monotonic()
+        self.first = self.first or now
+        if self.last == self.pass_ended and now - self.first <= BURST:
+            self.pass_ended, self.pass_done = now, self.done
+        self.last = now
+
+
+def _prompt(size: Size) -> float:
+    return (size.prompt - size.shared + size.scored) / CHARACTERS
+
+
+class TimeLeft:
+    """`later`: by name, the distinct requests of tasks to come that have no answer yet."""
+
+    def __init__(self, lm: LM, later: Mapping[str, Sequence[Request]]):
+        self._lm = lm
+        self._later = {name: _Work.of(requests) for name, requests in later.items()}
+        self._work = _Work.of(())
+        self._share = QUARTER
+
+    def begin(self, name: str, requests: Sequence[Request]) -> None:
+        """These requests of a task are asked now."""
+        self._later.pop(name, None)
+        self._work = _Work.of(requests, self._lm.tokens().computed)
+
+    def add(self, request: Request, response: Response) -> None:
+        """One of them is answered."""
+        self._work.add(request, response)
+
+    def __str__(self) -> str:
+        """ "12 min left", "at most 12 min left", and with the tasks to come; before that is known, what the engine is about."""
+        left = self._generating() if self._work.max_new_tokens else self._scoring()
+        if left is None:
+            return self._phase()
+        text = f"{'at most ' if left.is_bound else ''}{duration(left.seconds)} left"
+        if not self._later:
+            return text
+        later = left.pace * sum(work.prompts + NEW * self._share * work.max_new_tokens for work in self._later.values())
+        return f"{text}, {duration(left.seconds + later)} with the tasks to come"
+
+    def _phase(self) -> str:
+        computed = self._lm.tokens().computed - self._work.computed_before
+        if computed:
+            return f"{computed:,} tokens computed"
+        return "" if self._work.answers else "no answer yet: the prompts are encoded, or in their first pass"
+
+    def _scoring(self) -> _Left | None:
+        """At the pace since the end of the first pass, which all prompts had to be encoded for."""
+        work = self._work
+        if work.last - work.pass_ended < SETTLED:
+            return None
+        pace = (work.last - work.pass_ended) / (work.done - work.pass_done)
+        return _Left(max(0.0, pace * (work.prompts - work.done) - (time.monotonic() - work.last)), pace)
+
+    def _generating(self) -> _Left | None:
+        """Answers that are not finished count by their tokens: the first ones to end are the shortest, and say little of the others."""
+        work, elapsed = self._work, time.monotonic() - self._work.started
+        unfinished = self._lm.unfinished()
+        new, n = work.new_tokens + sum(unfinished), len(work.sizes)
+        if not new or elapsed < SETTLED or (work.answers < min(ENOUGH, n) and not unfinished):
+            return None
+        computed = self._lm.tokens().computed - work.computed_before
+        prompts_done = min(work.prompts, max(0.0, computed - new) if computed else work.done - NEW * work.new_tokens)
+        limit, seen = work.max_new_tokens / n, work.answers >= max(min(ENOUGH, n), len(unfinished))
+        mean = min(limit, new / work.answers) if seen else limit  # as of waiting times, of which some are not over
+        if seen:
+            self._share = mean / limit
+        waiting = n - work.answers - len(unfinished)
+        to_come = waiting * mean + sum(max(1.0, min(mean, limit - length)) for length in unfinished)
+        pace = elapsed / (prompts_done + NEW * new)
+        return _Left(pace * (work.prompts - prompts_done + NEW * to_come), pace, not seen)
