@@ -35,7 +35,7 @@ def published_cases(config: GateConfig) -> tuple[str, str, list[Case], tuple[str
         if match is None or figure is None or not found.compares or not 0 <= match.share <= 1 or figure.value > 1:
             notes.append(f"{key}: not gated: {found}" + (f"; {in_tables(matches)}" if matches else ""))
             continue
-        notes.append(f"{key}: {in_tables(matches)}")
+        notes.append(f"{key}: {in_tables(matches)}" + (f"; {found.reason}" if found.reason else ""))
         base, n = match.share, entry.n
         d = unpaired(base, math.sqrt(base * (1 - base) / n), figure.value, figure.stderr, n)
         cases.append(Case((key, f"{name}@{entry.protocol}"), d))

@@ -1,7 +1,7 @@
 """Which published figures are of a run's model and task, in all tables or in one."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from evalkit.report.published import Column, PublishedFigure, read_table, table_names
 
@@ -51,9 +51,12 @@ def published_for(spec: str, task: str, protocol: str, table: str | None = None)
 def column_for(task: str, matches: Sequence[Match] = ()) -> Column | None:
     """How a task's figures are printed: as in the tables of `matches`, or else in any table. None if no table has the task.
 
-    If tables differ, the one with the largest unit and the fewest decimals, whatever the tables' names.
+    If tables differ, the one with the largest unit and the fewest decimals, whatever the tables' names. Another model's table says
+    nothing of which metric is meant: it is then the headline.
     """
-    columns = [match.column for match in matches] or [c for name in table_names() for c in read_table(name).columns if c.whole == task]
+    columns = [match.column for match in matches] or [
+        replace(column, metric="") for name in table_names() for column in read_table(name).columns if column.whole == task
+    ]
     return min(columns, key=lambda column: (-column.scale, column.decimals), default=None)
 
 

@@ -322,8 +322,9 @@ def table_names() -> list[str]:
 
 def read_table(name: str) -> PublishedTable:
     """A table by its name, or from a .toml file. Raises EvalkitError, with file, line and key, for a malformed table."""
-    path = Path(name).expanduser() if name.endswith(".toml") else FOLDER / f"{name}.toml"
-    if path.parent == FOLDER and path.stem not in table_names():
+    is_file = name.endswith(".toml")
+    path = Path(name).expanduser() if is_file else FOLDER / f"{name}.toml"
+    if not is_file and name not in table_names():
         raise EvalkitError(f"{unknown('published table', name, table_names())}, or a file whose name ends in .toml")
     if not path.exists():
         near = difflib.get_close_matches(path.name, [*(each.name for each in path.parent.glob("*.toml")), *table_names()], n=1, cutoff=0.7)

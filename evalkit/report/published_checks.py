@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -24,7 +25,7 @@ FIX = "correct the table"
 FROM_ROW = ("protocol", "judges", "url", "place", "origin", "doubt")
 FROM_COLUMN = (*FROM_ROW, "checkpoint", "samples", "not_here")
 FROM_TABLE = FROM_ROW
-NUMBER = re.compile(r"-?\d{1,12}(\.\d{1,10})?")
+NUMBER = re.compile(r"-?[0-9]{1,12}(\.[0-9]{1,10})?")
 HUB = re.compile(r"[\w.-]+/[\w.-]+")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 PRECISION = re.compile(r"float(8\w*|16|32|64)|bfloat16|[IT]?Q\d\w*|(MX|NV)FP\d|(int\d|GPTQ|AWQ)[\w-]*")
@@ -68,7 +69,7 @@ def _key(column: Mapping[str, Any]) -> str:
 
 def check(table: "PublishedTable", file: TomlFile) -> "PublishedTable":
     """Check what the types do not say. Cells that cannot be right as printed get the reason in `inconsistent`."""
-    for keys, what in _problems(table):
+    for keys, what in chain(_unprintable(file.values), _problems(table)):
         raise _wrong(file, keys, what)
     rows = []
     for row in table.rows:
@@ -82,6 +83,15 @@ def _wrong(file: TomlFile, keys: Sequence[str | int], what: str) -> Exception:
 
 
 Problem = tuple[tuple[str | int, ...], str]
+
+
+def _unprintable(value: object, keys: tuple[str | int, ...] = ()) -> Iterator[Problem]:
+    """Texts with line breaks or control characters, which no page or terminal shows as they are meant."""
+    if isinstance(value, str) and not value.isprintable():
+        yield keys, f"is {shown(value)}; leave line breaks and control characters out"
+    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in pairs:
+        yield from _unprintable(item, (*keys, key))
 
 
 def _problems(table: "PublishedTable") -> Iterator[Problem]:
@@ -100,9 +110,11 @@ def _problems(table: "PublishedTable") -> Iterator[Problem]:
 
 
 def _twice(kind: str, names: Sequence[str], named_by: str) -> Iterator[Problem]:
+    seen = set[str]()
     for i, name in enumerate(names):
-        if name in names[:i]:
+        if name in seen:
             yield (kind, i, named_by), f"is {shown(name)}, which is there twice; keep one of each"
+        seen.add(name)
 
 
 def _of_column(keys: tuple[str | int, ...], column: "Column") -> Iterator[Problem]:

@@ -157,8 +157,9 @@ def read_or_refused(read: Callable[[], Any], where: str) -> Any:
 
 
 @pytest.mark.parametrize("count", COUNTS)
-def test_published_tables(count: int, tmp_path: Path) -> None:
-    raw = (Path(__file__).parents[2] / "results" / "published" / "qwen1.5-moe.toml").read_bytes()
+@pytest.mark.parametrize("name", ["qwen1.5-moe", "smollm2"])
+def test_published_tables(name: str, count: int, tmp_path: Path) -> None:
+    raw = (Path(__file__).parents[2] / "results" / "published" / f"{name}.toml").read_bytes()
     file, seen = tmp_path / "table.toml", Counter[bool]()
     for i in range(count):
         file.write_bytes(toml_mutated(raw)(random.Random(i)))

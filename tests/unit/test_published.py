@@ -169,6 +169,7 @@ def test_a_table_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     [
         ('title = "Made up"', "", "title is missing"),
         ('printed = "59.999"', "printed = 59.999", r":17: row.0.cell.mmlu.printed is 59.999, expected a text"),
+        ('printed = "59.999"', 'printed = "\u0665\u0669.9"', r":17: row.0.cell.mmlu.printed is .*; give the digits"),
         ('printed = "59.999"', 'printed = "60,0"', r":17: row.0.cell.mmlu.printed is \"60,0\"; give the digits"),
         ('printed = "59.999"', 'printed = "5999.9"', r":17: row.0.cell.mmlu.printed is 5999.9, outside 0 to 100"),
         ("printed =", "pirnted =", r":17: row.0.cell.mmlu.pirnted is no key .*did you mean printed"),
@@ -180,6 +181,7 @@ def test_a_table_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         ("[[row]]", '[[column]]\ntask = "mmlu"\ntitle = "again"\ndecimals = 2\n\n[[row]]', r":13: column.1.task is .*there twice"),
         ("[[row]]", "[row]", "row is .*, expected a list"),
         ('task = "mmlu"', 'task = "mmul"', r":16: row.0.cell.mmlu is of no column; known: mmul"),
+        ('title = "MMLU"', 'title = "\\u001b[31mMMLU"', r":8: column.0.title is .*control characters"),
         ("decimals = 3", "decimals = -3", r":9: column.0.decimals is -3"),
         ("scale = 100", "scale = 0", r":10: column.0.scale is 0"),
         ("https://example.com/table", "example.com/table", r":4: url is \"example.com/table\"; give the address"),
