@@ -20,7 +20,6 @@ from moe_lm.checkpoint.gguf_file import GGUFFile
 from moe_lm.config import ModelConfig, from_hf
 from moe_lm.tokenizer.tokenizer import Tokenizer
 
-BYTES_A_TOKEN = 4  # of English in today's vocabularies; random weights come with a tokenizer of bytes
 WIDTHS = {"float32": 4, "bfloat16": 2, "float16": 2}  # bytes a number
 
 
@@ -41,9 +40,9 @@ def dtype_of(model: ModelSpec) -> str:
 
 
 class Outline:
-    """The checkpoint at `path`, a .gguf file or a folder; None for "random:CONFIG", or for a well-known hub id whose weights are not here.
+    """The checkpoint at `path`, a .gguf file or a folder; None for "random:CONFIG". A folder's weights need not be there.
 
-    Raises EvalkitError where moe_lm cannot run it, or does not know it.
+    Raises EvalkitError where moe_lm cannot run it.
 
     `stamp` changes with the files, and with all else that makes a run's answers others: precision, device, kernels, versions.
     """
@@ -51,7 +50,7 @@ class Outline:
     def __init__(self, model: ModelSpec, path: Path | None):
         settings = [NUMERICS, version("torch"), device_of(model), dtype_of(model), model.kernel]
         self._metadata: Any = None
-        self._path, self._bytes_a_token = path, 1 if model.name.startswith("random:") else BYTES_A_TOKEN
+        self._path = path
         with one_line():
             self.config, files = self._read(model.name, path)
         self.shape: Shape = shape_of(self.config, WIDTHS[dtype_of(model)])
@@ -59,7 +58,7 @@ class Outline:
 
     def _read(self, spec: str, path: Path | None) -> tuple[ModelConfig, list[Path]]:
         if path is None:
-            return random_configuration(f"random:{spec.removeprefix('random:').partition('@')[0]}"), []
+            return random_configuration(spec), []
         if path.is_dir():
             return known.in_folder(path), sorted(file for file in path.iterdir() if file.is_file())
         file = GGUFFile(path)
@@ -69,7 +68,7 @@ class Outline:
     def count(self, texts: Sequence[str]) -> int:
         """How many tokens the texts have, all in all. Raises EvalkitError for a tokenizer that is not readable."""
         if self._path is None:
-            return sum(len(text.encode()) for text in texts) // self._bytes_a_token
+            return sum(len(text.encode()) for text in texts)  # random weights come with a tokenizer of bytes
         with one_line():
             tokenizer = _of_gguf(_Metadata(self._metadata)) if self._metadata else Tokenizer.from_folder(self._path)
             return sum(map(len, tokenizer.encode_batch(list(texts))))

@@ -17,10 +17,11 @@ ENOUGH = 8  # answers, to take their lengths and pace for those of the others
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A task to be run on a model, and what its run has answered so far."""
+    """A task to be run on a model, and what its run has answered so far. `key` is another for other weights, rows, protocol or limit."""
 
     weights: Weights
     task: str
+    key: str
     cells: tuple[Cell, ...]
     work: Workload
     progress: Progress

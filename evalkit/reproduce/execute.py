@@ -48,7 +48,7 @@ def warm_up(config: ReproduceConfig, planned: Planned, reporter: Reporter) -> No
             continue
         weights = due[0].weights
         reporter.say(f"{weights.spec}: a few documents of {', '.join(job.task for job in due)}, to learn how long the others take")
-        Measurements(config.folder).keep_model(weights.spec, weights.outline.stamp)
+        Measurements(config.folder).keep_answering(name, {job.task: job.key for job in due})
         (config.folder / name).mkdir(exist_ok=True)
         journal = Journal(config.folder / name / "journal.sqlite")
         try:
@@ -74,7 +74,7 @@ def execute(config: ReproduceConfig, planned: Planned, reporter: Reporter) -> li
     for name, jobs in planned.by_run(chosen=True).items():
         weights, folder = jobs[0].weights, config.folder / name
         reporter.say(f"{weights.spec}: {', '.join(job.task for job in jobs)}")
-        Measurements(config.folder).keep_model(weights.spec, weights.outline.stamp)
+        Measurements(config.folder).keep_answering(name, {job.task: job.key for job in jobs})
         try:
             with keeping_traceback(folder):
                 run(config.run(weights.model, [job.task for job in jobs], name), reporter)

@@ -1,4 +1,4 @@
-"""What was measured for plans, kept in the reproduction's folder: the device's speed, tasks' workloads, and which model answered."""
+"""What was measured for plans, kept in the reproduction's folder: the device's speed, tasks' workloads, and what journals answer."""
 
 import json
 import os
@@ -24,14 +24,14 @@ SCHEMA: Final = 1
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Speeds by device, precision, kernels and threads; workloads by task, data, limit and model; by SPEC the stamp of the weights that
-    answered (`Outline.stamp`).
+    """Speeds by device, precision, kernels and threads; workloads by a key of protocol, data, limit and model (`Job.key`); by run and
+    task, the keys under which its journal was written.
     """
 
     schema: Literal[1] = SCHEMA
     speeds: Mapping[str, PassSpeed] = field(default_factory=dict)
     workloads: Mapping[str, Workload] = field(default_factory=dict)
-    models: Mapping[str, str] = field(default_factory=dict)
+    journals: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 class Measurements:
@@ -57,10 +57,17 @@ class Measurements:
     def keep_workload(self, key: str, work: Workload) -> None:
         self._keep(replace(self.known, workloads={**self.known.workloads, key: work}))
 
-    def keep_model(self, spec: str, stamp: str) -> None:
-        """These weights are about to answer."""
-        if self.known.models.get(spec) != stamp:
-            self._keep(replace(self.known, models={**self.known.models, spec: stamp}))
+    def is_answering(self, run: str, task: str, key: str) -> bool:
+        """Do the run's answers to the task belong to this key alone? A journal keeps the answers of other weights and rows too."""
+        return self.known.journals.get(f"{run} {task}") == (key,)
+
+    def keep_answering(self, run: str, keys: Mapping[str, str]) -> None:
+        """The run is about to answer these tasks, under these keys."""
+        found = {f"{run} {task}": key for task, key in keys.items()}
+        known = self.known.journals
+        new = {name: tuple(dict.fromkeys((*known.get(name, ()), key))) for name, key in found.items()}
+        if not new.items() <= known.items():
+            self._keep(replace(self.known, journals={**known, **new}))
 
     def _keep(self, known: Measured) -> None:
         self.known = known

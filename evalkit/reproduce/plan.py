@@ -12,7 +12,7 @@ from evalkit.data.sources import FolderSource, HubSource, open_source
 from evalkit.errors import EvalkitError
 from evalkit.files import shortened
 from evalkit.hashing import sha256_json
-from evalkit.report.published import PublishedTable, Row, read_table
+from evalkit.report.published import Checkpoint, PublishedTable, Row, read_table
 from evalkit.reproduce.cells import Cell, cells_of, rows_of
 from evalkit.reproduce.config import ReproduceConfig
 from evalkit.reproduce.estimate import Estimate, Estimates, Job
@@ -128,6 +128,7 @@ class _Planner:
     def __init__(self, config: ReproduceConfig, table: PublishedTable):
         self.config, self.table = config, table
         self.measurements = Measurements(config.folder)
+        self.cells: Sequence[Cell] = ()
         self.out_of_reach: list[OutOfReach] = []
         self._weights: dict[str, Weights | str] = {}
         self._tasks: dict[str, str] = {}
@@ -135,16 +136,13 @@ class _Planner:
     def plan(self, rows: Sequence[Row]) -> Planned:
         units: dict[tuple[str, str], list[Cell]] = {}
         weights: dict[str, Weights] = {}
-        for cell in cells_of(self.table, rows):
-            if found := self._obtainable(cell):
-                weights[found.spec] = found
-                units.setdefault((found.spec, cell.task), []).append(cell)
-        jobs = [
-            Job(weights[spec], task, tuple(cells), work, self._progress(weights[spec], task))
-            for (spec, task), cells in units.items()
-            if (work := self._work(weights[spec], cells)) is not None
-        ]
-        config, jobs = self.config, in_order(jobs)
+        self.cells = cells_of(self.table, rows)
+        for cell in self.cells:
+            if held := self._obtainable(cell):
+                weights[held.spec] = held
+                units.setdefault((held.spec, cell.task), []).append(cell)
+        found = [job for (spec, _), cells in units.items() if (job := self._job(weights[spec], cells))]
+        config, jobs = self.config, in_order(found)
         plan = Plan(
             table=config.table,
             title=self.table.title,
@@ -192,12 +190,14 @@ class _Planner:
 
     def _obtainable(self, cell: Cell) -> Weights | None:
         """The weights to measure it on; None, with a line, where it cannot be had."""
-        reason = cell.why_never or self._why_not_judged(cell) or self._why_not_run(cell)
-        found = reason or self._weights_of(cell)
-        if isinstance(found, Weights):
+        found = cell.why_never or self._weights_of(cell)
+        if isinstance(found, Weights) and not (reason := self._why_not_here(cell)):
             return found
-        self._refuse(cell, found)
+        self._refuse(cell, found if isinstance(found, str) else reason)
         return None
+
+    def _why_not_here(self, cell: Cell) -> str:
+        return self._why_not_judged(cell) or self._why_not_run(cell)
 
     def _refuse(self, cell: Cell, reason: str) -> None:
         name, key, printed = cell.row.model, cell.column.key, cell.figure.printed
@@ -206,8 +206,8 @@ class _Planner:
     def _why_not_judged(self, cell: Cell) -> str:
         if not cell.is_judged or self.config.judge_model:
             return ""
-        judge = cell.figure.judges[0] if cell.figure.judges else "NAME"
-        return f"it needs a judge: --judge-model {judge}, and --judge-url if it is not OpenAI's"
+        known = [name for name in cell.figure.judges if name != "unpublished"]
+        return f"it needs a judge: --judge-model {known[0] if known else 'NAME'}, and --judge-url if it is not OpenAI's"
 
     def _why_not_run(self, cell: Cell) -> str:
         """Why programs may not run here; asked once a task."""
@@ -224,11 +224,17 @@ class _Planner:
         checkpoint = cell.figure.checkpoint
         assert checkpoint is not None  # by why_never
         if checkpoint.spec not in self._weights:
-            self._weights[checkpoint.spec] = weights_for(checkpoint, self.config.model(None), fetch=not self.config.plan)
+            fetch = not self.config.plan and self._is_needed(checkpoint)
+            self._weights[checkpoint.spec] = weights_for(checkpoint, self.config.model(None), fetch)
         return self._weights[checkpoint.spec]
 
-    def _work(self, weights: Weights, cells: Sequence[Cell]) -> Workload | None:
-        """The workload of a task on these weights; None, with a line for each cell, where its data cannot be had."""
+    def _is_needed(self, checkpoint: Checkpoint) -> bool:
+        """Is there a figure that would be measured on it? What nobody measures is not downloaded."""
+        cells = (cell for cell in self.cells if cell.figure.checkpoint == checkpoint)
+        return any(not (cell.why_never or self._why_not_here(cell)) for cell in cells)
+
+    def _job(self, weights: Weights, cells: Sequence[Cell]) -> Job | None:
+        """A task on these weights; None, with a line for each cell, where its data cannot be had."""
         task = resolve(cells[0].task)
         try:
             source = open_source(self.config.data)
@@ -237,17 +243,13 @@ class _Planner:
             if work is None:
                 work = workload(_asked(plan_task(task, source, self.config.limit)), weights.outline.count)
                 self.measurements.keep_workload(key, work)
-            return work
         except EvalkitError as error:
             for cell in cells:
                 self._refuse(cell, str(error))
             return None
-
-    def _progress(self, weights: Weights, task: str) -> Progress:
-        """What the run of these very weights has answered."""
-        if self.measurements.known.models.get(weights.spec) != weights.outline.stamp:
-            return Progress()
-        return progress(self.config.folder / run_name(weights.model), task)
+        run, name = run_name(weights.model), cells[0].task
+        answered = progress(self.config.folder / run, name) if self.measurements.is_answering(run, name, key) else Progress()
+        return Job(weights, name, key, tuple(cells), work, answered)
 
     def _throughput(self, rows: Sequence[Row]) -> Iterator[OutOfReach]:
         printed = self.table.throughput

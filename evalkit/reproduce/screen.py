@@ -9,7 +9,7 @@ from evalkit.progress import duration
 from evalkit.record.schema import Run
 from evalkit.report.lines import lines
 from evalkit.report.published import PublishedTable
-from evalkit.reproduce.plan import Measurement, Plan
+from evalkit.reproduce.plan import Measurement, OutOfReach, Plan
 
 
 def show_plan(plan: Plan, console: Console) -> None:
@@ -25,8 +25,15 @@ def show_plan(plan: Plan, console: Console) -> None:
         _say(console, f"counted from configurations, without weights: parameters of {', '.join(plan.parameters)}")
     if plan.out_of_reach:
         _say(console, "cannot be had here:")
-    for each in plan.out_of_reach:
-        _say(console, f"  {each.model}, {each.task} ({each.published}): {each.reason}")
+    for (model, reason), figures in _by_reason(plan.out_of_reach).items():
+        _say(console, f"  {model}, {', '.join(figures)}: {reason}")
+
+
+def _by_reason(out_of_reach: Sequence[OutOfReach]) -> dict[tuple[str, str], list[str]]:
+    found: dict[tuple[str, str], list[str]] = {}
+    for each in out_of_reach:
+        found.setdefault((each.model, each.reason), []).append(f"{each.task} ({each.published})")
+    return found
 
 
 def _table(plan: Plan) -> Table:

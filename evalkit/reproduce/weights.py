@@ -10,19 +10,20 @@ from evalkit.errors import EvalkitError
 from evalkit.lm.models import find
 from evalkit.lm.native import free_memory
 from evalkit.lm.outline import Outline, device_of
-from evalkit.lm.whereabouts import folder_in_cache, on_disk, why_not_on_hub
+from evalkit.lm.whereabouts import folder_in_cache, headers_on_hub, on_disk
 from evalkit.report.published import Checkpoint
 
 
 @dataclass(frozen=True)
 class Weights:
-    """The model that is run. `path` is None for what is still to be downloaded; `instead_of`: the published checkpoint's hub id.
+    """The model that is run, and where its headers are (None for random weights). `instead_of`: the published checkpoint's hub id.
 
-    `precision` is that of the file, as the table says it.
+    `precision` is that of the files, as the table says it; `is_here`: the weights are, with their headers.
     """
 
     model: ModelSpec
     path: Path | None
+    is_here: bool
     precision: str = ""
     instead_of: str = ""
 
@@ -30,13 +31,9 @@ class Weights:
     def spec(self) -> str:
         return self.model.name
 
-    @property
-    def is_here(self) -> bool:
-        return self.path is not None or self.spec.startswith("random:")
-
     @cached_property
     def outline(self) -> Outline:
-        """Its headers, or what is known of a checkpoint that is not here. Raises EvalkitError for one that moe_lm cannot run or know."""
+        """Raises EvalkitError for a model that moe_lm cannot run."""
         return Outline(self.model, self.path)
 
     @property
@@ -64,13 +61,15 @@ def weights_for(checkpoint: Checkpoint, model: ModelSpec, fetch: bool) -> Weight
 
 
 def _weights(spec: str, precision: str, instead_of: str, model: ModelSpec, fetch: bool) -> Weights | str:
-    path = on_disk(spec)
+    path, is_here = on_disk(spec), True
     try:
         if path is None and not spec.startswith("random:"):
-            if reason := why_not_on_hub(spec):
-                return reason
-            path = find(spec).path if fetch else None
-        found = Weights(replace(model, spec=spec), path, precision, instead_of)
+            path, is_here = headers_on_hub(spec), False
+            if fetch:
+                path, is_here = find(spec).path, True
+            elif path is None:
+                return f"it is on the hub; what it takes is known once {spec} is downloaded, as the same command without --plan does"
+        found = Weights(replace(model, spec=spec), path, is_here, precision, instead_of)
         return _why_too_large(found.outline.shape, model) or found
     except EvalkitError as error:
         return str(error)

@@ -1,6 +1,7 @@
 """`evalkit reproduce` on tiny models and the bundled sample: the plan, the runs, what cannot be had, the budget, resumption."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from reproduce_tables import report_of, write_table
 
 from evalkit import cli
+from evalkit.data.sources import SampleSource
 from evalkit.lm.native import NativeLM
 from evalkit.lm.pass_speed import PassSpeed
 from evalkit.reproduce import measured
@@ -125,6 +127,21 @@ def test_an_interrupted_reproduction_goes_on(
     whole.write_text(table.read_text())
     assert reproduce(whole) == 0
     assert report_of(folder_of(table)) == report_of(folder_of(whole))
+
+
+def test_answers_to_other_rows_are_not_counted(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(SampleSource().folder, data)
+    assert reproduce(table, data=str(data)) == 0
+    assert all(m["answered"] == m["work"]["requests"] for m in planned(table, capsys, data=str(data))["measurements"])
+    rows = data / "gsm8k" / "test.jsonl"
+    rows.write_text(rows.read_text().replace("How", "And how"))
+    plan = planned(table, capsys, data=str(data))
+    assert {m["task"]: m["answered"] > 0 for m in plan["measurements"]} == {
+        "mmlu@qwen": True,
+        "gsm8k@lm-eval": False,
+        "humaneval@codex": True,
+    }
 
 
 def test_a_budget_takes_the_cheapest_and_names_the_others(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
