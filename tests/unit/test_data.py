@@ -157,6 +157,16 @@ def test_fetch_writes_the_worked_examples_that_a_folder_lacks(folder: Path, tmp_
     assert (folder / paths[0]).read_text() == kept
 
 
+def test_status_names_the_files_of_protocols_that_a_folder_lacks(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from evalkit import cli
+
+    assert cli.main(["data", "status", "gsm8k", "--data", str(folder)]) == 0
+    assert "without" not in capsys.readouterr().out
+    (folder / "gsm8k" / "qwen_8shot_prompt.txt").unlink()
+    assert cli.main(["data", "status", "gsm8k", "--data", str(folder)]) == 0
+    assert "without gsm8k/qwen_8shot_prompt.txt" in " ".join(capsys.readouterr().out.split())
+
+
 def test_every_cell_is_text(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text('"a, ""b""\nc",None,NA,N/A,null,A\n')
     (row,) = FolderSource(tmp_path).rows(Table("t.csv", ("question", *"ABCD", "answer"), None))  # type: ignore[arg-type]

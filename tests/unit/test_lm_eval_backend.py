@@ -31,18 +31,26 @@ def test_a_conversation_reaches_the_peer_in_its_own_template():
     assert answers[1].text == "plain"
 
 
+class CountingPeer(Peer):
+    """One that has tokens, a character each, and keeps what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[Any] = []
+
+    def tok_encode(self, text: str) -> list[str]:
+        return list(text)
+
+    def generate_until(self, instances: list[Any], disable_tqdm: bool) -> list[str]:
+        self.asked += [(instance.args[0], instance.args[1]["max_gen_toks"]) for instance in instances]
+        return super().generate_until(instances, disable_tqdm)
+
+
 def test_a_begun_answer_follows_the_template_and_limits_are_counted():
-    peer = Peer()
-    peer.tok_encode = list
-    asked = []
-    peer.generate_until = lambda instances, disable_tqdm: [asked.append(instance.args) or "" for instance in instances]
-    list(LmEvalLM(peer, "lm_eval:peer", "0", {}).generate([replace(CHAT, context="Four"), Generate("plain", (), 8, max_total_tokens=9)]))
-    assert [(prompt, settings["max_gen_toks"]) for prompt, settings in asked] == [
-        ("<user>What is two and two?<assistant>Four", 8),
-        ("plain", 4),
-    ]
+    peer, limited = CountingPeer(), Generate("plain", (), 8, max_total_tokens=9)
+    list(LmEvalLM(peer, "lm_eval:peer", "0", {}).generate([replace(CHAT, context="Four"), limited]))
+    assert peer.asked == [("<user>What is two and two?<assistant>Four", 8), ("plain", 4)]
     with pytest.raises(EvalkitError, match="counts no tokens, and 9 are the limit"):
-        list(LmEvalLM(Peer(), "lm_eval:peer", "0", {}).generate([Generate("plain", (), 8, max_total_tokens=9)]))
+        list(LmEvalLM(Peer(), "lm_eval:peer", "0", {}).generate([limited]))
 
 
 def test_a_peer_without_templates_is_refused_in_one_line():

@@ -69,6 +69,12 @@ def _cut_at_fence(text: str, until: Sequence[str], row: Mapping[str, Any]) -> Ex
     return Extracted(_up_to_stop(text, until).partition(FENCE)[0])
 
 
+def _cut_at_last_fence(text: str, until: Sequence[str], row: Mapping[str, Any]) -> Extracted:
+    """lm-eval's before version 3 of the task: of an answer with several blocks, what lies between them is run too."""
+    said = _up_to_stop(text, until)
+    return Extracted(said.rpartition(FENCE)[0] if FENCE in said else said)
+
+
 def _chat(text: str, until: Sequence[str], row: Mapping[str, Any]) -> Extracted:
     """The program in a chat model's answer (code_blocks.py): it defines the function again, which replaces the prompt's definition."""
     found = program(text, row["entry_point"])
@@ -139,6 +145,7 @@ EXTRACTIONS: Mapping[str, CodeReader] = {
     "whole": CodeReader(_as_it_is, whole=True),
     "cut": CodeReader(_cut),
     "cut_at_fence": CodeReader(_cut_at_fence),
+    "cut_at_last_fence": CodeReader(_cut_at_last_fence),
     "chat": CodeReader(_chat),
     "opencompass": CodeReader(_opencompass),
     "evalscope": CodeReader(_evalscope),
