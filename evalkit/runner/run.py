@@ -79,7 +79,7 @@ def _run(config: RunConfig, plans: Mapping[str, Plan], sandbox: str | None, cloc
         record = begin(config.run_name, model, config.limit, config.seed, sandbox)
         time_left = TimeLeft(lm, {str(each.task.protocol): _missing(each, lm, journal) for each in [*plans.values()][1:]})
         for name, each in plans.items():
-            requests, responses = converse(each, lm, journal, time_left, reporter)
+            requests, responses = converse(each, lm, journal, reporter, time_left)
             samples[name] = score_docs(each.task, each.docs, requests, responses, folder, config.allow_unsafe_code, reporter)
             seconds, tokens = journal.spent(str(each.task.protocol))
             entry = task_entry(each.task, samples[name], each.n_total, each.data, seconds, tokens)
@@ -116,14 +116,18 @@ def _missing(plan: Plan, lm: LM, journal: Journal) -> list[Request]:
 
 
 def converse(
-    plan: Plan, lm: LM, journal: Journal, time_left: TimeLeft, reporter: Reporter
+    plan: Plan, lm: LM, journal: Journal, reporter: Reporter, time_left: TimeLeft | None = None
 ) -> tuple[list[list[Request]], list[list[Response]]]:
-    """Every document's requests and their responses, including all further turns of conversations."""
+    """Every document's requests and their responses, including all further turns of conversations.
+
+    `time_left` knows the tasks to come, by default none.
+    """
+    time_left = time_left or TimeLeft(lm, {})
     asked = [list(requests) for requests in plan.requests]
     responses: list[list[Response]] = [[] for _ in plan.docs]
     due, turn = plan.requests, 1
     while any(due):
-        known = answer(plan, due, turn, lm, journal, time_left, reporter)
+        known = answer(plan, due, turn, lm, journal, reporter, time_left)
         for given, new in zip(responses, due, strict=True):
             given += [known[request] for request in new]
         if not isinstance(plan.task, JudgedTask):
@@ -136,7 +140,7 @@ def converse(
 
 
 def answer(
-    plan: Plan, due: Sequence[Sequence[Request]], turn: int, lm: LM, journal: Journal, time_left: TimeLeft, reporter: Reporter
+    plan: Plan, due: Sequence[Sequence[Request]], turn: int, lm: LM, journal: Journal, reporter: Reporter, time_left: TimeLeft
 ) -> dict[Request, Response]:
     """Every due request's response, from the journal or else from the model."""
     task = str(plan.task.protocol)
