@@ -18,7 +18,8 @@ from evalkit.tasks import JudgedTask, SuiteTask
 from evalkit.tasks.registry import task_classes
 
 if TYPE_CHECKING:
-    from evalkit.report.published import Checkpoint, Column, PublishedFigure, PublishedTable, Row
+    from evalkit.report.checkpoint import Checkpoint
+    from evalkit.report.published import Column, PublishedFigure, PublishedTable, Row
 
 FIX = "correct the table"
 # what a cell does not say itself, its row may; then its column, then the table

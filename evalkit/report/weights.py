@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from evalkit.lm.hub import HubId
 from evalkit.lm.models import MODELS
 from evalkit.record.schema import ModelInfo
-from evalkit.report.published import Checkpoint, StandIn
+from evalkit.report.checkpoint import Checkpoint, StandIn
 
 SHORTEST_COMMIT = 7
 

@@ -11,7 +11,7 @@ from evalkit.lm.models import find
 from evalkit.lm.native import free_memory
 from evalkit.lm.outline import Outline, device_of
 from evalkit.lm.whereabouts import folder_in_cache, headers_on_hub, on_disk
-from evalkit.report.published import Checkpoint
+from evalkit.report.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from rich.console import Console
 
 from evalkit.lm.models import MODELS
 from evalkit.record.schema import ModelInfo, StoredWeights
-from evalkit.report.published import Checkpoint, Column, Print, PublishedFigure, StandIn, read_table
+from evalkit.report.checkpoint import Checkpoint, StandIn
+from evalkit.report.published import Column, Print, PublishedFigure, read_table
 from evalkit.report.screen import show
 from evalkit.report.verdict import verdict
 from evalkit.report.weights import Weights, weights_of
