@@ -124,7 +124,7 @@ def test_the_coder_models_figures_under_five_protocols() -> None:
         "humaneval@qwen-coder": "70.7",
         "humaneval@multipl-e": "71.2",
         "humaneval@lm-eval": "53.66",
-        "humaneval@lm-eval-instruct": "17.07",
+        "humaneval@lm-eval-instruct-v2": "17.07",
         "humaneval@evalscope": "46.95",
     }
     assert all(cell.protocol == key.partition("@")[2] for key, cell in row.cells.items())
