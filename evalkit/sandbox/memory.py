@@ -53,9 +53,10 @@ def _alive(pid: int) -> tuple[str, bytes] | None:
 
 def _pages(folder: str, status: bytes, exact: bool) -> int:
     """Resident and swapped pages, and the tables that map them."""
-    kilobytes = _PAGES.findall(status)
-    if exact and (own := _OWN_SHARE.findall(_read(f"{folder}/smaps_rollup"))):
-        kilobytes = own + _PAGE_TABLES.findall(status)
+    if exact:  # of init, which is closed to us, and of what is just ending there is no share
+        kilobytes = _OWN_SHARE.findall(_read(f"{folder}/smaps_rollup")) + _PAGE_TABLES.findall(status)
+    else:
+        kilobytes = _PAGES.findall(status)
     return sum(map(int, kilobytes)) * 1024
 
 

@@ -34,6 +34,7 @@ main(int(sys.argv[1]))
 """
 # the whole environment of a worker; the hash seed makes the order of a set the same in every worker
 _ENVIRONMENT = {"LANG": "C.UTF-8", "PYTHONHASHSEED": "0", "PYTHONUTF8": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+_OF_PYTHON = ("LD_LIBRARY_PATH",)  # without it, the interpreter may load the library of another version
 _DETAIL = 500  # characters
 _GRACE = 30.0  # seconds past a job's wall clock, or for a worker's start, before a worker counts as lost
 
@@ -50,7 +51,7 @@ class Worker:
             self._process = subprocess.Popen(
                 command,
                 pass_fds=[other.fileno()],
-                env=_ENVIRONMENT,
+                env=_ENVIRONMENT | {name: os.environ[name] for name in _OF_PYTHON if name in os.environ},
                 cwd="/",
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

@@ -32,7 +32,7 @@ Answers = dict[str, tuple[object, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """The `nth` call that changes a file of the runs fails, or (`lasting`) all from there on."""
+    """The `nth` call that changes a file of the runs fails, or (`lasting`) all from there on; `error` 0: the process is killed there."""
 
     nth: int
     error: int = errno.ENOSPC

@@ -5,6 +5,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -18,7 +19,7 @@ static char prefix[4096];
 static long calls, fails_at; /* the fails_at-th call fails; 0: none does */
 static int failure, sticky, report = -1, trace = -1;
 
-/* from the nth call on `path` on, or that one only, fail with `error`; a line a failure goes to `report_fd` */
+/* from the nth call on `path` on, or that one only, fail with `error` (0: the process is killed); a line a failure goes to `report_fd` */
 void shim_arm(const char *path, long nth, int error, int all_after, int report_fd) {
     snprintf(prefix, sizeof prefix, "%s", path);
     calls = 0, fails_at = nth, failure = error, sticky = all_after, report = report_fd;
@@ -49,6 +50,7 @@ static int fails(const char *path, const char *name) {
     if (!*prefix || strncmp(path, prefix, strlen(prefix))) return 0;
     calls++;
     if (!fails_at || calls < fails_at || (calls > fails_at && !sticky)) return 0;
+    if (!failure) kill(getpid(), SIGKILL);
     if (report >= 0) {
         char line[4200];
         int n = snprintf(line, sizeof line, "%s %s %s\n", name, failure == ENOSPC ? "ENOSPC" : "EIO", path + strlen(prefix));

@@ -13,15 +13,18 @@ column = ("x86_64", "aarch64").index(os.uname().machine)
 def hold():
     time.sleep(0.2)
     block = b"x" * (120 << 20)
+    os.write(done, b"x")
     time.sleep(1000)
     return block
 
 
+waits, done = os.pipe()
 for _ in range(4):
     if os.fork() == 0:
         threading.Thread(target=hold).start()
         libc.syscall((60, 93)[column], 0)  # exit, of this thread only
-time.sleep(3)
+for _ in range(4):
+    os.read(waits, 1)
 
 
 def double(x):

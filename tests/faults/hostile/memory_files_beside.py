@@ -4,13 +4,16 @@
 import os
 import time
 
-for _ in range(2):
-    if os.fork() == 0:
-        block = b"x" * (113 << 20)
-        time.sleep(1000)
 with open("file", "wb") as file:
     file.write(bytes(15 << 20))
-time.sleep(2)
+waits, done = os.pipe()
+for _ in range(2):
+    if os.fork() == 0:
+        block = b"x" * (120 << 20)
+        os.write(done, b"x")
+        time.sleep(1000)
+for _ in range(2):
+    os.read(waits, 1)
 
 
 def double(x):

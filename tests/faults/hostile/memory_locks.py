@@ -15,7 +15,7 @@ def lock(done):
     time.sleep(1000)
 
 
-block = b"x" * (150 << 20)
+block = b"x" * (160 << 20)
 waits, done = os.pipe()
 for _ in range(12):
     if os.fork() == 0:

@@ -13,10 +13,13 @@ SIZE = 160 << 20
 start = libc.mmap(None, ctypes.c_size_t(SIZE), mmap.PROT_READ, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, -1, 0)
 for page in range(start, start + SIZE, 8192):
     libc.mprotect(ctypes.c_void_p(page), ctypes.c_size_t(4096), mmap.PROT_READ | mmap.PROT_WRITE)
+waits, done = os.pipe()
 for _ in range(6):
     if os.fork() == 0:
+        os.write(done, b"x")
         time.sleep(1000)
-time.sleep(3)
+for _ in range(6):
+    os.read(waits, 1)
 
 
 def double(x):

@@ -9,14 +9,17 @@ def fill():
     for _ in range(28):
         _, write = os.pipe()
         os.write(write, bytes(65536))
-    time.sleep(1000)
 
 
-block = b"x" * (170 << 20)
+block = b"x" * (195 << 20)
+waits, done = os.pipe()
 for _ in range(14):
     if os.fork() == 0:
         fill()
-time.sleep(3)
+        os.write(done, b"x")
+        time.sleep(1000)
+for _ in range(14):
+    os.read(waits, 1)
 
 
 def double(x):

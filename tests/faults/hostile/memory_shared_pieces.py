@@ -14,13 +14,16 @@ def fill():
         block.write(bytes(1 << 20))
         block.madvise(mmap.MADV_DONTNEED)
         hoard.append(block)
-    time.sleep(1000)
 
 
+waits, done = os.pipe()
 for _ in range(4):
     if os.fork() == 0:
         fill()
-time.sleep(3)
+        os.write(done, b"x")
+        time.sleep(1000)
+for _ in range(4):
+    os.read(waits, 1)
 
 
 def double(x):

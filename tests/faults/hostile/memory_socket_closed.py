@@ -20,11 +20,14 @@ def fill():
         left.append(receiver)
 
 
+waits, done = os.pipe()
 for _ in range(14):
     if os.fork() == 0:
         fill()
+        os.write(done, b"x")
         time.sleep(1000)
-time.sleep(3)
+for _ in range(14):
+    os.read(waits, 1)
 
 
 def double(x):
