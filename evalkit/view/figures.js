@@ -46,6 +46,7 @@ function runLine(run, i, many) {
       facts && ` \u00b7 ${facts}`,
     ),
     run.status !== "complete" && el("p", { class: "notice" }, "This run is incomplete: only its finished tasks are here."),
+    (run.notes ?? []).map((note) => el("p", { class: "notice" }, el("bdi", {}, plain(note)))),
   );
 }
 

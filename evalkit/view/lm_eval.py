@@ -19,7 +19,7 @@ def read_lm_eval(place: Path) -> ViewedRun:
     """A folder of results, or one results file, with the samples beside it. Raises EvalkitError."""
     results = read_results(find_results(place))
     folder = results.folder
-    tasks, _ = read_tasks(results)
+    tasks, notes = read_tasks(results)
     samples: dict[str, dict[str, ViewedSample]] = {task.answers.name: {} for task in tasks}
     for task in tasks:
         found = samples[task.answers.name]
@@ -36,6 +36,7 @@ def read_lm_eval(place: Path) -> ViewedRun:
         "started": results.started,
         "model": {"spec": results.model, "fingerprint": None, "engine": f"lm-eval {results.version}".strip()},
         "git": results.git,
+        "notes": [*results.notes, *notes],
         "tasks": {task.answers.name: _figures(task, samples[task.answers.name], results) for task in tasks},
     }
     return ViewedRun("lm-eval", folder, folder.name, True, about, samples)

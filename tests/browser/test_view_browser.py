@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import lm_eval_folders
 import pytest
 from big_runs import big_run
 from fake_runs import asked, edit_run, fake_run, sample, write_samples
@@ -246,6 +247,14 @@ def test_the_header_says_what_no_figure_goes_without(browser: Any, two_runs: Pat
         assert "6 extractions failed; they count as wrong; 2 prompts truncated" in header
         fingerprints = tab.page.locator("#runs code").evaluate_all("nodes => nodes.map((node) => node.title)")
         assert fingerprints == ["sha256:old model", "sha256:new model"]
+
+
+def test_the_header_says_how_a_group_is_shown(browser: Any, tmp_path: Path) -> None:
+    """As compare does, where a group's own figure is no mean of its tasks."""
+    tasks = {f"langs_{name}": lm_eval_folders.rows(f"langs_{name}", [1.0, 0.0]) for name in ("big", "small")}
+    run = lm_eval_folders.write(tmp_path / "run", tasks, {"langs": {"acc,none": 0.9}}, {"langs": [*tasks]})
+    with Tab(browser, view_page.write_view([str(run)])) as tab:
+        assert tab.page.inner_text(".notice") == "langs: its own figure is no mean over all of its tasks; they are compared one by one"
 
 
 def test_an_address_leads_back_to_the_same_view(browser: Any, two_runs: Path) -> None:
