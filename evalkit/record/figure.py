@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from evalkit.record.pairs import TaskAnswers
 
 ROUNDING = 1e-9  # sums in another order
+MEANS_ALONE = "only a mean over all documents can be compared: run it again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +52,14 @@ def averagings(task: "TaskAnswers", stated: Any) -> frozenset[str]:
     return frozenset(each for each, mean in means.items() if mean is not None and agrees(stated, mean.value))
 
 
-def require_figure(task: "TaskAnswers", stated: Any, source: str, points: float = 1) -> None:
+def require_figure(task: "TaskAnswers", stated: Any, source: str, points: float = 1, why: str = MEANS_ALONE) -> None:
     """Raises EvalkitError where the stated figure, in units of 1 / `points`, is not the samples' own."""
     value = points * figure(task).value
     if not agrees(stated, value):
         said = "no figure is stated" if stated is None else f"the figure stated is {stated!r:.40}"
         raise EvalkitError(
             f"not comparable: {source}: {task.metric} of {task.name} is {value:.10g} over the {len(task.answers):,} samples, and {said}; "
-            "only a mean over all documents can be compared: run it again, or choose another metric with --metric"
+            f"{why}, or choose another metric with --metric"
         )
 
 

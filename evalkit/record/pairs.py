@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.errors import EvalkitError, unknown
-from evalkit.record.figure import require_count, require_figure
+from evalkit.record.figure import MEANS_ALONE, require_count, require_figure
 from evalkit.record.read import read_complete, read_samples, run_folder, samples_file
 from evalkit.record.sample import SampleRow, Score
 from evalkit.record.schema import TaskEntry, task_of
@@ -19,6 +19,7 @@ from evalkit.tasks import Loglikelihoods, Request, last_asked
 
 TAIL = 300  # characters kept of a prompt's end
 LARGEST = 1e100  # of a score: squares of more are no floats
+UNEQUAL_RATINGS = "it pools all ratings, and the documents have unequal numbers of them: judge again with --retry-failed"
 LOGPROB_NOISE = 1e-3  # nats: the same function computed in another order
 
 
@@ -126,7 +127,7 @@ def read_our_answers(place: Path, wanted: Sequence[str] = (), metric: str | None
             protocol = {"protocol": f"{task_of(name)}@{entry.protocol}", "settings": entry.protocol_sha256}
             tasks[name] = TaskAnswers(name, protocol, part.metric, frozenset({entry.averaging}), found[name], tokenize)
             require_count(name, file, len(found[name]), part.n)
-            require_figure(tasks[name], part.stated, file)
+            require_figure(tasks[name], part.stated, file, why=UNEQUAL_RATINGS if entry.judge else MEANS_ALONE)
     if lacking := [task for task in wanted if task not in names]:
         raise unknown(f"task in {place}:", lacking[0], names)
     return RunAnswers(str(place), "evalkit", run.model.spec, tasks)

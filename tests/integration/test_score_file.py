@@ -192,3 +192,20 @@ def test_a_rating_outside_the_scale_is_none(data_dir: Path, tmp_path: Path) -> N
     code, entry = score("mt_bench", lines(*rows), tmp_path, str(data_dir))
     assert (code, entry["metrics"]["score"]["value"], entry["metrics"]["score"]["n"]) == (0, 7.0, 159)
     assert entry["judge"]["counts"]["outside_scale"] == 1
+
+
+def test_judged_runs_that_lack_a_rating_are_not_compared(data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """run.json pools all ratings, 1273 / 159, where the mean of the questions' means is 8.0125; the whole turn's figure is both."""
+    ids = [doc.id for doc in resolve("mt_bench").load(FolderSource(data_dir))]
+    ratings = [(model, i, turn, (9, 7)[turn - 1]) for model in ("a", "b") for i in ids for turn in (1, 2)]
+    rows = [judgment(model, i, turn, -1 if (model, i, turn) == ("b", ids[3], 2) else score) for model, i, turn, score in ratings]
+    assert score("mt_bench", lines(*rows), tmp_path, str(data_dir))[0] == 0
+    base, cand = sorted(map(str, (tmp_path / "out").iterdir()))
+    stated = json.loads(Path(cand, "run.json").read_text("utf-8"))["tasks"]["mt_bench"]["metrics"]["score"]["value"]
+    assert stated == pytest.approx((9 * 80 + 7 * 79) / 159)
+    capsys.readouterr()
+    assert cli.main(["compare", base, cand]) == cli.main(["gate", base, cand]) == 2
+    error = capsys.readouterr().err
+    assert "score of mt_bench is 8.0125 over the 80 samples" in error
+    assert f"the figure stated is {stated!r}; it pools all ratings, and the documents have unequal numbers of them" in error
+    assert cli.main(["compare", base, cand, "--metric", "turn_1"]) == 0
