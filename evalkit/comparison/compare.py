@@ -22,6 +22,7 @@ from evalkit.stats.paired import Difference, bootstrap, holm, mean_of, paired
 SCHEMA = 1
 EXAMPLES = 5  # flipped documents shown per task
 SUBJECTS = 12  # subjects with flips printed per task; compare.json has them all
+ALIKE = "all documents changed alike: the interval is for the others that as many documents can miss"
 HEAD = ("task", "n", "base", "cand", "difference", "SE", "95% interval", "McNemar p", "Holm p", "test", "detectable")
 
 
@@ -177,7 +178,7 @@ def _notes(found: Comparison) -> list[str]:
 
 
 def _flip_lines(task: TaskComparison) -> list[str]:
-    lines = ["every answer is the same"] if task.pairs.identical else []
+    lines = ["every answer is the same"] if task.pairs.identical else [ALIKE] if task.difference.changed_alike else []
     d = task.difference
     if d.gained is None or d.lost is None:
         return lines

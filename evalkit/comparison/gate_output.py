@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from evalkit.comparison.compare import ALIKE, difference_json, figures, one_line, p_text, print_table, scale
 from evalkit.comparison.compare import HEAD as COMPARE_HEAD
-from evalkit.comparison.compare import difference_json, figures, one_line, p_text, print_table, scale
 from evalkit.comparison.gate_outcome import EXIT, Gate, GateOutcome
 from evalkit.progress import console as standard_output
 from evalkit.report.render.markdown import markdown_table, md
@@ -21,7 +21,7 @@ def text(outcome: GateOutcome) -> str:
     value, low, high = (f"{by * x:+.{digits}f}" for x in (d.value, *d.ci95))
     return (
         f"{outcome.word}: {outcome.reason}. Difference {value} (95% interval {low} to {high}, n {d.n:,}, {d.method}), "
-        f"margin {by * outcome.margin:g}, detectable {by * d.mde:.{digits}f}"
+        f"margin {by * outcome.margin:g}, detectable {by * d.mde:.{digits}f}{f'; {ALIKE}' if d.changed_alike else ''}"
     )
 
 

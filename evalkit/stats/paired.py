@@ -17,12 +17,14 @@ from numpy.typing import NDArray
 from scipy import optimize, stats
 
 from evalkit.stats.clustered import clustered_stderr
-from evalkit.stats.estimate import macro
+from evalkit.stats.estimate import Z95, macro
 
 ALPHA = 0.05  # one-sided level of the gate; intervals are two-sided at 1 - ALPHA
 POWER = 0.80
 CORRELATION = 0.9  # assumed between the scores of a base and its candidate, for the detectable effect; see docs/statistics.md
 RESAMPLES = 2_000
+LEAST_SPREAD = 1e-12  # of the largest score: a smaller standard error is rounding
+NO_SPREAD = "no spread"  # the method's name where all documents changed alike
 Interval = tuple[float, float]
 Array = NDArray[np.float64]
 
@@ -80,6 +82,11 @@ class Difference:
         )
 
     @property
+    def changed_alike(self) -> bool:
+        """Did all documents change by the same amount, so that their spread says nothing of the uncertainty?"""
+        return self.method.startswith(NO_SPREAD) and bool(self.value)
+
+    @property
     def mcnemar(self) -> float | None:
         """Exact two-sided McNemar p, which assumes independent documents. None if scores are not right or wrong."""
         return None if self.gained is None or self.lost is None else mcnemar(self.gained, self.lost)
@@ -107,7 +114,12 @@ def paired(base: Sequence[float], cand: Sequence[float], clusters: Sequence[str]
         method, spread, tests = "McNemar", stats.norm, _exact_tests(gained, lost, n)
     else:
         method, spread = "t" if units == n else f"t, {units:,} clusters", _t(max(units - 1, 1))
-        tests = _t_tests(value, stderr, spread) if d.any() and units > 1 else _no_tests(floor if units > 1 else span, span, units)
+        largest = max(1.0, float(np.abs([a, b]).max()))
+        if units > 1 and stderr > LEAST_SPREAD * largest:
+            tests = _t_tests(value, stderr, spread)
+        else:
+            method = method.replace("t", NO_SPREAD, 1)
+            tests = _no_spread(value, span if units == 1 else largest, _independent(_weights(d, groups)[0], own))
     return Difference(
         n,
         before,
@@ -127,7 +139,7 @@ def paired(base: Sequence[float], cand: Sequence[float], clusters: Sequence[str]
 def unpaired(base: float, base_stderr: float, cand: float, cand_stderr: float, n: int) -> Difference:
     """Difference of two figures of which only means and standard errors are known, such as a published one; normal approximation."""
     stderr = math.hypot(base_stderr, cand_stderr)
-    tests = _t_tests(cand - base, stderr, stats.norm) if stderr else _no_tests(_unseen(n, ALPHA), 1.0, n)
+    tests = _t_tests(cand - base, stderr, stats.norm) if stderr else _no_spread(cand - base, 1.0, n)
     expected = math.sqrt(2) * base_stderr  # taking the candidate's standard error to be the base's, and the two figures to be independent
     mde = max(_detectable(expected, stats.norm), _unseen(n, ALPHA))
     return Difference(n, base, cand, cand - base, stderr, **tests, expected_stderr=expected, mde=mde, method="unpaired")
@@ -152,10 +164,13 @@ def bootstrap(
         draws[i] = statistic(cand[chosen]) - base_draws[i]
     low, lower, upper, high = (float(q) for q in np.quantile(draws, [ALPHA / 2, ALPHA, 1 - ALPHA, 1 - ALPHA / 2]))
     shifted, stderr = draws - draws.mean(), float(draws.std(ddof=1))
-    p = float((1 + (np.abs(shifted) >= abs(value)).sum()) / (1 + resamples))
-    p_drop = float((1 + (shifted <= value).sum()) / (1 + resamples))
     expected = _expected(float(base_draws.std(ddof=1)))
     counted, mde = (len(members) if len(members) < n else None), max(_detectable(expected, stats.norm), _unseen(len(members), ALPHA))
+    if stderr <= LEAST_SPREAD:
+        tests = _no_spread(value, 1.0, len(members))
+        return Difference(n, before, after, value, stderr, **tests, expected_stderr=expected, mde=mde, method=NO_SPREAD, clusters=counted)
+    p = float((1 + (np.abs(shifted) >= abs(value)).sum()) / (1 + resamples))
+    p_drop = float((1 + (shifted <= value).sum()) / (1 + resamples))
     return Difference(n, before, after, value, stderr, (low, high), lower, upper, p, p_drop, expected, mde, "bootstrap", counted)
 
 
@@ -163,11 +178,12 @@ def mean_of(differences: Sequence[Difference]) -> Difference:
     """The mean of several tasks' differences, with equal weights; tasks are independent."""
     count = len(differences)
     base, cand = (math.fsum(getattr(d, name) for d in differences) / count for name in ("base", "cand"))
-    stderr, expected, mde = (
-        math.sqrt(math.fsum(getattr(d, name) ** 2 for d in differences)) / count for name in ("stderr", "expected_stderr", "mde")
-    )
+    expected, mde = (math.sqrt(math.fsum(getattr(d, name) ** 2 for d in differences)) / count for name in ("expected_stderr", "mde"))
+    # a task that changed as one has no standard error of its own: that which its interval would have
+    changed = [d.stderr or (d.value != 0) * (d.ci95[1] - d.ci95[0]) / (2 * Z95) for d in differences]
+    stderr = math.sqrt(math.fsum(each**2 for each in changed)) / count
     n = sum(d.n for d in differences)
-    if stderr:
+    if stderr or cand != base:
         tests = _t_tests(cand - base, stderr, stats.norm)
     else:  # no task shows a difference: the mean is no more certain than they are
         low, high, lower, upper, mde = np.mean([(*d.ci95, d.lower, d.upper, d.mde) for d in differences], axis=0).tolist()
@@ -262,7 +278,7 @@ def _detectable(stderr: float, spread: Any) -> float:
     return stderr * float(spread.ppf(1 - ALPHA) + spread.ppf(POWER))
 
 
-def _unseen(units: int, alpha: float) -> float:
+def _unseen(units: float, alpha: float) -> float:
     """The rate of flips that `units` independent documents without a flip cannot exclude (Tango's bound for none)."""
     z2 = float(stats.norm.ppf(1 - alpha)) ** 2
     return z2 / (units + z2)
@@ -286,7 +302,24 @@ def _exact_tests(gained: int, lost: int, n: int) -> dict[str, Any]:
     return {"ci95": tango(gained, lost, n, 1 - ALPHA), "lower": lower, "upper": upper, "p": mcnemar(gained, lost), "p_drop": p_drop}
 
 
-def _no_tests(floor: float, span: float, units: int) -> dict[str, Any]:
-    """No document differs, or there is only one independent unit: nothing can be tested."""
-    wide = max(floor, span * _unseen(units, ALPHA / 2))
-    return {"ci95": (-wide, wide), "lower": -floor, "upper": floor, "p": 1.0, "p_drop": 1.0}
+def _no_spread(value: float, span: float, units: float) -> dict[str, Any]:
+    """All documents changed alike, or not at all: their spread says nothing, but as many documents may have missed others that changed
+    otherwise, by up to `span`. For right-or-wrong scores these are Tango's bounds. p is at least that of the sign test.
+    """
+    if units < 2:  # one independent unit says nothing of the others
+        return {"ci95": (-span, span), "lower": -span, "upper": span, "p": 1.0, "p_drop": 1.0}
+
+    def bounds(alpha: float) -> Interval:
+        unseen = _unseen(units, alpha)
+        return max(-span, (1 - unseen) * value - unseen * span), min(span, (1 - unseen) * value + unseen * span)
+
+    # where a bound of that level is 0
+    tail = max(float(stats.norm.sf(math.sqrt(units * abs(value) / span))), 0.5**units)
+    (lower, upper), p_drop = bounds(ALPHA), tail if value < 0 else 1 - tail
+    return {"ci95": bounds(ALPHA / 2), "lower": lower, "upper": upper, "p": min(1.0, 2 * tail), "p_drop": p_drop if value else 1.0}
+
+
+def _independent(weights: Array, clusters: Sequence[str]) -> float:
+    """How many documents of equal weight say as much as these, or their clusters: Kish's effective number."""
+    sums = np.bincount(_codes(clusters), weights) if clusters else weights
+    return float(weights.sum() ** 2 / (sums**2).sum())

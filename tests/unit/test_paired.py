@@ -259,3 +259,30 @@ def test_clustered_intervals_cover_the_truth_and_others_do_not() -> None:
             naive += low <= truth <= high
     assert covered / SIMULATIONS == pytest.approx(0.95, abs=0.015)
     assert naive / few < 0.85
+
+
+def test_a_change_that_is_the_same_everywhere_is_no_certainty() -> None:
+    """A standard error of 0: the interval is Tango's for scores of right or wrong, and never of no width."""
+    five = paired([1.0] * 20, [0.0] * 20, [str(i // 4) for i in range(20)])
+    assert (five.ci95, five.p_drop, five.method) == (pytest.approx(tango(0, 5, 5, 0.95)), pytest.approx(0.5**5), "no spread, 5 clusters")
+    drops = [paired([0.8] * n, [0.7] * n) for n in (2, 5, 50, 500)]
+    for d in drops:
+        assert d.stderr == pytest.approx(0, abs=1e-12)
+        assert d.ci95[0] < d.lower < d.value < d.upper < d.ci95[1]
+        assert (d.ci95[1] < 0) == (d.p < 0.05)  # the test and its interval agree
+        assert d.changed_alike
+    assert [d.p_drop for d in drops] == sorted((d.p_drop for d in drops), reverse=True)
+    assert drops[1].p_drop > 0.05 > drops[2].p_drop
+    gain = paired([0.7] * 50, [0.8] * 50)
+    assert (gain.ci95, gain.p_drop) == (pytest.approx((-drops[2].ci95[1], -drops[2].ci95[0])), pytest.approx(1 - drops[2].p_drop))
+    few = paired([1.0] * 20, [0.0] * 20, groups=["a", "a", *["b"] * 18])  # two documents are half of the figure
+    assert few.ci95[1] > paired([1.0] * 20, [0.0] * 20, groups=["a", "b"] * 10).ci95[1]
+    alone = paired([0.5], [0.3])
+    assert (alone.ci95, alone.p) == ((-0.2, 0.2), 1.0)
+    corpus = bootstrap(np.ones((9, 1)), np.zeros((9, 1)), lambda rows: float(rows.mean()))
+    assert (corpus.stderr, corpus.method, corpus.ci95) == (0, "no spread", pytest.approx(tango(0, 9, 9, 0.95)))
+    whole = mean_of([drops[1], drops[1]])
+    assert whole.ci95[0] < whole.value < whole.ci95[1]
+    assert whole.p_drop > 0.05
+    lost = unpaired(1.0, 0.0, 0.0, 0.0, 5)
+    assert (lost.value, lost.ci95) == (-1.0, pytest.approx(tango(0, 5, 5, 0.95)))
