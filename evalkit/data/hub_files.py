@@ -47,6 +47,12 @@ class Repository:
     revision: str | None = None
     kind: Literal["model", "dataset"] = "model"
 
+    def __post_init__(self) -> None:
+        try:
+            import huggingface_hub.constants  # noqa: F401 - it reads the environment
+        except ValueError as error:
+            raise HubError(f"an HF_* environment variable can't be read ({first_line(error)}); mend it, or unset it") from None
+
     def __str__(self) -> str:
         return f"{self.kind} {self.id}" + (f"@{self.revision}" if self.revision else "")
 
@@ -78,7 +84,10 @@ class Repository:
         """The file's path in the cache; None where it is not there. Asks no network."""
         from huggingface_hub import try_to_load_from_cache
 
-        path = try_to_load_from_cache(self.id, name, revision=self.revision, repo_type=self.kind)
+        try:
+            path = try_to_load_from_cache(self.id, name, revision=self.revision, repo_type=self.kind)
+        except ValueError as error:  # "../x": a hub does not list such a name
+            raise HubError(f"{self}: {first_line(error)}") from None
         return Path(path) if isinstance(path, str) else None
 
     def listing(self) -> Listing:
@@ -112,9 +121,12 @@ class Repository:
 
     def _asked(self, ask: Callable[[], T], name: str | None = None) -> T:
         """What the hub answers. Raises HubError."""
+        from huggingface_hub import get_token
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
         what = self._named(name)
+        if not ((token := get_token() or "").isascii() and token.isprintable()):
+            raise HubError("the token in use holds characters that no HTTP header can; set HF_TOKEN (or run `hf auth login`) again")
 
         def once() -> T:
             try:
@@ -178,6 +190,8 @@ class Repository:
             raise HubError(f"{what} can't be downloaded: {error}; {_TRY}") from None
         except PermissionError as error:
             raise HubError(f"cannot write {error.filename}: {error.strerror}; set HF_HOME to a folder that can be written") from None
+        except ValueError as error:  # a name that leads out of the cache
+            raise HubError(f"{what}: {first_line(error)}") from None
         except OSError as error:
             raise HubError(f"{what} can't be kept in {_cache()} ({first_line(error)}); set HF_HOME to another folder") from None
 

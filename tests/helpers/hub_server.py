@@ -155,9 +155,10 @@ class _Handler(BaseHTTPRequestHandler):
             elif fault and fault.status:
                 self._send(fault.status, b'{"error": "injected"}', {"Content-Type": "application/json", **fault.headers})
             else:
-                self._route(path, token, fault)
+                self._route(urlsplit(self.path).path, token, fault)
 
     def _route(self, path: str, token: str | None, fault: Fault | None) -> None:
+        """The path is as it was sent: the slashes of a revision are %2F, those of a file's name are not."""
         if path in self.hub.pages:
             return self._body(self.hub.pages[path], {}, fault)
         if path.startswith("/cdn/"):
@@ -223,7 +224,7 @@ class _Handler(BaseHTTPRequestHandler):
         if (found := self._found(match, token)) is None:
             return
         repo, commit = found
-        name = match["file"]
+        name = unquote(match["file"])
         if name not in repo.commits[commit]:
             return self._error(404, "EntryNotFound", "Entry not found", {"X-Repo-Commit": commit})
         content = repo.commits[commit][name]
@@ -233,7 +234,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(302, b"", headers | {"Location": f"{self.hub.cdn}/cdn/{sha256(content)}?Signature=s"})
         if redirect:
             kind = "datasets" if match["kind"] else "models"
-            return self._send(307, b"", headers | {"Location": f"/api/resolve-cache/{kind}/{match['repo']}/{commit}/{name}"})
+            return self._send(307, b"", headers | {"Location": f"/api/resolve-cache/{kind}/{match['repo']}/{commit}/{match['file']}"})
         return self._body(content, headers, fault)
 
     def _error(self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> None:

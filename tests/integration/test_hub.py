@@ -1,7 +1,10 @@
 """Hub ids against a loopback hub: which files are asked for, of which commit, and that a model which is refused costs no weights."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -111,8 +114,8 @@ def test_the_commit_and_the_precision_are_recorded(hub: Hub, repo: Path, tiny_mo
 def test_shards_are_those_of_the_index(hub: Hub, repo: Path, tiny_model: Path) -> None:
     shard(repo)
     hub.add(REPO, {"config.json": b"{}"})
-    hub.push(REPO, repo, "v1")
-    assert scores(f"{REPO}@v1") == scores(str(tiny_model))
+    hub.push(REPO, repo, "refs/pr/1")
+    assert scores(f"{REPO}@refs/pr/1") == scores(str(tiny_model))
     shards = {"model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"}
     assert set(fetched(hub)) == SETTINGS | {"model.safetensors.index.json"} | shards
 
@@ -239,6 +242,24 @@ def test_what_is_there_in_part_is_not_used_offline(hub: Hub, repo: Path, monkeyp
     (folder / "generation_config.json").unlink()
     with pytest.raises(EvalkitError, match="the cache has only a part of its files"):
         find(REPO)
+
+
+@pytest.mark.parametrize("name", ["../../../../evil.safetensors", "a/../../../../../evil.safetensors"])
+def test_a_name_that_leads_out_of_the_cache(hub: Hub, tmp_path: Path, name: str) -> None:
+    hub.add("example/evil", {"config.json": b"{}", name: b"evil"})
+    with pytest.raises(EvalkitError, match="evil"):
+        find("example/evil", for_transformers=True)
+    assert not list(tmp_path.rglob("evil.safetensors"))
+
+
+def test_a_setting_that_cannot_be_read(tmp_path: Path) -> None:
+    """In a process of its own: the library reads its environment once."""
+    code = (
+        "from evalkit.data.hub_files import HubError, Repository\ntry:\n    Repository('a/b')\nexcept HubError as error:\n    print(error)"
+    )
+    environment = os.environ | {"HF_HUB_ETAG_TIMEOUT": "soon", "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert "an HF_* environment variable can't be read (invalid literal" in done.stdout
 
 
 def test_a_path_names_no_hub_id(hub: Hub) -> None:

@@ -254,6 +254,10 @@ def test_a_gated_repository(hub: Hub, cache: Path, capsys: Capture, monkeypatch:
     assert "is gated, and the token in use may not read it" in line_of(capsys)
     monkeypatch.setenv("HF_TOKEN", "hf_mistyped")
     assert "does not accept the token in use; set HF_TOKEN to another" in line_of(capsys)
+    for mistaken in ("hf_s\u00e9cret", "hf_se\x1bcret"):
+        monkeypatch.setenv("HF_TOKEN", mistaken)
+        assert "holds characters that no HTTP header can" in (line := line_of(capsys))
+        assert "cret" not in line
     assert not whole_files(cache)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     works()

@@ -57,6 +57,12 @@ def hub(tiny_model: Path, mmlu: dict[str, bytes], tmp_path: Path, monkeypatch: p
         yield hub
 
 
+@pytest.fixture
+def few_subjects(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Six of the 57 subjects, in this process: twelve files do for all but the run from end to end."""
+    monkeypatch.setattr("evalkit_tasks.mmlu.SUBJECTS", ("anatomy", "astronomy", "marketing", "philosophy", "professional_law", "virology"))
+
+
 def environment(hub: Hub, home: Path, **settings: str) -> dict[str, str]:
     """A user's: the hub, its cache and evalkit's are in other places, and no token or proxy of this machine."""
     kept = {
@@ -102,6 +108,7 @@ def test_from_the_first_byte_to_the_verdict(hub: Hub, tmp_path: Path) -> None:
     assert not hub.requests
 
 
+@pytest.mark.usefixtures("few_subjects")
 def test_a_run_goes_on_where_the_hub_failed(hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The data fails, then the model; each time one line, no folder that looks like a run, and what was fetched is not fetched again."""
     for fault, words in (
@@ -125,6 +132,7 @@ def test_a_run_goes_on_where_the_hub_failed(hub: Hub, tmp_path: Path, capsys: py
     )
 
 
+@pytest.mark.usefixtures("few_subjects")
 def test_the_record_is_of_the_commit_that_was_read(hub: Hub, tmp_path: Path, tiny_model: Path) -> None:
     files = hub.repos[REPO].commits[first := hub.repos[REPO].refs["main"]]
     assert main(RUN) == 0
@@ -146,10 +154,11 @@ def test_the_record_is_of_the_commit_that_was_read(hub: Hub, tmp_path: Path, tin
     assert record()["model"]["fingerprint"] == before["model"]["fingerprint"]  # the same bytes, from wherever
 
 
+@pytest.mark.usefixtures("few_subjects")
 def test_data_commands(hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = lambda action: ["data", action, "mmlu", "--data", "hub"]  # noqa: E731
     assert main(command("status")) == 0
-    assert "114 tables at pinned revisions" in capsys.readouterr().out
+    assert "12 tables at pinned revisions" in capsys.readouterr().out
     assert not hub.requests
     hub.faults.append(Fault("HEAD", "virology/dev", status=500))
     assert main(command("fetch")) == 2
@@ -178,6 +187,7 @@ def test_data_commands(hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert f"dataset cais/mmlu@{COMMIT} is gated; ask for access at {hub.url}/datasets/cais/mmlu" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("few_subjects")
 def test_a_cached_table_that_is_damaged(hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "fetch", "mmlu", "--data", "hub"]) == 0
     (link,) = (tmp_path / "cache").glob("*/snapshots/*/virology/test-00000-of-00001.parquet")
