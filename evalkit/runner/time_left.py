@@ -74,11 +74,12 @@ class TimeLeft:
         self._later = {name: _Work.of(requests) for name, requests in later.items()}
         self._work = _Work.of(())
         self._share = QUARTER
+        self._seen = (0, 0.0)  # the work of answers in the making when it last changed, and when that was
 
     def begin(self, name: str, requests: Sequence[Request]) -> None:
         """These requests of a task are asked now."""
         self._later.pop(name, None)
-        self._work = _Work.of(requests, self._lm.tokens().computed)
+        self._work, self._seen = _Work.of(requests, self._lm.tokens().computed), (0, 0.0)
 
     def add(self, request: Request, response: Response) -> None:
         """One of them is answered."""
@@ -111,12 +112,14 @@ class TimeLeft:
 
     def _generating(self) -> _Left | None:
         """Answers that are not finished count by their tokens: the first ones to end are the shortest, and say little of the others."""
-        work, elapsed = self._work, time.monotonic() - self._work.started
-        unfinished = self._lm.unfinished()
+        work, now, unfinished = self._work, time.monotonic(), self._lm.unfinished()
         new, n = work.new_tokens + sum(unfinished), len(work.sizes)
+        computed = self._lm.tokens().computed - work.computed_before
+        if self._seen[0] != computed + new:
+            self._seen = (computed + new, now)
+        elapsed = self._seen[1] - work.started  # a pass that takes long is no slower pace until it ends
         if not new or elapsed < SETTLED or (work.answers < min(ENOUGH, n) and not unfinished):
             return None
-        computed = self._lm.tokens().computed - work.computed_before
         prompts_done = min(work.prompts, max(0.0, computed - new) if computed else work.done - NEW * work.new_tokens)
         limit, seen = work.max_new_tokens / n, work.answers >= max(min(ENOUGH, n), len(unfinished))
         mean = min(limit, new / work.answers) if seen else limit  # as of waiting times, of which some are not over
@@ -125,4 +128,5 @@ class TimeLeft:
         waiting = n - work.answers - len(unfinished)
         to_come = waiting * mean + sum(max(1.0, min(mean, limit - length)) for length in unfinished)
         pace = elapsed / (prompts_done + NEW * new)
-        return _Left(pace * (work.prompts - prompts_done + NEW * to_come), pace, not seen)
+        left = pace * (work.prompts - prompts_done + NEW * to_come)
+        return _Left(max(0.0, left - (now - self._seen[1])), pace, not seen)

@@ -134,6 +134,18 @@ def test_answers_in_the_making_count(tells: bool, clock: list[float]) -> None:
     assert all(abs(said - true) < 0.3 * true + 10 for said, true in later)
 
 
+def test_a_pass_that_takes_long_is_no_slower_pace(clock: list[float]) -> None:
+    asked, engine = [Generate(f"{i:04} " * 20, (), 100) for i in range(10)], Engine()
+    left = TimeLeft(engine, {})
+    left.begin("gsm8k@qwen", asked)
+    clock[0] += 10
+    engine.computed, engine.lengths = 250 + 100, [10] * 10
+    said = seconds(str(left))
+    assert str(left).startswith("at most ")
+    clock[0] += 4
+    assert seconds(str(left)) == said - 4
+
+
 def test_nothing_to_do(clock: list[float]) -> None:
     left = TimeLeft(Engine(), {})
     left.begin("mmlu@qwen", [])
