@@ -49,10 +49,11 @@ check: $(VENV)/.test
 	$(BIN)/clang-format --dry-run --Werror $(KERNELS)
 	$(BIN)/mypy
 
-# a report for each folder in reports/, of the published table with its name
+# a page for each folder in reports/, of the published table with its name, and an index of them
 report: $(VENV)/.run
-	for table in $(patsubst reports/%/,%,$(wildcard reports/*/)); do \
-	  $(BIN)/evalkit report $(wildcard results/baselines/*) --published $$table --out reports/$$table || exit; done
+	find reports -mindepth 2 -type f -delete
+	$(BIN)/evalkit report $(wildcard results/baselines/*) --out reports \
+	  --published $$(cd reports && ls -d */ | tr -d / | paste -sd,)
 
 format: $(VENV)/.test
 	$(BIN)/ruff check --fix .

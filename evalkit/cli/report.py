@@ -3,7 +3,9 @@
 import argparse
 from pathlib import Path
 
-from evalkit.cli.options import add_published
+ALL = "all"
+RUN_HELP = "a run's folder, its run.json, lm-eval's results folder, a bench.json, or a .toml file of findings"
+PUBLISHED_HELP = "published tables, by name or .toml file; all: every one; of several, a page each and an index (default: %(default)s)"
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -13,8 +15,10 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help="write the published tables beside what runs measured: markdown, CSV, LaTeX, HTML and plots",
         description="Write a published table with each figure beside what runs measured, and a verdict.",
     )
-    report.add_argument("runs", nargs="*", metavar="RUN", help="a run's folder, its run.json, lm-eval's results folder, or a bench.json")
-    add_published(report)
+    report.add_argument("runs", nargs="*", metavar="RUN", help=RUN_HELP)
+    tables = report.add_mutually_exclusive_group()
+    tables.add_argument("--published", metavar="NAME,..", default="qwen1.5-moe", help=PUBLISHED_HELP)
+    tables.add_argument("--runs-only", action="store_true", help="what the runs measured, without published figures")
     report.add_argument("--out", metavar="DIR", help="folder for all formats (default: markdown on standard output)")
     report.set_defaults(command=_report)
 
@@ -22,7 +26,9 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 def _report(arguments: argparse.Namespace) -> int:
     from evalkit.files import require_folder
     from evalkit.report.assemble import write_report
+    from evalkit.report.published import table_names
 
     if arguments.out is not None:
         require_folder(Path(arguments.out))
-    return write_report(arguments.published, arguments.runs, arguments.out)
+    named = [] if arguments.runs_only else table_names() if arguments.published == ALL else arguments.published.split(",")
+    return write_report(named, arguments.runs, arguments.out)

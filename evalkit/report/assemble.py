@@ -1,16 +1,18 @@
-"""`evalkit report`: assembles the sections of a report and writes it in every format."""
+"""`evalkit report`: assembles a page for each published table, and an index of them, and writes them in every format."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from evalkit.progress import Reporter
-from evalkit.report.document import Document, Section
+from evalkit.report.document import Document, Grid, Link, Section, tally_words
 from evalkit.report.inputs import Inputs, read_inputs
+from evalkit.report.lines import lines
 from evalkit.report.render.files import attachments, write_files
 from evalkit.report.render.html import to_html
-from evalkit.report.render.latex import to_latex
+from evalkit.report.render.latex import latex_files
 from evalkit.report.render.markdown import to_markdown
-from evalkit.report.sections import judged, multilingual, params, quality, throughput
+from evalkit.report.sections import judged, measured, multilingual, params, quality, throughput
+from evalkit.report.story import claimed, story, summary
 
 # one line per section; a section returns None if the inputs have nothing for it
 SECTIONS: tuple[Callable[[Inputs], Section | None], ...] = (
@@ -21,35 +23,71 @@ SECTIONS: tuple[Callable[[Inputs], Section | None], ...] = (
 )
 
 
-def assemble(inputs: Inputs) -> Document:
-    """Assemble the report on these inputs."""
-    lead = [f"Published figures beside measured ones, with a verdict on each. Measured: {_runs(inputs)}."]
-    found = [section(inputs) for section in SECTIONS] + judged.sections(inputs)
-    return Document(f"{inputs.table.title}: published and measured", lead, [section for section in found if section])
+def assemble(inputs: Inputs, index: str = "") -> Document:
+    """Assemble the page on these inputs. `index` is the page that leads to it, without its ending."""
+    sections = [section for make in SECTIONS if (section := make(inputs))] + judged.sections(inputs)
+    if (table := inputs.table) is None:
+        return Document("Measured scores", [_runs_alone(inputs)], [measured.section(inputs), *sections])
+    told = story(table, lines(table, inputs.runs), inputs.findings)
+    return Document(f"{table.title}: published and measured", told, sections, index)
 
 
-def _runs(inputs: Inputs) -> str:
-    names = [run.name for run in inputs.runs] + [f"bench of {bench.model.spec}" for bench in inputs.benches]
-    return ", ".join(names) or "nothing yet"
+def _runs_alone(inputs: Inputs) -> str:
+    names = ", ".join(run.name for run in inputs.runs)
+    return f"What these runs measured, without published figures: {names}."
 
 
-def report_files(inputs: Inputs) -> dict[str, bytes]:
-    """report.md, .tex and .html, tables as CSV, plots as PNG and SVG. The same inputs give the same bytes."""
-    document = assemble(inputs)
-    texts = {"report.md": to_markdown(document), "report.tex": to_latex(document), "report.html": to_html(document)}
+def index(pages: Sequence[Inputs]) -> Document:
+    """A line for each published table: what it claims, what was found, and where its page is."""
+    rows = []
+    for page in pages:
+        assert page.table
+        found = lines(page.table, page.runs)
+        rows.append((Link(page.table.title, f"{page.table.name}/report"), claimed(page.table, found), summary(found)))
+    grid = Grid("tables", "Published tables", "lpp", ("Table", "Claimed", "Found here"), rows)
+    return Document("Published tables, measured", [grid], [])
+
+
+def report_files(inputs: Inputs, index: str = "") -> dict[str, bytes]:
+    """The page as report.md and .html, as LaTeX in a file per table, tables as CSV, plots as PNG, SVG and PDF.
+
+    The same inputs give the same bytes.
+    """
+    document = assemble(inputs, index)
+    texts = {"report.md": to_markdown(document), "report.html": to_html(document)} | latex_files(document)
     return {name: text.encode("utf-8", "replace") for name, text in texts.items()} | attachments(document)
 
 
-def write_report(published: str, paths: list[str], out: str | None) -> int:
-    """Write the report into `out`, or print its markdown. Raises EvalkitError for input that is neither a run nor a bench record."""
-    inputs = read_inputs(published, paths)
+def all_files(pages: Sequence[Inputs]) -> dict[str, bytes]:
+    """One page's files; or those of several, each in a folder with its table's name, beside an index."""
+    if len(pages) == 1:
+        return report_files(pages[0])
+    listed = index(pages)
+    files = {"index.md": to_markdown(listed).encode("utf-8", "replace"), "index.html": to_html(listed).encode("utf-8", "replace")}
+    for page in pages:
+        assert page.table
+        files |= {f"{page.table.name}/{name}": content for name, content in report_files(page, "../index").items()}
+    return files
+
+
+def write_report(published: Sequence[str], paths: Sequence[str], out: str | None) -> int:
+    """Write the report into `out`, or print its markdown. Without published tables it is of the runs alone.
+
+    Raises EvalkitError for input that is none.
+    """
+    pages = read_inputs(published, paths)
     reporter = Reporter()
-    for line in inputs.skipped:
+    for line in pages[0].skipped:
         reporter.say(line)
     if out is None:
-        print(to_markdown(assemble(inputs)))
+        print("\n".join(to_markdown(assemble(page)) for page in pages))
         return 0
-    written = write_files(Path(out), report_files(inputs))
-    tally = ", ".join(f"{count} {word}" for word, count in assemble(inputs).tally.items())
-    print(f"wrote {len(written)} files to {out}: open {Path(out) / 'report.html'} in a browser\n{tally}")
+    files = all_files(pages)
+    write_files(Path(out), files)
+    first = "report.html" if len(pages) == 1 else "index.html"
+    print(f"wrote {len(files)} files to {out}: open {Path(out) / first} in a browser")
+    for page in pages:
+        document = assemble(page)
+        print("\n".join([document.title, *(f"  {block}" for block in document.story[:2])]))
+        print("\n".join(f"  {section.title}: {tally_words(section.tally)}" for section in document.sections if section.tally))
     return 0

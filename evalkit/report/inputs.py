@@ -1,4 +1,4 @@
-"""The inputs of a report: a published table, runs, and bench records. Their order on the command line does not matter."""
+"""The inputs of a report: a published table, runs, bench records and findings. Their order on the command line does not matter."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,30 +10,43 @@ from evalkit.exchange.lm_eval_read import find_results, read_results
 from evalkit.exchange.lm_eval_run import run_of
 from evalkit.record.read import is_ours, read_run
 from evalkit.record.schema import Run
+from evalkit.report.findings import Tested, read_findings
 from evalkit.report.published import PublishedTable, read_table
 
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """The published table, runs and bench records, each in a fixed order; `skipped`: the paths that were passed over, and why."""
+    """What one page is made of, each in a fixed order. `table` is None for a page of runs alone, without published figures.
 
-    table: PublishedTable
+    `skipped`: the paths that were passed over, and why.
+    """
+
+    table: PublishedTable | None
     runs: Sequence[Run]
     benches: Sequence[BenchRecord] = ()
+    findings: Sequence[Tested] = ()
     skipped: Sequence[str] = ()
 
 
-def read_inputs(published: str, paths: Sequence[str]) -> Inputs:
-    """Each path is a run's folder or run.json, lm-eval's results, or a bench record or its folder; an incomplete run is skipped.
+def read_inputs(published: Sequence[str], paths: Sequence[str]) -> list[Inputs]:
+    """The inputs of a page for each published table, or of one page of the runs alone where none is named.
 
-    Raises EvalkitError for anything else, and where nothing is left.
+    Each path is a run's folder or run.json, lm-eval's results, a bench record or its folder, or a file of findings; an incomplete run is
+    skipped. A run of a model that only another of the tables has is left to that table's page. Raises EvalkitError for anything else,
+    and where nothing is left.
     """
-    table = read_table(published)
+    tables = [read_table(name) for name in dict.fromkeys(published)]
+    names = [table.name for table in tables]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise EvalkitError(f"two published tables are named {twice}; rename one of the files")
     runs: list[Run] = []
     benches: list[BenchRecord] = []
     skipped: list[str] = []
+    written: list[Path] = []
     for path in dict.fromkeys(paths):
-        if (file := _bench_file(Path(path))) is not None:
+        if path.endswith(".toml"):
+            written.append(Path(path))
+        elif (file := _bench_file(Path(path))) is not None:
             benches.append(read_bench(file))
         elif _is_begun(Path(path)):
             skipped.append(f"{path} is skipped: it has no run.json yet; run the same command again to finish it")
@@ -45,9 +58,23 @@ def read_inputs(published: str, paths: Sequence[str]) -> Inputs:
             skipped.append(f"{path} is skipped: it is incomplete; run `{run.command}` again to finish it")
     if skipped and not runs and not benches:
         raise EvalkitError(f"nothing to report: {skipped[0]}")
+    if not tables and not runs:
+        raise EvalkitError("nothing to report: without a published table a report needs runs; give a run's folder")
     runs.sort(key=lambda run: (run.model.spec, run.name, run.model.fingerprint))
     benches.sort(key=lambda bench: (bench.model.spec, bench.how, bench.num_requests))
-    return Inputs(table, runs, benches, skipped)
+    findings = [found for path in sorted(written) for found in read_findings(path, runs)]
+    if not tables:
+        return [Inputs(None, runs, benches, (), skipped)]
+    return [Inputs(table, _runs_of(table, tables, runs), benches, findings, skipped) for table in tables]
+
+
+def _runs_of(table: PublishedTable, tables: Sequence[PublishedTable], runs: Sequence[Run]) -> list[Run]:
+    """The runs of the table's models, and those of models that no table has."""
+
+    def has(each: PublishedTable, run: Run) -> bool:
+        return any(row.is_model(run.model.spec) for row in each.rows)
+
+    return [run for run in runs if has(table, run) or not any(has(each, run) for each in tables)]
 
 
 def _is_begun(path: Path) -> bool:

@@ -1,9 +1,10 @@
 """The lines of a report: every cell of a published table, once per run that measured it, then the figures of other models."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from evalkit.record.schema import Run, TaskEntry, task_of
+from evalkit.report.matches import column_for
 from evalkit.report.published import Column, PublishedFigure, PublishedTable, Row
 from evalkit.report.verdict import WORDS, Measured, Verdict, measured_figure, verdict
 
@@ -33,12 +34,63 @@ class Line:
         return self.measured is not None and self.verdict.word != "not comparable"
 
     @property
+    def title(self) -> str:
+        """The column's title, or the task."""
+        return self.column.title if self.column else self.task
+
+    @property
     def published(self) -> str:
         return self.cell.printed if self.cell else "-"
+
+    @property
+    def figure(self) -> str:
+        """ "51.2"; "-" for none."""
+        return self.decimal(self.measured.value) if self.measured else "-"
+
+    @property
+    def interval(self) -> str:
+        """ " (43.6 to 58.8)"; "" for none."""
+        return f" ({self.decimal(self.measured.low)} to {self.decimal(self.measured.high)})" if self.measured else ""
+
+    @property
+    def figure_and_interval(self) -> str:
+        """ "51.2 (43.6 to 58.8)"; "-" for none."""
+        return self.figure + self.interval
+
+    @property
+    def difference(self) -> str:
+        """Measured minus published; "-" where there are not both."""
+        if self.measured is None or self.cell is None:
+            return "-"
+        shown = self.decimal(self.measured.value - self.cell.value, "+")
+        return shown if shown.strip("+-0.") else shown[1:]  # a zero has no sign
+
+    @property
+    def protocol(self) -> str:
+        """The protocol of the measured figure, or else that of the published one; "" where that is unpublished."""
+        return self.entry.protocol if self.entry else self.cell.protocol if self.cell else ""
+
+    @property
+    def how(self) -> str:
+        """What a measured figure depends on; "" for none."""
+        if self.entry is None or self.run is None:
+            return ""
+        weights = self.run.model.fingerprint.removeprefix("sha256:")[:8]
+        return f"{under(self.task, self.protocol)}, n = {self.entry.size}, data {self.entry.data}, weights {weights}, run {self.run.name}"
 
     def decimal(self, value: float, sign: str = "") -> str:
         """A measured figure with its column's decimals, or one."""
         return f"{value:{sign}.{self.column.decimals if self.column else 1}f}"
+
+
+def under(task: str, protocol: str) -> str:
+    """The task and its protocol, as `--tasks` takes it. `task` may be a column's key."""
+    return f"{task_of(task)}@{protocol}" if protocol else "unpublished"
+
+
+def short(model: str) -> str:
+    """A model's name without its owner or folder, for a plot's label."""
+    return model.rstrip("/").rpartition("/")[2] or model
 
 
 def lines(table: PublishedTable, runs: Sequence[Run]) -> list[Line]:
@@ -64,6 +116,15 @@ def _measurements(table: PublishedTable, runs: Sequence[Run], column: Column, ro
     for run in runs:
         if row.is_model(run.model.spec):
             yield from ((run, entry) for key, entry in run.tasks.items() if column in table.columns_of(task_of(key), entry.protocol))
+
+
+def lines_of_runs(runs: Sequence[Run]) -> list[Line]:
+    """Every figure of the runs, without a published table. Models with two figures for the same thing go by their runs' names."""
+    held = [(run, task_of(key), entry) for run in runs for key, entry in run.tasks.items()]
+    found = [Line(run.model.spec, task, None, column_for(task), run, entry) for run, task, entry in held]
+    places = [(line.model, line.task, line.protocol) for line in found]
+    twice = {place[0] for place in places if places.count(place) > 1}
+    return [replace(line, model=f"{line.model} ({line.run.name})") if line.model in twice and line.run else line for line in found]
 
 
 def best(found: Sequence[Line]) -> dict[tuple[str, str], Line]:

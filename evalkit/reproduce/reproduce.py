@@ -35,7 +35,7 @@ def reproduce(config: ReproduceConfig, reporter: Reporter) -> None:
         failures = execute(config, planned, reporter)
         runs = _finished(config.folder)
         screen.show_verdicts(read_table(config.table), list(runs.values()), console())
-        write_report(config.table, [str(folder) for folder in runs], str(config.folder / "report"))
+        write_report([config.table], [str(folder) for folder in runs], str(config.folder / "report"))
     screen.show_left(planned.plan, console())
     if failures:
         spec, error = failures[0]

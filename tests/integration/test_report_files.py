@@ -1,6 +1,7 @@
-"""The report's files: the same bytes in another process and locale; LaTeX that compiles."""
+"""The report's files: the same bytes in another process and locale; LaTeX that compiles, and fits a column."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -9,9 +10,8 @@ from pathlib import Path
 import pytest
 from hostile_report import hostile_inputs
 
-from evalkit.report.assemble import assemble, report_files
+from evalkit.report.assemble import report_files
 from evalkit.report.inputs import Inputs
-from evalkit.report.render.latex import to_latex
 
 
 @pytest.fixture(scope="module")
@@ -22,14 +22,16 @@ def inputs() -> Inputs:
 def test_latex_compiles(inputs: Inputs, tmp_path: Path) -> None:
     if not shutil.which("pdflatex"):
         pytest.skip("pdflatex is not installed")
-    document = assemble(inputs)
-    for plot in document.plots:
-        (tmp_path / f"{plot.name}.png").write_bytes(plot.png)
-    head = r"\documentclass{article}\usepackage[T1]{fontenc}\usepackage{booktabs,longtable,array,graphicx}\begin{document}"
-    (tmp_path / "main.tex").write_text(head + "\n" + to_latex(document) + "\\end{document}\n")
+    for name, content in report_files(inputs).items():
+        (tmp_path / "r").mkdir(exist_ok=True)
+        (tmp_path / "r" / name).write_bytes(content)
+    head = r"\documentclass[twocolumn]{article}\usepackage[T1]{fontenc}\usepackage{booktabs,array,graphicx}\setlength{\textwidth}{6.9in}"
+    (tmp_path / "main.tex").write_text(head + r"\newcommand{\evalkitfolder}{r/}\begin{document}\input{r/report}\end{document}" + "\n")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "main.tex"]
     found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace", timeout=120)
     assert found.returncode == 0, found.stdout[-2000:]
+    too_wide = [float(points) for points in re.findall(r"Overfull \\hbox \(([\d.]+)pt too wide\)", found.stdout)]
+    assert not [points for points in too_wide if points > 3], found.stdout[-2000:]
 
 
 def test_the_same_input_gives_the_same_bytes_whatever_matplotlib_is_set_to(inputs: Inputs, tmp_path: Path) -> None:
@@ -47,4 +49,4 @@ def test_the_same_input_gives_the_same_bytes_whatever_matplotlib_is_set_to(input
     environment = os.environ | {"MATPLOTLIBRC": str(tmp_path / "matplotlibrc"), "PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo", "LC_ALL": "C"}
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "in"), str(tmp_path / "out")], env=environment, check=True)
     assert pickle.loads((tmp_path / "out").read_bytes()) == here
-    assert {"throughput.svg", "subjects.svg", "activated.png", "scores.png"} <= here.keys()
+    assert {"throughput.svg", "subjects.svg", "activated.pdf", "scores.png"} <= here.keys()

@@ -13,8 +13,9 @@ import pytest
 
 from evalkit.errors import EvalkitError
 from evalkit.lm.native import known_configurations
+from evalkit.report.counted import FIGURES, Counted, count_models, training_cost
 from evalkit.report.published import read_table
-from evalkit.report.sections.params import FIGURES, Counted, count_models, print_parameters, to_csv, training_cost, write
+from evalkit.report.sections.params import print_parameters, to_csv, write
 
 TABLE = read_table("qwen1.5-moe")
 assert TABLE.parameters is not None
@@ -116,14 +117,14 @@ def test_training_cost() -> None:
 def test_files_are_complete_and_the_same_every_time(tmp_path: Path) -> None:
     counted = count_models([], TABLE)
     first, second = (write(counted, TABLE, PRINTED, tmp_path / name) for name in ("a", "b"))
-    assert [p.name for p in first] == ["activated.png", "activated.svg", "parameters.csv", "params.md"]
+    assert [p.name for p in first] == ["activated.pdf", "activated.png", "activated.svg", "parameters.csv", "params.md"]
     assert [p.read_bytes() for p in first] == [p.read_bytes() for p in second]
-    assert first[0].read_bytes().startswith(b"\x89PNG")
+    assert first[1].read_bytes().startswith(b"\x89PNG")
     rows = list(csv.DictReader(io.StringIO(to_csv(counted, PRINTED))))
     assert len(rows) == 15
     assert rows[-1]["parameters"] == "2066843648"
     assert (rows[-1]["published"], rows[-1]["rounded"], rows[-1]["verdict"]) == ("2.0", "2.1", "published figure inconsistent")
-    text = first[3].read_text("utf-8")
+    text = first[4].read_text("utf-8")
     assert "| DeepSeekMoE 16B | 16,375,728,128 | 2,828,650,496 | 2,409,220,096 | 16.4 / 2.8 / 2.4 | reproduced |" in text
     assert "costs 0.319" in text
 

@@ -29,6 +29,7 @@ from evalkit.stats.estimate import Estimate
 
 TABLE = read_table("qwen1.5-moe")
 ROWS = {row.model: row for row in TABLE.rows}
+INPUTS = Inputs(TABLE, ())
 COLUMNS = {column.task: column for column in TABLE.columns}
 
 
@@ -176,13 +177,13 @@ def test_markdown_and_csv() -> None:
     assert "| Qwen1.5-MoE-A2.7B | 62.5 → **62.5** | 61.5 | 34.2 | 40.8 | 7.17 |" in text
     assert "| Gemma-7B | 64.6 | 50.9 | 32.3 | - | - |" in text
     assert "| demo | - → **25.0**\\* | - | - | - | - |" in text
-    assert "61.7 to 63.3 | -0.0 | reproduced | mmlu@qwen | 14,042 | dir abababab | cdcdcdcd |" in text
+    assert "| 62.5 (61.7 to 63.3) | 0.0 | reproduced | mmlu@qwen, n = 14,042, data dir abababab, weights cdcdcdcd, run r |" in text
     found = lines(TABLE, runs)
-    rows = list(csv.DictReader(io.StringIO(to_csv(found))))
+    rows = list(csv.DictReader(io.StringIO(to_csv(found, INPUTS))))
     assert len(rows) == 22 + 1
     (moe,) = [r for r in rows if r["model"] == "Qwen1.5-MoE-A2.7B" and r["task"] == "mmlu"]
     assert (moe["published"], moe["measured"], moe["difference"], moe["verdict"]) == ("62.5", "62.49", "-0.01", "reproduced")
-    assert (markdown(*runs), to_csv(lines(TABLE, runs))) == (text, to_csv(found))
+    assert (markdown(*runs), to_csv(lines(TABLE, runs), INPUTS)) == (text, to_csv(found, INPUTS))
 
 
 def test_the_most_telling_of_several_measurements_stands_for_the_cell() -> None:
@@ -254,9 +255,9 @@ def test_inputs_are_told_apart_and_their_order_does_not_matter(tmp_path: Path) -
     (tmp_path / "c").mkdir()
     (tmp_path / "c" / "bench.json").write_text(json.dumps(encode(bench("demo", 1.0))))
     paths = [str(tmp_path / "a"), str(tmp_path / "b" / "run.json"), str(tmp_path / "c")]
-    found = read_inputs("qwen1.5-moe", paths)
+    (found,) = read_inputs(["qwen1.5-moe"], paths)
     assert (len(found.runs), len(found.benches)) == (2, 1)
-    assert report_files(found) == report_files(read_inputs("qwen1.5-moe", [*reversed(paths), paths[0]]))
+    assert report_files(found) == report_files(*read_inputs(["qwen1.5-moe"], [*reversed(paths), paths[0]]))
 
 
 @pytest.mark.parametrize(
@@ -274,13 +275,13 @@ def test_inputs_are_told_apart_and_their_order_does_not_matter(tmp_path: Path) -
 def test_other_files_are_refused(content: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text(content)
     with pytest.raises(EvalkitError, match=message):
-        read_inputs("qwen1.5-moe", [str(tmp_path / "x.json")])
+        read_inputs(["qwen1.5-moe"], [str(tmp_path / "x.json")])
 
 
 def test_every_published_table_makes_a_report() -> None:
     for name in table_names():
-        files = report_files(read_inputs(name, []))
-        assert {"report.md", "report.tex", "report.html", "quality.csv", "scores.svg", "scores.png"} <= files.keys()
+        files = report_files(*read_inputs([name], []))
+        assert {"report.md", "report.tex", "report.html", "quality.csv", "table-as-published.tex"} <= files.keys()
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -290,7 +291,8 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert {"report.md", "report.tex", "report.html", "quality.csv", "parameters.csv", "throughput.csv", "activated.png"} <= names
     said = capsys.readouterr().out
     assert "report.html in a browser" in said
-    assert "4 published figure inconsistent" in said
+    assert "Found here: none of 22 measured, 1 cannot be right as printed, whoever measures." in said
+    assert "Parameters: counted and published: 12 reproduced, 3 published figure inconsistent" in said
     assert cli.main(["report"]) == 0
     assert "not measured" in capsys.readouterr().out
     assert cli.main(["report", "--out", str(tmp_path / "run.json")]) == 2
@@ -307,7 +309,7 @@ def test_runs_that_are_not_finished_are_skipped_with_a_line(tmp_path: Path, caps
     out, err = capsys.readouterr()
     assert f"{tmp_path / 'half'} is skipped: it is incomplete; run `evalkit run` again to finish it" in err
     assert f"{tmp_path / 'begun'} is skipped: it has no run.json yet" in err
-    assert "Measured: done." in out
+    assert "run done: m, native" in out
     assert cli.main(["report", str(tmp_path / "half")]) == 2
     assert "nothing to report" in capsys.readouterr().err
 
@@ -315,7 +317,7 @@ def test_runs_that_are_not_finished_are_skipped_with_a_line(tmp_path: Path, caps
 def test_a_report_on_lm_evals_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write(tmp_path / "Qwen1.5-MoE-A2.7B", {"mmlu": rows("mmlu", [1.0, 1.0, 1.0, 0.0] * 25)}, model_name="Qwen/Qwen1.5-MoE-A2.7B")
     assert cli.main(["report", str(folder)]) == 0
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if "lm-eval's mmlu" in line]
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "lm-eval's mmlu" in line and line.startswith("|")]
     assert "75.0" in line
     assert "not comparable" in line  # 100 documents are not the benchmark
     next(folder.glob("samples_*")).write_text("")

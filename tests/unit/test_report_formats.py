@@ -11,11 +11,11 @@ from report_runs import entry, run
 from evalkit.report.assemble import SECTIONS, assemble
 from evalkit.report.document import Document, Grid, Notes, Pair, Section
 from evalkit.report.inputs import Inputs
-from evalkit.report.plots.subjects import subject_plot
 from evalkit.report.published import read_table
 from evalkit.report.render.html import to_html
-from evalkit.report.render.latex import tex, to_latex
+from evalkit.report.render.latex import latex_files, tex, to_latex
 from evalkit.report.render.markdown import markdown_table, to_markdown
+from evalkit.report.sections.subjects import subject_plot
 from evalkit.report.verdict import Verdict
 
 TABLE = read_table("qwen1.5-moe")
@@ -110,12 +110,12 @@ def test_every_row_of_a_markdown_table_has_its_columns(document: Document) -> No
 
 
 def test_latex_tables_are_closed_and_escaped(document: Document) -> None:
-    latex = to_latex(document)
+    latex = "\n".join(latex_files(document).values())
     begun, ended = (re.findall(rf"\\{word}\{{(\w+)\}}", latex) for word in ("begin", "end"))
     assert sorted(begun) == sorted(ended)
     assert {"tabular", "figure", "itemize"} <= set(begun)
     assert latex.count("\\toprule") == latex.count("\\midrule") == latex.count("\\bottomrule") > 5
-    body = latex.split("\n", 2)[2]
+    body = re.sub("^%.*\n", "", latex, flags=re.MULTILINE)
     for special in "&%$#_~^":
         stray = re.sub(r"\\[&%$#_]|\\text\w+\{\}|\$\\to\$|\$\\times\$|\$\\pm\$|%\n| & ", "", body)
         assert special not in stray, special
@@ -123,7 +123,7 @@ def test_latex_tables_are_closed_and_escaped(document: Document) -> None:
 
 
 def test_a_verdict_is_told_by_a_sign_and_a_word_not_by_colour() -> None:
-    grid = Grid("t", "ll", ("a", "b"), [("x", Verdict("differs", "why <b>")), ("y", Pair("1", "2", sure=False))])
+    grid = Grid("t", "T", "ll", ("a", "b"), [("x", Verdict("differs", "why <b>")), ("y", Pair("1", "2", sure=False))])
     page = to_html(Document("d", [], [Section("s", "S", [grid, Notes("n", ["l"], folded=True)], [Verdict("differs")])]))
     assert re.search(r"≠</span> differs</span> <span class=\"why\">why &lt;b&gt;", page)
     assert "<strong>2</strong>*" in page
@@ -132,7 +132,7 @@ def test_a_verdict_is_told_by_a_sign_and_a_word_not_by_colour() -> None:
 
 def test_a_table_with_a_row_of_another_width_is_refused() -> None:
     with pytest.raises(ValueError, match="rows of another width"):
-        Grid("t", "ll", ("a", "b"), [("x",)])
+        Grid("t", "T", "ll", ("a", "b"), [("x",)])
 
 
 def test_svgs_carry_no_date_path_or_version(document: Document) -> None:

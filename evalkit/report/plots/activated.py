@@ -5,19 +5,20 @@ from typing import TYPE_CHECKING
 
 from evalkit.record.schema import Run
 from evalkit.report.lines import best, lines
-from evalkit.report.plots.plot import BLUE, GREEN, INK, ORANGE, Plot, bare
+from evalkit.report.plots.plot import BLUE, GREEN, INK, ORANGE, SMALL, Plot, bare, clipped
 from evalkit.report.published import PublishedTable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from evalkit.report.counted import Counted
     from evalkit.report.lines import Line
-    from evalkit.report.sections.params import Counted
 
 TASK = "mmlu"
 DENSE, SPARSE = ("o", BLUE, "dense"), ("D", ORANGE, "mixture of experts")
 BILLION = 1e9
+NEAR = (2.0, 3.0)  # billions of parameters, points of score
 
 
 def activated_plot(counted: Sequence["Counted"], table: PublishedTable, runs: Sequence[Run] = ()) -> Plot | None:
@@ -36,22 +37,29 @@ def activated_plot(counted: Sequence["Counted"], table: PublishedTable, runs: Se
             if kind:
                 x, y = [c.counts["activated"] / BILLION for c, _ in kind], [score for _, score in kind]
                 axes.scatter(
-                    x, y, marker=marker, facecolors="none", edgecolors=color, linewidths=1.6, label=f"{label}, published", s=58, zorder=3
+                    x, y, marker=marker, facecolors="none", edgecolors=color, linewidths=1.1, label=f"{label}, published", s=26, zorder=3
                 )
         for c, score in points:
-            axes.annotate(c.model, (c.counts["activated"] / BILLION, score), xytext=(0, 8), textcoords="offset points", ha="center")
+            place = (0, -11) if any(_crowds(other, (c, score)) for other in points) else (0, 6)
+            spot = (c.counts["activated"] / BILLION, score)
+            axes.annotate(c.model, spot, place, textcoords="offset points", ha="center", fontsize=SMALL)
         _paint_measured(axes, measured, counted)
-        axes.margins(0.2, 0.25)
+        axes.margins(0.25, 0.2)
         axes.set_xlim(left=0)
-        axes.set_xlabel("activated parameters, billions (counted from the configurations)")
+        axes.set_xlabel("activated parameters, billions (counted)")
         axes.set_ylabel(f"{column.title} (protocols differ)")
-        axes.set_title(f"Published: {table.source}", loc="left", fontsize=8)
         axes.legend(loc="lower right")
 
     told = [f"{c.model}: {c.counts['activated'] / BILLION:.1f} billion, published {score:g}" for c, score in points]
     told += [f"{line.model}: measured {line.decimal(line.measured.value)}" for line in measured if line.measured]
     alt = f"Activated parameters against {column.title}. " + "; ".join(told)
-    return Plot("activated", f"Activated parameters against {column.title}", alt, (7, 4.2), paint)
+    return Plot("activated", f"Activated parameters against {column.title}; published: {table.source}", alt, 2.6, paint)
+
+
+def _crowds(other: tuple["Counted", float], point: tuple["Counted", float]) -> bool:
+    """Whether another point is just above this one, where its name would be."""
+    apart = abs(other[0].counts["activated"] - point[0].counts["activated"]) / BILLION
+    return apart < NEAR[0] and 0 < other[1] - point[1] < NEAR[1]
 
 
 def _paint_measured(axes: "Axes", measured: Sequence["Line"], counted: Sequence["Counted"]) -> None:
@@ -63,11 +71,13 @@ def _paint_measured(axes: "Axes", measured: Sequence["Line"], counted: Sequence[
         if activated is None or line.measured is None:
             continue
         x, figure = activated / BILLION, line.measured
-        axes.plot([x, x], [figure.low, figure.high], "-", color=GREEN, linewidth=2, zorder=2)
-        axes.plot(x, figure.value, "_", color=GREEN, markersize=11, markeredgewidth=2, linestyle="none", label=label, zorder=4)
+        axes.plot([x, x], [figure.low, figure.high], "-", color=GREEN, linewidth=1.6, zorder=2)
+        axes.plot(x, figure.value, "_", color=GREEN, markersize=8, markeredgewidth=1.6, linestyle="none", label=label, zorder=4)
         label = "_"  # one entry in the legend
         if line.model not in known:
-            axes.annotate(line.model, (x, figure.value), xytext=(0, -16), textcoords="offset points", ha="left", color=INK)
+            axes.annotate(
+                clipped(line.model, 20), (x, figure.value), (0, -12), textcoords="offset points", ha="left", color=INK, fontsize=SMALL
+            )
 
 
 def _is_sparse(counted: "Counted") -> bool:

@@ -11,7 +11,7 @@ def attachments(document: Document) -> dict[str, bytes]:
     """The CSV files and plots that belong to a document, by file name."""
     files = {f"{name}.csv": text.encode("utf-8", "replace") for section in document.sections for name, text in section.csv.items()}
     for plot in document.plots:
-        files |= {f"{plot.name}.png": plot.png, f"{plot.name}.svg": plot.svg}
+        files |= {f"{plot.name}.png": plot.png, f"{plot.name}.svg": plot.svg, f"{plot.name}.pdf": plot.pdf}
     return files
 
 

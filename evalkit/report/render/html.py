@@ -4,9 +4,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from evalkit.report.document import Document, Grid, Notes, Pair
+from evalkit.report.document import Document
 from evalkit.report.plots.plot import INK, PAPER, RULE, Plot
-from evalkit.report.verdict import Verdict
 
 TEMPLATE = Path(__file__).with_name("page.html")
 MARKS = {  # a sign for each verdict, so that no colour is needed to tell them apart
@@ -25,15 +24,19 @@ def to_html(document: Document) -> str:
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.globals |= {"kind": _kind, "inline": inline_svg, "mark": lambda word: MARKS[word]}
+    environment.globals |= {"kind": _kind, "inline": inline_svg, "unbroken": _unbroken, "mark": lambda word: MARKS[word]}
     text = environment.from_string(TEMPLATE.read_text("utf-8")).render(document=document)
     return "\n".join(line.rstrip() for line in text.split("\n") if line.strip()) + "\n"
 
 
 def _kind(thing: object) -> str:
     """The kind of a block or cell, for the template."""
-    names: dict[type[Any], str] = {Grid: "grid", Notes: "notes", Plot: "plot", Pair: "pair", Verdict: "verdict", str: "text"}
-    return names[type(thing)]
+    return "text" if isinstance(thing, str) else type(thing).__name__.lower()
+
+
+def _unbroken(text: str) -> str:
+    """An interval stays on one line."""
+    return re.sub(r"\([\d.]+ to [\d.]+\)", lambda found: found[0].replace(" ", "\xa0"), text)
 
 
 def inline_svg(plot: Plot) -> Any:

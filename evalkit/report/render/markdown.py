@@ -1,9 +1,9 @@
 """The report as markdown, and helpers for tables and texts in markdown."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from evalkit.report.document import Block, Document, Grid, GridCell, Notes, Pair
+from evalkit.report.document import Block, Claim, Claims, Document, Grid, GridCell, Link, Pair, claim_words, tally_words
 from evalkit.report.plots.plot import Plot
 
 
@@ -21,23 +21,35 @@ def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]], align: st
 
 def to_markdown(document: Document) -> str:
     """report.md; plots are separate files in its folder."""
-    parts = [f"# {md(document.title)}\n", *(f"{md(text)}\n" for text in document.lead)]
-    parts.append("".join(f"- {count} {word}\n" for word, count in document.tally.items()))
+    parts = [f"# {md(document.title)}\n", *map(_block, document.story)]
     for section in document.sections:
         parts.append(f"## {md(section.title)}\n")
-        parts += [_block(block) for block in section.blocks]
-    return "\n".join(part for part in parts if part)
+        if section.tally:
+            parts.append(f"{md(tally_words(section.tally))}\n")
+        parts += map(_block, section.blocks)
+    if document.index:
+        parts.append(f"[All tables]({document.index}.md)\n")
+    return "\n".join(parts)
 
 
 def _block(block: Block) -> str:
+    if isinstance(block, str):
+        return f"{md(block)}\n"
+    title = f"### {md(block.title)}\n\n"
     if isinstance(block, Grid):
         rows = [[_cell(cell) for cell in row] for row in block.rows]
-        return f"### {md(block.title)}\n\n" + markdown_table([md(name) for name in block.head], rows, block.align)
-    if isinstance(block, Notes):
-        return f"### {md(block.title)}\n\n" + "".join(f"- {md(line)}\n" for line in block.lines)
+        return title + markdown_table([md(name) for name in block.head], rows, block.align)
     if isinstance(block, Plot):
-        return f"### {md(block.title)}\n\n![{md(block.alt)}]({block.name}.svg)\n"
-    return f"{md(block)}\n"
+        return f"{title}![{md(block.alt)}]({block.name}.svg)\n"
+    if isinstance(block, Claims):
+        return title + "".join(line for claim in block.claims for line in _claim(claim))
+    return title + "".join(f"- {md(line)}\n" for line in block.lines)
+
+
+def _claim(claim: Claim) -> Iterator[str]:
+    yield f"- **{md(claim.title)}**: {md(claim_words(claim))}\n"
+    for each in claim.causes:
+        yield f"  - **Cause tested: {md(each.cause)}.** {md(f'{each.effect}. {each.conclusion}')}\n"
 
 
 def _cell(cell: GridCell) -> str:
@@ -45,4 +57,6 @@ def _cell(cell: GridCell) -> str:
         if not cell.measured:
             return md(cell.published)
         return f"{md(cell.published)} → **{md(cell.measured)}**" + ("" if cell.sure else "\\*")
+    if isinstance(cell, Link):
+        return f"[{md(cell.text)}]({cell.target}.md)"
     return md(str(cell))

@@ -1,23 +1,16 @@
-"""Judged benchmarks by category and turn: a radar plot of the scores, bars of the turns with intervals, and the report's section."""
+"""Judged benchmarks by category and turn: the report's section and its plots."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import cycle
-from typing import TYPE_CHECKING
 
 from evalkit.record.schema import Judge, JudgeEntry, JudgeSpent, Metrics, Run, TaskEntry, task_of
 from evalkit.report.document import Block, Grid, Notes, Section
 from evalkit.report.inputs import Inputs
-from evalkit.report.plots.plot import BLUE, GREEN, GREY, INK, ORANGE, PAPER, RULE, Plot, bare
+from evalkit.report.plots.bars import Axis, BarPanel, bar_plot
+from evalkit.report.plots.plot import Plot
+from evalkit.report.plots.radar import MOST, radar_plot
 from evalkit.stats.estimate import Estimate
 from evalkit.tasks import JudgedTask
 from evalkit.tasks.registry import task_classes
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-    from matplotlib.projections.polar import PolarAxes
-
-STYLES = ((BLUE, "o", "-"), (ORANGE, "D", "--"), (GREEN, "s", "-."), (INK, "^", ":"))
-TURN_STYLES = ((BLUE, ""), (ORANGE, "///"), (GREEN, "..."), (INK, "xxx"))  # those of later turns repeat them
 
 Judged = Mapping[str, TaskEntry]  # run name -> its judged entry
 
@@ -46,7 +39,7 @@ def section(task: type[JudgedTask], judged: Judged) -> Section:
     blocks: list[Block] = [
         f"Ratings from {low:g} to {high:g} by a judge model; judgments without a rating are left out and counted. Intervals are clustered"
         " by question. Figures by different judges do not compare.",
-        Grid(f"{task.title} by turn and category", "ll" + "r" * (len(shown) + 1) + "l" + "r" * len(categories), head, rows),
+        Grid(_slug(task), f"{task.title} by turn and category", "ll" + "r" * (len(shown) + 1) + "l" + "r" * len(categories), head, rows),
         Notes("Judges and what was left out", [f"{name}: {line}" for name, entry in judged.items() for line in remarks(entry.judge)]),
         *plots(task, judged),
     ]
@@ -123,78 +116,39 @@ def expense(spent: JudgeSpent) -> str:
 
 
 def plots(task: type[JudgedTask], judged: Judged) -> list[Plot]:
-    """Radar and bars of the first runs, as many as there are styles to tell them apart; none where no category is judged."""
-    shown = dict(list(judged.items())[: len(STYLES)])
+    """Radar and bars of the first runs, as many as the radar can tell apart; none where no category is judged."""
+    shown = dict(list(judged.items())[:MOST])
     categories = _categories(task, shown)
     return [_radar(task, shown, categories), _bars(task, shown, categories)] if categories else []
 
 
 def _radar(task: type[JudgedTask], judged: Judged, categories: Sequence[str]) -> Plot:
-    from math import pi
-
-    low, high = task.scale
-    angles = [2 * pi * i / len(categories) for i in range(len(categories))]
-
-    def paint(figure: "Figure") -> None:
-        axes: PolarAxes = figure.add_subplot(projection="polar")  # type: ignore[assignment]
-        axes.set_theta_zero_location("N")
-        axes.set_theta_direction(-1)
-        for (name, entry), (color, marker, line) in zip(judged.items(), STYLES, strict=False):
-            held = [(a, _number(entry, c)) for a, c in zip(angles, categories, strict=True)]
-            points = [(a, v) for a, v in held if v is not None]
-            closed = [*points, points[0]] if len(points) > 2 else points
-            axes.plot(*zip(*closed, strict=True), color=color, marker=marker, linestyle=line, linewidth=1.8, markersize=5, label=name)
-            if len(judged) == 1:
-                axes.fill(*zip(*closed, strict=True), color=color, alpha=0.12)
-        axes.set_ylim(min(0, low), high)
-        ticks = [high * fifth / 5 for fifth in range(1, 6)]
-        axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks], fontsize=8)
-        axes.set_rlabel_position(180 / len(categories))
-        axes.set_xticks(angles, categories)
-        axes.tick_params(axis="x", pad=8)
-        axes.grid(color=RULE, linewidth=0.7)
-        axes.spines["polar"].set_color(RULE)
-        figure.legend(loc="outside lower center")  # one name per line: runs have long ones
-
+    runs = {name: [_number(entry, category) for category in categories] for name, entry in judged.items()}
     said = "; ".join(
         f"{name}: " + ", ".join(f"{c} {_value(e.groups.get(c, {}), 'score')}" for c in categories) for name, e in judged.items()
     )
-    return Plot(f"{_slug(task)}-radar", f"{task.title} by category", f"Scores of {high:g}. {said}.", (5.8, 5.4 + 0.2 * len(judged)), paint)
+    alt = f"Scores of {task.scale[1]:g}. {said}."
+    return radar_plot(f"{_slug(task)}-radar", f"{task.title} by category", alt, categories, runs, task.scale)
 
 
 def _bars(task: type[JudgedTask], judged: Judged, categories: Sequence[str]) -> Plot:
-    bottom, top = min(0.0, task.scale[0]), task.scale[1]
     shown = turns(judged.values()) or {"score": "score"}
-    width = 0.8 / len(shown)
     places = [*categories, "all"]
-
-    def paint(figure: "Figure") -> None:
-        panels = figure.subplots(len(judged), 1, sharex=True, squeeze=False)[:, 0]
-        for axes, (name, entry) in zip(panels, judged.items(), strict=True):
-            bare(axes, "y")
-            for k, ((metric, label), (color, hatch)) in enumerate(zip(shown.items(), cycle(TURN_STYLES), strict=False)):
-                figures = [(entry.metrics if p == "all" else entry.groups.get(p, {})).get(metric) for p in places]
-                held = [(x + width * (k - (len(shown) - 1) / 2), f.value, f.ci95) for x, f in enumerate(figures) if f]
-                if not held:
-                    continue
-                x, values, intervals = zip(*held, strict=True)
-                axes.bar(x, values, 0.95 * width, color=color, hatch=hatch, edgecolor=PAPER, linewidth=0.5, label=label, zorder=2)
-                low = [value - max(bottom, bounds[0]) for value, bounds in zip(values, intervals, strict=True)]
-                high = [min(top, bounds[1]) - value for value, bounds in zip(values, intervals, strict=True)]
-                error = [[max(0.0, e) for e in low], [max(0.0, e) for e in high]]
-                axes.errorbar(x, values, error, fmt="none", ecolor=INK, elinewidth=1, capsize=2, zorder=3)
-            axes.axvline(len(categories) - 0.5, color=GREY, linewidth=0.8, linestyle=":")
-            axes.set_ylim(bottom, top)
-            axes.set_ylabel("rating")
-            axes.set_title(name, loc="left", fontsize=9.5, fontweight="bold")
-        panels[-1].set_xticks(range(len(places)), places)
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
-
+    panels = [
+        BarPanel(name, {label: [_of(entry, place).get(metric) for place in places] for metric, label in shown.items()})
+        for name, entry in judged.items()
+    ]
     title = f"{task.title} by category{' and turn' if len(shown) > 1 else ''}, 95% intervals clustered by question"
     said = "; ".join(
         f"{name}: " + ", ".join(f"{label} {_value(e.metrics, metric)}" for metric, label in shown.items()) for name, e in judged.items()
     )
-    return Plot(f"{_slug(task)}-turns", title, f"Ratings of {top:g}. {said}.", (7.6, 0.9 + 2.4 * len(judged)), paint)
+    axis = Axis("rating", min(0.0, task.scale[0]), task.scale[1])
+    return bar_plot(f"{_slug(task)}-turns", title, f"Ratings of {axis.top:g}. {said}.", places, panels, axis)
+
+
+def _of(entry: TaskEntry, place: str) -> Metrics:
+    """The metrics of a category, or of all."""
+    return entry.metrics if place == "all" else entry.groups.get(place, {})
 
 
 def _slug(task: type[JudgedTask]) -> str:

@@ -27,8 +27,7 @@ HEAD = (
 
 def section(inputs: Inputs) -> Section | None:
     """Table, ratio and plot; None if the published table has no throughput."""
-    table = inputs.table
-    if table.throughput is None:
+    if (table := inputs.table) is None or table.throughput is None:
         return None
     printed, benches = table.throughput, inputs.benches
     found = list(_figures(table, benches))
@@ -36,8 +35,9 @@ def section(inputs: Inputs) -> Section | None:
     blocks: list[Block] = [
         f"Published: {printed.source}; {printed.engine} on one {printed.device}, {printed.prompt_tokens:,} tokens in and "
         f"{printed.output_tokens:,} out; {printed.note}. Tokens a second depend on the device, so the primary figure is the ratio.",
-        Grid("Requests and tokens a second", "lrrrrrrplr", HEAD, [_row(row, bench, table) for row, bench in found]),
+        Grid("throughput", "Requests and tokens a second", "lrrrrrrplr", HEAD, [_row(row, bench, table) for row, bench in found]),
         Grid(
+            "throughput-ratio",
             "The claimed ratio",
             "lrrp",
             ("Claim", "Published", "Measured", "Verdict"),
