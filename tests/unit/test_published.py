@@ -3,26 +3,29 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fake_runs import fake_run
-from report_runs import entry, run
+from report_runs import entry, figure, run
 from rich.console import Console
 
 from evalkit import cli
 from evalkit.errors import EvalkitError
 from evalkit.report import published
 from evalkit.report.matches import agreed, column_for, in_tables, published_for
-from evalkit.report.published import read_table
+from evalkit.report.published import Column, PublishedFigure, read_table
+from evalkit.report.published_checks import off_grid
 from evalkit.report.screen import show
+from evalkit.report.verdict import measured_figure, verdict
 
 MODEL = "Qwen/Qwen1.5-MoE-A2.7B"  # 62.5 on MMLU under mmlu@qwen, in the table qwen1.5-moe
 AddTable = Callable[..., None]
 
 
-def toml(value: float = 59.999, protocol: str = "opencompass", decimals: int = 3, scale: float = 100) -> str:
+def toml(value: float | str = 59.999, protocol: str = "opencompass", decimals: int = 3, scale: float = 100) -> str:
     return f"""
 title = "Made up"
 source = "made up"
@@ -228,3 +231,58 @@ def test_unknown_tables() -> None:
         read_table("qwen1.5")
     with pytest.raises(EvalkitError, match=r"cannot read gone\.toml"):
         read_table("gone.toml")
+
+
+def test_a_wrong_table_is_refused_before_anything_is_computed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in (["run", "--tasks", "mmlu", "--out", str(tmp_path / "runs")], ["score", "mmlu", "gone.jsonl"], ["report"], ["params"]):
+        assert cli.main([*command, "--published", "qwen1.5-mo"]) == 2
+        assert "did you mean 'qwen1.5-moe'" in capsys.readouterr().err
+    (tmp_path / "mine.toml").write_text(toml())
+    assert cli.main(["report", "--published", str(tmp_path / "mina.toml")]) == 2
+    assert "no such file; did you mean mine.toml?" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_tables_are_listed_and_a_damaged_one_among_them(add_table: AddTable, capsys: pytest.CaptureFixture[str]) -> None:
+    add_table("damaged", value="x")
+    assert cli.main(["ls", "tables"]) == 0
+    text = capsys.readouterr().out
+    assert all(name in text for name in ("qwen1.5-moe", "qwen1.5-multilingual", "qwen2.5-coder", "smollm2", "damaged"))
+    assert "22, 1 inconsistent" in text
+    assert "unreadable" in text
+
+
+def test_a_table_of_ones_own_decides_what_the_screen_compares_with(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "own.toml").write_text(toml(value=62.4, decimals=1, protocol="qwen"))
+    show(run(MODEL, mmlu=entry(0.62)), tmp_path, Console(width=160), str(tmp_path / "own.toml"))
+    text = capsys.readouterr().out
+    assert "mmlu: published as 62.4 in own under qwen\n" in text
+    assert "62.5" not in text
+
+
+def test_a_column_may_be_of_another_metric_than_the_headline() -> None:
+    column = replace(read_table("qwen1.5-moe").columns[0], metric="acc_norm")
+    measured = entry(0.62, metrics={"acc": figure(0.62, 0.01), "acc_norm": figure(0.41, 0.01)})
+    found = measured_figure(measured, column)
+    assert found
+    assert found.value == pytest.approx(41)
+    assert str(verdict(None, column, "mmlu", entry(0.62), run(MODEL).model)) == "not measured (the run has no acc_norm; it has acc)"
+
+
+@pytest.mark.parametrize(
+    ("printed", "samples", "on_grid"),
+    [
+        ("61.6", 1, True),
+        ("70.7", 1, True),
+        ("71.2", 1, False),
+        ("34.7", 1, True),
+        ("34.8", 1, True),
+        ("71.2", 20, True),
+        ("53.66", 1, True),
+    ],
+)
+def test_shares_of_documents_that_no_number_of_them_gives(printed: str, samples: int, on_grid: bool) -> None:
+    """57 of 164 are 34.756: both 34.8, rounded, and 34.7, cut off, may be printed for them."""
+    cell = PublishedFigure(printed, "qwen-coder", "https://a.b", samples=samples)
+    assert (off_grid(cell, Column("humaneval", "HumanEval", 1)) == "") == on_grid
+    assert off_grid(replace(cell, protocol="unheard of"), Column("humaneval", "HumanEval", 1)) == ""
