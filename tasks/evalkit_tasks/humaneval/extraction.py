@@ -37,10 +37,14 @@ from collections import *
 
 @dataclass(frozen=True, slots=True)
 class Extracted:
-    """What is run; `found`: is it a program, as far as the protocol can tell? What is none is run too, and counted."""
+    """What is run; `found`: is it a program, as far as the protocol can tell? What is none is run too, and counted.
+
+    `helpers`: what the test may call besides the function; None for what the prompt has before it.
+    """
 
     text: str
     found: bool = True
+    helpers: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,12 +129,17 @@ def _sanitized(text: str, until: Sequence[str], row: Mapping[str, Any]) -> Extra
 
 
 def _multipl_e(text: str, until: Sequence[str], row: Mapping[str, Any]) -> Extracted:
-    """Qwen2.5-Coder's `extract_func`: the first fenced block, else the answer; the prompt before it where it lacks the function's name."""
+    """Qwen2.5-Coder's `extract_func`: the first fenced block, else the answer; the prompt before it where it lacks the function's name.
+
+    Program and test are one file there: a test that calls the prompt's helper (HumanEval/32, 38, 50) fails where the answer left it out.
+    """
     block = re.search(r"```.*?\n(.*?)```", text, re.DOTALL)
     code = (block[1] if block else text).replace(FENCE, "")
     if _tested_name(row) not in code:
         code = row["prompt"] + code
-    return Extracted(f"{_MULTIPL_E_IMPORTS}{code}", found=block is not None or defines(code, row["entry_point"]))
+    names = re.findall(r"^def (\w+)", row["prompt"], re.MULTILINE)
+    helpers = _MULTIPL_E_IMPORTS + (row["prompt"] if all(defines(code, name) for name in names) else "")
+    return Extracted(f"{_MULTIPL_E_IMPORTS}{code}", block is not None or defines(code, row["entry_point"]), helpers)
 
 
 def _tested_name(row: Mapping[str, Any]) -> str:

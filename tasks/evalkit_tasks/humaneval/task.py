@@ -85,7 +85,9 @@ class HumanEval(CodeTask, ReadsAnswers):
 
     def _check(self, row: Mapping[str, Any], answer: str) -> FunctionCheck:
         extracted = self.extracted(answer, row)
-        return replace(check(row, extracted.text), whole=EXTRACTIONS[self.protocol.settings["extraction"]].whole, found=extracted.found)
+        whole = EXTRACTIONS[self.protocol.settings["extraction"]].whole
+        found = replace(check(row, extracted.text), whole=whole, found=extracted.found)
+        return found if extracted.helpers is None else replace(found, prompt=extracted.helpers)
 
     def remark(self) -> str | None:
         passing = self.protocol.settings["canonical_passing"]
