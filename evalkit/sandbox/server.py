@@ -15,6 +15,7 @@ import sys
 import traceback
 from contextlib import suppress
 from importlib import import_module
+from multiprocessing import resource_tracker
 from typing import NoReturn
 
 from evalkit.sandbox import kernel, landlock, namespaces, seccomp, wire
@@ -34,6 +35,8 @@ def main(channel: int) -> NoReturn:
     for module in _WARM:
         import_module(module)
     selectors.DefaultSelector = selectors.PollSelector  # type: ignore[misc, assignment]  # asyncio's too: the jail has no epoll
+    # it would start a program to remove what is left of shared memory; the jail runs none, and leaves nothing
+    resource_tracker.register = resource_tracker.unregister = lambda name, rtype: None
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     missing = {"seccomp": seccomp.missing(), "landlock": "" if landlock.version() else "this kernel has none, or has it switched off"}
     missing = {layer: reason for layer, reason in missing.items() if reason}
