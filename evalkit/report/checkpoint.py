@@ -49,6 +49,8 @@ class Checkpoint:
         """Whether a run's SPEC names it: the hub id at any revision, a folder with the checkpoint's name, or a stand-in."""
         if spec.startswith("random:"):
             return False  # its configuration, not its weights
+        if spec in MODELS:  # such a name may be a folder's too: qwen2.5-coder-1.5b is the Instruct model, and not the base model
+            return self.stand_in(spec) is not None
         name = spec.rstrip("/").split("@")[0]
         folder = self.hub.rpartition("/")[2].lower()
         cached = f"models--{self.hub.replace('/', '--')}" in Path(name).parts  # the hub's cache

@@ -104,7 +104,8 @@ def verdict(cell: PublishedFigure | None, column: Column | None, task: str, entr
     weights = weights_of(model, cell.checkpoint)
     reason = _why_not_the_same(cell, column, entry, weights)
     if cell.inconsistent:
-        told = "" if reason else f"; measured {_shown(figure, column)}, {_held(figure, cell)}"
+        instead = f" on {weights.stand_in}" if weights.stand_in else ""
+        told = "" if reason else f"; measured {_shown(figure, column)}{instead}, {_held(figure, cell)}"
         return Verdict("published figure inconsistent", cell.inconsistent + told)
     if reason:
         return Verdict("cannot tell", reason)

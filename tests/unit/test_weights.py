@@ -11,6 +11,7 @@ from rich.console import Console
 from evalkit.lm.models import MODELS
 from evalkit.record.schema import ModelInfo, StoredWeights
 from evalkit.report.checkpoint import Checkpoint, StandIn
+from evalkit.report.matches import published_for
 from evalkit.report.published import Column, Print, PublishedFigure, read_table
 from evalkit.report.screen import show
 from evalkit.report.verdict import verdict
@@ -70,6 +71,16 @@ def test_a_file_under_the_stand_ins_name_must_be_the_stand_in() -> None:
     assert "not the Q4_K_M file" in weights_of(model(CODER, replace(Q4, sha256="cd" * 32)), SAME).other
 
 
+def test_a_named_model_is_no_other_checkpoint_of_that_name() -> None:
+    """qwen2.5-coder-1.5b is the Instruct model, and Qwen/Qwen2.5-Coder-1.5B the base model, whose folder has that name."""
+    rows = {row.model: row for row in read_table("qwen2.5-coder").rows}
+    assert rows["Qwen2.5-Coder-1.5B-Instruct"].is_model("qwen2.5-coder-1.5b")
+    assert not rows["Qwen2.5-Coder-1.5B"].is_model("qwen2.5-coder-1.5b")
+    assert rows["Qwen2.5-Coder-1.5B"].is_model("/models/Qwen2.5-Coder-1.5B")
+    (match,) = published_for("qwen2.5-coder-1.5b", "humaneval", "lm-eval")
+    assert match.printed == "53.66"
+
+
 def test_the_same_weights_in_another_arithmetic_say_so() -> None:
     assert weights_of(model(dtype="float32"), PUBLISHED) == Weights(remark="bfloat16 weights computed in float32")
     assert weights_of(model(weights=None, server="http://a/v1"), PUBLISHED).remark == "the weights are known by their name at the server"
@@ -104,6 +115,8 @@ def test_which_print_of_an_inconsistent_figure_the_measured_one_holds() -> None:
     assert judged(0.6, model(), **twice) == f"{told}; measured 60.0 (52.6 to 67.4), which holds 61.6 alone)"
     assert judged(0.52, model(), **twice) == f"{told}; measured 52.0 (44.6 to 59.4), which holds none)"
     assert judged(0.6, model(), **twice, checkpoint=PUBLISHED).startswith(f"{told}; measured 60.0")
+    on = "measured 60.0 (52.6 to 67.4) on Q4_K_M (6.2 bits a weight) for bfloat16, which holds 61.6 alone"
+    assert judged(0.6, model(CODER, Q4), **twice) == f"{told}; {on})"
     assert judged(0.6, model(CODER, Q4), **twice, checkpoint=PUBLISHED) == f"{told})"  # nothing can be told of other weights
 
 
