@@ -121,6 +121,21 @@ def test_a_begun_answer_follows_the_conversation(native: NativeLM) -> None:
     assert answers[0] == answers[1] != answers[2]
 
 
+def test_options_after_a_conversation_begin_the_answer(remote: OpenAILM, native: NativeLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The template's last newline goes to the continuation, as in lighteval; a server shows no such prompt, and is not asked."""
+    turn, options = (("user", "One?"),), (" yes", " no")
+    monkeypatch.setattr(native.tokenizer, "chat_template", "{{ messages[0]['content'] + '!\\n' }}")
+    monkeypatch.setattr(native, "stand_in", None)
+    ((_, asked),) = native.loglikelihood([Loglikelihood("", options, messages=turn)])
+    ((_, written),) = native.loglikelihood([Loglikelihood("One?!", tuple("\n" + option for option in options))])
+    assert asked == written
+    with pytest.raises(EvalkitError, match="run it natively"):
+        list(remote.loglikelihood([Loglikelihood("", options, messages=turn)]))
+    monkeypatch.setattr(native.tokenizer, "chat_template", None)
+    with pytest.raises(EvalkitError, match="chat template"):
+        list(native.loglikelihood([Loglikelihood("", options, messages=turn)]))
+
+
 def test_a_whole_run_gives_the_same_samples(address: str, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
     command = ["run", "--tasks", "mmlu,gsm8k@lm-eval", "--data", "sample", "--limit", "4", "--out", str(tmp_path)]
