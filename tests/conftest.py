@@ -20,6 +20,14 @@ settings.register_profile(
 settings.load_profile("evalkit")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_lines_of_phases() -> None:
+    """A phase of a run that takes long on a slow machine is named in no test but those of progress."""
+    from evalkit import progress
+
+    progress.FIRST_LINE = progress.LINE_EVERY
+
+
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """The folder of real benchmark data (EVALKIT_DATA)."""

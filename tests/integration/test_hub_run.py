@@ -215,7 +215,7 @@ def test_a_signal_in_the_middle_of_the_weights(hub: Hub, tmp_path: Path, sent: s
     process.send_signal(sent)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 4, said
-    assert said.count("\n") == 1
+    *_, said = said.splitlines()  # on a slow machine, after lines of progress
     assert "interrupted" in said
     kept = partial.stat().st_size
     hub.requests.clear()

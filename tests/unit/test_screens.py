@@ -212,6 +212,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(progress, "TICK", 1e6)  # lines come with steps alone
+    monkeypatch.setattr(progress, "FIRST_LINE", 5.0)
     return now
 
 
