@@ -88,6 +88,7 @@ def test_evalkit_reaches_the_model_through_its_back_ends_alone() -> None:
         "lm/shape.py",
         "lm/lm_eval.py",
         "lm/upcycle.py",
+        "lm/whereabouts.py",
     }
 
 
