@@ -117,6 +117,8 @@ def test_published_gsm8k_solutions_by_the_command(data_dir: Path, tmp_path: Path
         ("gsm8k", '{"0": "5", "1": "6"}', "line 1: no id and no question"),
         ("gsm8k", '"5"\n"6"', "line 1: '5' is no object; expected an object"),
         ("gsm8k", '{\n"id": "0", "answer": "5"', "line 1: not valid JSON"),
+        ("flores:en-de", "Eins\nZwei\n", "holds 2 lines, and there are 6 sentences; give a line each, empty for none"),
+        ("flores:en-de", "\n" * 7, "holds 7 lines"),
         ("nothing", "", "unknown task 'nothing'"),
     ],
 )
@@ -147,7 +149,7 @@ def test_values_over_several_lines_and_other_encodings(encoding: str, tmp_path: 
 def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.jsonl").write_text(lines({"id": "0", "answer": "5"}), "utf-8")
     assert cli.main(["score", "gsm8k", str(tmp_path / "a.jsonl"), "--data", "sample", "--out", str(tmp_path), "--name", "a.jsonl"]) == 2
-    assert "is a file, not a run's folder" in capsys.readouterr().err
+    assert "is a file, not a folder; give another --out" in capsys.readouterr().err
 
 
 def test_humanevals_layouts() -> None:

@@ -120,7 +120,7 @@ def test_files_of_translations_that_do_not_fit(tmp_path: Path, capsys: pytest.Ca
         return capsys.readouterr().err
 
     assert "holds one direction's translations; name it, as in flores:en-th" in score("flores", "a\n" * 6)
-    assert "'flores:en-de/6' is none of the 6 documents" in score("flores:en-de", "a\n" * 7)
+    assert "holds 7 lines, and there are 6 sentences" in score("flores:en-de", "a\n" * 7)
     assert "unknown part of flores 'de-fr'" in score("flores:de-fr", "a\n")
     assert "t.de line 1: not valid JSON" in score("belebele:es", "a\n")
     with gzip.open(tmp_path / "t.de.gz", "wt") as f:

@@ -175,7 +175,9 @@ class TranslationTask(MultilingualTask, ReadsAnswers):
         """One translation per line, in devtest's order."""
         if len(self._cells) != 1:
             raise DataError(f"{name} holds one direction's translations; name it, as in flores:en-th")
-        lines = text.removesuffix("\n").split("\n")
+        lines = text.removesuffix("\n").split("\n") if text else []
+        if lines and len(lines) != len(docs):  # one that is lost would move all after it
+            raise DataError(f"{name} holds {len(lines):,} lines, and there are {len(docs):,} sentences; give a line each, empty for none")
         return Answers({f"{self._cells[0].name}/{i}": [line.removesuffix("\r")] for i, line in enumerate(lines)})
 
 
