@@ -1,13 +1,13 @@
 """Findings: why a measured figure differs from the published one, a tested cause each. A TOML file beside the runs that tested them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from evalkit.codec import TomlFile, decode_toml, key
 from evalkit.errors import EvalkitError, unknown
 from evalkit.record.schema import Run, task_of
-from evalkit.report.published import Column, read_table
+from evalkit.report.published import Column, PublishedTable, read_table
 from evalkit.report.verdict import Measured, measured_figure
 
 FIX = "correct the findings; results/README.md describes them"
@@ -15,7 +15,7 @@ FIX = "correct the findings; results/README.md describes them"
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One cause, tested on one cell of a published table. The cell is a `model` and a column's key, `task`.
+    """One cause, tested on one cell of a published table: a table's name, a `model` of it and a column's key, `task`.
 
     `runs` are names of the report's runs that differ in the cause alone, the one that has it first; RUN/TASK@PROTOCOL where a run
     holds the task under several protocols. Their figures are the effect; `conclusion` is what follows from it.
@@ -28,10 +28,6 @@ class Finding:
     runs: tuple[str, ...]
     conclusion: str
 
-    def is_of(self, table: str, model: str, task: str) -> bool:
-        """Whether it is about this cell."""
-        return (self.table, self.model, self.task) == (table, model, task)
-
 
 @dataclass(frozen=True, slots=True)
 class FindingsFile:
@@ -41,32 +37,40 @@ class FindingsFile:
 
 
 @dataclass(frozen=True, slots=True)
-class Tested:
+class CheckedFinding:
     """A finding with its `effect`: what each of its runs measured."""
 
     finding: Finding
     effect: str
 
+    def is_of(self, table: str, model: str, task: str) -> bool:
+        """Whether it is about this cell."""
+        return (self.finding.table, self.finding.model, self.finding.task) == (table, model, task)
 
-def read_findings(path: Path, runs: Sequence[Run]) -> list[Tested]:
-    """The findings of a file. Raises EvalkitError for an unknown table, model, column or run, and for a missing text."""
+
+def read_findings(path: Path, tables: Sequence[PublishedTable], runs: Sequence[Run]) -> list[CheckedFinding]:
+    """The findings of a file, of a report on these tables and runs. Those of other tables are checked all the same.
+
+    Raises EvalkitError for an unknown table, model, column or run, and for a missing text.
+    """
     file = TomlFile.read(path)
     found = []
     for i, finding in enumerate(decode_toml(FindingsFile, file, FIX).findings):
         try:
-            found.append(Tested(finding, _effect(finding, _column(finding), runs)))
+            column = _column(finding, {table.name: table for table in tables})
+            found.append(CheckedFinding(finding, _effect(finding, column, runs)))
         except EvalkitError as error:
             raise EvalkitError(f"{file.place(('finding', i))}: {error}") from None
     return found
 
 
-def _column(finding: Finding) -> Column:
+def _column(finding: Finding, tables: Mapping[str, PublishedTable]) -> Column:
     """The column of the finding's cell, its texts checked on the way."""
     if not (finding.cause.strip() and finding.conclusion.strip()):
         raise EvalkitError("cause or conclusion is empty; say what was tested and what follows from it")
     if len(set(finding.runs)) < max(2, len(finding.runs)):
         raise EvalkitError("runs must name at least two runs, each once: one with the cause, then those without it")
-    table = read_table(finding.table)
+    table = tables.get(finding.table) or read_table(finding.table)
     rows = {row.model: row for row in table.rows}
     if finding.model not in rows:
         raise unknown("model", finding.model, list(rows))

@@ -10,7 +10,7 @@ from evalkit.exchange.lm_eval_read import find_results, read_results
 from evalkit.exchange.lm_eval_run import run_of
 from evalkit.record.read import is_ours, read_run
 from evalkit.record.schema import Run
-from evalkit.report.findings import Tested, read_findings
+from evalkit.report.findings import CheckedFinding, read_findings
 from evalkit.report.published import PublishedTable, read_table
 
 
@@ -24,7 +24,7 @@ class Inputs:
     table: PublishedTable | None
     runs: Sequence[Run]
     benches: Sequence[BenchRecord] = ()
-    findings: Sequence[Tested] = ()
+    findings: Sequence[CheckedFinding] = ()
     skipped: Sequence[str] = ()
 
 
@@ -62,7 +62,13 @@ def read_inputs(published: Sequence[str], paths: Sequence[str]) -> list[Inputs]:
         raise EvalkitError("nothing to report: without a published table a report needs runs; give a run's folder")
     runs.sort(key=lambda run: (run.model.spec, run.name, run.model.fingerprint))
     benches.sort(key=lambda bench: (bench.model.spec, bench.how, bench.num_requests))
-    findings = [found for path in sorted(written) for found in read_findings(path, runs)]
+    if benches and not any(table.throughput for table in tables):
+        what = ", ".join(bench.model.spec for bench in benches)
+        skipped.append(f"the bench records of {what} are left out: no published table of this report has a throughput")
+    if written and not tables:
+        skipped.append(f"{', '.join(map(str, written))} is skipped: findings are about published figures")
+        written = []
+    findings = [found for path in sorted(written) for found in read_findings(path, tables, runs)]
     if not tables:
         return [Inputs(None, runs, benches, (), skipped)]
     return [Inputs(table, _runs_of(table, tables, runs), benches, findings, skipped) for table in tables]

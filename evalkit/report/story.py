@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from evalkit.report.document import Block, Cause, Claim, Claims
-from evalkit.report.findings import Tested
+from evalkit.report.findings import CheckedFinding
 from evalkit.report.lines import Line, best
 from evalkit.report.published import PublishedTable
 from evalkit.report.verdict import WORDS
@@ -18,7 +18,7 @@ UNTOLD = "What cannot be told"
 UNMEASURED = "not measured"
 
 
-def story(table: PublishedTable, found: Sequence[Line], findings: Sequence[Tested]) -> list[Block]:
+def story(table: PublishedTable, found: Sequence[Line], findings: Sequence[CheckedFinding]) -> list[Block]:
     """Paragraphs and claims on the table's cells, each by its most informative figure."""
     cells = [line for line in best(found).values() if line.cell]
     grouped: dict[str, list[Line]] = {}
@@ -54,7 +54,7 @@ def summary(found: Sequence[Line]) -> str:
     return f"{', '.join(told)}."
 
 
-def _claim(line: Line, table: str, findings: Sequence[Tested]) -> Claim:
+def _claim(line: Line, table: str, findings: Sequence[CheckedFinding]) -> Claim:
     assert line.cell
     title, causes = f"{line.title}, {line.model}", causes_of(line, table, findings)
     if not line.measured:
@@ -63,12 +63,12 @@ def _claim(line: Line, table: str, findings: Sequence[Tested]) -> Claim:
     return Claim(title, line.published, line.cell.cited, line.verdict, *figures, causes)
 
 
-def causes_of(line: Line, table: str, findings: Sequence[Tested]) -> list[Cause]:
+def causes_of(line: Line, table: str, findings: Sequence[CheckedFinding]) -> list[Cause]:
     """The causes that were tested on a line's cell."""
     return [
         Cause(each.finding.cause, each.effect, each.finding.conclusion)
         for each in findings
-        if line.cell and each.finding.is_of(table, line.model, line.task)
+        if line.cell and each.is_of(table, line.model, line.task)
     ]
 
 
