@@ -54,7 +54,7 @@ def require_folder(folder: Path, option: str = "--out") -> None:
     Called before work is done whose result would be lost.
     """
     if os.path.isfile(folder):
-        raise EvalkitError(f"{folder} is a file, not a folder; give another {option}")
+        raise EvalkitError(f"cannot write {folder}: it is a file, not a folder; give {option} a path in a writable folder")
     with _writing(folder, option):
         with suppress(FileNotFoundError):
             os.stat(folder)  # is its name a possible one, and none of its parents a file?

@@ -149,7 +149,7 @@ def test_values_over_several_lines_and_other_encodings(encoding: str, tmp_path: 
 def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.jsonl").write_text(lines({"id": "0", "answer": "5"}), "utf-8")
     assert cli.main(["score", "gsm8k", str(tmp_path / "a.jsonl"), "--data", "sample", "--out", str(tmp_path), "--name", "a.jsonl"]) == 2
-    assert "is a file, not a folder; give another --out" in capsys.readouterr().err
+    assert "it is a file, not a folder; give --out a path" in capsys.readouterr().err
 
 
 def test_humanevals_layouts() -> None:
