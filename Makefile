@@ -20,8 +20,11 @@ INSTALLED_FROM := pyproject.toml constraints.txt hatch_build.py $(KERNELS)
 
 .PHONY: run test test-fast test-slow test-asan clients soak check format report kernels clean
 
+# a published table counted again, one model under two protocols, and the report
 run: $(VENV)/.run
-	$(BIN)/evalkit run --tasks mmlu,gsm8k
+	$(BIN)/evalkit params
+	$(BIN)/evalkit run --tasks mmlu,mmlu@cloze --data sample --name demo
+	$(BIN)/evalkit report results/runs/demo --runs-only --out results/runs/demo/report
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder

@@ -55,7 +55,7 @@ def show(run: Run, folder: Path, console: Console, published: str | None = None)
     told = ("not comparable", "not measured")  # by the remarks
     reasons = [f"{key}: {found}" for key, found in verdicts.items() if found.reason and found.word not in told]
     meanings = [f"{word}: {WORDS[word]}" for word in dict.fromkeys(found.word for found in verdicts.values())]
-    for line in [*_remarks(run, published), *reasons, *meanings]:
+    for line in [*_by_protocol(run, published), *_remarks(run, published), *reasons, *meanings]:
         _say(console, line)
     _say(console, f"model {run.model.fingerprint[:19]}, {run.model.how}")
     if run.model.layout_invariant is False:
@@ -107,6 +107,19 @@ def _remarks(run: Run, published: str | None) -> Iterator[str]:
             total = tokens.computed + tokens.shared
             shared = f"{tokens.shared / total:.0%} shared"
             yield f"{key}: {entry.seconds:.0f} s, {tokens.computed:,} tokens computed of {total:,} ({shared})"
+
+
+def _by_protocol(run: Run, published: str | None) -> Iterator[str]:
+    """A task's figures beside each other, where it was run on the same rows under several protocols."""
+    found: dict[tuple[str, str, int], list[str]] = {}
+    for key, entry in run.tasks.items():
+        column = column_for(task_of(key), published_for(run.model.spec, task_of(key), entry.protocol, published))
+        if figure := measured_figure(entry, column):
+            rows = (task_of(key), str(entry.data), entry.n)
+            found.setdefault(rows, []).append(f"{decimal(figure.value, column)} under {entry.protocol}")
+    for (task, _, n), figures in found.items():
+        if len(figures) > 1:
+            yield f"{task}: on the same {n:,} documents the same weights score {' and '.join(figures)}"
 
 
 def _given_away(entry: TaskEntry) -> str:

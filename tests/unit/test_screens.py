@@ -63,6 +63,14 @@ def test_both_means_are_told_where_there_are_subjects(tmp_path: Path) -> None:
     assert " mean, over" not in shown(run("m", mmlu=entry(0.5, subjects=one)), tmp_path)
 
 
+def test_protocols_on_the_same_documents_stand_beside_each_other(tmp_path: Path) -> None:
+    two = {"mmlu@qwen": entry(0.22), "mmlu@cloze": entry(0.46, protocol="cloze")}
+    said = "mmlu: on the same 14,042 documents the same weights score 22.0 under qwen and 46.0 under cloze\n"
+    assert said in shown(run("m", **two), tmp_path)
+    assert "the same weights" not in shown(run("m", mmlu=entry(0.22)), tmp_path)
+    assert "the same weights" not in shown(run("m", **two | {"mmlu@cloze": entry(0.46, protocol="cloze", n=140)}), tmp_path)
+
+
 def test_every_verdict_has_its_words() -> None:
     assert set(WORDS) == set(get_args(Word))
 
