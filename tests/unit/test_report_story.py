@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from report_runs import SAMPLE, bench, entry, figure, run
@@ -242,7 +243,8 @@ def test_a_dot_is_on_the_line_of_its_label() -> None:
     plot.paint(drawn)
     (axes,) = drawn.axes
     labels = dict(zip([text.get_text() for text in axes.get_yticklabels()], axes.get_yticks(), strict=True))
-    points = [(line.get_marker(), list(zip(*line.get_data(), strict=True))) for line in axes.lines]
+    drawn_lines: list[Any] = list(axes.lines)
+    points = [(line.get_marker(), list(zip(*line.get_data(), strict=True))) for line in drawn_lines]
     dots = {ends[0][0]: ends[0][1] for marker, ends in points if marker == "o"}
     assert dots == {10.0: labels["one"], 50.0: labels["a label that takes\ntwo lines"]}
     intervals = [ends[0][1] for _, ends in points if len(ends) == 2]
