@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from mutations import mutated_bytes, mutated_json
 
+from evalkit import cli
 from evalkit.data.sources import FolderSource, SampleSource, decoded, documents
 from evalkit.errors import EvalkitError
 from evalkit.judge.given import score_judgments
@@ -181,3 +182,25 @@ def test_judgments(count: int, tmp_path: Path) -> None:
         assert all(1 <= run.run.tasks["mt_bench"].metrics["score"].value <= 10 for run in runs)
 
     assert set(fuzz("".join(json.dumps(row) + "\n" for row in rows).encode(), count, read)) == {"read", "refused"}
+
+
+@pytest.mark.parametrize("count", [20, pytest.param(2000, marks=[pytest.mark.slow, pytest.mark.timeout(7200)])])
+@pytest.mark.parametrize("spec", ["gsm8k", "mmlu", "mt_bench"])
+def test_the_command(spec: str, count: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`evalkit score` ends with 0 and figures, or with 2, one line and no run."""
+    docs = resolve(spec).load(SampleSource())
+    rows: list[dict[str, Any]] = [{"id": doc.id, "answer": "The answer is (B)."} for doc in docs[:6]]
+    if spec == "mt_bench":
+        given = {"model": "m", "judge": ["gpt-4", "single-v1"], "user_prompt": "", "judgment": "Rating: [[7]]", "score": 7}
+        rows = [{"question_id": int(doc.id), "turn": turn, **given} for doc in docs for turn in (1, 2)]
+    raw, seen = "".join(json.dumps(row) + "\n" for row in rows).encode(), Counter[int]()
+    for i in range(count):
+        file, out = tmp_path / "answers.jsonl", tmp_path / str(i)
+        file.write_bytes(mutated_text(raw, random.Random(f"{spec} {i}")))
+        code = cli.main(["score", spec, str(file), "--data", "sample", "--out", str(out), "--quiet"])
+        complaints = [line for line in capsys.readouterr().err.splitlines() if line.startswith("evalkit: ")]
+        assert (code, len(complaints)) in ((0, 0), (2, 1)), f"mutation {i}: {code} {complaints}"
+        assert [*out.glob("*/run.json")] if code == 0 else not out.exists() or spec == "mt_bench", f"mutation {i}"
+        shutil.rmtree(out, ignore_errors=True)
+        seen[code] += 1
+    assert set(seen) == {0, 2}
