@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 TASK = "mmlu"
 DENSE, SPARSE = ("o", BLUE, "dense"), ("D", ORANGE, "mixture of experts")
 BILLION = 1e9
-NEAR = (2.0, 3.0)  # billions of parameters, points of score
+NEAR = (2.0, 5.0)  # billions of parameters, points of score
 
 
 def activated_plot(counted: Sequence["Counted"], table: PublishedTable, runs: Sequence[Run] = ()) -> Plot | None:
@@ -40,9 +40,9 @@ def activated_plot(counted: Sequence["Counted"], table: PublishedTable, runs: Se
                     x, y, marker=marker, facecolors="none", edgecolors=color, linewidths=1.1, label=f"{label}, published", s=26, zorder=3
                 )
         for c, score in points:
-            place = (0, -11) if any(_crowds(other, (c, score)) for other in points) else (0, 6)
-            spot = (c.counts["activated"] / BILLION, score)
-            axes.annotate(c.model, spot, place, textcoords="offset points", ha="center", fontsize=SMALL)
+            crowded = any(_crowds(other, (c, score)) for other in points)
+            (place, ha), spot = ((-6, -2), "right") if crowded else ((0, 6), "center"), (c.counts["activated"] / BILLION, score)
+            axes.annotate(c.model, spot, place, textcoords="offset points", ha=ha, fontsize=SMALL)
         _paint_measured(axes, measured, counted)
         axes.margins(0.25, 0.2)
         axes.set_xlim(left=0)
@@ -57,7 +57,7 @@ def activated_plot(counted: Sequence["Counted"], table: PublishedTable, runs: Se
 
 
 def _crowds(other: tuple["Counted", float], point: tuple["Counted", float]) -> bool:
-    """Whether another point is just above this one, where its name would be."""
+    """Whether another point is just above this one, where its name would be: it then stands to the left."""
     apart = abs(other[0].counts["activated"] - point[0].counts["activated"]) / BILLION
     return apart < NEAR[0] and 0 < other[1] - point[1] < NEAR[1]
 
