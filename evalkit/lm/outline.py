@@ -12,6 +12,7 @@ from typing import Any
 from evalkit.bench.roofline import Shape
 from evalkit.config import ModelSpec
 from evalkit.hashing import sha256_json
+from evalkit.lm.conversation import template_for
 from evalkit.lm.native import NUMERICS, one_line, random_configuration
 from evalkit.lm.shape import shape_of
 from moe_lm import known
@@ -50,7 +51,7 @@ class Outline:
     def __init__(self, model: ModelSpec, path: Path | None):
         settings = [NUMERICS, version("torch"), device_of(model), dtype_of(model), model.kernel]
         self._metadata: Any = None
-        self._path = path
+        self._spec, self._path = model.name, path
         with one_line():
             self.config, files = self._read(model.name, path)
         self.shape: Shape = shape_of(self.config, WIDTHS[dtype_of(model)])
@@ -64,6 +65,15 @@ class Outline:
         file = GGUFFile(path)
         self._metadata = file.metadata
         return from_hf(hf_config(file.metadata, {name: tensor.shape for name, tensor in file.tensors.items()})), file.paths
+
+    @property
+    def has_template(self) -> bool:
+        """Can it answer conversations: has it a chat template, or a name that FastChat has one for?"""
+        if self._path is None:
+            return False  # the tokenizer of bytes has none
+        with one_line():
+            held = self._metadata.get("tokenizer.chat_template") if self._metadata else Tokenizer.from_folder(self._path).chat_template
+        return bool(held or template_for(self._spec))
 
     def count(self, texts: Sequence[str]) -> int:
         """How many tokens the texts have, all in all. Raises EvalkitError for a tokenizer that is not readable."""

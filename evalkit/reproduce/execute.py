@@ -1,6 +1,6 @@
 """Runs what a plan has chosen, model by model. Each run is the runner's own: it resumes, and may be stopped at any point."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -11,16 +11,18 @@ from evalkit.judge import result
 from evalkit.judge.runner import judge
 from evalkit.lm import open_lm
 from evalkit.progress import Reporter
+from evalkit.record.schema import task_of
 from evalkit.reproduce.config import ReproduceConfig
 from evalkit.reproduce.estimate import ENOUGH
 from evalkit.reproduce.measured import Measurements
 from evalkit.reproduce.plan import Planned
+from evalkit.runner.folder import run_of
 from evalkit.runner.journal import Journal
 from evalkit.runner.lock import lock, unwritable
 from evalkit.runner.plan import Plan, plan
 from evalkit.runner.run import converse, interruptible, run
-from evalkit.tasks import SuiteTask
-from evalkit.tasks.registry import resolve
+from evalkit.tasks import JudgedTask, SuiteTask
+from evalkit.tasks.registry import resolve, task_classes
 
 LOCK = "reproduce.lock"
 
@@ -77,8 +79,9 @@ def execute(config: ReproduceConfig, planned: Planned, reporter: Reporter) -> li
         Measurements(config.folder).keep_answering(name, {job.task: job.key for job in jobs})
         try:
             with keeping_traceback(folder):
-                run(config.run(weights.model, [job.task for job in jobs], name), reporter)
-                if config.judge_model and any(cell.is_judged for job in jobs for cell in job.cells):
+                tasks = _with_held(folder, [job.task for job in jobs], config.judge_model)
+                run(config.run(weights.model, tasks, name), reporter)
+                if config.judge_model and any(issubclass(task_classes()[task_of(each)], JudgedTask) for each in tasks):
                     judging = config.judge(folder)
                     result.write_single(judging, judge(judging, reporter))
         except Interrupted:
@@ -87,3 +90,17 @@ def execute(config: ReproduceConfig, planned: Planned, reporter: Reporter) -> li
             failures.append((weights.spec, error))
             reporter.say(f"{weights.spec}: {error}")
     return failures
+
+
+def _with_held(folder: Path, tasks: Sequence[str], judge_model: str | None) -> list[str]:
+    """The tasks, and those that the folder's run has figures of: of other rows, of a judge, of an earlier table. They are kept.
+
+    Raises EvalkitError where ratings would be lost for want of their judge.
+    """
+    held = run_of(folder)
+    entries = {f"{task_of(key)}@{entry.protocol}": entry for key, entry in (held.tasks if held else {}).items()}
+    for name, entry in entries.items():
+        if entry.judge and not judge_model:
+            judge_name = entry.judge.model
+            raise EvalkitError(f"{folder} holds {name} as judged by {judge_name}, which this would remove: give --judge-model {judge_name}")
+    return [*dict.fromkeys((*tasks, *entries))]

@@ -175,7 +175,7 @@ class _Planner:
         return Measurement(
             model=job.cells[0].row.model,
             spec=job.weights.spec,
-            weights=job.weights.description,
+            weights=self._described(job),
             run=run_name(job.weights.model),
             task=job.task,
             cells=tuple(cell.column.key for cell in job.cells),
@@ -187,6 +187,12 @@ class _Planner:
             hours_in_all=estimate.whole / 3600,
             basis=estimate.basis,
         )
+
+    def _described(self, job: Job) -> str:
+        """The weights, for the checkpoint of the job's own row: other rows may have them for another."""
+        found = self._weights_of(job.cells[0])
+        assert isinstance(found, Weights)  # or there were no job
+        return found.description
 
     def _obtainable(self, cell: Cell) -> Weights | None:
         """The weights to measure it on; None, with a line, where it cannot be had."""
@@ -241,7 +247,10 @@ class _Planner:
             key = sha256_json([encode(task.protocol), _data_stamp(task, source), self.config.limit, weights.outline.stamp])
             work = self.measurements.workload(key)
             if work is None:
-                work = workload(_asked(plan_task(task, source, self.config.limit)), weights.outline.count)
+                requests = [*_asked(plan_task(task, source, self.config.limit))]
+                if any(request.messages for request in requests) and not weights.outline.has_template:
+                    raise EvalkitError(f"{weights.spec} has no chat template, which {task.protocol} writes its prompts with")
+                work = workload(requests, weights.outline.count)
                 self.measurements.keep_workload(key, work)
         except EvalkitError as error:
             for cell in cells:

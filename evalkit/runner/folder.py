@@ -18,7 +18,7 @@ def require_same_tasks(folder: Path, tasks: Mapping[str, Task]) -> None:
 
     Another protocol of the same task is the same answers scored again, and may take its place.
     """
-    if (run := _run_of(folder)) is None:
+    if (run := run_of(folder)) is None:
         return
     asked = {task.protocol.task for task in tasks.values()}
     if lost := [f"{task_of(key)}@{entry.protocol}" for key, entry in run.tasks.items() if task_of(key) not in asked]:
@@ -31,7 +31,7 @@ def require_same_tasks(folder: Path, tasks: Mapping[str, Task]) -> None:
 
 def require_own(folder: Path, spec: str, protocol: Protocol) -> None:
     """Raises EvalkitError where the folder holds anything but an earlier scoring of the same file under the same protocol."""
-    run = _run_of(folder)
+    run = run_of(folder)
     earlier = run and {key: (run.model.engine, run.model.spec, entry.protocol) for key, entry in run.tasks.items()}
     if earlier == {protocol.task: ("file", spec, protocol.name)}:
         return
@@ -42,7 +42,7 @@ def require_own(folder: Path, spec: str, protocol: Protocol) -> None:
         raise EvalkitError(f"{folder} holds {held}, which this would replace; pass another --name")
 
 
-def _run_of(folder: Path) -> Run | None:
+def run_of(folder: Path) -> Run | None:
     """The run of a folder; None where there is none, or none that can be read."""
     try:
         return read_run(folder) if (folder / "run.json").exists() else None

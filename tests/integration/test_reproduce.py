@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from judge_runs import MODEL, judge_server
 from reproduce_tables import report_of, write_table
 
 from evalkit import cli
@@ -40,7 +41,7 @@ def table(tiny_model: Path, tmp_path: Path) -> Path:
 
 def reproduce(table: Path, *more: str, limit: int | None = 5, data: str = "sample") -> int:
     limits = ["--limit", str(limit)] if limit else []
-    return cli.main(["reproduce", str(table), "--data", data, "--out", str(table.parent / "out"), "--quiet", *limits, *more])
+    return cli.main(["reproduce", str(table), *more, "--data", data, "--out", str(table.parent / "out"), "--quiet", *limits])
 
 
 def folder_of(table: Path, limit: int = 5) -> Path:
@@ -156,6 +157,40 @@ def test_a_budget_takes_the_cheapest_and_names_the_others(table: Path, capsys: p
     assert len(run_of(table, 12)["tasks"]) == 3
 
 
+def test_rows_on_the_same_weights_keep_each_others_figures(table: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = {"Base": {"mmlu": "cloze"}, "Chat": {"mmlu": "qwen", "gsm8k": "lm-eval"}}
+    write_table(table, {name: ([str(tiny_model)], cells) for name, cells in rows.items()})
+    assert reproduce(table, "base") == 0
+    assert reproduce(table, "chat") == 0
+    measured = {(task.partition("@")[0], entry["protocol"]) for task, entry in run_of(table)["tasks"].items()}
+    assert measured == {("mmlu", "cloze"), ("mmlu", "qwen"), ("gsm8k", "lm-eval")}
+    assert reproduce(table, "base") == 0
+    assert len(run_of(table)["tasks"]) == 3
+    plan = planned(table, capsys)
+    assert all(m["answered"] == m["work"]["requests"] for m in plan["measurements"])
+    assert {m["weights"].partition(" for ")[2] for m in plan["measurements"]} == {"nobody/Base, here", "nobody/Chat, here"}
+
+
+def test_ratings_are_not_lost_for_want_of_a_judge(
+    table: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chat = tmp_path / "chat"
+    shutil.copytree(tiny_model, chat)
+    (chat / "chat_template.jinja").write_text("{% for message in messages %}{{ message.content }}\n{% endfor %}")
+    rows = {"Chat": {"mmlu": "cloze", "mt_bench": "fastchat"}, "Base": {"mmlu": "cloze"}}
+    write_table(table, {name: ([str(chat)], cells) for name, cells in rows.items()})
+    with judge_server() as (server, url):
+        judged = ["--judge-model", MODEL, "--judge-url", url]
+        assert reproduce(table, *judged, limit=1) == 0
+        before = run_of(table, 1)["tasks"]["mt_bench"]
+        assert before["metrics"]["score"]["value"] == 7
+        assert reproduce(table, limit=1) == 4
+        assert f"which this would remove: give --judge-model {MODEL}" in capsys.readouterr().err
+        assert reproduce(table, "base", *judged, limit=1) == 0
+        assert run_of(table, 1)["tasks"]["mt_bench"]["metrics"] == before["metrics"]
+        assert server.requests == 2  # one a turn: no judgment is asked for again
+
+
 def test_a_budget_that_holds_nothing(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert reproduce(table, "--budget", "1e-12", limit=30) == 2
     assert "the cheapest takes" in capsys.readouterr().err
@@ -172,17 +207,20 @@ def test_what_cannot_be_had_says_why(table: Path, tiny_model: Path, tmp_path: Pa
             "No protocol": (tiny, {"gsm8k": "no-such"}),
             "Unpublished": (tiny, {"mmlu": ""}),
             "No judge": (tiny, {"mt_bench": "fastchat"}),
+            "No template": (tiny, {"humaneval": "chat"}),
             "Too large": (["random:Qwen/Qwen1.5-MoE-A2.7B"], {"mmlu": "qwen"}),
         },
     )
     assert reproduce(table, data=str(tmp_path / "empty")) == 2
     assert "nothing of" in capsys.readouterr().err
     reasons = {o["model"]: o["reason"] for o in planned(table, capsys, data=str(tmp_path / "empty"))["out_of_reach"]}
+    reasons |= {o["model"]: o["reason"] for o in planned(table, capsys)["out_of_reach"]}
     assert "is missing" in reasons["No data"]
     assert "is not among evalkit's protocols" in reasons["No protocol"]
     assert "unpublished" in reasons["Unpublished"]
     assert "--judge-model" in reasons["No judge"]
     assert "GB of memory" in reasons["Too large"]
+    assert "has no chat template, which humaneval@chat writes its prompts with" in reasons["No template"]
 
 
 def test_one_model_that_fails_does_not_stop_the_others(
