@@ -25,6 +25,7 @@ from evalkit.hashing import sha256_json
 from evalkit.record.schema import DataInfo
 from evalkit.tasks import Doc, HubTable, PackageTable, Table, Task, TextFile
 
+_GZIP = b"\x1f\x8b"  # how each such file begins, and no UTF-8 text
 CACHE = Path(os.environ.get("EVALKIT_CACHE", "~/.cache/evalkit")).expanduser()
 
 
@@ -224,9 +225,9 @@ def _text_rows(raw: bytes, name: str, columns: Collection[str], layout: str = ""
 
 
 def decoded(raw: bytes, name: str) -> str:
-    """The text of a file, unpacked if its name ends in .gz, without a byte order mark. Raises DataError if it is damaged."""
+    """The text of a file, unpacked if it is gzip or its name says so, without a byte order mark. Raises DataError if it is damaged."""
     try:
-        raw = gzip.decompress(raw) if name.endswith(".gz") else raw
+        raw = gzip.decompress(raw) if name.endswith(".gz") or raw.startswith(_GZIP) else raw
         text = raw.decode(encoding_of(raw))
     except UnicodeDecodeError as error:
         raise DataError(f"{name} is not {error.encoding.upper()} text (byte {error.start}); save it as UTF-8") from None

@@ -93,8 +93,12 @@ class Pairs:
 
     @property
     def identical(self) -> bool:
-        """Every answer is the same, so there is nothing to test."""
-        return all(a.says_the_same_as(b) for a, b in zip(self.base, self.cand, strict=True))
+        """Every answer is the same, so there is nothing to test. One text for all documents, whose scores differ, is not what was scored:
+        the answers were blanked before they were published.
+        """
+        pairs = list(zip(self.base, self.cand, strict=True))
+        blanked = len({answer.said for answer in self.base}) == 1 and any(a.score != b.score for a, b in pairs)
+        return not blanked and all(a.says_the_same_as(b) for a, b in pairs)
 
 
 def read_our_answers(place: Path, wanted: Sequence[str] = (), metric: str | None = None, cluster: str | None = None) -> RunAnswers:

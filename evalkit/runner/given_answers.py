@@ -40,16 +40,19 @@ def read_texts(task: ScoresTexts, text: str, name: str, docs: Sequence[Doc]) -> 
 
 
 def _doc(row: Mapping[str, Any], by_id: Mapping[str, Doc], by_question: Mapping[str, list[Doc]], where: str) -> Doc:
+    asked = next((key for key in QUESTIONS if isinstance(row.get(key), str)), None)
+    docs = by_question.get(_plain(row[asked]), []) if asked else []
     if (key := next((key for key in IDS if key in row), None)) is not None:
-        if (doc := by_id.get(str(row[key]))) is not None:
-            return doc
-        raise DataError(f"{where}: {key} {shown(row[key])} is none of the {len(by_id):,} documents, such as {next(iter(by_id))!r}")
-    if (key := next((key for key in QUESTIONS if isinstance(row.get(key), str)), None)) is None:
+        if (doc := by_id.get(str(row[key]))) is None:
+            raise DataError(f"{where}: {key} {shown(row[key])} is none of the {len(by_id):,} documents, such as {next(iter(by_id))!r}")
+        if docs and doc not in docs:  # ids that count from another number, or in another order
+            raise DataError(f"{where}: {key} is {shown(row[key])}, and its {asked} is that of {docs[0].id!r}; drop the one that is wrong")
+        return doc
+    if asked is None:
         raise DataError(f"{where}: no id and no question; {EXPECTED}")
-    docs = by_question.get(_plain(row[key]), [])
     if len(docs) != 1:
         what = "is asked by none" if not docs else f"is asked by {len(docs)}"
-        raise DataError(f"{where}: {key} {shown(row[key])} {what} of the {len(by_id):,} documents; name the document by its id")
+        raise DataError(f"{where}: {asked} {shown(row[asked])} {what} of the {len(by_id):,} documents; name the document by its id")
     return docs[0]
 
 

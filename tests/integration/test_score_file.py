@@ -17,6 +17,9 @@ from evalkit_tasks.choices import chosen
 from evalkit_tasks.humaneval.task import HumanEval
 
 
+GSM8K = resolve("gsm8k").load(SampleSource())
+
+
 def lines(*rows: object) -> str:
     return "".join(json.dumps(row) + "\n" for row in rows)
 
@@ -73,6 +76,18 @@ def test_answers_by_question_and_in_words(tmp_path: Path) -> None:
     assert entry["counts"]["extraction_failed"] == 1
 
 
+def test_an_id_beside_the_prompt_that_was_given(tmp_path: Path) -> None:
+    rows = [{"id": doc.id, "prompt": f"Answer this: {doc.fields['question']}", "answer": "5"} for doc in GSM8K[:3]]
+    code, entry = score("gsm8k", lines(*rows, {"id": "3", "question": GSM8K[3].fields["question"], "answer": "5"}), tmp_path)
+    assert (code, entry["n"]) == (0, 4)
+
+
+def test_a_gzip_file_of_any_name(tmp_path: Path) -> None:
+    assert decoded(gzip.compress(b"text"), "answers.jsonl") == decoded(gzip.compress(b"text"), "answers.jsonl.GZ") == "text"
+    with pytest.raises(DataError, match="not a readable gzip file"):
+        decoded(b"text", "answers.jsonl.gz")
+
+
 def test_published_gsm8k_solutions_by_the_command(data_dir: Path, tmp_path: Path) -> None:
     """OpenAI's 1,319 solutions of its largest model: every flag is its authors'."""
     with gzip.open(data_dir / "published/gsm8k/openai_example_model_solutions.jsonl.gz", "rt") as file:
@@ -101,6 +116,11 @@ def test_published_gsm8k_solutions_by_the_command(data_dir: Path, tmp_path: Path
         ("gsm8k", lines({"answer": "5"}), "no id and no question"),
         ("gsm8k", lines({"id": "0", "answer": "5"}, {"id": "0", "answer": "6"}), "line 2: a second answer to '0'"),
         ("gsm8k", lines({"question": "Why?", "answer": "5"}), "question 'Why?' is asked by none of the 60 documents"),
+        (
+            "gsm8k",  # ids that count from 1
+            lines(*({"id": i + 1, "question": doc.fields["question"], "answer": "5"} for i, doc in enumerate(GSM8K[:2]))),
+            "line 1: id is 1, and its question is that of '0'; drop the one that is wrong",
+        ),
         ("gsm8k", lines(*({"id": str(i), "answer": None} for i in range(4))), "4 of 4 documents have an empty answer, more than 50%"),
         ("gsm8k", "", "holds no answers"),
         ("humaneval", '[{"task_id": 7}]', 'item 1: expected {"task_id": .., "completion": ..}'),

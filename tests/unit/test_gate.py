@@ -286,3 +286,15 @@ def test_a_run_against_itself_needs_no_documents(tmp_path: Path) -> None:
     run = str(fake_run(tmp_path / "a", "m", mmlu=[1.0, 0.0, 1.0]))
     assert gate.decide(asked([run, run], 0.01)).outcomes[0].reason == "all 3 answers are the same"
     assert mean([1.0, 0.0, 1.0]).value == gate.decide(asked([run, run], 0.01)).outcomes[0].difference.base
+
+
+def test_blanked_answers_do_not_pass_as_the_same(tmp_path: Path) -> None:
+    base, cand = (fake_run(tmp_path / name, "m", mmlu=scores) for name, scores in (("a", [1.0] * 40), ("b", [0.0] + [1.0] * 39)))
+    for run in (base, cand):
+        file = run / "samples" / "mmlu.jsonl"
+        rows = [json.loads(line) for line in file.read_text().splitlines()]
+        for row in rows:
+            row["responses"][0]["text"] = "[removed]"
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert gate.decide(asked([str(base), str(cand)], 0.01)).outcomes[0].word == "cannot detect"
+    assert gate.decide(asked([str(base), str(base)], 0.01)).outcomes[0].word == "pass"
