@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from evalkit.config import ModelSpec
-from evalkit.errors import EvalkitError, RunIncomplete
+from evalkit.errors import EvalkitError, RunIncomplete, first_line
 from evalkit.hashing import sha256_json
 from evalkit.lm.base import LM, Tokens
 from evalkit.lm.http import JsonClient, RequestFailed, RetryPolicy, concurrently, token_count
@@ -23,6 +23,7 @@ from evalkit.tasks import REFUSED, Generate, Generated, Loglikelihood, Loglikeli
 
 CONCURRENCY = 16  # requests in flight
 BUSY = frozenset({None, 408, 409, 425, 429, 502, 503, 504})  # no answer: nothing is known of what the server can do
+BROKEN_OFF = ("error", "abort")  # reasons to finish of vLLM, SGLang and routers: what there is of the text is no answer
 VOLATILE = frozenset({"created", "permission", "object"})  # of a model's entry: they differ from one request to the next
 
 
@@ -78,6 +79,8 @@ class OpenAILM(LM):
         def check(answer: dict[str, Any]) -> None:
             if len([_said(choice) for choice in answer["choices"]]) != wanted:
                 raise ValueError(f"{len(answer['choices'])} choices, {wanted} asked for")
+            if broken := [reason for choice in answer["choices"] if (reason := choice.get("finish_reason")) in BROKEN_OFF]:
+                raise ValueError(f"the answer was broken off, finish_reason {broken[0]}")
 
         answer = (client or self.client).post(path, {"model": self.model, **body}, check)
         self._computed += _counted(answer, "total_tokens")
@@ -158,12 +161,13 @@ class OpenAILM(LM):
             if error.refused and error.status not in (401, 403, 429):
                 raise EvalkitError(f"{self._lacking()} ({error})") from None
             raise
-        rows = [choice.get("logprobs") or {} for choice in sorted(answer["choices"], key=lambda choice: choice.get("index", 0))]
-        counted = sum(len(row.get("tokens") or ()) for row in rows)
-        expected = (answer.get("usage") or {}).get("prompt_tokens", counted)
-        complete = all(row.get("token_logprobs") and None not in row["token_logprobs"][1:] and row.get("top_logprobs") for row in rows)
-        if not counted or counted != expected or not complete:
-            raise EvalkitError(self._lacking())
+        try:
+            rows = [_echoed(choice) for choice in sorted(answer["choices"], key=lambda choice: choice.get("index") or 0)]
+            expected = token_count(answer.get("usage"), "prompt_tokens")
+            if expected and expected != (counted := sum(len(row["tokens"]) for row in rows)):
+                raise ValueError(f"{counted} tokens of {expected}")
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise EvalkitError(f"{self._lacking()} ({first_line(error)})") from None
         return rows
 
     def loglikelihood_rolling(self, texts: Sequence[str]) -> Iterator[tuple[int, float]]:
@@ -250,6 +254,18 @@ def _generated(answer: dict[str, Any], request: Generate, truncated: int) -> Gen
     elif reason == "stop" and (not request.until or ("stop_reason" in choice and not isinstance(choice["stop_reason"], str))):
         reason = "eos"
     return Generated(text, str(reason), _counted(answer, "completion_tokens"), truncated)
+
+
+def _echoed(choice: dict[str, Any]) -> dict[str, Any]:
+    """The `logprobs` of a choice. Raises ValueError unless every token but the first has its own log-probability and the likeliest's."""
+    row = choice.get("logprobs") or {}
+    tokens, own, top = (row.get(name) for name in ("tokens", "token_logprobs", "top_logprobs"))
+    if not (isinstance(tokens, list) and isinstance(own, list) and isinstance(top, list) and len(tokens) == len(own) == len(top) > 0):
+        raise ValueError("its tokens, token_logprobs and top_logprobs are no lists of one length")
+    for logprob, likeliest in zip(own[1:], top[1:], strict=True):
+        if not likeliest or not all(isinstance(each, float | int) for each in (logprob, *likeliest.values())):
+            raise ValueError("a token has no log-probability")
+    return dict(row)
 
 
 def _said(choice: dict[str, Any]) -> str:

@@ -25,7 +25,10 @@ from evalkit.tasks import (
 from evalkit_tasks.extraction import EXTRACTIONS, gold
 from evalkit_tasks.protocol_files import read_protocols
 
-ANSWER = matching(r"#### -?(\d{1,3}(,\d{3})+|\d+)(\.\d+)?\s*\Z", "a solution that ends in '#### NUMBER'")
+# in the digits that `gold` reads, and once: it reads the first
+ANSWER = matching(
+    r"\A(?:(?!####)[\s\S])*#### -?([0-9]{1,3}(,[0-9]{3})+|[0-9]+)(\.[0-9]+)?\s*\Z", "a solution that ends in '#### NUMBER', its only one"
+)
 COLUMNS = {"question": TEXT, "answer": ANSWER}
 HUB = ("openai/gsm8k", "740312add88f781978c0658806c59bc2815b9866")
 SETTINGS = {"shots": str, "item": str, "until": list, "max_new_tokens": int, "extraction": str}

@@ -237,6 +237,15 @@ def test_finish_reasons(opened: Any, choice: dict[str, Any], reason: str) -> Non
     assert found.finish_reason == reason
 
 
+@pytest.mark.parametrize("reason", ["error", "abort"])
+def test_an_answer_that_was_broken_off_is_asked_for_again(opened: Any, reason: str) -> None:
+    answers = iter([text("The ans", finish_reason=reason), text("The answer is 5.", finish_reason="stop")])
+    ((_, found),) = opened(Fake(completions=lambda body: next(answers))).generate([Generate("p", (), 9)])
+    assert found.text == "The answer is 5."
+    with pytest.raises(RunIncomplete, match=f"broken off, finish_reason {reason}"):
+        list(opened(Fake(completions=text("The ans", finish_reason=reason))).generate([Generate("p", (), 9)]))
+
+
 def test_models_that_want_another_name_for_the_limit(opened: Any) -> None:
     def chat(body: dict[str, Any]) -> Any:
         if "max_tokens" in body:
@@ -331,6 +340,41 @@ def test_counts_of_tokens_that_cannot_be_are_none(opened: Any, count: Any) -> No
     lm = opened(raw)
     ((_, found),) = lm.generate([Generate("p", (), 9)])
     assert (found.num_tokens, lm.tokens().computed) == (0, 0)
+
+
+def echoed(body: dict[str, Any], usage: Any = None, **changes: Any) -> dict[str, Any]:
+    """Each prompt's words with log-probabilities; `changes` are to a choice or to its lists."""
+    choices = []
+    for index, prompt in enumerate(body["prompt"]):
+        tokens = prompt.split(" ")
+        rest = len(tokens) - 1
+        row = {"tokens": tokens, "token_logprobs": [None] + [-1.0] * rest, "top_logprobs": [None] + [{"a": -1.0}] * rest}
+        row |= {name: value(row[name]) for name, value in changes.items() if name in row}
+        choices.append({"index": index, "text": "", "logprobs": row} | {k: v for k, v in changes.items() if k not in row})
+    return {"choices": choices, "usage": usage}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"token_logprobs": lambda own: own[:-1]}, {"token_logprobs": lambda own: [*own, -1.0]}, {"token_logprobs": lambda own: {"a": 1}},
+        {"token_logprobs": lambda own: [str(each) for each in own]}, {"top_logprobs": lambda top: [None] * len(top)},
+        {"top_logprobs": lambda top: top[:-1]}, {"top_logprobs": lambda top: [{} for _ in top]}, {"tokens": lambda tokens: None},
+        {"top_logprobs": lambda top: [{"a": None} for _ in top]}, {"top_logprobs": lambda top: [[1] for _ in top]},
+        {"logprobs": [1]}, {"logprobs": "x"}, {"usage": {"prompt_tokens": 10**30}}, {"usage": {"prompt_tokens": 3}},
+    ],
+)  # fmt: skip
+def test_log_probabilities_that_are_not_all_there_are_refused(opened: Any, changes: dict[str, Any]) -> None:
+    with pytest.raises(EvalkitError, match="gives no log-probabilities of prompts") as caught:
+        list(opened(Fake(completions=lambda body: echoed(body, **changes))).loglikelihood([Loglikelihood("a b", (" c", " d e"))]))
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("changes", [{}, {"index": None}, {"usage": [1]}, {"usage": {"prompt_tokens": None}}])
+def test_log_probabilities_beside_odd_fields(opened: Any, changes: dict[str, Any]) -> None:
+    fake = Fake(completions=lambda body: echoed(body, **changes))
+    ((_, found),) = opened(fake).loglikelihood([Loglikelihood("a b", (" c", " d e"))])
+    assert found.logprobs == (-1.0, -2.0)
 
 
 @pytest.mark.parametrize("answer", [(500, {"error": {"message": "echo"}}), (200, {"choices": []}), (200, {"object": "error"})])

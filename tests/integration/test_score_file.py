@@ -16,7 +16,6 @@ from evalkit.tasks.registry import resolve
 from evalkit_tasks.choices import chosen
 from evalkit_tasks.humaneval.task import HumanEval
 
-
 GSM8K = resolve("gsm8k").load(SampleSource())
 
 
