@@ -63,6 +63,8 @@ def rows_of(*rows: Mapping[str, Any]) -> str:
         ("gsm8k", "gsm8k/test.jsonl", rows_of(GSM8K | {"answer": 13}), "line 1: answer is 13, expected a solution"),
         ("gsm8k", "gsm8k/test.jsonl", rows_of(GSM8K | {"answer": None}), "answer is None"),
         ("gsm8k", "gsm8k/test.jsonl", rows_of(GSM8K | {"answer": "#### ."}), "answer is '#### .'"),
+        ("gsm8k", "gsm8k/test.jsonl", rows_of(GSM8K | {"answer": "#### 5\n#### 6"}), "its only one"),
+        ("gsm8k", "gsm8k/test.jsonl", rows_of(GSM8K | {"answer": "#### \u0665"}), "expected a solution that ends in"),
         ("gsm8k", "gsm8k/test.jsonl", rows_of(GSM8K | {"answer": "#### 1.2.3"}), "answer is '#### 1.2.3'"),
         ("gsm8k", "gsm8k/test.jsonl", rows_of(GSM8K | {"question": "half a pair \ud83d"}), "question is .*, expected a text"),
         ("humaneval", "humaneval/HumanEval.jsonl", rows_of(HUMANEVAL | {"entry_point": "g"}), "entry_point is 'g'"),
