@@ -124,6 +124,10 @@ def _of_column(keys: tuple[str | int, ...], column: "Column") -> Iterator[Proble
     for name, value in (("scale", column.scale), ("maximum", column.maximum)):
         if value <= 0:
             yield (*keys, name), f"is {value:g}; give more than 0"
+    task = task_classes().get(column.task)
+    if task is not None and issubclass(task, JudgedTask) and not column.metric and column.scale * task.scale[1] != column.maximum:
+        best = f"the best rating, {task.scale[1]:g}, is then {column.scale * task.scale[1]:g}, not the maximum, {column.maximum:g}"
+        yield (*keys, "scale"), f"is {column.scale:g}: {best}; for ratings as they are, scale = 1 and maximum = {task.scale[1]:g}"
     yield from _url((*keys, "url"), column.url)
     if column.task not in task_classes() and not column.not_here:
         yield (*keys, "task"), f"is {shown(column.task)}, {unknown('task', column.task, task_classes())}; or say not_here = true"

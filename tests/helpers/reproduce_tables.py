@@ -11,12 +11,19 @@ def write_table(path: Path, rows: Mapping[str, tuple[Sequence[str], Mapping[str,
     """Rows by model: (the weights that may stand in for its checkpoint, which is nowhere; {task: protocol})."""
     lines = ['title = "Made up"', 'source = "made up"', 'url = "https://example.org"']
     for task, title in COLUMNS.items():
-        lines += ["[[column]]", f'task = "{task}"', f'title = "{title}"', "decimals = 1"]
+        lines += [
+            "[[column]]",
+            f'task = "{task}"',
+            f'title = "{title}"',
+            "decimals = 1",
+            *["scale = 1", "maximum = 10"] * (task == "mt_bench"),
+        ]
     for model, (weights, cells) in rows.items():
         hub, stand_ins = f"nobody/{model.replace(' ', '-')}", (f'{{ name = "{name}", precision = "float32" }}' for name in weights)
         lines += ["[[row]]", f'model = "{model}"', "[row.checkpoint.only]", f'hub = "{hub}"', f"stand_in = [{', '.join(stand_ins)}]"]
         for task, protocol in cells.items():
-            lines += [f"[row.cell.{task}]", 'printed = "25.0"', f'protocol = "{protocol}"', 'origin = "made up"']
+            printed = "2.5" if task == "mt_bench" else "25.0"
+            lines += [f"[row.cell.{task}]", f'printed = "{printed}"', f'protocol = "{protocol}"', 'origin = "made up"']
             lines += ["not_here = true"] * protocol.startswith("no-") + ['judges = ["unpublished"]'] * (task == "mt_bench")
     path.write_text("\n".join(lines) + "\n")
     return path

@@ -183,6 +183,11 @@ def test_a_table_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         ("[row.cell.mmlu]", "[row.cell.mmul]", r":16: row.0.cell.mmul is of no column; known: mmlu"),
         ("[[row]]", '[[column]]\ntask = "mmlu"\ntitle = "again"\ndecimals = 2\n\n[[row]]', r":13: column.1.task is .*there twice"),
         ("[[row]]", "[row]", "row is .*, expected a list"),
+        (
+            "[[row]]",
+            '[[column]]\ntask = "mt_bench"\ntitle = "again"\ndecimals = 2\n\n[[row]]',
+            r"column.1.scale is 100: the best rating, 10, ",
+        ),
         ('task = "mmlu"', 'task = "mmul"', r":16: row.0.cell.mmlu is of no column; known: mmul"),
         ('title = "MMLU"', 'title = "\\u001b[31mMMLU"', r":8: column.0.title is .*control characters"),
         ("decimals = 3", "decimals = -3", r":9: column.0.decimals is -3"),
