@@ -102,6 +102,8 @@ def _problems(table: "PublishedTable") -> Iterator[Problem]:
     for i, column in enumerate(table.columns):
         yield from _of_column(("column", i), column)
     for i, row in enumerate(table.rows):
+        if not row.model.strip():
+            yield ("row", i, "model"), f"is {shown(row.model)}; give the model's name"
         yield from _of_row(("row", i), row, table)
     models = {row.model for row in table.rows}
     for i, anchor in enumerate(table.anchors):

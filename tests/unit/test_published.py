@@ -188,6 +188,7 @@ def test_a_table_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str])
             '[[column]]\ntask = "mt_bench"\ntitle = "again"\ndecimals = 2\n\n[[row]]',
             r"column.1.scale is 100: the best rating, 10, ",
         ),
+        ('model = "Qwen1.5-MoE-A2.7B"', 'model = " "', r":13: row.0.model is \" \"; give the model's name"),
         ('task = "mmlu"', 'task = "mmul"', r":16: row.0.cell.mmlu is of no column; known: mmul"),
         ('title = "MMLU"', 'title = "\\u001b[31mMMLU"', r":8: column.0.title is .*control characters"),
         ("decimals = 3", "decimals = -3", r":9: column.0.decimals is -3"),
