@@ -15,6 +15,7 @@ from evalkit.config import ModelSpec
 TOKENS = (1, 4, 16, 64, 256)  # in a pass; beyond them the cost is proportional
 BEFORE = 128  # tokens that a decode step's sequences hold already
 KV_MEMORY = 1 << 28  # bytes
+BUSY = 0.25  # of the time, with other programs: an idle device's own interruptions are some hundredths
 LAYER: Mapping[str, Any] = {  # 15 million weights, more than a CPU's cache holds
     "family": "qwen2",
     "vocab_size": 4096,
@@ -34,10 +35,18 @@ LAYER: Mapping[str, Any] = {  # 15 million weights, more than a CPU's cache hold
 
 @dataclass(frozen=True, slots=True)
 class PassSpeed:
-    """Seconds a weight of a pass of so many tokens (increasing), and seconds a weight of laying it out when a model is loaded."""
+    """Seconds a weight of a pass of so many tokens (increasing), and seconds a weight of laying it out when a model is loaded.
+
+    `waited` is the share of that time, 0 to 1, in which the processor did other programs' work: on an idle device the rest is left.
+    """
 
     points: tuple[tuple[int, float], ...]
     load: float
+    waited: float = 0.0
+
+    @property
+    def is_of_a_busy_device(self) -> bool:
+        return self.waited > BUSY
 
     def __call__(self, tokens: float) -> float:
         """Seconds a weight of a pass of `tokens`, between the measured points in proportion."""
@@ -75,23 +84,31 @@ def measure(model: ModelSpec) -> PassSpeed:
     weights = count(config).activated_non_embedding
     load = (time.perf_counter() - begun) / count(config).total
 
-    def once(lengths: Sequence[int], before: int) -> float:
+    def once(lengths: Sequence[int], before: int) -> tuple[float, float]:
+        """Seconds of a pass, and those of them in which this thread computed."""
         caches = [pool.fork(None, before + length) for length in lengths]
         for cache in caches:
             cache.length = before
-        begun = time.perf_counter()
+        begun, computed = time.perf_counter(), time.thread_time()
         new = [([0] * length, cache) for length, cache in zip(lengths, caches, strict=True)]
         hidden = forward(backend, new, range(sum(lengths)))  # all are wanted: the last layer, here the only one, computes no others
         hidden.cpu()  # a GPU has done its work by then
-        seconds = time.perf_counter() - begun
+        seconds, computed = time.perf_counter() - begun, time.thread_time() - computed
         for cache in caches:
             cache.close()
-        return seconds
+        return seconds, computed
 
-    def best(tokens: int) -> float:
+    def best(tokens: int) -> tuple[float, float]:
         is_prompt = tokens == TOKENS[-1]
         lengths, before = ([tokens], 0) if is_prompt else ([1] * tokens, BEFORE)
         return min(once(lengths, before) for _ in range(2 if is_prompt else 4))
 
     with torch.inference_mode():
-        return PassSpeed(tuple((tokens, best(tokens) / weights) for tokens in TOKENS), load)
+        passes = [best(tokens) for tokens in TOKENS]
+    points = tuple((tokens, seconds / weights) for tokens, (seconds, _) in zip(TOKENS, passes, strict=True))
+    return PassSpeed(points, load, waited(passes) if device == "cpu" else 0.0)  # for a GPU, the thread waits anyway
+
+
+def waited(passes: Sequence[tuple[float, float]]) -> float:
+    """The share of these passes' seconds in which their thread did not compute, though it had nothing to wait for."""
+    return max(0.0, 1 - sum(computed for _, computed in passes) / sum(seconds for seconds, _ in passes))

@@ -103,4 +103,6 @@ class Estimates:
             )
             if expected > 0:
                 return sum(each.progress.seconds for each in measured) / expected, basis
+        if self.speed.is_of_a_busy_device:
+            return 1.0, f"this device's speed while other programs had the processor for {self.speed.waited:.0%} of the time"
         return 1.0, "this device's speed"

@@ -45,18 +45,16 @@ class Measurements:
             self.known = Measured()
 
     def speed(self, model: ModelSpec) -> PassSpeed:
-        """This device's speed in the model's precision, on its kernels; measured if need be, for about two seconds.
-
-        What is measured while others use the machine holds for this once: it is measured again next time.
+        """This device's speed in the model's precision, on its kernels; measured if need be, for about two seconds. One that was
+        measured while other programs had the processor is not kept: it would be untrue of the hours after them.
         """
         key = device_key(model)
-        if found := self.known.speeds.get(key):
-            return found
-        is_busy = os.getloadavg()[0] > len(os.sched_getaffinity(0)) + 1
-        found = measure(model)
-        if not is_busy:
-            self._keep(replace(self.known, speeds={**self.known.speeds, key: found}))
-        return found
+        if key in self.known.speeds:
+            return self.known.speeds[key]
+        speed = measure(model)
+        if not speed.is_of_a_busy_device:
+            self._keep(replace(self.known, speeds={**self.known.speeds, key: speed}))
+        return speed
 
     def workload(self, key: str) -> Workload | None:
         return self.known.workloads.get(key)

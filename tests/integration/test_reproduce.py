@@ -75,6 +75,19 @@ def test_the_plan_says_what_each_figure_takes(table: Path, capsys: pytest.Captur
     assert not list(folder_of(table).glob("*/journal.sqlite"))
 
 
+def test_a_speed_measured_on_a_busy_device_is_measured_again(
+    table: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hours(speed: PassSpeed) -> float:
+        monkeypatch.setattr(measured, "measure", lambda model: speed)
+        return sum(float(m["hours"]) for m in planned(table, capsys)["measurements"])
+
+    slow = PassSpeed(tuple((tokens, 10 * seconds) for tokens, seconds in SPEED.points), SPEED.load, waited=0.9)
+    busy, idle = hours(slow), hours(SPEED)
+    assert busy > idle
+    assert hours(slow) == idle  # what was measured on the idle device is kept
+
+
 def test_the_plan_on_a_screen_of_80_columns(table: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("evalkit.progress.PIPE_WIDTH", 80)
     assert reproduce(table, "--plan") == 0

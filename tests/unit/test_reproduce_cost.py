@@ -7,6 +7,7 @@ import pytest
 
 from evalkit.bench.roofline import Shape
 from evalkit.config import ModelSpec
+from evalkit.lm import pass_speed
 from evalkit.lm.pass_speed import PassSpeed
 from evalkit.reproduce import cost
 from evalkit.reproduce.estimate import Estimates, Job
@@ -74,6 +75,19 @@ def test_lengths_of_answers_that_nobody_has_seen() -> None:
 def test_without_an_answer_the_device_decides() -> None:
     found = Estimates(SPEED, [job(SCORES)]).of(job(SCORES), with_loading=False)
     assert (found.left, found.whole, found.basis) == (100_400, 100_400, "this device's speed")
+
+
+def test_a_speed_of_a_busy_device_is_said_to_be_one() -> None:
+    busy = replace(SPEED, waited=0.875)
+    assert Estimates(busy, [job(SCORES)]).of(job(SCORES), False).basis == (
+        "this device's speed while other programs had the processor for 88% of the time"
+    )
+    assert Estimates(replace(SPEED, waited=0.05), [job(SCORES)]).of(job(SCORES), False).basis == "this device's speed"
+
+
+def test_seconds_in_which_the_thread_did_not_compute_are_those_of_other_programs() -> None:
+    assert pass_speed.waited([(3.0, 1.0), (1.0, 1.0)]) == 0.5
+    assert pass_speed.waited([(1.0, 1.001)]) == 0.0
 
 
 def test_answers_tell_their_lengths_and_their_pace() -> None:

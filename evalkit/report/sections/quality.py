@@ -147,7 +147,8 @@ def run_notes(found: Sequence[Line]) -> Iterator[Block]:
 def _provenance(line: Line) -> str:
     assert line.run
     model = line.run.model
-    return f"run {line.run.name}: {model.spec}, {model.how}, fingerprint {model.fingerprint[:19]}"
+    weights = f"weights in {model.weights}, computed with: " if model.weights else ""
+    return f"run {line.run.name}: {model.spec}, {weights}{model.how}, fingerprint {model.fingerprint[:19]}"
 
 
 def _remarks(line: Line) -> Iterator[str]:
