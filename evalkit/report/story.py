@@ -38,8 +38,8 @@ def story(table: PublishedTable, found: Sequence[Line], findings: Sequence[Check
 def claimed(table: PublishedTable, found: Sequence[Line]) -> str:
     """How much the table claims, and whose claim it is."""
     cells = [line for line in best(found).values() if line.cell]
-    models, columns = {line.model for line in cells}, {line.task for line in cells}
-    of = f"{_count(len(models), 'model')} on {_count(len(columns), 'benchmark')}"
+    models, benchmarks = {line.model for line in cells}, {line.task.partition("@")[0] for line in cells}
+    of = f"{_count(len(models), 'model')} on {_count(len(benchmarks), 'benchmark')}"
     return f"{_count(len(cells), 'score')} of {of}. Source: {table.source}."
 
 

@@ -104,7 +104,7 @@ def claims(document: Document) -> dict[str, list[str]]:
 def test_the_story_tells_what_holds_and_what_does_not(tmp_path: Path, table: str) -> None:
     (inputs,) = read_inputs([table], saved(tmp_path, *RUNS[:2]))
     document = assemble(inputs)
-    assert document.story[0] == "Claimed: 4 scores of 2 models on 2 benchmarks. Source: a made-up report."
+    assert document.story[0] == "Claimed: 4 scores of 2 models on 1 benchmark. Source: a made-up report."
     assert document.story[1] == "Found here: 2 of 4 measured, 1 reproduced, 1 differs, 1 cannot be right as printed, whoever measures."
     assert claims(document) == {
         "What holds": ["HumanEval (codex), Small-1B"],
@@ -213,7 +213,7 @@ def test_an_index_leads_to_a_page_for_each_table(tmp_path: Path, table: str) -> 
     assert [[each.name for each in page.runs] for page in pages] == [["other", "chat", "chat-again", "codex"], ["other"]]
     listed = index(pages)
     text, page = to_markdown(listed), to_html(listed)
-    assert "| [Small](small/report.md) | 4 scores of 2 models on 2 benchmarks. Source: a made-up report. | 2 of 4 measured" in text
+    assert "| [Small](small/report.md) | 4 scores of 2 models on 1 benchmark. Source: a made-up report. | 2 of 4 measured" in text
     assert '<a href="small/report.html">Small</a>' in page
     assert '<a href="../index.html">All tables</a>' in to_html(assemble(pages[0], "../index"))
     (tmp_path / "b").mkdir()
