@@ -70,7 +70,7 @@ def _tables(out: Path) -> None:
         cells = list(table.cells())
         odd = sum(bool(cell.inconsistent) for _, _, cell in cells)
         rows.append((name, table.title, str(len(table.rows)), f"{len(cells)}" + (f", {odd} inconsistent" if odd else ""), table.url))
-    remark = "a table of your own: --published FILE.toml (docs/adding-a-published-table.md)"
+    remark = "a table of your own: evalkit reproduce FILE.toml, evalkit report RUN --published FILE.toml (docs/adding-a-published-table.md)"
     print_table("published tables", ("table", "of", "models", "figures", "source"), rows, remark)
 
 

@@ -38,7 +38,7 @@ def _rows(gate: Gate) -> list[list[str]]:
 def show(gate: Gate) -> None:
     """Print the gate: the table, one line per task, and the outcome last."""
     console = standard_output()
-    title = f"base: {one_line(gate.base, 300)}, candidate: {one_line(gate.cand, 300)}, margin {gate.margins}"
+    title = f"base: {one_line(gate.base, 300)}, candidate: {one_line(gate.cand, 300)}, --margin {gate.margins}"
     print_table(console, title, HEAD, _rows(gate))
     lines = [f"- {o.task}: {text(o)}" for o in gate.outcomes] + [f"- {note}" for note in gate.notes] + [f"gate: {gate.word.upper()}"]
     for line in lines:
@@ -49,7 +49,7 @@ def to_markdown(gate: Gate) -> str:
     """The gate as a job summary."""
     parts = [
         f"## evalkit gate: {gate.word}\n",
-        f"{md(one_line(gate.base, 300))} -> {md(one_line(gate.cand, 300))}, margin {md(str(gate.margins))}\n",
+        f"{md(one_line(gate.base, 300))} -> {md(one_line(gate.cand, 300))}, --margin {md(str(gate.margins))}\n",
     ]
     parts.append(markdown_table(HEAD, [[md(one_line(cell)) for cell in row] for row in _rows(gate)]))
     parts += [f"- {md(one_line(f'{o.task}: {text(o)}', 1_000))}" for o in gate.outcomes]

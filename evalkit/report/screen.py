@@ -54,7 +54,7 @@ def show(run: Run, folder: Path, console: Console, published: str | None = None)
     console.print(table)
     told = ("not comparable", "not measured")  # by the remarks
     reasons = [f"{key}: {found}" for key, found in verdicts.items() if found.reason and found.word not in told]
-    meanings = [f"{word}: {WORDS[word]}" for word in dict.fromkeys(found.word for found in verdicts.values())]
+    meanings = [f"{word}: {WORDS[word]}" for word in dict.fromkeys(found.word for found in verdicts.values()) if word not in told]
     for line in [*_by_protocol(run, published), *_remarks(run, published), *reasons, *meanings]:
         _say(console, line)
     _say(console, f"model {run.model.fingerprint[:19]}, {run.model.how}")

@@ -47,11 +47,11 @@ def summary(found: Sequence[Line]) -> str:
     """How many of the table's scores were measured, and what came out."""
     cells = [line for line in best(found).values() if line.cell]
     measured = [line.verdict.word for line in cells if line.measured]
-    told = [f"{len(measured) or 'none'} of {len(cells):,} measured"]
-    told += [f"{count} {word}" for word in WORDS if (count := measured.count(word))]
+    came_out = ", ".join(f"{count} {word}" for word in WORDS if (count := measured.count(word)))
+    told = f"{len(measured) or 'none'} of {len(cells):,} measured{f': {came_out}' if came_out else ''}."
     if wrong := sum(line.verdict.word == INCONSISTENT and not line.measured for line in cells):
-        told.append(f"{wrong:,} cannot be right as printed, whoever measures")
-    return f"{', '.join(told)}."
+        told += f" {wrong:,} cannot be right as printed, whoever measures."
+    return told
 
 
 def _claim(line: Line, table: str, findings: Sequence[CheckedFinding]) -> Claim:

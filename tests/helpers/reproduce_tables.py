@@ -31,6 +31,6 @@ def write_table(path: Path, rows: Mapping[str, tuple[Sequence[str], Mapping[str,
 
 def report_of(folder: Path) -> dict[str, bytes]:
     """The report's files by name, without times of day and durations."""
-    times = re.compile(rb"\d{4}-\d\d-\d\dT[\d:.+-]+|\d+(\.\d+)? s\b")
+    times = re.compile(rb"\d{4}-\d\d-\d\dT[\d:.+-]+|(\d+ h )?\d+(\.\d+)? (s|min)\b")
     files = sorted(path for path in (folder / "report").rglob("*") if path.is_file() and path.suffix != ".partial")
     return {str(path.relative_to(folder)): times.sub(b"-", path.read_bytes()) for path in files}

@@ -22,6 +22,7 @@ from evalkit.lm.native import NativeLM
 
 COMMANDS = {
     "run": "--tasks mmlu",
+    "reproduce": "smollm2",
     "score": "humaneval answers.jsonl",
     "judge": "run --judge-model gpt-4",
     "ls": "tasks",

@@ -151,11 +151,8 @@ def test_answers_to_other_rows_are_not_counted(table: Path, tmp_path: Path, caps
     rows = data / "gsm8k" / "test.jsonl"
     rows.write_text(rows.read_text().replace("How", "And how"))
     plan = planned(table, capsys, data=str(data))
-    assert {m["task"]: m["answered"] > 0 for m in plan["measurements"]} == {
-        "mmlu@qwen": True,
-        "gsm8k@lm-eval": False,
-        "humaneval@codex": True,
-    }
+    # as a folder, the sample lacks most of MMLU's subjects
+    assert {m["task"]: m["answered"] > 0 for m in plan["measurements"]} == {"gsm8k@lm-eval": False, "humaneval@codex": True}
 
 
 def test_a_budget_takes_the_cheapest_and_names_the_others(table: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -291,7 +291,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert {"report.md", "report.tex", "report.html", "quality.csv", "parameters.csv", "throughput.csv", "activated.png"} <= names
     said = capsys.readouterr().out
     assert "report.html in a browser" in said
-    assert "Found here: none of 22 measured, 1 cannot be right as printed, whoever measures." in said
+    assert "Found here: none of 22 measured. 1 cannot be right as printed, whoever measures." in said
     assert "Parameters: counted and published: 12 reproduced, 3 published figure inconsistent" in said
     assert cli.main(["report"]) == 0
     assert "not measured" in capsys.readouterr().out

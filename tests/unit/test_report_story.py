@@ -105,7 +105,7 @@ def test_the_story_tells_what_holds_and_what_does_not(tmp_path: Path, table: str
     (inputs,) = read_inputs([table], saved(tmp_path, *RUNS[:2]))
     document = assemble(inputs)
     assert document.story[0] == "Claimed: 4 scores of 2 models on 1 benchmark. Source: a made-up report."
-    assert document.story[1] == "Found here: 2 of 4 measured, 1 reproduced, 1 differs, 1 cannot be right as printed, whoever measures."
+    assert document.story[1] == "Found here: 2 of 4 measured: 1 reproduced, 1 differs. 1 cannot be right as printed, whoever measures."
     assert claims(document) == {
         "What holds": ["HumanEval (codex), Small-1B"],
         "What does not hold": ["HumanEval (chat), Small-1B"],
@@ -120,7 +120,7 @@ def test_the_story_tells_what_holds_and_what_does_not(tmp_path: Path, table: str
 def test_a_report_of_nothing_measured_says_so(table: str) -> None:
     (inputs,) = read_inputs([table], [])
     document = assemble(inputs)
-    assert document.story[1] == "Found here: none of 4 measured, 1 cannot be right as printed, whoever measures."
+    assert document.story[1] == "Found here: none of 4 measured. 1 cannot be right as printed, whoever measures."
     assert document.plots == [] or not any(plot.name == "scores" for plot in document.plots)
     assert "measured with" not in to_markdown(document).lower()
 
