@@ -1,13 +1,14 @@
 """What `evalkit run` and `evalkit score` print at their end: figures, verdicts, remarks, files written, and what to do next."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from evalkit.record.schema import Run, TaskEntry, task_of
-from evalkit.report.matches import column_for, in_tables, published_for
+from evalkit.report.matches import Match, column_for, in_tables, published_for
 from evalkit.report.published import Column
 from evalkit.report.sections import multilingual
 from evalkit.report.verdict import WORDS, Measured, Verdict, measured_figure, scale_of, verdict_on, why_no_figure, why_not_comparable
@@ -28,34 +29,53 @@ FILES = ("run.json", "samples", "lm_eval", "completions")  # named first, in thi
 SCAFFOLDING = (".lock", ".partial", "-wal", "-shm")
 
 
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """A task's entry of run.json under its `key`, with its published figures and how they are printed."""
+
+    key: str
+    task: str
+    entry: TaskEntry
+    matches: Sequence[Match]
+    column: Column | None
+
+    @property
+    def figure(self) -> Measured | None:
+        return measured_figure(self.entry, self.column)
+
+
+def _shown(run: Run, published: str | None) -> Iterator[_Shown]:
+    for key, entry in run.tasks.items():
+        task = task_of(key)
+        matches = published_for(run.model.spec, task, entry.protocol, published)
+        yield _Shown(key, task, entry, matches, column_for(task, matches))
+
+
 def show(run: Run, folder: Path, console: Console, published: str | None = None) -> None:
     """Print one run's table and remarks: its figures beside those of all published tables, or of the one that is named."""
     table = Table(title=f"{run.model.spec}: published and measured", title_justify="left")
     for name in HEAD:
         table.add_column(name, justify="right" if name in ("published", "measured", "n") else "left")
+    shown = list(_shown(run, published))
     verdicts: dict[str, Verdict] = {}
-    for key, entry in run.tasks.items():
-        task = task_of(key)
-        matches = published_for(run.model.spec, task, entry.protocol, published)
-        column = column_for(task, matches)
-        found = verdict_on(matches, task, entry, run.model)
-        figure = measured_figure(entry, column)
-        verdicts[key] = found
+    for each in shown:
+        found, figure = verdict_on(each.matches, each.task, each.entry, run.model), each.figure
+        verdicts[each.key] = found
         table.add_row(
-            task,
-            entry.protocol,
-            " / ".join(dict.fromkeys(match.printed for match in matches)) or "-",
-            decimal(figure.value, column) if figure else "-",
-            interval(figure, column),
-            entry.size,
-            str(entry.data),
+            each.task,
+            each.entry.protocol,
+            " / ".join(dict.fromkeys(match.printed for match in each.matches)) or "-",
+            decimal(figure.value, each.column) if figure else "-",
+            interval(figure, each.column),
+            each.entry.size,
+            str(each.entry.data),
             found.word,
         )
     console.print(table)
     told = ("not comparable", "not measured")  # by the remarks
     reasons = [f"{key}: {found}" for key, found in verdicts.items() if found.reason and found.word not in told]
     meanings = [f"{word}: {WORDS[word]}" for word in dict.fromkeys(found.word for found in verdicts.values()) if word not in told]
-    for line in [*_by_protocol(run, published), *_remarks(run, published), *reasons, *meanings]:
+    for line in [*_by_protocol(shown), *_remarks(shown), *reasons, *meanings]:
         _say(console, line)
     _say(console, f"model {run.model.fingerprint[:19]}, {run.model.how}")
     if run.model.layout_invariant is False:
@@ -78,16 +98,14 @@ def _say(console: Console, line: str) -> None:
     console.print(line, soft_wrap=True)
 
 
-def _remarks(run: Run, published: str | None) -> Iterator[str]:
-    for key, entry in run.tasks.items():
-        task = task_of(key)
-        matches = published_for(run.model.spec, task, entry.protocol, published)
-        column = column_for(task, matches)
-        if matches:
-            yield f"{key}: {in_tables(matches)}"
+def _remarks(shown: Sequence[_Shown]) -> Iterator[str]:
+    for each in shown:
+        key, task, entry, column = each.key, each.task, each.entry, each.column
+        if each.matches:
+            yield f"{key}: {in_tables(each.matches)}"
         if remark := resolve(f"{task}@{entry.protocol}").remark():
             yield f"{key}: {remark}"
-        if measured_figure(entry, column) is None:
+        if each.figure is None:
             yield f"{key}: no figure yet: {why_no_figure(entry)}"
         elif reason := why_not_comparable(task, entry):
             yield f"{key}: not the benchmark's figure: {reason}"
@@ -109,14 +127,13 @@ def _remarks(run: Run, published: str | None) -> Iterator[str]:
             yield f"{key}: {entry.seconds:.0f} s, {tokens.computed:,} tokens computed of {total:,} ({shared})"
 
 
-def _by_protocol(run: Run, published: str | None) -> Iterator[str]:
+def _by_protocol(shown: Sequence[_Shown]) -> Iterator[str]:
     """A task's figures beside each other, where it was run on the same rows under several protocols."""
     found: dict[tuple[str, str, int], list[str]] = {}
-    for key, entry in run.tasks.items():
-        column = column_for(task_of(key), published_for(run.model.spec, task_of(key), entry.protocol, published))
-        if figure := measured_figure(entry, column):
-            rows = (task_of(key), str(entry.data), entry.n)
-            found.setdefault(rows, []).append(f"{decimal(figure.value, column)} under {entry.protocol}")
+    for each in shown:
+        if figure := each.figure:
+            rows = (each.task, str(each.entry.data), each.entry.n)
+            found.setdefault(rows, []).append(f"{decimal(figure.value, each.column)} under {each.entry.protocol}")
     for (task, _, n), figures in found.items():
         if len(figures) > 1:
             yield f"{task}: on the same {n:,} documents the same weights score {' and '.join(figures)}"

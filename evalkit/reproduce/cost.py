@@ -10,9 +10,8 @@ from collections.abc import Sequence
 
 from evalkit.bench.roofline import Shape
 from evalkit.lm.pass_speed import PassSpeed
-from evalkit.runner.workload import Workload
+from evalkit.runner.workload import QUARTER, Workload
 
-QUARTER = 0.25  # of the limit: the mean length of answers that nobody has seen yet
 RUNNING = 64  # answers at a time, as moe_lm's generator has them
 REFILL = 16  # it takes new ones in groups
 PROGRAM = 0.2  # seconds in the sandbox, about

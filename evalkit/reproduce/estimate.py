@@ -8,11 +8,9 @@ from evalkit.reproduce import cost
 from evalkit.reproduce.cells import Cell
 from evalkit.reproduce.progress import Progress
 from evalkit.reproduce.weights import Weights
-from evalkit.runner.workload import Workload
+from evalkit.runner.workload import ENOUGH, QUARTER, Workload
 from evalkit.tasks import CodeTask
 from evalkit.tasks.registry import resolve
-
-ENOUGH = 8  # answers, to take their lengths and pace for those of the others
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +38,7 @@ class Job:
     def size(self) -> float:
         """Its work in weights times tokens, whatever is answered already."""
         shape, work = self.weights.outline.shape, self.work
-        new = cost.QUARTER * work.max_new_tokens
+        new = QUARTER * work.max_new_tokens
         body = shape.always + shape.sparse_layers * shape.top_k * shape.expert
         return body * (work.prompt_tokens + new) + shape.head * (work.scored_tokens + new)
 

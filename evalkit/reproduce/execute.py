@@ -7,20 +7,21 @@ from pathlib import Path
 
 from evalkit.data.sources import open_source
 from evalkit.errors import EvalkitError, Interrupted, keeping_traceback
+from evalkit.files import unwritable
 from evalkit.judge import result
 from evalkit.judge.runner import judge
 from evalkit.lm import open_lm
 from evalkit.progress import Reporter
 from evalkit.record.schema import task_of
 from evalkit.reproduce.config import ReproduceConfig
-from evalkit.reproduce.estimate import ENOUGH
 from evalkit.reproduce.measured import Measurements
 from evalkit.reproduce.plan import Planned
 from evalkit.runner.folder import run_of
 from evalkit.runner.journal import Journal
-from evalkit.runner.lock import lock, unwritable
+from evalkit.runner.lock import WRITABLE, lock
 from evalkit.runner.plan import Plan, plan
 from evalkit.runner.run import converse, interruptible, run
+from evalkit.runner.workload import ENOUGH
 from evalkit.tasks import JudgedTask, SuiteTask
 from evalkit.tasks.registry import resolve, task_classes
 
@@ -33,7 +34,7 @@ def alone(folder: Path) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise unwritable(folder / LOCK, error) from None
+        raise unwritable(folder, error, WRITABLE) from None
     held = lock(folder / LOCK, "reproducing into", "wait for it, or pass another --out")
     try:
         with interruptible():

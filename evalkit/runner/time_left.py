@@ -6,13 +6,11 @@ from dataclasses import dataclass, field
 
 from evalkit.lm.base import LM
 from evalkit.progress import duration
-from evalkit.runner.workload import Size, sizes
+from evalkit.runner.workload import ENOUGH, QUARTER, Size, sizes
 from evalkit.tasks import Generated, Request, Response
 
 CHARACTERS = 4  # of a token, about
 NEW = 2  # what a new token costs, in tokens of prompts, about: it is run in a smaller pass
-QUARTER = 0.25  # of its limit is an answer's length, about, before any is seen
-ENOUGH = 8  # answers, to take their lengths for those of the others
 SETTLED = 2.0  # seconds of work after which a pace is one
 BURST = 1.0  # seconds in which the answers of the first pass come, at most
 

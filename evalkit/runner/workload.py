@@ -10,6 +10,8 @@ from evalkit.tasks import Generate, Loglikelihood, Request
 
 SAMPLE = 48  # texts whose tokens are counted
 SHORTEST_SHARED = 128  # characters: engines compute a shorter shared beginning again (moe_lm: 32 tokens)
+QUARTER = 0.25  # of its limit: the mean length of answers that nobody has seen yet, about what models need of the limits of protocols
+ENOUGH = 8  # answers, to take their lengths and pace for those of the others
 TEMPLATE, TURN = 25, 5  # tokens that a chat template adds to a conversation and to each of its turns, about
 
 Count = Callable[[Sequence[str]], int]  # how many tokens the texts have, all in all
