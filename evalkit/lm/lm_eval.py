@@ -21,8 +21,8 @@ from evalkit.errors import EvalkitError, first_line, unknown
 from evalkit.hashing import sha256_json
 from evalkit.lm.base import LM
 from evalkit.lm.models import Found, find
-from evalkit.lm.native import one_line
 from evalkit.lm.prompt_cut import answer_length
+from evalkit.lm.tokenized import one_line
 from evalkit.tasks import Generate, Generated, Loglikelihood, Loglikelihoods, Request
 
 CHUNK = 64  # requests per call: lm-eval returns a whole call at once, and the journal stores answers as they arrive

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -15,11 +13,9 @@ from evalkit.config import ModelSpec
 from evalkit.data.hub_files import commit_of
 from evalkit.errors import EvalkitError
 from evalkit.hashing import sha256_json
-from evalkit.lm import conversation
-from evalkit.lm.base import LM, OnLoad, Tokens
+from evalkit.lm.base import OnLoad, Tokens
 from evalkit.lm.models import find
-from evalkit.lm.prompt_cut import answer_length, context_cut, prompt_cut
-from evalkit.tasks import Generate, Generated, Loglikelihood, Loglikelihoods
+from evalkit.lm.tokenized import TokenizedLM, one_line
 
 if TYPE_CHECKING:
     import torch
@@ -34,19 +30,6 @@ if TYPE_CHECKING:
 
 # raise it when moe_lm's arithmetic, or how it reads a checkpoint, changes: old answers then no longer match this model's fingerprint
 NUMERICS = 12
-
-
-@contextmanager
-def one_line(way_out: str = "") -> Iterator[None]:
-    """Convert moe_lm's refusals to bad input: one line, exit code 2; `way_out` is added where moe_lm does not implement the model."""
-    from moe_lm.errors import ModelError, Unsupported
-
-    try:
-        yield
-    except Unsupported as error:
-        raise EvalkitError(f"{error}{way_out}") from None
-    except ModelError as error:
-        raise EvalkitError(str(error)) from None
 
 
 def known_configurations() -> list[str]:
@@ -92,7 +75,7 @@ def random_configuration(spec: str) -> ModelConfig:
         return known.config(by_hub_id if by_hub_id in known.names() else name)
 
 
-class NativeLM(LM):
+class NativeLM(TokenizedLM):
     """A moe_lm checkpoint on one device. On a CPU, answers do not depend on batch, order or other requests.
 
     The weights are read by `prepare`, or at the first request.
@@ -116,7 +99,7 @@ class NativeLM(LM):
         from moe_lm.backends import choose, why_not_cpu
         from moe_lm.upcycle.preserve import preserved
 
-        self.spec, self.checkpoint, self.recipe, self.tokenizer = spec, checkpoint, recipe, checkpoint.tokenizer
+        self.checkpoint, self.recipe = checkpoint, recipe
         self.config = preserved(checkpoint.config, recipe) if recipe else checkpoint.config
         place = torch.empty(0, dtype=dtype, device=device)  # a device that does not work fails here
         self.device, self.dtype = str(place.device), str(dtype).removeprefix("torch.")
@@ -125,14 +108,8 @@ class NativeLM(LM):
         if self.kernel == "reference" and place.device.type == "cpu" and (reason := why_not_cpu(dtype)):
             self.notices.append(f"plain torch computes, slower and without layout invariance: {reason}")
         numerics = [NUMERICS, self.dtype, place.device.type, self.kernel, torch.__version__]
-        # FastChat's template replaces one that the model lacks, and is then part of the fingerprint
-        self.stand_in = None if self.tokenizer.chat_template else conversation.template_for(spec)
-        template: list[Any] = [f"{conversation.REQUIREMENT} {self.stand_in}"] if self.stand_in else []
-        self.chat_template_args = dict(chat_template_args)
-        if chat_template_args:
-            self._check_chat_template_args()
-            template.append(self.chat_template_args)
-        self.fingerprint = "sha256:" + sha256_json([checkpoint.sha256, repr(recipe), self.tokenizer.sha256(), numerics, *template])
+        super().__init__(spec, checkpoint.tokenizer, chat_template_args)
+        self.fingerprint = "sha256:" + sha256_json([checkpoint.sha256, repr(recipe), self.tokenizer.sha256(), numerics, *self.template])
 
     @classmethod
     def load(cls, model: ModelSpec, on_load: OnLoad | None = None) -> NativeLM:
@@ -164,6 +141,10 @@ class NativeLM(LM):
             lm = cls(checkpoint, model.name, recipe, dtype, device, model.kernel, model.chat_template_args)
             lm.revision = commit_of(found.path)
             return lm
+
+    @property
+    def max_seq_len(self) -> int:
+        return self.config.max_seq_len
 
     @property
     def ready(self) -> bool:
@@ -198,6 +179,12 @@ class NativeLM(LM):
         tokenizer = self.tokenizer
         return Generator(self.backend, tokenizer.decode, tokenizer.stop_ids, pool=self.pool, special=tokenizer.special)
 
+    def scoring(self) -> Scorer:
+        return self.scorer
+
+    def generating(self) -> Generator:
+        return self.generator
+
     def _read(self, on_load: OnLoad | None) -> Backend:
         import torch
 
@@ -209,128 +196,6 @@ class NativeLM(LM):
             if self.recipe:
                 model = preserve(model, self.recipe)
             return build(model, self.kernel)
-
-    def encode(self, text: str) -> list[int]:
-        """Ids of a prompt, BOS included. Raises EvalkitError for a token that the model has no row for."""
-        with one_line():
-            return self.tokenizer.encode(text)
-
-    def loglikelihood(self, requests: Sequence[Loglikelihood]) -> Iterator[tuple[int, Loglikelihoods]]:
-        from moe_lm.engine.scorer import ScoreRequest
-
-        with one_line():
-            encoded = [self._encode(request) for request in requests]
-            for i, scores in self.scorer.score([ScoreRequest(context, continuations) for context, continuations, _, _ in encoded]):
-                _, _, truncated, merged = encoded[i]
-                yield i, Loglikelihoods(tuple(s.logprob for s in scores), tuple(s.is_greedy for s in scores), truncated, merged)
-
-    def _encode(self, request: Loglikelihood) -> tuple[list[int], list[list[int]], int, int]:
-        """Context and continuation ids, as in lm-eval: the whole text is encoded, then cut where the context ends."""
-        messages = [{"role": role, "content": content} for role, content in request.messages]
-        prompt = (self.chat_prompt(messages) if messages else "") + request.context
-        context_text = prompt.rstrip()
-        moved = prompt[len(context_text) :]  # trailing blanks go to the continuation: " A" is one token
-        if context_text:
-            texts = (context_text + moved + text for text in request.continuations)
-            context, *wholes = self.tokenizer.encode_batch((context_text, *texts))
-        else:
-            context = [self._prefix_id()]
-            wholes = [[*context, *self.tokenizer.encode_plain(moved + text)] for text in request.continuations]
-        continuations, merged = [], 0
-        for text, whole in zip(request.continuations, wholes, strict=True):
-            merged += whole[: len(context)] != context
-            if not (continuation := whole[len(context) :]):
-                raise EvalkitError(f"continuation {text!r} adds no token to its context")
-            continuations.append(continuation)
-        # the last token is scored but not run
-        truncated = context_cut(request, len(context), [len(c) for c in continuations], self.config.max_seq_len + 1)
-        return context[truncated:], continuations, truncated, merged
-
-    def _prefix_id(self) -> int:
-        """The token before a text whose first token is scored."""
-        if self.tokenizer.prefix_id is None:
-            raise EvalkitError("an empty context needs a BOS or end-of-text token, and this tokenizer has neither")
-        return self.tokenizer.prefix_id
-
-    def loglikelihood_rolling(self, texts: Sequence[str]) -> Iterator[tuple[int, float]]:
-        """As lm-eval: the first token after BOS or end of text, windows of max_seq_len new tokens after what fits before them."""
-        from moe_lm.engine.scorer import ScoreRequest
-
-        windows: list[ScoreRequest] = []
-        owner: list[int] = []
-        size = self.config.max_seq_len
-        for i, text in enumerate(texts):
-            ids = self.encode(text)
-            if self.tokenizer.bos_id is None:
-                ids = [self._prefix_id(), *ids]
-            for start in range(1, len(ids), size):
-                end = min(start + size, len(ids))
-                windows.append(ScoreRequest(ids[max(0, end - size - 1) : start], [ids[start:end]]))
-                owner.append(i)
-        missing = Counter(owner)
-        totals = [0.0] * len(texts)
-        yield from ((i, 0.0) for i in range(len(texts)) if not missing[i])
-        with one_line():
-            for w, (score,) in self.scorer.score(windows):
-                i = owner[w]
-                totals[i] += score.logprob
-                missing[i] -= 1
-                if not missing[i]:
-                    yield i, totals[i]
-
-    def generate(self, requests: Sequence[Generate]) -> Iterator[tuple[int, Generated]]:
-        for i, generated, _ in self.generate_tokens(requests):
-            yield i, generated
-
-    def generate_tokens(self, requests: Sequence[Generate]) -> Iterator[tuple[int, Generated, list[int]]]:
-        """As `generate`, with the ids of the generated tokens."""
-        from moe_lm.engine.request import GenerateRequest
-
-        encoded, cut = [], []
-        for request in requests:
-            messages = [{"role": role, "content": content} for role, content in request.messages]
-            prompt = self._conversation(messages) if messages else conversation.Prompt("", ())
-            ids = self.encode(prompt.text + request.context)
-            length = answer_length(request, len(ids))
-            cut.append(prompt_cut(len(ids), length, self.config.max_seq_len))
-            until = (*request.until, *prompt.until)
-            encoded.append(GenerateRequest(ids[cut[-1] :], until, length, request.temperature, request.seed))
-        with one_line():
-            for i, generation in self.generator.generate(encoded):
-                yield i, Generated(generation.text, generation.finish_reason, len(generation.tokens), cut[i]), generation.tokens
-
-    def chat_prompt(self, messages: Sequence[Mapping[str, str]]) -> str:
-        """The messages ({"role", "content"}) in the model's chat template, up to the answer.
-
-        Raises EvalkitError if neither the model nor FastChat has a template, or the template refuses the messages.
-        """
-        return self._conversation(messages).text
-
-    def _check_chat_template_args(self) -> None:
-        """Raises EvalkitError where the model's template does not read one of them."""
-        from moe_lm.errors import ModelError
-        from moe_lm.tokenizer.chat import TemplateRefusal
-
-        if not self.tokenizer.chat_template:
-            raise EvalkitError(f"--chat-template-arg {next(iter(self.chat_template_args))}: {self.spec} has no chat template; leave it out")
-        with suppress(ModelError):  # the template may refuse this conversation for another reason
-            try:
-                self.render([{"role": "user", "content": "Hello"}])
-            except TemplateRefusal as error:
-                raise EvalkitError(f"--chat-template-arg: {error}") from None
-
-    def _conversation(self, messages: Sequence[Mapping[str, str]]) -> conversation.Prompt:
-        if self.stand_in:
-            return conversation.write(self.stand_in, messages)
-        with one_line():
-            return conversation.Prompt(self.render(messages), ())
-
-    def render(self, messages: Sequence[Mapping[str, Any]], **settings: Any) -> str:
-        """The model's own chat template with `settings` (`moe_lm.tokenizer.chat.render`). Raises ModelError."""
-        from moe_lm.tokenizer.chat import render
-
-        tokenizer, arguments = self.tokenizer, self.chat_template_args | settings.pop("arguments", {})
-        return render(messages, tokenizer.chat_template, tokenizer.bos_token, tokenizer.eos_token, arguments=arguments, **settings)
 
     def lay_out(self, token_budget: int, max_running: int, keep_prefixes: bool, chunk: int | None = None) -> None:
         """Start over with the given tokens per pass (`chunk`: of long prompts), sequences at a time, and with prompts' pages kept or not.
@@ -369,8 +234,7 @@ class NativeLM(LM):
             "kernel": self.kernel,
             "layout_invariant": backend_class(self.kernel).invariant,
             "max_seq_len": self.config.max_seq_len,
-            **({"chat_template": f"{conversation.REQUIREMENT} {self.stand_in}"} if self.stand_in else {}),
-            **({"chat_template_args": self.chat_template_args} if self.chat_template_args else {}),
+            **self.describe_template(),
             **({"notices": [*self.checkpoint.notices]} if self.checkpoint.notices else {}),
         }
 

@@ -5,7 +5,8 @@ from typing import Any
 
 from evalkit.codec import is_text
 from evalkit.errors import EvalkitError
-from evalkit.lm.native import NativeLM, one_line
+from evalkit.lm.native import NativeLM
+from evalkit.lm.tokenized import one_line
 from moe_lm.engine.generator import Generator
 from moe_lm.engine.in_flight import InFlight
 from moe_lm.engine.memory import trim_heap

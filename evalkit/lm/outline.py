@@ -13,8 +13,9 @@ from evalkit.bench.roofline import Shape
 from evalkit.config import ModelSpec
 from evalkit.hashing import sha256_json
 from evalkit.lm.conversation import template_for
-from evalkit.lm.native import NUMERICS, one_line, random_configuration
+from evalkit.lm.native import NUMERICS, random_configuration
 from evalkit.lm.shape import shape_of
+from evalkit.lm.tokenized import one_line
 from moe_lm import known
 from moe_lm.checkpoint.gguf_config import hf_config
 from moe_lm.checkpoint.gguf_file import GGUFFile

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from evalkit.bench.roofline import Shape
-from evalkit.lm.native import one_line, random_configuration
+from evalkit.lm.native import random_configuration
+from evalkit.lm.tokenized import one_line
 from moe_lm import known
 from moe_lm.config import ModelConfig
 from moe_lm.count import count

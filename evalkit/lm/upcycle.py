@@ -11,7 +11,7 @@ from evalkit.config import DTYPES
 from evalkit.errors import EvalkitError, RunIncomplete, first_line, unknown
 from evalkit.files import require_folder, unwritable
 from evalkit.lm.models import find
-from evalkit.lm.native import one_line
+from evalkit.lm.tokenized import one_line
 
 if TYPE_CHECKING:
     from evalkit.progress import Reporter

@@ -87,6 +87,7 @@ def test_evalkit_reaches_the_model_through_its_back_ends_alone() -> None:
         "lm/pass_speed.py",
         "lm/shape.py",
         "lm/lm_eval.py",
+        "lm/tokenized.py",
         "lm/upcycle.py",
         "lm/whereabouts.py",
     }
