@@ -29,7 +29,8 @@ class _Work:
     """What was asked of a task, and what came back. `done` is the work of the requests that are answered."""
 
     sizes: Mapping[Request, Size]
-    prompts: float  # tokens
+    prompts: float  # tokens, about
+    each: float  # of them a prompt's own; the first one has what others share with it
     max_new_tokens: int  # of all answers
     computed_before: int = 0  # by the engine, for earlier tasks
     started: float = field(default_factory=lambda: time.monotonic())
@@ -44,8 +45,9 @@ class _Work:
     @classmethod
     def of(cls, requests: Sequence[Request], computed_before: int = 0) -> "_Work":
         found = sizes(requests)
-        new = sum(size.max_new_tokens for size in found)
-        return cls(dict(zip(requests, found, strict=True)), sum(map(_prompt, found)), new, computed_before)
+        new, prompts = sum(size.max_new_tokens for size in found), [_prompt(size) for size in found]
+        each = (sum(prompts) - max(prompts, default=0)) / max(1, len(prompts) - 1)
+        return cls(dict(zip(requests, found, strict=True)), sum(prompts), each, new, computed_before)
 
     def add(self, request: Request, response: Response) -> None:
         self.answers += 1
@@ -118,13 +120,17 @@ class TimeLeft:
         elapsed = self._seen[1] - work.started  # a pass that takes long is no slower pace until it ends
         if not new or elapsed < SETTLED or (work.answers < min(ENOUGH, n) and not unfinished):
             return None
-        prompts_done = min(work.prompts, max(0.0, computed - new) if computed else work.done - NEW * work.new_tokens)
         limit, seen = work.max_new_tokens / n, work.answers >= max(min(ENOUGH, n), len(unfinished))
         mean = min(limit, new / work.answers) if seen else limit  # as of waiting times, of which some are not over
         if seen:
             self._share = mean / limit
         waiting = n - work.answers - len(unfinished)
         to_come = waiting * mean + sum(max(1.0, min(mean, limit - length)) for length in unfinished)
+        prompts_left = waiting * work.each
+        prompts_done = work.prompts - prompts_left
+        if computed > new:  # prompts of figures or code have more tokens than CHARACTERS says
+            prompts_left *= (computed - new) / prompts_done
+            prompts_done = computed - new
         pace = elapsed / (prompts_done + NEW * new)
-        left = pace * (work.prompts - prompts_done + NEW * to_come)
+        left = pace * (prompts_left + NEW * to_come)
         return _Left(max(0.0, left - (now - self._seen[1])), pace, not seen)

@@ -87,7 +87,9 @@ def test_tasks_to_come_are_counted(clock: list[float]) -> None:
     assert str(left) == "3 min left, 5 min with the tasks to come"
 
 
-def generated(lengths: Sequence[int], engine: Engine, clock: list[float], left: TimeLeft) -> Iterator[tuple[int, float, str]]:
+def generated(
+    lengths: Sequence[int], engine: Engine, clock: list[float], left: TimeLeft, prompt: int = 25
+) -> Iterator[tuple[int, float, str]]:
     """Answers of these lengths as an engine of 64 at a time gives them: (answers, time of the step, what is said) after each step."""
     asked = [Generate(f"{i:04} " * 20, (), LIMIT) for i in range(len(lengths))]
     left.begin("gsm8k@qwen", asked)
@@ -95,8 +97,8 @@ def generated(lengths: Sequence[int], engine: Engine, clock: list[float], left: 
     while waiting or running:
         while waiting and len(running) < AT_ONCE:
             running[waiting.pop(0)] = 0
-            engine.computed += 25
-            clock[0] += 25 * STEP / AT_ONCE / 2  # half of what a new token takes
+            engine.computed += prompt
+            clock[0] += prompt * STEP / AT_ONCE / 2  # half of what a new token takes
         clock[0] += STEP * len(running) / AT_ONCE
         engine.computed += len(running)
         for i in list(running):
@@ -131,6 +133,16 @@ def test_answers_in_the_making_count(tells: bool, clock: list[float]) -> None:
     assert all(text.startswith("at most ") and 0.95 * true < seconds(text) < 4 * true for text, true in early)
     later = [(seconds(text), end - at) for answered, at, text in found if text.endswith("left") and 100 <= answered < 450]
     assert later
+    assert all(abs(said - true) < 0.3 * true + 10 for said, true in later)
+
+
+@pytest.mark.parametrize("prompt", [15, 100, 400])
+def test_prompts_of_more_or_fewer_tokens_than_their_length_suggests(prompt: int, clock: list[float]) -> None:
+    rng = random.Random(0)
+    engine = Engine()
+    found = list(generated([rng.randint(30, 300) for _ in range(500)], engine, clock, TimeLeft(engine, {}), prompt))
+    end = found[-1][1]
+    later = [(seconds(text), end - at) for answered, at, text in found if text.endswith("left") and 100 <= answered < 450]
     assert all(abs(said - true) < 0.3 * true + 10 for said, true in later)
 
 
