@@ -5,7 +5,19 @@ import torch
 from cpu_cases import NUM_PAGES, needs_kernels, random, three_sequences, variant
 
 from moe_lm.backends.cpu import build, library
-from moe_lm.backends.cpu.launch import append_kv, gemm, logsumexp, page_shape, paged_attention, rms_norm, rope_, rotation, route, sigmoid
+from moe_lm.backends.cpu.launch import (
+    append_kv,
+    gemm,
+    k_quants,
+    logsumexp,
+    page_shape,
+    paged_attention,
+    rms_norm,
+    rope_,
+    rotation,
+    route,
+    sigmoid,
+)
 from moe_lm.backends.cpu.pack import PackedMatrix
 
 pytestmark = [
@@ -41,6 +53,11 @@ def softmaxes(rows, width):
     return [*route(x, min(4, width), True), sigmoid(x[:, 0]), logsumexp(x), *rotation(torch.arange(rows).int(), random(width).abs())]
 
 
+def blocks(rows):
+    x = random(rows, 256)
+    return [k_quants(x, bits) for bits in (4, 5, 6)]
+
+
 PRODUCTS = [
     (1, 70, 300),
     (2, 48, 128),
@@ -57,6 +74,7 @@ CASES = (
     + [(attention, shape) for shape in [(9, 3, 64, None), (8, 2, 256, 200), (6, 1, 40, 7), (2, 2, 200, 1), (64, 1, 96, None)]]
     + [(norm_and_rope, shape) for shape in [(1, 8), (50, 100), (3, 900)]]
     + [(softmaxes, shape) for shape in [(1, 1), (33, 60), (5, 5000)]]
+    + [(blocks, (rows,)) for rows in (1, 2, 33)]
 )
 
 

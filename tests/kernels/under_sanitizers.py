@@ -11,7 +11,9 @@ from pathlib import Path
 
 from moe_lm.backends.cpu import build, library
 
-TESTS = [f"tests/kernels/test_cpu_{name}.py" for name in ("gemm", "attention", "norm_rope", "moe", "softmax", "boundary", "variants")]
+TESTS = [
+    f"tests/kernels/test_cpu_{name}.py" for name in ("gemm", "attention", "norm_rope", "moe", "softmax", "k_quants", "boundary", "variants")
+]
 
 
 def main() -> int:

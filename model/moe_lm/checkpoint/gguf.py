@@ -42,7 +42,8 @@ def parse(path: Path) -> tuple[Tokenizer, Weights]:
     file = GGUFFile(path)
     shapes = {name: tensor.shape for name, tensor in file.tensors.items()}
     try:
-        config = gguf_rope.with_rope_scaling(from_hf(hf_config(file.metadata, shapes)), file)
+        config = from_hf(hf_config(file.metadata, shapes))
+        config = gguf_rope.with_rope_scaling(config, file.metadata, gguf_rope.factors_of(file, config.head_dim // 2))
         tokenizer = attempt("its tokenizer is not readable", Tokenizer.from_gguf, file.metadata)
     except ModelError as error:
         raise type(error)(f"{path}: {error}") from None

@@ -97,6 +97,17 @@ def read_header(data: mmap.mmap) -> tuple[dict[str, Any], dict[str, TensorInfo]]
     return metadata, tensors
 
 
+def metadata_bytes(data: mmap.mmap) -> dict[str, bytes]:
+    """The type and value of each key as they stand in a file whose header `read_header` has found valid."""
+    reader, found = _Reader(data), {}
+    reader.at = 16  # behind the magic, the version and the number of tensors
+    for _ in range(reader.integer("<u8")):
+        key, begin = reader.name("key"), reader.at
+        reader.value(key, reader.value_type(key))
+        found[key] = data[begin : reader.at]
+    return found
+
+
 def _check_version(magic: bytes, reader: "_Reader") -> None:
     if magic != b"GGUF":
         raise ValueError(f"it begins with {magic!r}, not with b'GGUF'; is it what its name says?")

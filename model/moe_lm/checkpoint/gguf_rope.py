@@ -31,15 +31,22 @@ _NEUTRAL: Mapping[str, tuple[float, ...]] = {
 _NUMBER = kinds.number("a finite number", lambda value: True)
 
 
-def with_rope_scaling(config: ModelConfig, file: GGUFFile) -> ModelConfig:
-    """The configuration with the file's rope scaling. Raises ModelError for one that moe_lm does not compute."""
-    arch = file.metadata["general.architecture"]
-    factors = {name: _factors(file, name, config.head_dim // 2) for name in sorted(TENSORS & set(file.tensors))}
+Factors = Mapping[str, list[float]]  # of frequencies, one for each pair of dimensions: the tensors of `TENSORS` that a file has
+
+
+def factors_of(file: GGUFFile, pairs: int) -> Factors:
+    """The file's factors. Raises ModelError where there are not as many as pairs of dimensions, or one is not above 0."""
+    return {name: _factors(file, name, pairs) for name in sorted(TENSORS & set(file.tensors))}
+
+
+def with_rope_scaling(config: ModelConfig, metadata: Mapping[str, Any], factors: Factors) -> ModelConfig:
+    """The configuration with a file's rope scaling. Raises ModelError for one that moe_lm does not compute."""
+    arch = metadata["general.architecture"]
     if factors and arch not in _ARCHITECTURES:
         raise Unsupported(f"tensor {min(factors)} is not supported for GGUF architecture {arch}")
     prefix = f"{arch}.rope.scaling."
-    keys = {key.removeprefix(prefix): value for key, value in file.metadata.items() if key.startswith(prefix)}
-    scale = file.metadata.get(f"{arch}.rope.scale_linear")
+    keys = {key.removeprefix(prefix): value for key, value in metadata.items() if key.startswith(prefix)}
+    scale = metadata.get(f"{arch}.rope.scale_linear")
     for name, value in ({prefix + key: value for key, value in keys.items()} | {f"{arch}.rope.scale_linear": scale}).items():
         kind = kinds.TEXT if name == f"{prefix}type" else _NUMBER
         if value is not None and name != f"{prefix}finetuned" and not kind.holds(value):
@@ -57,9 +64,7 @@ def with_rope_scaling(config: ModelConfig, file: GGUFFile) -> ModelConfig:
     return replace(config, rope_scaling=scaling, max_seq_len=longest)
 
 
-def _scaling(
-    config: ModelConfig, kind: Any, factor: Any, keys: Mapping[str, Any], factors: Mapping[str, list[float]]
-) -> rope.RopeScaling | None:
+def _scaling(config: ModelConfig, kind: Any, factor: Any, keys: Mapping[str, Any], factors: Factors) -> rope.RopeScaling | None:
     def scaling(**raw: Any) -> rope.RopeScaling | None:
         return rope.from_hf(raw, config.rope_theta, config.head_dim, config.max_seq_len)
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from moe_lm.checkpoint.read import Checkpoint
-from moe_lm.checkpoint.weights import Progress, filled
+from moe_lm.checkpoint.weights import Fill, Parameters, Progress, filled, streamed
 from moe_lm.config import ModelConfig
 from moe_lm.count import count
 from moe_lm.errors import ModelError
@@ -30,7 +30,7 @@ def random_checkpoint(config: ModelConfig, seed: int = 0) -> Checkpoint:
     if config.vocab_size < 256:
         raise ModelError(f"random weights come with a tokenizer of bytes; vocab_size {config.vocab_size} is less than 256")
     digest = hashlib.sha256(f"random {seed} {BLOCK} {config!r}".encode()).hexdigest()
-    return Checkpoint(config, _byte_tokenizer(config), digest, partial(_drawn, config, seed))
+    return Checkpoint(config, _byte_tokenizer(config), digest, partial(_drawn, config, seed), partial(_stream, config, seed))
 
 
 def _drawn(config: ModelConfig, seed: int, dtype: torch.dtype, device: str, progress: Progress | None) -> Decoder:
@@ -42,6 +42,14 @@ def _drawn(config: ModelConfig, seed: int, dtype: torch.dtype, device: str, prog
 
 
 def _draw(config: ModelConfig, seed: int, dtype: torch.dtype, device: str, progress: Progress | None) -> Decoder:
+    return filled(config, dtype, device, _filler(config, seed, dtype, device), progress)
+
+
+def _stream(config: ModelConfig, seed: int) -> Parameters:
+    return streamed(config, _filler(config, seed, torch.float32, "cpu"))
+
+
+def _filler(config: ModelConfig, seed: int, dtype: torch.dtype, device: str) -> Fill:
     """One block of normal numbers is laid end to end through all the weights: drawing each would take minutes for 14 billion."""
     block = torch.randn(BLOCK, generator=torch.Generator().manual_seed(seed)).to(device)
     offset = 0
@@ -54,7 +62,7 @@ def _draw(config: ModelConfig, seed: int, dtype: torch.dtype, device: str, progr
             scale = value.shape[-1] ** -0.5 if value.ndim > 1 else 0.02
             offset = _fill(value, (block * scale).to(dtype), offset)
 
-    return filled(config, dtype, device, fill, progress)
+    return fill
 
 
 def _fill(value: Tensor, block: Tensor, offset: int) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from moe_lm.checkpoint import folder, gguf
-from moe_lm.checkpoint.weights import Progress, Stored, Weights
+from moe_lm.checkpoint.weights import Parameters, Progress, Stored, Weights
 from moe_lm.config import ModelConfig
 from moe_lm.errors import ModelError
 from moe_lm.model import Decoder
@@ -23,14 +23,15 @@ from moe_lm.tokenizer.tokenizer import Tokenizer
 class Checkpoint:
     """A checkpoint without the values of its weights; `sha256` is over all its bytes (weights, configuration, tokenizer).
 
-    `read` returns the model in a precision and on a device. It raises ModelError for NaN or infinite values, and where the
-    files have changed since they were hashed.
+    `read` returns the model in a precision and on a device; `stream` yields its parameters one after another, in float32. Both raise
+    ModelError for NaN or infinite values, and where the files have changed since they were hashed.
     """
 
     config: ModelConfig
     tokenizer: Tokenizer
     sha256: str
     read: Callable[[torch.dtype, str, Progress | None], Decoder]
+    stream: Callable[[], Parameters]
     notices: tuple[str, ...] = ()  # what a user should know about how the files were read, a line each
     stored: Stored | None = None  # None for random weights
 
@@ -69,18 +70,23 @@ def open_checkpoint(path: Path) -> Checkpoint:
     weights.check()
     tokenizer.fit(weights.config.vocab_size)
 
-    def read(dtype: torch.dtype, device: str, progress: Progress | None) -> Decoder:
-        def check_unchanged() -> None:
-            if _stamps(files) != stamps:
-                raise ModelError(f"{path} changed after it was opened; run the same command again")
+    def check_unchanged() -> None:
+        if _stamps(files) != stamps:
+            raise ModelError(f"{path} changed after it was opened; run the same command again")
 
+    def read(dtype: torch.dtype, device: str, progress: Progress | None) -> Decoder:
         check_unchanged()
         model = weights.read(dtype, device, progress)
         check_unchanged()
         return model
 
+    def stream() -> Parameters:
+        check_unchanged()
+        yield from weights.stream()
+        check_unchanged()
+
     notices = (*weights.notices, *tokenizer.notices, *_context_notices(weights.config))
-    return Checkpoint(weights.config, tokenizer, sha256_of(files), read, notices, weights.stored)
+    return Checkpoint(weights.config, tokenizer, sha256_of(files), read, stream, notices, weights.stored)
 
 
 def _context_notices(config: ModelConfig) -> Iterator[str]:

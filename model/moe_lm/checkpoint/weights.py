@@ -18,14 +18,31 @@ from moe_lm.model import Decoder
 Progress = Callable[[int, int], None]  # (parameters read, parameters in all)
 
 
-def filled(config: ModelConfig, dtype: torch.dtype, device: str, fill: Callable[[str, Tensor], None], progress: Progress | None) -> Decoder:
-    """A decoder whose parameters `fill` (name, memory) fills, one after another."""
-    model = Decoder(config)
-    parameters = [(name, p.shape) for name, p in model.named_parameters()]
-    done, total = 0, sum(shape.numel() for _, shape in parameters)
-    for name, shape in parameters:
+Fill = Callable[[str, Tensor], None]  # fills a parameter's (name, memory)
+Parameters = Iterator[tuple[str, Tensor]]  # of a decoder, one after another
+
+
+def parameters(shapes: Iterable[tuple[str, torch.Size]], dtype: torch.dtype, device: str, fill: Fill) -> Parameters:
+    """The parameters of these names and shapes, each in memory of its own."""
+    for name, shape in shapes:
         value = torch.empty(shape, dtype=dtype, device=device)
         fill(name, value)
+        yield name, value
+
+
+def streamed(config: ModelConfig, fill: Fill) -> Parameters:
+    """The parameters of a decoder in float32 on the CPU: whoever takes them one by one needs the memory of the largest."""
+    with torch.device("meta"):
+        shapes = [(name, p.shape) for name, p in Decoder(config).named_parameters()]
+    return parameters(shapes, torch.float32, "cpu", fill)
+
+
+def filled(config: ModelConfig, dtype: torch.dtype, device: str, fill: Fill, progress: Progress | None) -> Decoder:
+    """A decoder with all its parameters."""
+    model = Decoder(config)
+    shapes = [(name, p.shape) for name, p in model.named_parameters()]
+    done, total = 0, sum(shape.numel() for _, shape in shapes)
+    for name, value in parameters(shapes, dtype, device, fill):
         owner, _, leaf = name.rpartition(".")
         setattr(model.get_submodule(owner), leaf, nn.Parameter(value, requires_grad=False))
         done += value.numel()
@@ -99,12 +116,15 @@ class Weights:
 
     def read(self, dtype: torch.dtype, device: str, progress: Progress | None) -> Decoder:
         """Raises ModelError for NaN and infinite values."""
+        return filled(self.config, dtype, device, self._fill_parameter, progress)
 
-        def fill(name: str, value: Tensor) -> None:
-            for part, piece in self._parts(name, value):
-                self._fill(part, piece)
+    def stream(self) -> Parameters:
+        """As `streamed`. Raises ModelError for NaN and infinite values."""
+        return streamed(self.config, self._fill_parameter)
 
-        return filled(self.config, dtype, device, fill, progress)
+    def _fill_parameter(self, name: str, value: Tensor) -> None:
+        for part, piece in self._parts(name, value):
+            self._fill(part, piece)
 
     def _pieces(self, name: str) -> Pieces:
         return pieces(name, self.names, self.config.moe.num_experts if self.config.moe else 0)

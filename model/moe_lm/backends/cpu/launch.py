@@ -20,6 +20,8 @@ from moe_lm.backends.cpu.check import check, check_range
 from moe_lm.backends.cpu.library import call
 from moe_lm.backends.cpu.pack import ACTIVATIONS, DTYPES, PackedMatrix
 
+K_BLOCK = 256  # weights
+K_BLOCK_BYTES = {4: 144, 5: 176, 6: 210}
 SPAN = 64  # keys, or numbers of a value, that attention computes together; as in csrc/kernels.h
 
 
@@ -192,3 +194,15 @@ def _check_pages(k_pages: Tensor, v_pages: Tensor, J: int, d: int) -> None:
 
 def _table(places: TokenPlaces, k_pages: Tensor) -> tuple[Tensor, Tensor, Tensor, int, int, int]:
     return places.positions, places.sequences, places.table, *places.table.shape, len(k_pages)
+
+
+def k_quants(x: Tensor, bits: int) -> Tensor:
+    """Blocks of Q4_K, Q5_K or Q6_K (`bits` 4, 5, 6) of float32 weights, in their order: uint8 [blocks, bytes of a block].
+
+    The bytes are those of `moe_lm.quant.k_quants`, whose search it is.
+    """
+    check("x", x, (None, K_BLOCK), torch.float32)
+    check_range("bits", bits, 4, 6)
+    out = torch.empty(len(x), K_BLOCK_BYTES[bits], dtype=torch.uint8)
+    call("k_quants", x, len(x), bits, out)
+    return out

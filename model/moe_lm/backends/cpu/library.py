@@ -53,6 +53,8 @@ SIGNATURES = {
     "rotation": (POINTER, POINTER, INT, INT, POINTER, POINTER),
     # x, P, V, out
     "logsumexp": (POINTER, INT, INT, POINTER),
+    # x, blocks, bits, out
+    "k_quants": (POINTER, INT, INT, POINTER),
 }
 # what a function returns that would have read or written out of range (Fault in csrc/kernels.h)
 FAULTS = {

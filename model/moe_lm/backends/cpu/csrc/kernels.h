@@ -71,3 +71,7 @@ API int rotation(GompParallel gomp, int threads, const int32_t* positions, const
 
 // out = log(sum(e^x)) of each of P rows of V numbers.
 API int logsumexp(GompParallel gomp, int threads, const float* x, int P, int V, float* out);
+
+// Weights x [blocks, 256] -> blocks of Q4_K, Q5_K or Q6_K (`bits` 4, 5, 6), one after another, with the bytes of ggml's
+// reference.
+API int k_quants(GompParallel gomp, int threads, const float* x, int blocks, int bits, uint8_t* out);
