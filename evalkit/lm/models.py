@@ -61,10 +61,16 @@ MODELS: dict[str, NamedModel] = {
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A checkpoint on disk, and whether it is upcycled at load."""
+    """A checkpoint on disk, whether it is upcycled at load, and its sha256 where that is known."""
 
     path: Path
     upcycle: bool = False
+    sha256: str | None = None
+
+    def check(self, sha256: str) -> None:
+        """Raises EvalkitError where the file's sha256 is another than the known one."""
+        if self.sha256 is not None and sha256 != self.sha256:
+            raise EvalkitError(f"{self.path} has sha256 {sha256[:16]}, expected {self.sha256[:16]}; delete it and fetch it again")
 
 
 def require_known(spec: str) -> None:
@@ -78,10 +84,11 @@ def require_known(spec: str) -> None:
         raise unknown("model", spec, MODELS)
 
 
-def find(spec: str, for_transformers: bool = False) -> Found:
+def find(spec: str, for_transformers: bool = False, checked: bool = True) -> Found:
     """The checkpoint that SPEC names; of a hub id, what moe_lm reads, or what transformers does.
 
-    Raises EvalkitError if there is none, or if its sha256 is wrong, and moe_lm's ModelError for a hub id that it can't run.
+    `checked` false leaves `Found.check` to the caller, who hashes the file anyway. Raises EvalkitError if there is no such checkpoint, or
+    if its sha256 is wrong, and moe_lm's ModelError for a hub id that it can't run.
     """
     require_known(spec)
     path = Path(spec).expanduser()
@@ -90,7 +97,11 @@ def find(spec: str, for_transformers: bool = False) -> Found:
     if spec.startswith("random:"):
         raise EvalkitError(f"model {spec}: random weights run on the native engine only; give a checkpoint here")
     if spec in MODELS:
-        return Found(_named(spec, MODELS[spec]), MODELS[spec].upcycle)
+        found = Found(_named(spec, MODELS[spec]), MODELS[spec].upcycle, MODELS[spec].sha256)
+        if checked:
+            with open(found.path, "rb") as file:
+                found.check(hashlib.file_digest(file, "sha256").hexdigest())
+        return found
     hub_id = hub.HubId.parse(spec)
     assert hub_id is not None  # by require_known
     return Found(hub.for_transformers(hub_id) if for_transformers else hub.for_moe_lm(hub_id))
@@ -115,8 +126,4 @@ def _named(name: str, model: NamedModel) -> Path:
             raise HubError(f"{model.file} is not in {CACHE / 'models'}, and {error}") from None
     if path is None:
         raise EvalkitError(f"model {name}: {model.file} is not installed; run `{model.install}`")
-    with open(path, "rb") as f:
-        digest = hashlib.file_digest(f, "sha256").hexdigest()
-    if digest != model.sha256:
-        raise EvalkitError(f"model {name}: {path} has sha256 {digest[:16]}, expected {model.sha256[:16]}; delete it and fetch it again")
     return path

@@ -136,8 +136,9 @@ class NativeLM(TokenizedLM):
                 checkpoint = random_checkpoint(random_configuration(model.name))
                 return cls(checkpoint, model.name, None, dtype, device, model.kernel, model.chat_template_args)
         with one_line("" if model.name.endswith(".gguf") else "; another engine may run it, such as --engine lm_eval:hf"):
-            found = find(model.name)
+            found = find(model.name, checked=False)
             checkpoint, recipe = open_checkpoint(found.path), Upcycle() if found.upcycle else None
+            found.check(checkpoint.sha256)
             lm = cls(checkpoint, model.name, recipe, dtype, device, model.kernel, model.chat_template_args)
             lm.revision = commit_of(found.path)
             return lm

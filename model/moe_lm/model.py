@@ -1,7 +1,7 @@
 """The decoder in plain torch, one for every family; a dense FFN is the case without a router.
 
 It is the reference for correctness and has no kernels, caches or batches. A back-end (see `moe_lm.backends`) is built from it, and
-attention over the past is the caller's `attend`.
+attention over the past is the caller's `attend`. Quantised weights it holds for a back-end, and computes nothing with them.
 
 T tokens of all sequences, laid end to end; D hidden, H query heads, J key/value heads, d head_dim, r = d/2,
 F FFN hidden, E experts, K experts a token, V vocabulary; P the rows needed after the last layer.
@@ -15,17 +15,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from moe_lm.config import ModelConfig, MoEConfig
+from moe_lm.quant.weight import QuantizedWeight
 from moe_lm.rope import RopeScaling, frequencies
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]  # (layer, q_THd, k_TJd, v_TJd) -> out_THd
 
 
 class Linear(nn.Linear):
+    quantized: QuantizedWeight | None = None  # the weight where a file's blocks are kept as they are; `weight` is then None
+
     def reset_parameters(self) -> None:
         """Leave the memory uninitialised: a checkpoint fills it. (Building on torch's meta device costs 2 s of imports.)"""
 
 
 class Embedding(nn.Embedding):
+    quantized: QuantizedWeight | None = None  # as of a Linear
+
     def reset_parameters(self) -> None:
         """As for Linear."""
 
@@ -129,6 +134,9 @@ def routed_experts(x_TD: Tensor, topk_weights_TK: Tensor, topk_ids_TK: Tensor, g
 class Experts(nn.Module):
     """The routed experts' weights, stacked as the kernels want them: gate rows above up rows."""
 
+    gate_up_quantized: tuple[QuantizedWeight, QuantizedWeight] | None = None  # as of a Linear
+    down_quantized: QuantizedWeight | None = None
+
     def __init__(self, hidden_size: int, moe: MoEConfig):
         super().__init__()
         self.gate_up_EGD = nn.Parameter(torch.empty(moe.num_experts, 2 * moe.moe_intermediate_size, hidden_size))
@@ -192,7 +200,11 @@ class Decoder(nn.Module):
         self.norm = RMSNorm(config.hidden_size, config)
         self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=False)
         if config.tie_word_embeddings:
-            self.lm_head.weight = self.embed.weight
+            self.tie()
+
+    def tie(self) -> None:
+        """Make the embedding the output head, too."""
+        self.lm_head.weight, self.lm_head.quantized = self.embed.weight, self.embed.quantized
 
     def forward(self, tokens_T: Tensor, positions_T: Tensor, attend: Attend, wanted_P: Tensor) -> Tensor:
         """[T] ids and positions -> [P, D] hidden states after the final norm, of the rows `wanted_P`."""

@@ -5,6 +5,7 @@ import numpy as np
 
 from moe_lm.families import FAMILIES
 from moe_lm.families.names import pieces
+from moe_lm.quant.weight import FLOATS
 
 ARCHITECTURES = {name: family.gguf_architecture for name, family in FAMILIES.items() if family.gguf_architecture}
 TYPES = gguf.GGMLQuantizationType
@@ -35,6 +36,21 @@ def gguf_tensors(model):
                 part = permuted(part, config.num_attention_heads if "attn_q" in piece else config.num_key_value_heads)
             found[piece] = part[0] if piece.endswith("ffn_gate_inp_shexp.weight") else part  # GGUF drops the dimension of size one
     return found
+
+
+def random_blocks(kind, shape, seed=0):
+    """A tensor as it is stored in one of `moe_lm.quant.weight.KINDS`, its weights of about the size of a tiny model's.
+
+    The gguf library can't quantise to all of them. The blocks' scales are about 1/8 over the largest integer that they are multiplied by.
+    """
+    weights, nbytes = gguf.GGML_QUANT_SIZES[kind]
+    rng = np.random.default_rng(seed)
+    blocks = rng.integers(0, 256, (*shape[:-1], shape[-1] // weights, nbytes), dtype=np.uint8)
+    largest = {"Q8_0": 127, "Q4_0": 8, "Q4_1": 15, "Q5_0": 16, "Q5_1": 31, "Q4_K": 63 * 15, "Q5_K": 63 * 31, "Q6_K": 127 * 32}[kind.name]
+    for at in FLOATS[kind.name]:
+        scales = rng.uniform(0.05, 0.2, blocks.shape[:-1]) / (largest if at != 2 else 63 if kind.name.endswith("K") else -1)
+        blocks[..., at : at + 2] = scales.astype(np.float16)[..., None].view(np.uint8)
+    return blocks.reshape(*shape[:-1], -1)
 
 
 def add_key(writer, key, value):
@@ -86,7 +102,8 @@ def write(path, config, tensors, types=None, keys=None, first=True, **changed):
         _add_vocabulary(writer, config.vocab_size, changed)
     for name, array in tensors.items():
         kind = (types or {}).get(name, TYPES.F32)
-        stored = array if kind == TYPES.I32 else gguf.quantize(np.ascontiguousarray(array), kind)
+        is_stored = kind == TYPES.I32 or array.dtype == np.uint8  # such as `random_blocks`
+        stored = array if is_stored else gguf.quantize(np.ascontiguousarray(array), kind)
         writer.add_tensor(name, stored, raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()

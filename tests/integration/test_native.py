@@ -8,9 +8,10 @@ import torch
 
 from evalkit.config import ModelSpec
 from evalkit.errors import EvalkitError
-from evalkit.lm import open_lm
+from evalkit.lm import models, open_lm
 from evalkit.lm.native import NativeLM
 from evalkit.tasks import Loglikelihood
+from moe_lm.checkpoint.read import open_checkpoint
 from moe_lm.engine.batch import forward
 from moe_lm.engine.pages import pool_for
 
@@ -51,3 +52,19 @@ def test_what_the_engine_refuses_is_bad_input(lm: NativeLM, monkeypatch: pytest.
     monkeypatch.setattr(lm, "_encode", lambda _: ([], [[1]], 0, 0))
     with pytest.raises(EvalkitError, match="at least one token"):
         list(lm.loglikelihood([Loglikelihood("", ("a",))]))
+
+
+def test_a_named_model_whose_file_is_another(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is hashed once, while it is opened: a run refuses it, and so does whoever asks for its path alone."""
+    monkeypatch.setattr(models, "local_path", lambda model: tiny_model)
+    row = models.NamedModel("tiny", "tiny", open_checkpoint(tiny_model).sha256)
+    monkeypatch.setitem(models.MODELS, "tiny-model", row)
+    NativeLM.open(ModelSpec("tiny-model"))
+    monkeypatch.setitem(models.MODELS, "tiny-model", replace(row, sha256="0" * 64))
+    with pytest.raises(EvalkitError, match=rf"tiny has sha256 {row.sha256[:16]}, expected 0{{16}}; delete it and fetch it again"):
+        NativeLM.open(ModelSpec("tiny-model"))
+    file = tmp_path / "m.gguf"
+    file.write_bytes(b"another")
+    monkeypatch.setattr(models, "local_path", lambda model: file)
+    with pytest.raises(EvalkitError, match=r"m\.gguf has sha256 .*, expected 0{16}"):
+        models.find("tiny-model")

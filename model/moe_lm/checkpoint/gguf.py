@@ -18,6 +18,7 @@ from moe_lm.config import from_hf
 from moe_lm.errors import ModelError
 from moe_lm.families import family_of
 from moe_lm.families.names import GGUF_SEPARATE_EXPERTS
+from moe_lm.quant.weight import KINDS, QuantizedWeight
 from moe_lm.tokenizer.library import attempt
 from moe_lm.tokenizer.tokenizer import Tokenizer
 
@@ -49,8 +50,11 @@ def parse(path: Path) -> tuple[Tokenizer, Weights]:
         raise type(error)(f"{path}: {error}") from None
     family = family_of(config.family)
 
+    def is_interleaved(name: str) -> bool:
+        return family.gguf_interleaved_rope and name.endswith(("attn_q.weight", "attn_k.weight"))
+
     def chunks(name: str) -> Iterator[Tensor]:
-        interleaved = family.gguf_interleaved_rope and name.endswith(("attn_q.weight", "attn_k.weight"))
+        interleaved = is_interleaved(name)
         for array in file.chunks(name, config.head_dim if interleaved else 1):
             if interleaved:
                 array = _halves_apart(array, config.head_dim)
@@ -58,11 +62,18 @@ def parse(path: Path) -> tuple[Tokenizer, Weights]:
                 array = array - np.float32(config.norm_offset)  # llama.cpp stores the sum
             yield from torch.from_numpy(array if array.flags.writeable else array.copy()).split(max(1, SERIAL // max(1, array[0].size)))
 
+    def quantized(name: str) -> QuantizedWeight | None:
+        info = file.tensors[name]
+        if info.type.name not in KINDS or len(info.shape) < 2:
+            return None
+        blocks = _halves_apart(file.blocks(name), config.head_dim) if is_interleaved(name) else file.blocks(name)
+        return QuantizedWeight(info.type.name, torch.from_numpy(blocks[None] if blocks.ndim == 2 else blocks), info.shape[-1])
+
     names = family.gguf_names
     if any(name.endswith("ffn_gate.0.weight") for name in file.tensors):
         names = {**names, **GGUF_SEPARATE_EXPERTS}
     tensors = set(file.tensors) - gguf_rope.TENSORS
-    return tokenizer, Weights(path, config, names, tensors, file.shape, chunks, stored=_stored(file))
+    return tokenizer, Weights(path, config, names, tensors, file.shape, chunks, stored=_stored(file), quantized=quantized)
 
 
 def _stored(file: GGUFFile) -> Stored:

@@ -33,13 +33,13 @@ class GGUFFile:
         self.paths = [part.path for part in parts]
         self.metadata: Mapping[str, Any] = first.metadata
         self.tensors: dict[str, TensorInfo] = {}
-        self._maps: dict[str, mmap.mmap] = {}
+        self._parts: dict[str, _Part] = {}
         for number, part in enumerate(parts):
             _check_part(part, number, first)
             if twice := self.tensors.keys() & part.tensors.keys():
                 raise ModelError(f"{part.path} holds tensor {min(twice)}, as another part does: they are parts of different models")
             self.tensors |= part.tensors
-            self._maps |= dict.fromkeys(part.tensors, part.map)
+            self._parts |= dict.fromkeys(part.tensors, part)
         expected = first.single("split.tensors.count", len(self.tensors))
         if expected != len(self.tensors):
             raise ModelError(f"{path} and its other parts hold {len(self.tensors):,} tensors, split.tensors.count says {shown(expected)}")
@@ -47,12 +47,20 @@ class GGUFFile:
     def shape(self, name: str) -> tuple[int, ...]:
         return self.tensors[name].shape
 
+    def blocks(self, name: str) -> np.ndarray:
+        """The tensor as it is stored, uint8 [.., bytes of a row], in a mapping of its own: the memory is given back when the array goes."""
+        info = self.tensors[name]
+        begin = info.offset // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
+        with open(self._parts[name].path, "rb") as file:
+            mapping = mmap.mmap(file.fileno(), info.offset + info.nbytes - begin, access=mmap.ACCESS_COPY, offset=begin)
+        return np.frombuffer(mapping, np.uint8, info.nbytes, info.offset - begin).reshape(*info.shape[:-1], -1)
+
     def chunks(self, name: str, multiple: int = 1) -> Iterator[np.ndarray]:
         """The tensor in float32, in chunks of its first dimension whose lengths are multiples of `multiple` (the last chunk's aside)."""
         info = self.tensors[name]
         length = info.shape[0] if info.shape else 1
         size = max(multiple, CHUNK // int(np.prod(info.shape[1:])) // multiple * multiple)
-        raw = np.frombuffer(self._maps[name], dtype=np.uint8, count=info.nbytes, offset=info.offset).reshape(length, -1)
+        raw = np.frombuffer(self._parts[name].map, dtype=np.uint8, count=info.nbytes, offset=info.offset).reshape(length, -1)
         for begin in range(0, length, size):
             part = raw[begin : begin + size]
             yield _dequantised(part, (len(part), *info.shape[1:]), info.type)

@@ -33,7 +33,7 @@ def random_checkpoint(config: ModelConfig, seed: int = 0) -> Checkpoint:
     return Checkpoint(config, _byte_tokenizer(config), digest, partial(_drawn, config, seed), partial(_stream, config, seed))
 
 
-def _drawn(config: ModelConfig, seed: int, dtype: torch.dtype, device: str, progress: Progress | None) -> Decoder:
+def _drawn(config: ModelConfig, seed: int, dtype: torch.dtype, device: str, progress: Progress | None, quantized: bool = False) -> Decoder:
     try:
         return _draw(config, seed, dtype, device, progress)
     except (RuntimeError, MemoryError) as error:  # torch has no class of errors for CPU memory

@@ -4,9 +4,13 @@ Whatever can be checked without reading the weights is checked when the checkpoi
 """
 
 import hashlib
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 
@@ -23,17 +27,25 @@ from moe_lm.tokenizer.tokenizer import Tokenizer
 class Checkpoint:
     """A checkpoint without the values of its weights; `sha256` is over all its bytes (weights, configuration, tokenizer).
 
-    `read` returns the model in a precision and on a device; `stream` yields its parameters one after another, in float32. Both raise
-    ModelError for NaN or infinite values, and where the files have changed since they were hashed.
+    `read` returns the model in a precision and on a device, its quantised weights as they are stored if so asked (there are some where it
+    `is_quantized`); `stream` yields its parameters one after another, in float32. Both raise ModelError for NaN or infinite values, and
+    where the files have changed since they were hashed.
     """
 
     config: ModelConfig
     tokenizer: Tokenizer
     sha256: str
-    read: Callable[[torch.dtype, str, Progress | None], Decoder]
+    read: "Read"
     stream: Callable[[], Parameters]
     notices: tuple[str, ...] = ()  # what a user should know about how the files were read, a line each
     stored: Stored | None = None  # None for random weights
+    is_quantized: bool = False
+
+
+class Read(Protocol):
+    """Reads a checkpoint's weights: see `Checkpoint`."""
+
+    def __call__(self, dtype: torch.dtype, device: str, progress: Progress | None, quantized: bool = False) -> Decoder: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,17 +78,19 @@ def open_checkpoint(path: Path) -> Checkpoint:
     else:
         raise ModelError(f"{path} is neither a .gguf file nor a folder with config.json and *.safetensors")
     stamps = _stamps(files)
-    tokenizer, weights = parse(path)
-    weights.check()
-    tokenizer.fit(weights.config.vocab_size)
+    with _hashing(files) as digest:
+        tokenizer, weights = parse(path)
+        weights.check()
+        tokenizer.fit(weights.config.vocab_size)
+        sha256 = digest()
 
     def check_unchanged() -> None:
         if _stamps(files) != stamps:
             raise ModelError(f"{path} changed after it was opened; run the same command again")
 
-    def read(dtype: torch.dtype, device: str, progress: Progress | None) -> Decoder:
+    def read(dtype: torch.dtype, device: str, progress: Progress | None, quantized: bool = False) -> Decoder:
         check_unchanged()
-        model = weights.read(dtype, device, progress)
+        model = weights.read(dtype, device, progress, quantized)
         check_unchanged()
         return model
 
@@ -86,7 +100,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
         check_unchanged()
 
     notices = (*weights.notices, *tokenizer.notices, *_context_notices(weights.config))
-    return Checkpoint(weights.config, tokenizer, sha256_of(files), read, stream, notices, weights.stored)
+    return Checkpoint(weights.config, tokenizer, sha256, read, stream, notices, weights.stored, weights.is_quantized)
 
 
 def _context_notices(config: ModelConfig) -> Iterator[str]:
@@ -106,11 +120,27 @@ def _stamps(files: Sequence[Path]) -> list[tuple[int, int, int]]:
         raise ModelError(f"cannot read {error.filename}: {error.strerror}") from None
 
 
-def sha256_of(files: Iterable[Path]) -> str:
-    """One digest over the files' contents, in the given order; a single file's is what `sha256sum` prints."""
-    digest = hashlib.sha256()
+@contextmanager
+def _hashing(files: Sequence[Path]) -> Iterator[Callable[[], str]]:
+    """`sha256_of`, computed while the block does other work, which need not wait for it where it fails."""
+    abandoned = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        digest = pool.submit(sha256_of, files, abandoned.is_set)
+        try:
+            yield digest.result
+        except BaseException:
+            abandoned.set()
+            raise
+
+
+def sha256_of(files: Iterable[Path], abandoned: Callable[[], bool] = lambda: False) -> str:
+    """One digest over the files' contents, in the given order; a single file's is what `sha256sum` prints. "" where it is abandoned."""
+    # blocks so large that the thread waits seldom for Python's global lock
+    digest, room = hashlib.sha256(), bytearray(1 << 24)
     for file in files:
-        with open(file, "rb") as f:
-            while block := f.read(1 << 22):
-                digest.update(block)
+        with open(file, "rb", buffering=0) as f:
+            while size := f.readinto(room):
+                digest.update(memoryview(room)[:size])
+                if abandoned():
+                    return ""
     return digest.hexdigest()

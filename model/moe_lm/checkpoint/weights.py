@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from moe_lm.errors import ModelError
 from moe_lm.families.names import Pieces, pieces
 from moe_lm.files import and_more
 from moe_lm.model import Decoder
+from moe_lm.quant.weight import QuantizedWeight
 
 Progress = Callable[[int, int], None]  # (parameters read, parameters in all)
 
@@ -22,35 +23,52 @@ Fill = Callable[[str, Tensor], None]  # fills a parameter's (name, memory)
 Parameters = Iterator[tuple[str, Tensor]]  # of a decoder, one after another
 
 
-def parameters(shapes: Iterable[tuple[str, torch.Size]], dtype: torch.dtype, device: str, fill: Fill) -> Parameters:
-    """The parameters of these names and shapes, each in memory of its own."""
-    for name, shape in shapes:
-        value = torch.empty(shape, dtype=dtype, device=device)
-        fill(name, value)
-        yield name, value
+def parameter(name: str, shape: torch.Size, dtype: torch.dtype, device: str, fill: Fill) -> Tensor:
+    """In memory of its own."""
+    value = torch.empty(shape, dtype=dtype, device=device)
+    fill(name, value)
+    return value
 
 
 def streamed(config: ModelConfig, fill: Fill) -> Parameters:
     """The parameters of a decoder in float32 on the CPU: whoever takes them one by one needs the memory of the largest."""
     with torch.device("meta"):
         shapes = [(name, p.shape) for name, p in Decoder(config).named_parameters()]
-    return parameters(shapes, torch.float32, "cpu", fill)
+    return ((name, parameter(name, shape, torch.float32, "cpu", fill)) for name, shape in shapes)
 
 
-def filled(config: ModelConfig, dtype: torch.dtype, device: str, fill: Fill, progress: Progress | None) -> Decoder:
-    """A decoder with all its parameters."""
+def filled(
+    config: ModelConfig,
+    dtype: torch.dtype,
+    device: str,
+    fill: Fill,
+    progress: Progress | None,
+    quantized: Callable[[str], Sequence[QuantizedWeight]] = lambda name: (),
+) -> Decoder:
+    """A decoder with all its parameters, those that are `quantized` in their blocks."""
     model = Decoder(config)
     shapes = [(name, p.shape) for name, p in model.named_parameters()]
     done, total = 0, sum(shape.numel() for _, shape in shapes)
-    for name, value in parameters(shapes, dtype, device, fill):
+    for name, shape in shapes:
         owner, _, leaf = name.rpartition(".")
-        setattr(model.get_submodule(owner), leaf, nn.Parameter(value, requires_grad=False))
-        done += value.numel()
+        module = model.get_submodule(owner)
+        if blocks := quantized(name):
+            _hold(module, leaf, blocks)
+        else:
+            setattr(module, leaf, nn.Parameter(parameter(name, shape, dtype, device, fill), requires_grad=False))
+        done += shape.numel()
         if progress:
             progress(done, total)
     if config.tie_word_embeddings:
-        model.lm_head.weight = model.embed.weight
+        model.tie()
     return model.eval()
+
+
+def _hold(module: nn.Module, leaf: str, blocks: Sequence[QuantizedWeight]) -> None:
+    """Blocks in place of a parameter."""
+    setattr(module, leaf, None)
+    name = {"gate_up_EGD": "gate_up_quantized", "down_EDF": "down_quantized"}.get(leaf, "quantized")
+    setattr(module, name, tuple(blocks) if leaf == "gate_up_EGD" else blocks[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +100,7 @@ class Weights:
     chunks: Callable[[str], Iterator[Tensor]]
     notices: tuple[str, ...] = ()  # what a user should know about how the files were read
     stored: Stored | None = None
+    quantized: Callable[[str], QuantizedWeight | None] = lambda name: None  # a tensor of a kind that products read, as it is stored
 
     def check(self) -> None:
         """Raises ModelError for a missing, surplus or misshapen tensor."""
@@ -114,9 +133,9 @@ class Weights:
         if name not in self.tensors:
             raise ModelError(f"{self.path} lacks tensor {name}; is it a complete {self.config.family} checkpoint?")
 
-    def read(self, dtype: torch.dtype, device: str, progress: Progress | None) -> Decoder:
-        """Raises ModelError for NaN and infinite values."""
-        return filled(self.config, dtype, device, self._fill_parameter, progress)
+    def read(self, dtype: torch.dtype, device: str, progress: Progress | None, quantized: bool = False) -> Decoder:
+        """With quantised weights as they are stored, where `quantized`. Raises ModelError for NaN and infinite values."""
+        return filled(self.config, dtype, device, self._fill_parameter, progress, self._blocks if quantized else lambda name: ())
 
     def stream(self) -> Parameters:
         """As `streamed`. Raises ModelError for NaN and infinite values."""
@@ -125,6 +144,31 @@ class Weights:
     def _fill_parameter(self, name: str, value: Tensor) -> None:
         for part, piece in self._parts(name, value):
             self._fill(part, piece)
+
+    @property
+    def is_quantized(self) -> bool:
+        """Is there a tensor of a kind that products read?"""
+        return any(self.quantized(name) for name in self.tensors)
+
+    def _blocks(self, name: str) -> Sequence[QuantizedWeight]:
+        """The matrices of a parameter (the experts' gate and up projections are two), if all are of kinds that products read."""
+        found = []
+        for experts in zip(*self._pieces(name), strict=True):
+            weights = [weight for piece in experts if (weight := self._finite(piece))]
+            if len(weights) < len(experts) or len({weight.kind for weight in weights}) > 1:
+                return ()
+            first, blocks = weights[0], [weight.blocks for weight in weights]
+            found.append(QuantizedWeight(first.kind, blocks[0] if len(blocks) == 1 else torch.cat(blocks), first.inputs))
+        return found
+
+    def _finite(self, name: str) -> QuantizedWeight | None:
+        weight = self.quantized(name)
+        if weight and not weight.is_finite:
+            raise self._not_finite(name)
+        return weight and self.quantized(name)  # mapped again: what was read is given back
+
+    def _not_finite(self, name: str) -> ModelError:
+        return ModelError(f"{self.path}: tensor {name} holds NaN or infinite values; the checkpoint is damaged")
 
     def _pieces(self, name: str) -> Pieces:
         return pieces(name, self.names, self.config.moe.num_experts if self.config.moe else 0)
@@ -142,6 +186,6 @@ class Weights:
         for chunk in self.chunks(name):
             # the sum first: NaN and infinity show in it, and it takes a tenth of the time
             if not math.isfinite(chunk.sum(dtype=torch.float32)) and not torch.isfinite(chunk).all():
-                raise ModelError(f"{self.path}: tensor {name} holds NaN or infinite values; the checkpoint is damaged")
+                raise self._not_finite(name)
             part[begin : begin + len(chunk)] = chunk
             begin += len(chunk)

@@ -5,12 +5,16 @@ E matrices (the experts of a layer, or one), O outputs, K inputs.
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 from gguf.quants import dequantize
 from torch import Tensor
 
-KINDS = ("Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K")  # the GGUF types that products read
+# the GGUF types that products read, and where in a block its float16 numbers lie: a scale, and in some a minimum
+FLOATS = {"Q8_0": (0,), "Q4_0": (0,), "Q4_1": (0, 2), "Q5_0": (0,), "Q5_1": (0, 2), "Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,)}
+KINDS = tuple(FLOATS)
+INFINITE = 0x7C00  # the exponent bits, all set in infinity and NaN
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,6 +39,17 @@ class QuantizedWeight:
     def shape(self) -> tuple[int, int, int]:
         """(E, O, K)"""
         return *self.blocks.shape[:2], self.inputs
+
+    @property
+    def is_finite(self) -> bool:
+        """Are all weights numbers? They are where the blocks' own float16 numbers are: what these are multiplied by is small."""
+        _, nbytes = GGML_QUANT_SIZES[GGMLQuantizationType[self.kind]]
+        halves = self.blocks.numpy().reshape(-1, nbytes).view(np.uint16)
+        return not any(((halves[:, at // 2] & INFINITE) == INFINITE).any() for at in FLOATS[self.kind])
+
+    def rows(self, ids_T: Tensor) -> Tensor:
+        """Rows of the first matrix, as `dequantized`: float32 [T, K]. Raises IndexError for an id out of range."""
+        return QuantizedWeight(self.kind, self.blocks[:1, ids_T], self.inputs).dequantized()[0]
 
     def dequantized(self) -> Tensor:
         """The weights that the blocks stand for, float32 [E, O, K], as the gguf library defines them."""

@@ -1,8 +1,9 @@
 """The keys tokenizer.ggml.* of a GGUF file, checked: tokens, their kinds, scores or merges, and the ids of special tokens."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -52,13 +53,11 @@ class Vocabulary:
     def merges(self) -> list[tuple[str, str]]:
         """The pairs that are merged, the first of them first."""
         texts = _texts(self.metadata, "merges", most=sum(map(len, self.tokens)))  # one for each place where a token may be cut
-        found = []
-        for text in texts:
-            left, blank, right = text.partition(" ")
-            for part in (left, right, left + right):
-                if not blank or part not in self.ids:
-                    raise ModelError(f"tokenizer.ggml.merges has {shown(text)}, which is not two tokens that make a third")
-            found.append((left, right))
+        ids, parts = self.ids, (text.partition(" ") for text in texts)
+        found = [(left, right) for left, blank, right in parts if blank and left in ids and right in ids and left + right in ids]
+        if len(found) < len(texts):
+            wrong = next(text for text, pair in zip_longest(texts, found) if not pair or text != " ".join(pair))
+            raise ModelError(f"tokenizer.ggml.merges has {shown(wrong)}, which is not two tokens that make a third")
         return found
 
     def flag(self, name: str, default: bool) -> bool:
@@ -92,8 +91,8 @@ def _plain(values: Any) -> list[Any]:
     return values.tolist() if isinstance(values, np.ndarray) else list(values)
 
 
-def _list(metadata: Metadata, name: str, holds: Callable[[Any], bool], size: int | None = None, most: int | None = None) -> list[Any]:
-    """A list of `size` entries, or of `most` at the most, which is known before any of them is read."""
+def _list(metadata: Metadata, name: str, types: set[type], size: int | None = None, most: int | None = None) -> list[Any]:
+    """A list of `size` entries of these types, or of `most` at the most, which is known before any of them is read."""
     key, found = f"tokenizer.ggml.{name}", metadata.get(f"tokenizer.ggml.{name}")
     if found is None:
         raise ModelError(f"the GGUF's tokenizer has no {key}; convert the model again with a current llama.cpp")
@@ -107,14 +106,15 @@ def _list(metadata: Metadata, name: str, holds: Callable[[Any], bool], size: int
         values = _plain(found)
     except UnicodeDecodeError as error:
         raise ModelError(f"{key} is not UTF-8 ({error.reason}); download the file again") from None
-    if wrong := [value for value in values if not holds(value)]:
+    if set(map(type, values)) - types:
+        wrong = [value for value in values if type(value) not in types]
         raise ModelError(f"{key} holds {shown(wrong[0])}, which is of another type; convert the model again")
     return values
 
 
 def _texts(metadata: Metadata, name: str, most: int | None = None) -> list[str]:
-    return _list(metadata, name, lambda value: isinstance(value, str), most=most)
+    return _list(metadata, name, {str}, most=most)
 
 
 def _numbers(metadata: Metadata, name: str, size: int) -> list[Any]:
-    return _list(metadata, name, lambda value: type(value) in (int, float), size)
+    return _list(metadata, name, {int, float}, size)
