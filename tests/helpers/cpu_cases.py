@@ -6,10 +6,12 @@ from contextlib import contextmanager
 import pytest
 import torch
 import torch.nn.functional as F
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 from torch import Tensor
 
 from moe_lm.backends.cpu import library
 from moe_lm.backends.cpu.launch import PAGE, TokenPlaces
+from moe_lm.quant.weight import QuantizedWeight
 
 needs_kernels = pytest.mark.skipif(not library.available(), reason="the CPU kernels are not built here")
 both_dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
@@ -17,6 +19,19 @@ both_dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], 
 
 def random(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def random_blocks(kind: str, *shape: int, seed: int = 0) -> QuantizedWeight:
+    """Blocks of random bytes for [E, O, K] weights, their float16 numbers about 0.01 and of either sign."""
+    *rows, K = shape
+    weights, nbytes = GGML_QUANT_SIZES[GGMLQuantizationType[kind]]
+    generator = torch.Generator().manual_seed(seed)
+    blocks = torch.randint(256, (*rows, K // weights, nbytes), generator=generator, dtype=torch.uint8)
+    halves = {"Q8_0": [0], "Q4_0": [0], "Q5_0": [0], "Q6_K": [nbytes - 2]}.get(kind, [0, 2])
+    for at in halves:
+        numbers = 0.01 * torch.randn(*rows, K // weights, 1, generator=generator)
+        blocks[..., at : at + 2] = numbers.half().view(torch.uint8)
+    return QuantizedWeight(kind, blocks.flatten(2), K)
 
 
 def relative_error(found: Tensor, exact: Tensor) -> float:

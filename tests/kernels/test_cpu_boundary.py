@@ -20,6 +20,8 @@ from moe_lm.backends.cpu.launch import (
 )
 from moe_lm.backends.cpu.moe import routed_experts
 from moe_lm.backends.cpu.pack import PANEL, PackedMatrix
+from moe_lm.backends.cpu.pack_quantized import STRIPE
+from moe_lm.quant.weight import KINDS
 
 pytestmark = needs_kernels
 
@@ -285,6 +287,9 @@ def test_the_header_and_python_agree():
     from moe_lm.backends.cpu import build, launch, library, pack
 
     header = (build.SOURCE / "kernels.h").read_text()
+    kinds = (build.SOURCE / "blocks.h").read_text().split("enum Kind : int {")[1].split("}")[0]
+    assert [kind.strip() for kind in kinds.split(",")] == [*KINDS, "KINDS"]
+    assert f"constexpr int LANES = {STRIPE};" in (build.SOURCE / "simd.h").read_text()
     for name, value in {"PANEL": pack.PANEL, "PAGE": launch.PAGE, "SPAN": launch.SPAN}.items():
         assert f"constexpr int {name} = {value};" in header
     assert header.count("API int ") == len(library.SIGNATURES)

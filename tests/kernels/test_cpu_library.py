@@ -156,7 +156,14 @@ def test_the_variant_is_chosen_by_the_processor_or_the_environment(monkeypatch):
     avx2 = library.FEATURES["avx2"]
     monkeypatch.delenv(library.VARIANT_VARIABLE, raising=False)
     monkeypatch.setattr(build.platform, "machine", lambda: "x86_64")
-    for features, best in ((avx2, "avx2"), (library.FEATURES["avx512"], "avx512"), (avx2 | {"avx512f"}, "avx2")):
+    avx512 = library.FEATURES["avx512"]
+    for features, best in (
+        (avx2, "avx2"),
+        (avx512, "avx512"),
+        (avx2 | {"avx512f"}, "avx2"),
+        (avx512 | {"avx512_vnni"}, "avx512vnni"),
+        (avx2 | {"avx512_vnni"}, "avx2"),
+    ):
         monkeypatch.setattr(library, "processor_features", lambda features=features: features)
         assert library.chosen_variant() == best
     monkeypatch.setenv(library.VARIANT_VARIABLE, "avx2")
@@ -166,7 +173,7 @@ def test_the_variant_is_chosen_by_the_processor_or_the_environment(monkeypatch):
         library.chosen_variant()
     for unknown in ("avx-512", ""):
         monkeypatch.setenv(library.VARIANT_VARIABLE, unknown)
-        with pytest.raises(ModelError, match=f"EVALKIT_CPU_VARIANT is '{unknown}'; the variants for x86_64 are avx512, avx2"):
+        with pytest.raises(ModelError, match=f"EVALKIT_CPU_VARIANT is '{unknown}'; the variants for x86_64 are avx512vnni, avx512, avx2"):
             library.chosen_variant()
     monkeypatch.delenv(library.VARIANT_VARIABLE)
     monkeypatch.setattr(library, "processor_features", lambda: avx2 - {"avx2"})

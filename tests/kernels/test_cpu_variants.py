@@ -1,8 +1,8 @@
-"""The AVX2 and the AVX-512 library give the same bits, for every launcher."""
+"""The libraries for AVX2, AVX-512 and AVX-512 with VNNI give the same bits, for every launcher."""
 
 import pytest
 import torch
-from cpu_cases import NUM_PAGES, needs_kernels, random, three_sequences, variant
+from cpu_cases import NUM_PAGES, needs_kernels, random, random_blocks, three_sequences, variant
 
 from moe_lm.backends.cpu import build, library
 from moe_lm.backends.cpu.launch import (
@@ -19,6 +19,8 @@ from moe_lm.backends.cpu.launch import (
     sigmoid,
 )
 from moe_lm.backends.cpu.pack import PackedMatrix
+from moe_lm.backends.cpu.pack_quantized import PackedBlocks
+from moe_lm.quant.weight import KINDS
 
 pytestmark = [
     needs_kernels,
@@ -32,6 +34,12 @@ def products(rows, outputs, inputs, dtype):
     added = random(rows, outputs, seed=4)
     gemm(x, plain, out=added, accumulate=True, row_scales_M=random(rows, seed=5))
     return [gemm(x, plain), gemm(x, silu), gemm(x, gelu), added]
+
+
+def quantized_products(rows, outputs, kind, int8):
+    x, weights = random(rows, 768), [random_blocks(kind, 1, outputs, 768, seed=seed) for seed in (1, 2)]
+    plain, gated = PackedBlocks.of(weights, random(2 * outputs, seed=3)), PackedBlocks.gated(*weights, "silu")
+    return [gemm(x, plain, int8=int8), gemm(x, gated, int8=int8), PackedBlocks.of(weights[0]).rows(torch.arange(outputs))]
 
 
 def attention(H, J, d, window):
@@ -69,8 +77,10 @@ PRODUCTS = [
     (101, 24, 1000),
     (500, 100, 257),
 ]
+QUANTIZED = [(1, 33), (2, 16), (7, 50), (33, 64), (70, 100)]
 CASES = (
     [(products, (*shape, dtype)) for shape in PRODUCTS for dtype in (torch.float32, torch.bfloat16)]
+    + [(quantized_products, (*shape, kind, int8)) for shape in QUANTIZED for kind in KINDS for int8 in (False, True)]
     + [(attention, shape) for shape in [(9, 3, 64, None), (8, 2, 256, 200), (6, 1, 40, 7), (2, 2, 200, 1), (64, 1, 96, None)]]
     + [(norm_and_rope, shape) for shape in [(1, 8), (50, 100), (3, 900)]]
     + [(softmaxes, shape) for shape in [(1, 1), (33, 60), (5, 5000)]]
@@ -79,11 +89,13 @@ CASES = (
 
 
 @pytest.mark.parametrize(("compute", "arguments"), CASES, ids=lambda part: getattr(part, "__name__", str(part)))
-def test_both_variants_give_the_same_bits(compute, arguments, monkeypatch):
+def test_all_variants_give_the_same_bits(compute, arguments, monkeypatch):
     found = {}
     sanitized = build.SANITIZED if library.chosen_variant().endswith(build.SANITIZED) else ""
-    for name in ("avx2", "avx512"):
-        with variant(name + sanitized, monkeypatch):
-            found[name] = compute(*arguments)
-    for avx2, avx512 in zip(found["avx2"], found["avx512"], strict=True):
-        assert torch.equal(avx2, avx512)
+    for name in ("avx2", "avx512", "avx512vnni"):
+        if library.FEATURES[name] <= library.processor_features():
+            with variant(name + sanitized, monkeypatch):
+                found[name] = compute(*arguments)
+    for name in found:
+        for avx2, other in zip(found["avx2"], found[name], strict=True):
+            assert torch.equal(avx2, other)

@@ -11,9 +11,8 @@ from pathlib import Path
 
 from moe_lm.backends.cpu import build, library
 
-TESTS = [
-    f"tests/kernels/test_cpu_{name}.py" for name in ("gemm", "attention", "norm_rope", "moe", "softmax", "k_quants", "boundary", "variants")
-]
+NAMES = ("gemm", "quantized", "attention", "norm_rope", "moe", "softmax", "k_quants", "boundary", "variants")
+TESTS = [f"tests/kernels/test_cpu_{name}.py" for name in NAMES]
 
 
 def main() -> int:

@@ -29,11 +29,20 @@ class QuantizedWeight:
     inputs: int
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise ValueError(f"kind is {self.kind!r}; wanted: {', '.join(KINDS)}")
-        weights, nbytes = GGML_QUANT_SIZES[GGMLQuantizationType[self.kind]]
-        if self.inputs % weights or self.blocks.dtype != torch.uint8 or self.blocks.shape[2:] != (self.inputs // weights * nbytes,):
-            raise ValueError(f"{self.inputs} inputs of {self.kind} are blocks of {nbytes} bytes for {weights}; got {self.blocks.shape}")
+        if self.blocks.dtype != torch.uint8 or self.blocks.shape[2:] != (self.row_bytes(self.kind, self.inputs),):
+            found = f"{str(self.blocks.dtype).removeprefix('torch.')} {list(self.blocks.shape)}"
+            wanted = f"uint8 [E, O, {self.row_bytes(self.kind, self.inputs)}]"
+            raise ValueError(f"blocks of {self.kind} for {self.inputs} inputs are {found}; wanted: {wanted}")
+
+    @staticmethod
+    def row_bytes(kind: str, inputs: int) -> int:
+        """Bytes of one output's blocks. Raises ValueError for an unknown kind, or inputs that are no whole blocks."""
+        if kind not in KINDS:
+            raise ValueError(f"kind is {kind!r}; wanted: {', '.join(KINDS)}")
+        weights, nbytes = GGML_QUANT_SIZES[GGMLQuantizationType[kind]]
+        if inputs % weights:
+            raise ValueError(f"{kind} has blocks of {weights} weights, of which {inputs} inputs are no multiple")
+        return inputs // weights * nbytes
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -22,9 +22,10 @@ SOURCE = Path(__file__).parent / "csrc"
 LIB = Path(__file__).parent / "lib"
 MANIFEST = "manifest.json"
 FLAGS = ("-std=c++17", "-O3", "-ffp-contract=off", "-fPIC", "-shared", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-psabi")
+AVX512 = ("-march=x86-64-v4", "-mtune=cascadelake", "-mprefer-vector-width=512")
 # the best one first; what the compiler may contract is written out in the source, as targets differ in what they would
 VARIANTS: dict[str, dict[str, tuple[str, ...]]] = {
-    "x86_64": {"avx512": ("-march=x86-64-v4", "-mtune=cascadelake", "-mprefer-vector-width=512"), "avx2": ("-march=x86-64-v3",)},
+    "x86_64": {"avx512vnni": (*AVX512, "-mavx512vnni"), "avx512": AVX512, "avx2": ("-march=x86-64-v3",)},
     "aarch64": {"neon": ()},  # the same bits under qemu-user; not run on an Arm processor yet
 }
 SANITIZED = "-asan"

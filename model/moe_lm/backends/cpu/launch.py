@@ -19,6 +19,7 @@ from moe_lm.backends.base import PAGE
 from moe_lm.backends.cpu.check import check, check_range
 from moe_lm.backends.cpu.library import call
 from moe_lm.backends.cpu.pack import ACTIVATIONS, DTYPES, PackedMatrix
+from moe_lm.backends.cpu.pack_quantized import PackedBlocks
 
 K_BLOCK = 256  # weights
 K_BLOCK_BYTES = {4: 144, 5: 176, 6: 210}
@@ -27,20 +28,24 @@ SPAN = 64  # keys, or numbers of a value, that attention computes together; as i
 
 def gemm(
     x_MK: Tensor,
-    matrix: PackedMatrix,
+    matrix: PackedMatrix | PackedBlocks,
     offsets: Tensor | None = None,
     order_R: Tensor | None = None,
     out: Tensor | None = None,
     accumulate: bool = False,
     row_scales_M: Tensor | None = None,
+    int8: bool = False,
 ) -> Tensor:
     """x @ matrix.T + bias, or the gated product of a matrix with an activation: [M, K] -> [M, O] in x's dtype, float32 or bfloat16.
 
     The rows offsets[e] .. offsets[e + 1] - 1 are multiplied with matrix e; without offsets all of them with the first. With an order,
     the rows are x[order], R of them. The result is written into float32 `out`, or with `accumulate` added to it, each row times its scale.
+
+    Packed blocks of quantised weights give the very bits of the float32 numbers that they stand for. With `int8` each row of x is
+    quantised too, as llama.cpp does it (csrc/activations.h), blocks are multiplied as integers and their products summed in float32.
     """
     check("x", x_MK, (None, matrix.inputs), *DTYPES, contiguous=False)
-    x, E = x_MK.float().contiguous(), len(matrix.weights)
+    x, E = x_MK.float().contiguous(), matrix.matrices
     if order_R is not None:
         check("order", order_R, (None,), torch.int64)
     M = len(x) if order_R is None else len(order_R)
@@ -55,9 +60,14 @@ def gemm(
         row_scales_M = row_scales_M.float().contiguous()
         if not accumulate:
             raise ValueError("row_scales are for accumulate=True")
-    bfloat16, activation = matrix.weights.dtype == torch.bfloat16, ACTIVATIONS[matrix.activation]
-    weights = (E, matrix.weights, bfloat16, M, matrix.inputs, matrix.outputs, activation, matrix.bias)
-    call("gemm", x, len(x), order_R, offsets, *weights, accumulate, row_scales_M, out)
+    rows, sizes = (x, len(x), order_R, offsets, E), (M, matrix.inputs, matrix.outputs, ACTIVATIONS[matrix.activation])
+    if isinstance(matrix, PackedBlocks):
+        parts = (matrix.addresses(), len(matrix.parts))
+        call("gemm_blocks", *rows, *parts, *sizes, matrix.bias, accumulate, row_scales_M, int8, out)
+    elif int8:
+        raise ValueError(f"int8 is for packed blocks of quantised weights; the matrix is {matrix.weights.dtype}")
+    else:
+        call("gemm", *rows, matrix.weights, matrix.weights.dtype == torch.bfloat16, *sizes, matrix.bias, accumulate, row_scales_M, out)
     return out.to(x_MK.dtype)
 
 

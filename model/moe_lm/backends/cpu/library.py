@@ -23,8 +23,10 @@ PACKAGE = Path(__file__).parents[2]
 VARIANT_VARIABLE = "EVALKIT_CPU_VARIANT"
 # of /proc/cpuinfo: what -march=x86-64-v3 and -v4 let the compiler use
 AVX2 = frozenset("avx avx2 bmi1 bmi2 f16c fma abm movbe".split())
+AVX512 = AVX2 | frozenset("avx512f avx512bw avx512cd avx512dq avx512vl".split())
 FEATURES = {
-    "avx512": AVX2 | frozenset("avx512f avx512bw avx512cd avx512dq avx512vl".split()),
+    "avx512vnni": AVX512 | {"avx512_vnni"},
+    "avx512": AVX512,
     "avx2": AVX2,
     "neon": frozenset({"asimd"}),
 }
@@ -35,6 +37,12 @@ TABLE = (POINTER, POINTER, POINTER, INT, INT, INT)  # positions, sequences, tabl
 SIGNATURES = {
     # x, x_rows, order, offsets, matrices, weights, bfloat16, M, K, outputs, activation, bias, accumulate, row_scales, out
     "gemm": (POINTER, INT, POINTER, POINTER, INT, POINTER, *[INT] * 5, POINTER, INT, POINTER, POINTER),
+    # x, x_rows, order, offsets, matrices, parts, part_count, M, K, outputs, activation, bias, accumulate, row_scales, int8, out
+    "gemm_blocks": (POINTER, INT, POINTER, POINTER, INT, POINTER, *[INT] * 5, POINTER, INT, POINTER, INT, POINTER),
+    # rows, matrices, outputs, K, kind, packed
+    "pack_blocks": (POINTER, *[INT] * 4, POINTER),
+    # packed, kind, K, ids, T, out
+    "block_rows": (POINTER, INT, INT, POINTER, INT, POINTER),
     # x, weight, T, D, eps, offset, out
     "rms_norm": (POINTER, POINTER, INT, INT, FLOAT, FLOAT, POINTER),
     # x, cos, sin, T, heads, d, width

@@ -43,18 +43,22 @@ class PackedMatrix:
     def of(cls, weights_EOK: Tensor, bias_O: Tensor | None = None) -> "PackedMatrix":
         bias = None if bias_O is None else bias_O.detach().float().contiguous()
         panels = _panels(weights_EOK, PANEL)
-        return cls(_in_large_pages(panels.shape, panels.dtype).copy_(panels), weights_EOK.shape[1], bias=bias)
+        return cls(in_large_pages(panels.shape, panels.dtype).copy_(panels), weights_EOK.shape[1], bias=bias)
 
     @classmethod
     def gated(cls, gate_EOK: Tensor, up_EOK: Tensor, activation: str) -> "PackedMatrix":
         """For act(x @ gate.T) * (x @ up.T)."""
         gate, up = _panels(gate_EOK, HALF), _panels(up_EOK, HALF)
-        both = _in_large_pages((*gate.shape[:-1], PANEL), gate.dtype)
+        both = in_large_pages((*gate.shape[:-1], PANEL), gate.dtype)
         return cls(torch.cat((gate, up), dim=-1, out=both), gate_EOK.shape[1], activation)
 
     @property
     def inputs(self) -> int:
         return self.weights.shape[2]
+
+    @property
+    def matrices(self) -> int:
+        return len(self.weights)
 
     def of_experts(self, first: int, last: int) -> "PackedMatrix":
         """The matrices first .. last - 1; no copy."""
@@ -71,7 +75,7 @@ def _panels(weights_EOK: Tensor, width: int) -> Tensor:
     return F.pad(weights_EOK.detach(), (0, 0, 0, -outputs % width)).view(E, -1, width, K).transpose(2, 3)
 
 
-def _in_large_pages(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+def in_large_pages(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     """Memory in pages of 2 MB instead of 4 KB, where the kernel has them: every step reads all weights, and misses the TLB less."""
     memory = mmap.mmap(-1, math.prod(shape) * dtype.itemsize, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     with suppress(OSError):

@@ -29,6 +29,23 @@ API int gemm(GompParallel gomp, int threads, const float* x, int x_rows, const i
              int matrices, const void* weights, int bfloat16, int M, int K, int outputs, int activation,
              const float* bias, int accumulate, const float* row_scales, float* out);
 
+// The same product with quantised weights in packed blocks (blocks.h). Each of the `parts` is an address, a Kind and
+// its outputs; it is [matrices, stripes of LANES outputs, K / weights of a block] packed blocks. Their outputs lie side
+// by side; with an activation there are two parts, gate and up. With `int8` the activations are quantised as well.
+API int gemm_blocks(GompParallel gomp, int threads, const float* x, int x_rows, const int64_t* order,
+                    const int64_t* offsets, int matrices, const int64_t* parts, int part_count, int M, int K,
+                    int outputs, int activation, const float* bias, int accumulate, const float* row_scales, int int8,
+                    float* out);
+
+// Packs the blocks of one Kind as GGUF stores them, rows [matrices, outputs] of K weights; stripes are filled up with
+// 0.
+API int pack_blocks(GompParallel gomp, int threads, const uint8_t* rows, int matrices, int outputs, int K, int kind,
+                    uint8_t* packed);
+
+// out = the T rows `ids` of a part's first matrix, as float32 [T, K]; 0 <= ids < outputs.
+API int block_rows(GompParallel gomp, int threads, const uint8_t* packed, int kind, int K, const int64_t* ids, int T,
+                   float* out);
+
 // out = x / sqrt(mean(x^2) + eps) * (offset + weight); x and out [T, D].
 API int rms_norm(GompParallel gomp, int threads, const float* x, const float* weight, int T, int D, float eps,
                  float offset, float* out);

@@ -1,0 +1,104 @@
+"""Quantised weights in the layout that the CPU kernels read: the file's own blocks, those of 16 outputs side by side."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from moe_lm.backends.cpu.check import check, check_indices
+from moe_lm.backends.cpu.library import call
+from moe_lm.backends.cpu.pack import ACTIVATIONS, in_large_pages
+from moe_lm.quant.weight import KINDS, QuantizedWeight
+
+STRIPE = 16  # outputs of a packed block, LANES in csrc/
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stripes:
+    """E matrices [O, K] of one kind: uint8 [E, stripes of 16 outputs, bytes], block after block along K (csrc/blocks.h)."""
+
+    kind: str
+    packed: Tensor
+    outputs: int
+
+    @classmethod
+    def of(cls, weight: QuantizedWeight) -> "Stripes":
+        """Raises ValueError for blocks that are not contiguous on the CPU."""
+        check("blocks", weight.blocks, (None, None, None), torch.uint8)
+        E, outputs, row_bytes = weight.blocks.shape
+        packed = in_large_pages((E, -(-outputs // STRIPE), STRIPE * row_bytes), torch.uint8)
+        call("pack_blocks", weight.blocks, E, outputs, weight.inputs, KINDS.index(weight.kind), packed)
+        return cls(weight.kind, packed, outputs)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PackedBlocks:
+    """E matrices [O, K] of quantised weights; `launch.gemm` multiplies with them, as with the float32 numbers that they stand for, or
+    in 8-bit integers.
+
+    The outputs of the parts, which may be of different kinds, lie side by side; with an activation there are two, gate and up.
+    """
+
+    parts: tuple[Stripes, ...]
+    inputs: int
+    activation: str = "none"
+    bias: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for what `gemm` could not read."""
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(f"activation is {self.activation!r}; wanted: {', '.join(ACTIVATIONS)}")
+        for part in self.parts:
+            row_bytes = QuantizedWeight.row_bytes(part.kind, self.inputs)
+            shape = (len(self.parts[0].packed), -(-part.outputs // STRIPE), STRIPE * row_bytes)
+            check(f"packed {part.kind}", part.packed, shape, torch.uint8)
+        if self.bias is not None:
+            check("bias", self.bias, (self.outputs,), torch.float32)
+
+    @classmethod
+    def of(cls, weights: QuantizedWeight | Sequence[QuantizedWeight], bias_O: Tensor | None = None) -> "PackedBlocks":
+        """Of one weight, or of several with the same inputs as one product. Raises ValueError where they do not fit each other."""
+        several = [weights] if isinstance(weights, QuantizedWeight) else list(weights)
+        if len({(len(each.blocks), each.inputs) for each in several}) != 1:
+            shapes = ", ".join(str(list(each.shape)) for each in several) or "none"
+            raise ValueError(f"weights of one product have as many matrices and inputs; got {shapes}")
+        bias = None if bias_O is None else bias_O.detach().float().contiguous()
+        return cls(tuple(map(Stripes.of, several)), several[0].inputs, bias=bias)
+
+    @classmethod
+    def gated(cls, gate: QuantizedWeight, up: QuantizedWeight, activation: str) -> "PackedBlocks":
+        """For act(x @ gate.T) * (x @ up.T). Raises ValueError for two different shapes."""
+        if gate.shape != up.shape:
+            raise ValueError(f"gate is {list(gate.shape)} and up {list(up.shape)}; wanted: the same shape")
+        return cls((Stripes.of(gate), Stripes.of(up)), gate.inputs, activation)
+
+    @property
+    def outputs(self) -> int:
+        return self.parts[0].outputs if self.activation != "none" else sum(part.outputs for part in self.parts)
+
+    @property
+    def matrices(self) -> int:
+        return len(self.parts[0].packed)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(part.packed.nbytes for part in self.parts)
+
+    def addresses(self) -> Tensor:
+        """Address, kind and outputs of each part, int64 [parts, 3], as C++ takes them; `self` must live as long as they are used."""
+        return torch.tensor([(part.packed.data_ptr(), KINDS.index(part.kind), part.outputs) for part in self.parts])
+
+    def of_experts(self, first: int, last: int) -> "PackedBlocks":
+        """The matrices first .. last - 1; no copy."""
+        return replace(self, parts=tuple(replace(part, packed=part.packed[first:last]) for part in self.parts))
+
+    def rows(self, ids_T: Tensor) -> Tensor:
+        """Rows of the first matrix, float32 [T, K]: an embedding that is also the output head is kept once."""
+        check("ids", ids_T, (None,), torch.int64, contiguous=False)
+        check_indices("ids", ids_T, self.outputs)
+        if len(self.parts) != 1:
+            raise ValueError(f"rows are read from one weight; these are {len(self.parts)}")
+        (part,), out = self.parts, torch.empty(len(ids_T), self.inputs)
+        call("block_rows", part.packed, KINDS.index(part.kind), self.inputs, ids_T.contiguous(), len(ids_T), out)
+        return out
