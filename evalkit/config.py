@@ -14,7 +14,8 @@ from evalkit.files import shortened
 DEMO_MODEL = "demo"
 RUNS = "results/runs"  # the folder that runs are kept in
 DEVICES = ("auto", "cpu", "cuda")
-DTYPES = ("auto", "float32", "bfloat16", "float16")
+FLOATS = ("float32", "bfloat16", "float16")
+DTYPES = ("auto", *FLOATS, "int8")  # int8: products with quantised weights in 8-bit integers, everything else in float32
 KERNELS = ("auto", "reference", "cpu", "triton")
 
 
@@ -39,6 +40,8 @@ class ModelSpec:
                 raise unknown(name, value, known)
         if self.kernel != "auto" and self.engine != "native":
             raise EvalkitError(f"kernel is {self.kernel!r}, and the engine {self.engine}; only the native engine has a choice of kernels")
+        if self.dtype == "int8" and self.engine != "native":
+            raise EvalkitError(f"dtype is 'int8', and the engine {self.engine}; only the native engine computes so: leave the dtype out")
         if self.chat_template_args and self.engine != "native":
             raise EvalkitError(
                 f"chat_template_args is {dict(self.chat_template_args)!r}, and the engine {self.engine}; "

@@ -31,7 +31,7 @@ SHARED = {
     "repeats": ("N", "sampled answers per document"),
     "allow_unsafe_code": ("", "run model-written code even if the sandbox is incomplete"),
     "device": ("", "device to run on (default: auto, a GPU if there is one)"),
-    "dtype": ("", "precision of weights and activations (default: auto, float32 on a CPU and bfloat16 on a GPU)"),
+    "dtype": ("", "precision of weights and activations (default: auto, float32 on a CPU and bfloat16 on a GPU); int8: see docs/models.md"),
     "kernel": ("", "kernels to compute with (default: auto: cpu, or reference if those are not built; triton on a GPU)"),
     "chat_template_args": ("KEY=VALUE", "variable of the chat template, such as enable_thinking=false; may be given several times"),
     "out": ("DIR", "folder of all runs"),

@@ -89,7 +89,7 @@ class NativeLM(TokenizedLM):
         checkpoint: Checkpoint,
         spec: str,
         recipe: Upcycle | None,
-        dtype: torch.dtype,
+        dtype: str,
         device: str,
         kernel: str,
         chat_template_args: Mapping[str, Any] = MappingProxyType({}),
@@ -99,16 +99,19 @@ class NativeLM(TokenizedLM):
         from moe_lm.backends import choose, why_not_cpu
         from moe_lm.upcycle.preserve import preserved
 
+        super().__init__(spec, checkpoint.tokenizer, chat_template_args)
         self.checkpoint, self.recipe = checkpoint, recipe
         self.config = preserved(checkpoint.config, recipe) if recipe else checkpoint.config
-        place = torch.empty(0, dtype=dtype, device=device)  # a device that does not work fails here
-        self.device, self.dtype = str(place.device), str(dtype).removeprefix("torch.")
-        self.kernel = choose(kernel, place.device.type, dtype)
+        self.dtype = dtype
+        place = torch.empty(0, dtype=self._torch_dtype, device=device)  # a device that does not work fails here
+        self.device = str(place.device)
+        self.kernel = choose(kernel, place.device.type, place.dtype)
         self.notices = [*checkpoint.notices]
-        if self.kernel == "reference" and place.device.type == "cpu" and (reason := why_not_cpu(dtype)):
+        if dtype == "int8":
+            self._check_int8(place.device.type)
+        if self.kernel == "reference" and place.device.type == "cpu" and (reason := why_not_cpu(place.dtype)):
             self.notices.append(f"plain torch computes, slower and without layout invariance: {reason}")
         numerics = [NUMERICS, self.dtype, place.device.type, self.kernel, torch.__version__]
-        super().__init__(spec, checkpoint.tokenizer, chat_template_args)
         self.fingerprint = "sha256:" + sha256_json([checkpoint.sha256, repr(recipe), self.tokenizer.sha256(), numerics, *self.template])
 
     @classmethod
@@ -130,7 +133,7 @@ class NativeLM(TokenizedLM):
         device = model.device if model.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
         if device == "cuda" and not torch.cuda.is_available():
             raise EvalkitError("--device cuda: no CUDA device is visible to torch; use --device cpu")
-        dtype = getattr(torch, model.dtype if model.dtype != "auto" else "float32" if device == "cpu" else "bfloat16")
+        dtype = model.dtype if model.dtype != "auto" else "float32" if device == "cpu" else "bfloat16"
         if model.name.startswith("random:"):
             with one_line():
                 checkpoint = random_checkpoint(random_configuration(model.name))
@@ -187,16 +190,43 @@ class NativeLM(TokenizedLM):
         return self.generator
 
     def _read(self, on_load: OnLoad | None) -> Backend:
-        import torch
-
         from moe_lm.backends import build
         from moe_lm.upcycle.preserve import preserve
 
         with one_line():
-            model = self.checkpoint.read(getattr(torch, self.dtype), self.device, on_load)
+            model = self.checkpoint.read(self._torch_dtype, self.device, on_load, self.computes_blocks)
             if self.recipe:
                 model = preserve(model, self.recipe)
-            return build(model, self.kernel)
+            return build(model, self.kernel, self.dtype == "int8")
+
+    @property
+    def _torch_dtype(self) -> torch.dtype:
+        import torch
+
+        return torch.float32 if self.dtype == "int8" else getattr(torch, self.dtype)
+
+    @property
+    def computes_blocks(self) -> bool:
+        """Are quantised weights computed as they are stored? Otherwise they are expanded when they are read."""
+        from moe_lm.backends import backend_class
+
+        in_float32 = self.dtype in ("float32", "int8")
+        return backend_class(self.kernel).quantized and in_float32 and self.checkpoint.is_quantized and not self.recipe
+
+    def _check_int8(self, device: str) -> None:
+        """Raises EvalkitError where there is nothing that could be computed in 8-bit integers, or no kernels that do it."""
+        from moe_lm.backends import why_not_cpu
+
+        if not self.checkpoint.is_quantized:
+            reason = f"{self.spec} has no quantised weights of a kind that is computed so (a GGUF file's Q8_0 or Q4_K, for example)"
+        elif self.recipe:
+            reason = f"{self.spec} is upcycled when it is loaded, for which its weights are expanded"
+        elif device != "cpu" or self.kernel != "cpu":
+            missing = why_not_cpu(self._torch_dtype) if device == "cpu" else ""
+            reason = missing or f"only --kernel cpu, on a CPU, computes so, and here it is {self.kernel} on {device}"
+        else:
+            return
+        raise EvalkitError(f"--dtype int8: {reason}; use --dtype float32")
 
     def lay_out(self, token_budget: int, max_running: int, keep_prefixes: bool, chunk: int | None = None) -> None:
         """Start over with the given tokens per pass (`chunk`: of long prompts), sequences at a time, and with prompts' pages kept or not.

@@ -75,7 +75,7 @@ def measure(model: ModelSpec) -> PassSpeed:
     from moe_lm.engine.batch import forward
 
     device = model.device if model.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    dtype = getattr(torch, model.dtype if model.dtype != "auto" else "float32" if device == "cpu" else "bfloat16")
+    dtype = model.dtype if model.dtype != "auto" else "float32" if device == "cpu" else "bfloat16"
     config = ModelConfig(**LAYER)
     lm = NativeLM(random_checkpoint(config), "random", None, dtype, device, model.kernel)
     lm.kv_memory = KV_MEMORY

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evalkit.config import DTYPES
+from evalkit.config import FLOATS
 from evalkit.errors import EvalkitError, RunIncomplete, first_line, unknown
 from evalkit.files import require_folder, unwritable
 from evalkit.lm.models import find
@@ -55,8 +55,8 @@ def upcycle(source: str, dest: Path, recipe: Recipe, dtype: str = "auto", report
     from moe_lm.checkpoint.write import save
 
     reporter = reporter or Reporter(quiet=True)
-    if dtype not in DTYPES:
-        raise unknown("dtype", dtype, DTYPES)
+    if dtype not in ("auto", *FLOATS):
+        raise unknown("dtype", dtype, ("auto", *FLOATS))
     if os.path.exists(dest) and (not dest.is_dir() or any(dest.iterdir())):
         raise EvalkitError(f"{dest} is there already, and not an empty folder; name another, or remove it")
     require_folder(dest, "DEST")
@@ -87,7 +87,7 @@ def _precision(path: Path) -> str:
 
     raw = read_json(path / "config.json") if path.is_dir() else {}
     named = raw.get("dtype") or raw.get("torch_dtype")
-    return named if named in DTYPES else "float32"
+    return named if named in FLOATS else "float32"
 
 
 def _convert(dense: Decoder, recipe: Recipe, progress: Progress) -> Decoder:

@@ -1,11 +1,14 @@
 """Tiny models as GGUF files, as llama.cpp's converter writes them, by the gguf library's own writer."""
 
+from dataclasses import replace
+
 import gguf
 import numpy as np
+from tiny_models import tiny_config, tiny_decoder
 
 from moe_lm.families import FAMILIES
 from moe_lm.families.names import pieces
-from moe_lm.quant.weight import FLOATS
+from moe_lm.quant.weight import FLOATS, KINDS
 
 ARCHITECTURES = {name: family.gguf_architecture for name, family in FAMILIES.items() if family.gguf_architecture}
 TYPES = gguf.GGMLQuantizationType
@@ -120,3 +123,26 @@ def _add_vocabulary(writer, size, changed):
     if "token_types" not in changed:
         writer.add_token_types([1] * 257 + [3] * (len(tokens) - 257))
     writer.add_token_merges(changed.get("merges", ["a b"]))
+
+
+# every row is a whole number of the K kinds' blocks
+WIDE = {"vocab_size": 260, "hidden_size": 256, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64, "intermediate_size": 256}
+
+
+def wide_config(family, **changes):
+    config = tiny_config(family, **WIDE | changes)
+    if not config.moe:
+        return config
+    shared = 256 if config.moe.shared_expert_intermediate_size else 0
+    return replace(config, moe=replace(config.moe, moe_intermediate_size=256, shared_expert_intermediate_size=shared))
+
+
+def quantized_file(path, family, tied=False, kind=None, seed=0, **changes):
+    """A model whose matrices are all quantised, its norms, biases and routers aside: in one kind, or in all of them by turns."""
+    config = wide_config(family, tied=tied, **changes)
+    tensors, types = gguf_tensors(tiny_decoder(config)), {}
+    for i, (name, array) in enumerate(tensors.items()):
+        if array.ndim > 1 and "ffn_gate_inp" not in name:
+            types[name] = kind or TYPES[KINDS[(i + seed) % len(KINDS)]]
+            tensors[name] = random_blocks(types[name], array.shape, seed=seed + i)
+    return write(path, config, tensors, types)

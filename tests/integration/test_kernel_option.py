@@ -73,7 +73,7 @@ def test_it_is_part_of_who_answers(sparse: str, tiny_model: Path) -> None:
 @pytest.mark.parametrize(("given", "recorded"), [([], "cpu"), (["--kernel", "reference"], "reference")])
 def test_a_run_computes_with_it_and_records_it(sparse: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given, recorded) -> None:
     used, build = [], backends.build
-    monkeypatch.setattr("moe_lm.backends.build", lambda model, kernel: used.append(kernel) or build(model, kernel))
+    monkeypatch.setattr("moe_lm.backends.build", lambda model, kernel, int8: used.append(kernel) or build(model, kernel, int8))
     common = ["run", "--tasks", "mmlu", "--model", sparse, "--data", "sample", "--limit", "1", "--device", "cpu", "--quiet"]
     assert main([*common, "--out", str(tmp_path), "--name", "tiny", *given]) == 0
     assert used == [recorded]

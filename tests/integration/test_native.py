@@ -5,15 +5,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from cpu_cases import needs_kernels
+from gguf_files import quantized_file
 
 from evalkit.config import ModelSpec
 from evalkit.errors import EvalkitError
 from evalkit.lm import models, open_lm
 from evalkit.lm.native import NativeLM
+from evalkit.lm.upcycle import Recipe, upcycle
 from evalkit.tasks import Loglikelihood
 from moe_lm.checkpoint.read import open_checkpoint
 from moe_lm.engine.batch import forward
 from moe_lm.engine.pages import pool_for
+from moe_lm.upcycle.preserve import Upcycle
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -68,3 +72,44 @@ def test_a_named_model_whose_file_is_another(tiny_model: Path, tmp_path: Path, m
     monkeypatch.setattr(models, "local_path", lambda model: file)
     with pytest.raises(EvalkitError, match=r"m\.gguf has sha256 .*, expected 0{16}"):
         models.find("tiny-model")
+
+
+@pytest.fixture(scope="module")
+def quantized(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(quantized_file(tmp_path_factory.mktemp("quantized") / "tiny.gguf", "qwen2"))
+
+
+@needs_kernels
+def test_int8_is_a_precision_of_its_own(quantized: str) -> None:
+    request = [Loglikelihood("aab ab", (" ba", "ab"))]
+    exact, int8, expanded = (NativeLM.load(ModelSpec(quantized, dtype=dtype, kernel=kernel)) for dtype, kernel in MODES)
+    assert [lm.describe()["dtype"] for lm in (exact, int8, expanded)] == ["float32", "int8", "float32"]
+    assert exact.fingerprint == NativeLM.open(ModelSpec(quantized)).fingerprint != int8.fingerprint
+    scores = [dict(lm.loglikelihood(request))[0].logprobs for lm in (exact, int8, expanded)]
+    assert scores[0] != scores[1]
+    assert scores[0] == pytest.approx(scores[2], rel=1e-4)  # plain torch adds in another order
+    assert scores[1] == pytest.approx(scores[0], rel=0.5)
+
+
+MODES = [("float32", "auto"), ("int8", "auto"), ("float32", "reference")]
+
+
+@needs_kernels
+@pytest.mark.parametrize("kernel", ["reference", "triton"])
+def test_int8_is_for_the_cpu_kernels(quantized: str, kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    with pytest.raises(EvalkitError, match=rf"--dtype int8: only --kernel cpu, on a CPU, .* {kernel} on cpu; use --dtype float32"):
+        NativeLM.open(ModelSpec(quantized, dtype="int8", kernel=kernel))
+
+
+def test_int8_needs_quantised_weights(tiny_model: Path, quantized: str, tmp_path: Path) -> None:
+    with pytest.raises(EvalkitError, match=r"--dtype int8: .*tiny has no quantised weights .*; use --dtype float32"):
+        NativeLM.open(ModelSpec(str(tiny_model), dtype="int8"))
+    with pytest.raises(EvalkitError, match=r"--dtype int8: random:qwen1.5-moe-a2.7b has no quantised weights"):
+        NativeLM.open(ModelSpec("random:qwen1.5-moe-a2.7b", dtype="int8"))
+    with pytest.raises(EvalkitError, match="upcycled when it is loaded"):
+        NativeLM(open_checkpoint(Path(quantized)), "demo", Upcycle(), "int8", "cpu", "auto")
+    with pytest.raises(EvalkitError, match="'int8', and the engine lm_eval:hf; only the native engine computes so: leave the dtype out"):
+        ModelSpec(quantized, engine="lm_eval:hf", dtype="int8")
+    with pytest.raises(EvalkitError, match="unknown dtype 'int8'"):
+        upcycle(quantized, tmp_path / "new", Recipe(), "int8")

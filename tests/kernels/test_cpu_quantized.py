@@ -84,6 +84,11 @@ def test_a_product_is_added_to_the_output(int8, threads):
     assert relative_error(out, base.double() + scales.double()[:, None] * gemm(x, packed, int8=int8).double()) < 1e-6
 
 
+def test_a_matrix_of_floats_is_never_computed_in_integers():
+    x, matrix = random(3, 64), PackedMatrix.of(random(1, 20, 64, seed=1))
+    assert torch.equal(gemm(x, matrix, int8=True), gemm(x, matrix))
+
+
 @every_kind
 def test_an_embedding_is_read_from_the_packed_head(kind):
     weight = random_blocks(kind, 1, 101, inputs_of(kind))
@@ -148,7 +153,6 @@ def test_an_outlier_does_not_overflow():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: gemm(random(2, 16), PackedMatrix.of(random(1, 4, 16)), int8=True), "int8 is for packed blocks"),
         (lambda: gemm(random(2, 32), PackedBlocks.of(random_blocks("Q4_0", 1, 4, 64))), "x is"),
         (lambda: gemm(random(2, 64), PackedBlocks.of(random_blocks("Q4_0", 3, 4, 64)), torch.tensor([0, 2])), "offsets is"),
         (lambda: gemm(random(2, 64), PackedBlocks.of(random_blocks("Q4_0", 1, 4, 64)), torch.tensor([0, 3])), "offsets do not rise"),

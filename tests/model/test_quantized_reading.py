@@ -2,40 +2,17 @@
 
 import hashlib
 import os
-from dataclasses import replace
 
 import gguf
 import numpy as np
 import pytest
 import torch
-from gguf_files import ARCHITECTURES, TYPES, gguf_tensors, random_blocks, write
+from gguf_files import ARCHITECTURES, TYPES, gguf_tensors, quantized_file, random_blocks, wide_config, write
 from tiny_models import tiny_config, tiny_decoder
 
 from moe_lm.checkpoint.read import open_checkpoint, sha256_of
 from moe_lm.errors import ModelError
 from moe_lm.quant.weight import FLOATS, KINDS, QuantizedWeight
-
-# every row is a whole number of the K kinds' blocks
-WIDE = {"vocab_size": 260, "hidden_size": 256, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64, "intermediate_size": 256}
-
-
-def wide_config(family, **changes):
-    config = tiny_config(family, **WIDE | changes)
-    if not config.moe:
-        return config
-    shared = 256 if config.moe.shared_expert_intermediate_size else 0
-    return replace(config, moe=replace(config.moe, moe_intermediate_size=256, shared_expert_intermediate_size=shared))
-
-
-def quantized_file(path, family, tied=False, kind=None, seed=0, **changes):
-    """A model whose matrices are all quantised, its norms, biases and routers aside: in one kind, or in all of them by turns."""
-    config = wide_config(family, tied=tied, **changes)
-    tensors, types = gguf_tensors(tiny_decoder(config)), {}
-    for i, (name, array) in enumerate(tensors.items()):
-        if array.ndim > 1 and "ffn_gate_inp" not in name:
-            types[name] = kind or TYPES[KINDS[(i + seed) % len(KINDS)]]
-            tensors[name] = random_blocks(types[name], array.shape, seed=seed + i)
-    return write(path, config, tensors, types)
 
 
 def test_random_blocks_are_weights_of_a_tiny_model():

@@ -62,6 +62,10 @@ def backend_class(kernel: str) -> type[Backend]:
     return ReferenceBackend
 
 
-def build(model: Decoder, kernel: str) -> Backend:
-    """The back-end that `choose` named. It takes ownership of the model: `cpu` and `triton` remove or replace its weights."""
-    return backend_class(kernel)(model)  # type: ignore[call-arg,arg-type]  # every back-end is made of a model
+def build(model: Decoder, kernel: str, int8: bool = False) -> Backend:
+    """The back-end that `choose` named. It takes ownership of the model: `cpu` and `triton` remove or replace its weights.
+
+    `int8`, for `cpu` alone: products with quantised weights are computed in 8-bit integers.
+    """
+    settings = {"int8": True} if int8 else {}
+    return backend_class(kernel)(model, **settings)  # type: ignore[arg-type]  # every back-end is made of a model

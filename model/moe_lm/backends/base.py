@@ -105,6 +105,7 @@ class Backend(ABC):
     layers: Any  # a sequence of modules or dataclasses, which hold the weights
     norm: Any  # the final one
     invariant: ClassVar[bool]  # is a token's result the same bits whatever else is in the batch, and however its prompt is cut?
+    quantized: ClassVar[bool] = False  # does it compute quantised weights as they are stored, in float32 and in int8?
     drafts: ClassVar[bool] = False  # may a decode step run several tokens of a sequence at the cost, and with the bits, of one?
 
     def __init__(self, config: ModelConfig, device: torch.device, dtype: torch.dtype):

@@ -30,6 +30,7 @@ from moe_lm.backends.cpu.launch import (
 )
 from moe_lm.backends.cpu.moe import routed_experts
 from moe_lm.backends.cpu.pack import PackedMatrix
+from moe_lm.backends.cpu.pack_quantized import PackedBlocks
 from moe_lm.config import MoEConfig
 from moe_lm.model import FFN, Attention, Decoder, Layer, Linear, MoE, RMSNorm, inverse_frequencies, rope
 from moe_lm.rope import RopeScaling
@@ -37,17 +38,44 @@ from moe_lm.rope import RopeScaling
 ROWS = 512  # of an FFN that are computed together: what lies between its two products stays in the cache
 
 
-def _packed(linear: Linear) -> PackedMatrix:
-    return PackedMatrix.of(linear.weight[None], linear.bias)
+@dataclass(frozen=True, slots=True, eq=False)
+class Product:
+    """A matrix to multiply with; `int8` as in `gemm`."""
+
+    matrix: PackedMatrix | PackedBlocks
+    int8: bool
+
+    @classmethod
+    def of(cls, linears: Sequence[Linear], int8: bool) -> "Product":
+        """Linears of the same inputs, their outputs side by side."""
+        bias = None if linears[0].bias is None else torch.cat([one.bias for one in linears])
+        blocks = [one.quantized for one in linears if one.quantized]
+        if len(blocks) == len(linears):
+            return cls(PackedBlocks.of(blocks, bias), int8)
+        return cls(PackedMatrix.of(torch.cat([_expanded(one) for one in linears], dim=1), bias), int8)
+
+    @classmethod
+    def gated(cls, gate: Linear, up: Linear, activation: str, int8: bool) -> "Product":
+        if gate.quantized and up.quantized:
+            return cls(PackedBlocks.gated(gate.quantized, up.quantized, activation), int8)
+        return cls(PackedMatrix.gated(_expanded(gate), _expanded(up), activation), int8)
+
+    def __call__(self, x_TK: Tensor) -> Tensor:
+        """[T, K] -> [T, O]"""
+        return gemm(x_TK, self.matrix, int8=self.int8)
+
+    def add_to(self, onto_TO: Tensor, x_TK: Tensor, row_scales_T: Tensor | None = None) -> None:
+        """onto += scales * product; in another precision than float32 the product is rounded to it first."""
+        if onto_TO.dtype == torch.float32:
+            gemm(x_TK, self.matrix, out=onto_TO, accumulate=True, row_scales_M=row_scales_T, int8=self.int8)
+        else:
+            product_TO = self(x_TK)
+            onto_TO += product_TO if row_scales_T is None else (product_TO * row_scales_T[:, None]).to(onto_TO.dtype)
 
 
-def _add_product(onto_TO: Tensor, x_TK: Tensor, matrix: PackedMatrix, row_scales_T: Tensor | None = None) -> None:
-    """onto += scales * x @ matrix.T; in another precision than float32 the product is rounded to it first."""
-    if onto_TO.dtype == torch.float32:
-        gemm(x_TK, matrix, out=onto_TO, accumulate=True, row_scales_M=row_scales_T)
-    else:
-        product_TO = gemm(x_TK, matrix)
-        onto_TO += product_TO if row_scales_T is None else (product_TO * row_scales_T[:, None]).to(onto_TO.dtype)
+def _expanded(linear: Linear) -> Tensor:
+    """[1, O, K]"""
+    return linear.quantized.dequantized() if linear.quantized else linear.weight[None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,25 +106,23 @@ class Norm:
 class PackedAttention:
     """Queries, keys and values are one product."""
 
-    qkv: PackedMatrix
-    o: PackedMatrix
+    qkv: Product
+    o: Product
     sizes: tuple[int, int, int]
     head_dim: int
     q_norm: Norm | None
     k_norm: Norm | None
 
     @classmethod
-    def of(cls, module: Attention) -> "PackedAttention":
+    def of(cls, module: Attention, int8: bool) -> "PackedAttention":
         three = (module.q_proj, module.k_proj, module.v_proj)
-        bias = torch.cat([one.bias for one in three]) if module.q_proj.bias is not None else None
         sizes = (module.q_proj.out_features, module.k_proj.out_features, module.v_proj.out_features)
-        qkv = PackedMatrix.of(torch.cat([one.weight for one in three])[None], bias)
         q_norm, k_norm = (None if norm is None else Norm.of(norm) for norm in (module.q_norm, module.k_norm))
-        return cls(qkv, _packed(module.o_proj), sizes, module.head_dim, q_norm, k_norm)
+        return cls(Product.of(three, int8), Product.of([module.o_proj], int8), sizes, module.head_dim, q_norm, k_norm)
 
     def project(self, x_TD: Tensor, cos_Tr: Tensor, sin_Tr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Rotated queries and keys, and values: [T, H, d], [T, J, d], [T, J, d]."""
-        qkv = gemm(x_TD, self.qkv)
+        qkv = self.qkv(x_TD)
         if self.q_norm and self.k_norm:
             q, k, _ = qkv.split(self.sizes, dim=-1)
             q.copy_(self.q_norm(q))
@@ -109,48 +135,53 @@ class PackedAttention:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PackedFFN:
-    gate_up: PackedMatrix
-    down: PackedMatrix
+    gate_up: Product
+    down: Product
 
     @classmethod
-    def of(cls, module: FFN) -> "PackedFFN":
-        gate_up = PackedMatrix.gated(module.gate_proj.weight[None], module.up_proj.weight[None], module.activation)
-        return cls(gate_up, _packed(module.down_proj))
+    def of(cls, module: FFN, int8: bool) -> "PackedFFN":
+        gate_up = Product.gated(module.gate_proj, module.up_proj, module.activation, int8)
+        return cls(gate_up, Product.of([module.down_proj], int8))
 
     def add_to(self, onto_TD: Tensor, x_TD: Tensor, row_scales_T: Tensor | None = None) -> None:
         """onto += scales * down(act(gate(x)) * up(x))"""
         for begin in range(0, len(x_TD), ROWS):
             rows = slice(begin, begin + ROWS)
-            hidden = gemm(x_TD[rows], self.gate_up)
-            _add_product(onto_TD[rows], hidden, self.down, None if row_scales_T is None else row_scales_T[rows])
+            self.down.add_to(onto_TD[rows], self.gate_up(x_TD[rows]), None if row_scales_T is None else row_scales_T[rows])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PackedMoE:
     moe: MoEConfig
-    router: PackedMatrix
-    gate_up: PackedMatrix
-    down: PackedMatrix
+    router: Product
+    gate_up: Product
+    down: Product
     shared_expert: PackedFFN | None
-    shared_expert_gate: PackedMatrix | None
+    shared_expert_gate: Product | None
 
     @classmethod
-    def of(cls, module: MoE) -> "PackedMoE":
-        gate_EFD, up_EFD = module.experts.gate_up_EGD.chunk(2, dim=1)
+    def of(cls, module: MoE, int8: bool) -> "PackedMoE":
+        experts = module.experts
+        if experts.gate_up_quantized:
+            gate_up: PackedMatrix | PackedBlocks = PackedBlocks.gated(*experts.gate_up_quantized, "silu")
+        else:
+            gate_EFD, up_EFD = experts.gate_up_EGD.chunk(2, dim=1)
+            gate_up = PackedMatrix.gated(gate_EFD, up_EFD, "silu")
+        down = PackedBlocks.of(experts.down_quantized) if experts.down_quantized else PackedMatrix.of(experts.down_EDF)
         return cls(
             module.moe,
-            _packed(module.router),
-            PackedMatrix.gated(gate_EFD, up_EFD, "silu"),
-            PackedMatrix.of(module.experts.down_EDF),
-            PackedFFN.of(module.shared_expert) if module.shared_expert else None,
-            _packed(module.shared_expert_gate) if module.shared_expert_gate else None,
+            Product.of([module.router], int8),
+            Product(gate_up, int8),
+            Product(down, int8),
+            PackedFFN.of(module.shared_expert, int8) if module.shared_expert else None,
+            Product.of([module.shared_expert_gate], int8) if module.shared_expert_gate else None,
         )
 
     def add_to(self, onto_TD: Tensor, x_TD: Tensor) -> None:
-        weights_TK, ids_TK = route(gemm(x_TD, self.router).float(), self.moe.num_experts_per_tok, self.moe.norm_topk_prob)
-        out_TD = routed_experts(x_TD, weights_TK, ids_TK, self.gate_up, self.down)
+        weights_TK, ids_TK = route(self.router(x_TD).float(), self.moe.num_experts_per_tok, self.moe.norm_topk_prob)
+        out_TD = routed_experts(x_TD, weights_TK, ids_TK, self.gate_up.matrix, self.down.matrix, self.gate_up.int8)
         if self.shared_expert:
-            gates_T = None if self.shared_expert_gate is None else sigmoid(gemm(x_TD, self.shared_expert_gate)[:, 0].float())
+            gates_T = None if self.shared_expert_gate is None else sigmoid(self.shared_expert_gate(x_TD)[:, 0].float())
             self.shared_expert.add_to(out_TD, x_TD, gates_T)
         onto_TD += out_TD
 
@@ -165,17 +196,17 @@ class PackedLayer:
     ffn_post_norm: Norm | None
 
     @classmethod
-    def of(cls, layer: Layer) -> "PackedLayer":
-        ffn = PackedMoE.of(layer.ffn) if isinstance(layer.ffn, MoE) else PackedFFN.of(layer.ffn)  # type: ignore[arg-type]
+    def of(cls, layer: Layer, int8: bool) -> "PackedLayer":
+        ffn = PackedMoE.of(layer.ffn, int8) if isinstance(layer.ffn, MoE) else PackedFFN.of(layer.ffn, int8)  # type: ignore[arg-type]
         attention_post_norm, ffn_post_norm = (
             None if norm is None else Norm.of(norm) for norm in (layer.attention_post_norm, layer.ffn_post_norm)
         )
-        attention, ffn_norm = PackedAttention.of(layer.attention), Norm.of(layer.ffn_norm)
+        attention, ffn_norm = PackedAttention.of(layer.attention, int8), Norm.of(layer.ffn_norm)
         return cls(Norm.of(layer.input_norm), attention, attention_post_norm, ffn_norm, ffn, ffn_post_norm)
 
     def add_attention(self, x_TD: Tensor, attended_TW: Tensor) -> None:
         """The output projection of what attention read, W = H * d, added to the residual stream."""
-        _add_through(self.attention_post_norm, x_TD, lambda onto_TD: _add_product(onto_TD, attended_TW, self.attention.o))
+        _add_through(self.attention_post_norm, x_TD, lambda onto_TD: self.attention.o.add_to(onto_TD, attended_TW))
 
     def add_ffn(self, x_TD: Tensor) -> None:
         _add_through(self.ffn_post_norm, x_TD, lambda onto_TD: self.ffn.add_to(onto_TD, self.ffn_norm(x_TD)))
@@ -192,25 +223,28 @@ def _add_through(norm: Norm | None, onto_TD: Tensor, add: Callable[[Tensor], Non
 
 
 class CpuBackend(Backend):
-    """Takes the weights out of the model, layer by layer, so that only one layer at a time is in memory twice."""
+    """Takes the weights out of the model, matrix by matrix or layer by layer, so that only one at a time is in memory twice.
+
+    Quantised weights give the bits of the float32 numbers that they stand for, or, with `int8`, are multiplied in 8-bit integers.
+    """
 
     invariant = True
     drafts = True
+    quantized = True
 
     @torch.no_grad()
-    def __init__(self, model: Decoder):
-        weight = model.embed.weight
-        super().__init__(model.config, weight.device, weight.dtype)
+    def __init__(self, model: Decoder, int8: bool = False):
+        super().__init__(model.config, model.norm.weight.device, model.norm.weight.dtype)
+        # the head first: it is often the largest matrix, and then in memory twice while there is nothing else
+        self.head = Product.of([model.lm_head], int8)
+        # an embedding that is also the output head is kept once; quantised, it stays in its file
+        self.embedding = None if self.config.tie_word_embeddings else model.embed.quantized or model.embed.weight
+        del model.embed, model.lm_head
         self.layers: list[PackedLayer] = []
         while len(model.layers):
-            self.layers.append(PackedLayer.of(model.layers.pop(0)))  # type: ignore[arg-type]
+            self.layers.append(PackedLayer.of(model.layers.pop(0), int8))  # type: ignore[arg-type]
         self.norm: Callable[[Tensor], Tensor] = Norm.of(model.norm)
         self.ropes = [self.config.rotary(index) for index in range(len(self.layers))]
-        self.head = _packed(model.lm_head)
-        # an embedding that is also the output head is kept once
-        self.embedding = None if self.config.tie_word_embeddings else weight
-        if self.config.tie_word_embeddings:
-            del model.embed, model.lm_head
 
     @property
     def page_dtype(self) -> torch.dtype:
@@ -250,7 +284,7 @@ class CpuBackend(Backend):
 
     @torch.inference_mode()
     def logits(self, hidden_PD: Tensor) -> Tensor:
-        return gemm(hidden_PD, self.head).float()
+        return self.head(hidden_PD).float()
 
     def logsumexp(self, logits_PV: Tensor) -> Tensor:
         return logsumexp(logits_PV)
@@ -263,7 +297,10 @@ class CpuBackend(Backend):
         return (cos_Tr * factor).to(self.dtype), (sin_Tr * factor).to(self.dtype)
 
     def _embed(self, tokens_T: Tensor) -> Tensor:
-        x_TD = self.head.rows(tokens_T) if self.embedding is None else self.embedding[tokens_T]
+        if self.embedding is None:
+            x_TD = self.head.matrix.rows(tokens_T)
+        else:
+            x_TD = self.embedding[tokens_T] if isinstance(self.embedding, Tensor) else self.embedding.rows(tokens_T)
         if self.config.scale_embeddings:  # by a number of the weights' precision, as Gemma was trained
             x_TD *= torch.tensor(self.config.hidden_size**0.5, dtype=x_TD.dtype).item()
         return x_TD

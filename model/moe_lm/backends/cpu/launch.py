@@ -41,8 +41,9 @@ def gemm(
     The rows offsets[e] .. offsets[e + 1] - 1 are multiplied with matrix e; without offsets all of them with the first. With an order,
     the rows are x[order], R of them. The result is written into float32 `out`, or with `accumulate` added to it, each row times its scale.
 
-    Packed blocks of quantised weights give the very bits of the float32 numbers that they stand for. With `int8` each row of x is
-    quantised too, as llama.cpp does it (csrc/activations.h), blocks are multiplied as integers and their products summed in float32.
+    Packed blocks of quantised weights give the very bits of the float32 numbers that they stand for. With `int8`, which concerns these
+    alone, each row of x is quantised too, as llama.cpp does it (csrc/activations.h), blocks are multiplied as integers and their products
+    summed in float32.
     """
     check("x", x_MK, (None, matrix.inputs), *DTYPES, contiguous=False)
     x, E = x_MK.float().contiguous(), matrix.matrices
@@ -64,8 +65,6 @@ def gemm(
     if isinstance(matrix, PackedBlocks):
         parts = (matrix.addresses(), len(matrix.parts))
         call("gemm_blocks", *rows, *parts, *sizes, matrix.bias, accumulate, row_scales_M, int8, out)
-    elif int8:
-        raise ValueError(f"int8 is for packed blocks of quantised weights; the matrix is {matrix.weights.dtype}")
     else:
         call("gemm", *rows, matrix.weights, matrix.weights.dtype == torch.bfloat16, *sizes, matrix.bias, accumulate, row_scales_M, out)
     return out.to(x_MK.dtype)

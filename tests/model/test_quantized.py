@@ -1,0 +1,126 @@
+"""Quantised weights computed as they are stored: the bits of their float32 numbers, or 8-bit integers that depend on no layout."""
+
+import pytest
+import torch
+from cpu_cases import needs_kernels
+from gguf_files import ARCHITECTURES, TYPES, gguf_tensors, quantized_file, random_blocks, wide_config, write
+from int8_products import product
+from tiny_models import logits, tiny_decoder, tokens
+
+from moe_lm.backends import backend_class, build
+from moe_lm.backends.cpu.pack import PackedMatrix
+from moe_lm.backends.cpu.pack_quantized import PackedBlocks
+from moe_lm.checkpoint.read import open_checkpoint
+from moe_lm.model import Linear
+from moe_lm.quant.weight import KINDS
+
+pytestmark = [needs_kernels, pytest.mark.usefixtures("one_thread")]
+IDS = tokens(12, seed=0, vocab=260)
+
+
+def backends(path):
+    """The checkpoint expanded, as it is stored, and as it is stored in int8."""
+    checkpoint = open_checkpoint(path)
+    read = [checkpoint.read(torch.float32, "cpu", None, quantized) for quantized in (False, True, True)]
+    return [build(model, "cpu", int8) for model, int8 in zip(read, (False, False, True), strict=True)]
+
+
+def assert_equal_and_near(expanded, exact, int8):
+    expected = logits(expanded, IDS)
+    assert expected.isfinite().all()
+    assert expected.std() > 0.01
+    assert torch.equal(logits(exact, IDS), expected)
+    assert 0 < norm_difference(logits(int8, IDS), expected) < 0.3
+
+
+def norm_difference(found, expected):
+    return float((found - expected).norm() / expected.norm())
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("family", ARCHITECTURES)
+def test_every_family_has_the_bits_of_its_expanded_weights(tmp_path, family, tied):
+    """The kinds by turns, so that queries, keys and values, or gate and up, are of different kinds; then each matrix of another."""
+    for seed in (0, 5):
+        assert_equal_and_near(*backends(quantized_file(tmp_path / "m.gguf", family, tied, seed=seed)))
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2_moe"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_has_the_bits_of_its_expanded_weights(tmp_path, family, kind):
+    assert_equal_and_near(*backends(quantized_file(tmp_path / "m.gguf", family, tied=True, kind=TYPES[kind])))
+
+
+@pytest.mark.parametrize("family", ["qwen2", "mixtral", "gemma3_text"])
+def test_some_matrices_are_of_other_types(tmp_path, family):
+    """Half of them float16 or float32: what shares a product with such a matrix is expanded, and the others are not."""
+    config = wide_config(family)
+    tensors, types = gguf_tensors(tiny_decoder(config)), {}
+    others = ("attn_v", "ffn_up", "output", "blk.1.ffn_down")
+    for i, (name, array) in enumerate(tensors.items()):
+        if array.ndim < 2 or "ffn_gate_inp" in name or name == "blk.0.attn_v.weight":
+            continue
+        is_other = any(part in name for part in others) and "attn_output" not in name
+        types[name] = TYPES.F16 if is_other else TYPES[KINDS[i % len(KINDS)]]
+        tensors[name] = array if is_other else random_blocks(types[name], array.shape, seed=i)
+    made = backends(write(tmp_path / "m.gguf", config, tensors, types))
+    assert_equal_and_near(*made)
+    first, second = made[1].layers
+    assert isinstance(first.attention.qkv.matrix, PackedMatrix)
+    assert isinstance(first.attention.o.matrix, PackedBlocks)
+    assert isinstance(first.ffn.down.matrix, PackedBlocks)
+    assert isinstance(second.ffn.down.matrix, PackedMatrix)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "gemma"])
+def test_int8_is_the_arithmetic_of_llama_cpp(tmp_path, monkeypatch, family):
+    """The plain decoder with products by definition. Rounding may fall otherwise where the numbers before it differ in the last bits."""
+    path = quantized_file(tmp_path / "m.gguf", family, tied=True)
+
+    def forward(self, x_TK):
+        y_TO = product(x_TK, self.quantized).float()
+        return y_TO if self.bias is None else y_TO + self.bias
+
+    expanded, _, int8 = backends(path)
+    model = open_checkpoint(path).read(torch.float32, "cpu", None, quantized=True)
+    model.embed.weight = torch.nn.Parameter(model.embed.quantized.dequantized()[0], requires_grad=False)
+    monkeypatch.setattr(Linear, "forward", forward)
+    expected, found = logits(model, IDS), logits(int8, IDS)
+    assert norm_difference(found, expected) < min(0.01, norm_difference(logits(expanded, IDS), expected) / 2)
+
+
+@pytest.mark.parametrize("family", ["qwen2", "qwen2_moe"])
+def test_int8_depends_on_no_layout(tmp_path, family):
+    """A sequence alone, beside others, and cut in two have the same bits."""
+    backend = backends(quantized_file(tmp_path / "m.gguf", family))[2]
+    sequences = [tokens(n, seed=n, vocab=260) for n in (70, 1, 9)]
+    together = logits(backend, *sequences)
+    for sequence, found in zip(sequences, together, strict=True):
+        assert torch.equal(found, logits(backend, sequence))
+    assert torch.equal(logits(backend, sequences[0][:31]), together[0][:31])
+
+
+def test_blocks_are_kept_and_float_weights_are_not(tmp_path):
+    _, exact, _ = backends(quantized_file(tmp_path / "m.gguf", "mixtral", kind=TYPES.Q4_K))
+    for layer in exact.layers:
+        products = [layer.attention.qkv, layer.attention.o, layer.ffn.gate_up, layer.ffn.down]
+        assert all(isinstance(product.matrix, PackedBlocks) for product in products)
+        assert isinstance(layer.ffn.router.matrix, PackedMatrix)
+    assert isinstance(exact.head.matrix, PackedBlocks)
+    assert exact.embedding.blocks.dtype == torch.uint8
+
+
+def test_other_backends_take_expanded_weights():
+    assert backend_class("cpu").quantized
+    assert not backend_class("reference").quantized
+    assert not backend_class("triton").quantized
+
+
+def test_real_weights(smollm2_path):
+    expanded, exact, int8 = backends(smollm2_path)
+    text = open_checkpoint(smollm2_path).tokenizer.encode("The capital of France is Paris, and the capital of Italy is")
+    expected = logits(expanded, text)
+    assert torch.equal(logits(exact, text), expected)
+    found = logits(int8, text)
+    assert 0 < norm_difference(found, expected) < 0.1
+    assert (found.argmax(-1) == expected.argmax(-1)).float().mean() > 0.8
