@@ -105,6 +105,7 @@ def _parser() -> argparse.ArgumentParser:
         bench,
         compare,
         data,
+        fidelity,
         gate,
         generate,
         judge,
@@ -123,6 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="evalkit", description="Check whether a language model scores what its published table says.")
     parser.add_argument("--version", action="version", version=f"evalkit {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
-    for command in (run, reproduce, score, judge, ls, data, report, params, compare, gate, view, verify, bench, generate, upcycle, serve):
+    checking = (verify, fidelity, bench)
+    for command in (run, reproduce, score, judge, ls, data, report, params, compare, gate, view, *checking, generate, upcycle, serve):
         command.add(commands)
     return parser

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +14,7 @@ from evalkit.data.hub_files import commit_of
 from evalkit.errors import EvalkitError
 from evalkit.hashing import sha256_json
 from evalkit.lm.base import OnLoad, Tokens
+from evalkit.lm.distributions import NextToken, TokenRequest
 from evalkit.lm.models import find
 from evalkit.lm.tokenized import TokenizedLM, one_line
 
@@ -189,6 +190,14 @@ class NativeLM(TokenizedLM):
     def generating(self) -> Generator:
         return self.generator
 
+    def distributions(self, requests: Sequence[TokenRequest]) -> Iterator[NextToken]:
+        """See `evalkit.lm.distributions`."""
+        from moe_lm.engine.scorer import ScoreRequest
+
+        with one_line():
+            for logits_V, logsumexp in self.scorer.distributions([ScoreRequest(each.context, each.continuations) for each in requests]):
+                yield NextToken(logits_V.numpy(force=True), logsumexp)
+
     def _read(self, on_load: OnLoad | None) -> Backend:
         from moe_lm.backends import build
         from moe_lm.upcycle.preserve import preserve
@@ -268,6 +277,11 @@ class NativeLM(TokenizedLM):
             **self.describe_template(),
             **({"notices": [*self.checkpoint.notices]} if self.checkpoint.notices else {}),
         }
+
+    @property
+    def file_bytes(self) -> int | None:
+        """The size of the checkpoint's files; None for random weights."""
+        return self.checkpoint.num_bytes or None
 
     @property
     def stored(self) -> dict[str, Any]:

@@ -6,12 +6,14 @@ from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from evalkit.errors import EvalkitError
 from evalkit.lm import conversation
 from evalkit.lm.base import LM
+from evalkit.lm.distributions import TokenRequest
 from evalkit.lm.prompt_cut import answer_length, context_cut, prompt_cut
 from evalkit.tasks import Generate, Generated, Loglikelihood, Loglikelihoods
 
@@ -44,6 +46,16 @@ class GeneratesTokens(Protocol):
     """Generates token ids, as moe_lm's generator does. Raises ModelError."""
 
     def generate(self, requests: Sequence[GenerateRequest]) -> Iterator[tuple[int, Generation]]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Prompt:
+    """Token ids of what is to be answered, how many were cut off in front, what ends the answer, and its longest."""
+
+    ids: list[int]
+    truncated: int
+    until: tuple[str, ...]
+    length: int
 
 
 class TokenizedLM(LM):
@@ -86,11 +98,19 @@ class TokenizedLM(LM):
 
         with one_line():
             encoded = [self._encode(request) for request in requests]
-            for i, scores in self.scoring().score([ScoreRequest(context, continuations) for context, continuations, _, _ in encoded]):
-                _, _, truncated, merged = encoded[i]
-                yield i, Loglikelihoods(tuple(s.logprob for s in scores), tuple(s.is_greedy for s in scores), truncated, merged)
+            for i, scores in self.scoring().score([ScoreRequest(each.context, each.continuations) for each in encoded]):
+                found = tuple(s.logprob for s in scores), tuple(s.is_greedy for s in scores)
+                yield i, Loglikelihoods(*found, encoded[i].truncated, encoded[i].merged)
 
-    def _encode(self, request: Loglikelihood) -> tuple[list[int], list[list[int]], int, int]:
+    def token_request(self, request: Loglikelihood | Generate) -> TokenRequest:
+        """The token ids of a request; of a prompt that is to be answered, without continuations. Raises EvalkitError."""
+        if isinstance(request, Generate):
+            prompt = self._prompt(request)
+            return TokenRequest(tuple(prompt.ids), (), prompt.truncated)
+        with one_line():
+            return self._encode(request)
+
+    def _encode(self, request: Loglikelihood) -> TokenRequest:
         """Context and continuation ids, as in lm-eval: the whole text is encoded, then cut where the context ends."""
         messages = [{"role": role, "content": content} for role, content in request.messages]
         prompt = (self.chat_prompt(messages) if messages else "") + request.context
@@ -107,10 +127,10 @@ class TokenizedLM(LM):
             merged += whole[: len(context)] != context
             if not (continuation := whole[len(context) :]):
                 raise EvalkitError(f"continuation {text!r} adds no token to its context")
-            continuations.append(continuation)
+            continuations.append(tuple(continuation))
         # the last token is scored but not run
         truncated = context_cut(request, len(context), [len(c) for c in continuations], self.max_seq_len + 1)
-        return context[truncated:], continuations, truncated, merged
+        return TokenRequest(tuple(context[truncated:]), tuple(continuations), truncated, merged)
 
     def _prefix_id(self) -> int:
         """The token before a text whose first token is scored."""
@@ -152,18 +172,22 @@ class TokenizedLM(LM):
         """As `generate`, with the ids of the generated tokens."""
         from moe_lm.engine.request import GenerateRequest
 
-        encoded, cut = [], []
-        for request in requests:
-            messages = [{"role": role, "content": content} for role, content in request.messages]
-            prompt = self._conversation(messages) if messages else conversation.Prompt("", ())
-            ids = self.encode(prompt.text + request.context)
-            length = answer_length(request, len(ids))
-            cut.append(prompt_cut(len(ids), length, self.max_seq_len))
-            until = (*request.until, *prompt.until)
-            encoded.append(GenerateRequest(ids[cut[-1] :], until, length, request.temperature, request.seed))
+        prompts = [self._prompt(request) for request in requests]
+        encoded = [
+            GenerateRequest(prompt.ids, prompt.until, prompt.length, request.temperature, request.seed)
+            for prompt, request in zip(prompts, requests, strict=True)
+        ]
         with one_line():
-            for i, generation in self.generating().generate(encoded):
-                yield i, Generated(generation.text, generation.finish_reason, len(generation.tokens), cut[i]), generation.tokens
+            for i, found in self.generating().generate(encoded):
+                yield i, Generated(found.text, found.finish_reason, len(found.tokens), prompts[i].truncated), found.tokens
+
+    def _prompt(self, request: Generate) -> _Prompt:
+        messages = [{"role": role, "content": content} for role, content in request.messages]
+        prompt = self._conversation(messages) if messages else conversation.Prompt("", ())
+        ids = self.encode(prompt.text + request.context)
+        length = answer_length(request, len(ids))
+        cut = prompt_cut(len(ids), length, self.max_seq_len)
+        return _Prompt(ids[cut:], cut, (*request.until, *prompt.until), length)
 
     def chat_prompt(self, messages: Sequence[Mapping[str, str]]) -> str:
         """The messages ({"role", "content"}) in the model's chat template, up to the answer.

@@ -4,7 +4,7 @@ Runs are paired on task and protocol, document and prompt; whatever differs is r
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -112,29 +112,42 @@ def read_our_answers(place: Path, wanted: Sequence[str] = (), metric: str | None
     for key, entry in run.tasks.items():
         parts = {part.name: part for part in _parts(key, entry, metric)}
         names += [key, *parts]
-        parts = {name: part for name, part in parts.items() if not wanted or key in wanted or name in wanted}
-        if not parts:
-            continue
-        file = str(samples_file(run_folder(place), key))
-        found: dict[str, dict[str, Answer]] = {name: {} for name in parts}
-        n = 0
-        for row in read_samples(run_folder(place), key):
-            n += 1
-            for name, part in parts.items():
-                if not part.set or row.group.partition(":")[0] == part.set:
-                    if row.doc_id in found[name]:
-                        raise EvalkitError(f"not comparable: {file} holds document {row.doc_id} twice; run it again")
-                    found[name][row.doc_id] = _our_answer(row, part.metric, cluster, key)
-        require_count(key, file, n, entry.n)
-        tokenize = {cell.name: cell.tokenize for cell in entry.cells if cell.tokenize}
-        for name, part in parts.items():
-            protocol = {"protocol": f"{task_of(name)}@{entry.protocol}", "settings": entry.protocol_sha256}
-            tasks[name] = TaskAnswers(name, protocol, part.metric, frozenset({entry.averaging}), found[name], tokenize)
-            require_count(name, file, len(found[name]), part.n)
-            require_figure(tasks[name], part.stated, file, why=UNEQUAL_RATINGS if entry.judge else MEANS_ALONE)
+        chosen = [part for name, part in parts.items() if not wanted or key in wanted or name in wanted]
+        if chosen:
+            file = str(samples_file(run_folder(place), key))
+            tasks |= _task_answers(key, entry, chosen, read_samples(run_folder(place), key), file, cluster)
     if lacking := [task for task in wanted if task not in names]:
         raise unknown(f"task in {place}:", lacking[0], names)
     return RunAnswers(str(place), "evalkit", run.model.spec, tasks)
+
+
+def answers_of(task: str, entry: TaskEntry, rows: Iterable[SampleRow]) -> dict[str, TaskAnswers]:
+    """The answers of one task that has just been run: of a suite set by set, by name. It has a figure."""
+    return _task_answers(task, entry, _parts(task, entry, None), rows, task, None)
+
+
+def _task_answers(
+    key: str, entry: TaskEntry, parts: Sequence["_Part"], rows: Iterable[SampleRow], file: str, cluster: str | None
+) -> dict[str, TaskAnswers]:
+    found: dict[str, dict[str, Answer]] = {part.name: {} for part in parts}
+    n = 0
+    for row in rows:
+        n += 1
+        for part in parts:
+            if not part.set or row.group.partition(":")[0] == part.set:
+                if row.doc_id in found[part.name]:
+                    raise EvalkitError(f"not comparable: {file} holds document {row.doc_id} twice; run it again")
+                found[part.name][row.doc_id] = _our_answer(row, part.metric, cluster, key)
+    require_count(key, file, n, entry.n)
+    tokenize = {cell.name: cell.tokenize for cell in entry.cells if cell.tokenize}
+    tasks = {}
+    for part in parts:
+        protocol = {"protocol": f"{task_of(part.name)}@{entry.protocol}", "settings": entry.protocol_sha256}
+        answers = found[part.name]
+        tasks[part.name] = TaskAnswers(part.name, protocol, part.metric, frozenset({entry.averaging}), answers, tokenize)
+        require_count(part.name, file, len(answers), part.n)
+        require_figure(tasks[part.name], part.stated, file, why=UNEQUAL_RATINGS if entry.judge else MEANS_ALONE)
+    return tasks
 
 
 @dataclass(frozen=True, slots=True)

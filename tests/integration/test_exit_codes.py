@@ -33,6 +33,7 @@ COMMANDS = {
     "gate": "base cand",
     "view": "run",
     "verify": "--tasks mmlu",
+    "fidelity": "reference copy --tasks mmlu",
     "bench": "",
     "generate": "--prompt Hi",
     "upcycle": "source dest",

@@ -11,6 +11,7 @@ from gguf_files import quantized_file
 from evalkit.config import ModelSpec
 from evalkit.errors import EvalkitError
 from evalkit.lm import models, open_lm
+from evalkit.lm.distributions import TokenRequest
 from evalkit.lm.native import NativeLM
 from evalkit.lm.upcycle import Recipe, upcycle
 from evalkit.tasks import Loglikelihood
@@ -53,7 +54,7 @@ def test_rolling_scores_every_token_once(lm: NativeLM, monkeypatch: pytest.Monke
 
 
 def test_what_the_engine_refuses_is_bad_input(lm: NativeLM, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lm, "_encode", lambda _: ([], [[1]], 0, 0))
+    monkeypatch.setattr(lm, "_encode", lambda _: TokenRequest((), ((1,),)))
     with pytest.raises(EvalkitError, match="at least one token"):
         list(lm.loglikelihood([Loglikelihood("", ("a",))]))
 

@@ -40,6 +40,7 @@ class Checkpoint:
     notices: tuple[str, ...] = ()  # what a user should know about how the files were read, a line each
     stored: Stored | None = None  # None for random weights
     is_quantized: bool = False
+    num_bytes: int = 0  # of all its files
 
 
 class Read(Protocol):
@@ -100,7 +101,8 @@ def open_checkpoint(path: Path) -> Checkpoint:
         check_unchanged()
 
     notices = (*weights.notices, *tokenizer.notices, *_context_notices(weights.config))
-    return Checkpoint(weights.config, tokenizer, sha256, read, stream, notices, weights.stored, weights.is_quantized)
+    size = sum(size for _, size, _ in stamps)
+    return Checkpoint(weights.config, tokenizer, sha256, read, stream, notices, weights.stored, weights.is_quantized, size)
 
 
 def _context_notices(config: ModelConfig) -> Iterator[str]:

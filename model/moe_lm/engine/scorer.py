@@ -5,10 +5,12 @@ which is walked depth first in passes of `token_budget` tokens.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 import torch
+from torch import Tensor
 
 from moe_lm.backends.base import Backend
 from moe_lm.engine import prefix_tree
@@ -27,6 +29,11 @@ class ScoreRequest:
 
     context: Sequence[int]
     continuations: Sequence[Sequence[int]]
+
+    @property
+    def prefixes(self) -> list[tuple[int, ...]]:
+        """The distinct beginnings of continuations that a token is scored after, in order of first appearance."""
+        return list(dict.fromkeys(tuple(c[:j]) for c in self.continuations for j in range(len(c))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +65,19 @@ class _Want:
     request: int
     continuation: int
     offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a hidden state comes from: a node, and how many of its tokens are run by then."""
+
+    node: Node
+    length: int
+
+    @property
+    def tokens(self) -> list[int]:
+        """The whole sequence up to it."""
+        return [*self.node.before(), *self.node.tokens[: self.length]]
 
 
 class Scorer:
@@ -96,33 +116,59 @@ class Scorer:
         return pending, list(wants), list(wants.values())
 
     @torch.inference_mode()
+    def distributions(self, requests: Sequence[ScoreRequest]) -> Iterator[tuple[Tensor, float]]:
+        """The logits [V] after each of a request's `prefixes`, and their logsumexp: request by request, in order.
+
+        Everything is run first; the hidden states [D] are held, and logits of HEAD_ROWS positions at a time are made of them.
+        """
+        _, sequences, wants = self._plan(requests)
+        hidden: dict[tuple[int, tuple[int, ...]], tuple[Tensor, _Place]] = {}
+        for pieces in walk(self.pool, prefix_tree.build(sequences), self.token_budget):
+            groups, places, hidden_PD = self._forward(pieces, wants)
+            for group, place, hidden_D in zip(groups, places, hidden_PD.clone(), strict=True):
+                for want in group:
+                    prefix = tuple(requests[want.request].continuations[want.continuation][: want.offset])
+                    hidden[want.request, prefix] = hidden_D, place
+        ordered = ((i, prefix) for i, request in enumerate(requests) for prefix in request.prefixes)
+        while some := [hidden.pop(key) for key in islice(ordered, HEAD_ROWS)]:
+            for logits_V, logsumexp, _ in self._logits(torch.stack([row for row, _ in some]), (place for _, place in some)):
+                yield logits_V, float(logsumexp)
+
+    @torch.inference_mode()
     def _run(self, pieces: list[Piece], wants: list[list[_Want]]) -> Iterator[tuple[_Want, tuple[float, bool]]]:
         """(logprob, is_argmax) of each token to score in these pieces; the head runs once for each distinct position."""
+        groups, places, hidden_PD = self._forward(pieces, wants)
+        for group, (logits_V, logsumexp, argmax) in zip(groups, self._logits(hidden_PD, places), strict=True):
+            logprobs = (logits_V[[w.token for w in group]] - logsumexp).tolist()
+            for want, logprob in zip(group, logprobs, strict=True):
+                yield want, (logprob, argmax == want.token)
+
+    def _forward(self, pieces: list[Piece], wants: list[list[_Want]]) -> tuple[list[list[_Want]], list[_Place], Tensor]:
+        """Run the pieces in one pass: what is scored at each distinct position, where that is, and the hidden states [P, D] there."""
         at: defaultdict[int, list[_Want]] = defaultdict(list)  # row in the pass -> the tokens to score there
-        rows: dict[int, tuple[Node, int]] = {}  # row -> the node that it is in, and how many of its tokens are run by then
+        places: dict[int, _Place] = {}
         first = 0  # row of the piece's first token
         for piece in pieces:
             start, end = piece.node.start + piece.begin, piece.node.start + piece.end
             for want in (w for i in piece.node.members for w in wants[i] if start <= w.position < end):
                 row = first + want.position - start
                 at[row].append(want)
-                rows[row] = piece.node, want.position + 1 - piece.node.start
+                places[row] = _Place(piece.node, want.position + 1 - piece.node.start)
             first += end - start
         self.usage.computed += first
         hidden_PD = forward(self.backend, [(piece.tokens, piece.past) for piece in pieces], list(at))
-        groups = iter(at.items())
+        return list(at.values()), list(places.values()), hidden_PD
+
+    def _logits(self, hidden_PD: Tensor, places: Iterable[_Place]) -> Iterator[tuple[Tensor, Tensor, int]]:
+        """(logits [V], logsumexp, argmax) of each hidden state. Raises NotFinite where the model overflows."""
+        rest = iter(places)
         for some_PD in hidden_PD.split(HEAD_ROWS):
             logits_PV = self.backend.logits(some_PD)
             suspect_P = suspect(some_PD, logits_PV).tolist()
             for logits_V, logsumexp, argmax, is_suspect in zip(
                 logits_PV, self.backend.logsumexp(logits_PV), logits_PV.argmax(-1).tolist(), suspect_P, strict=True
             ):
-                row, group = next(groups)
-                node, length = rows[row]
-                if is_suspect and (
-                    error := explain(self.backend, [*node.before(), *node.tokens[:length]], "no continuation can be scored")
-                ):
+                place = next(rest)
+                if is_suspect and (error := explain(self.backend, place.tokens, "no continuation can be scored")):
                     raise error
-                logprobs = (logits_V[[w.token for w in group]] - logsumexp).tolist()
-                for want, logprob in zip(group, logprobs, strict=True):
-                    yield want, (logprob, argmax == want.token)
+                yield logits_V, logsumexp, argmax
