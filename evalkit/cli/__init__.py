@@ -111,6 +111,7 @@ def _parser() -> argparse.ArgumentParser:
         judge,
         ls,
         params,
+        quantize,
         report,
         reproduce,
         run,
@@ -124,7 +125,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="evalkit", description="Check whether a language model scores what its published table says.")
     parser.add_argument("--version", action="version", version=f"evalkit {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
-    checking = (verify, fidelity, bench)
-    for command in (run, reproduce, score, judge, ls, data, report, params, compare, gate, view, *checking, generate, upcycle, serve):
+    results = (run, reproduce, score, judge, ls, data, report, params, compare, gate, view)
+    models = (verify, fidelity, bench, generate, upcycle, quantize, serve)
+    for command in results + models:
         command.add(commands)
     return parser

@@ -37,6 +37,7 @@ COMMANDS = {
     "bench": "",
     "generate": "--prompt Hi",
     "upcycle": "source dest",
+    "quantize": "source dest.gguf --format gguf:q8_0",
     "serve": "",
 }
 

@@ -85,6 +85,7 @@ def test_evalkit_reaches_the_model_through_its_back_ends_alone() -> None:
         "lm/native_tokens.py",
         "lm/outline.py",
         "lm/pass_speed.py",
+        "lm/quantize.py",
         "lm/shape.py",
         "lm/lm_eval.py",
         "lm/tokenized.py",

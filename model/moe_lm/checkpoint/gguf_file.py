@@ -13,7 +13,7 @@ import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 from gguf.quants import dequantize
 
-from moe_lm.checkpoint.gguf_header import TensorInfo, read_header, shown
+from moe_lm.checkpoint.gguf_header import TensorInfo, metadata_bytes, read_header, shown
 from moe_lm.errors import ModelError
 from moe_lm.files import and_more, refuse_lfs_pointer
 
@@ -33,6 +33,7 @@ class GGUFFile:
         self.paths = [part.path for part in parts]
         self.metadata: Mapping[str, Any] = first.metadata
         self.tensors: dict[str, TensorInfo] = {}
+        self._first = first
         self._parts: dict[str, _Part] = {}
         for number, part in enumerate(parts):
             _check_part(part, number, first)
@@ -46,6 +47,10 @@ class GGUFFile:
 
     def shape(self, name: str) -> tuple[int, ...]:
         return self.tensors[name].shape
+
+    def metadata_bytes(self) -> dict[str, bytes]:
+        """The type and value of each key, as they stand in the file."""
+        return metadata_bytes(self._first.map)
 
     def blocks(self, name: str) -> np.ndarray:
         """The tensor as it is stored, uint8 [.., bytes of a row], in a mapping of its own: the memory is given back when the array goes."""

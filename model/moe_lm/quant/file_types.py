@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, LlamaFileType
 
 _LAYER = re.compile(r"blk\.(\d+)\.")
-_FALLBACK = {"Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}  # blocks of 32 in place of 256
+_FALLBACK = {"Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}  # blocks of 32 weights in place of 256
 _PLAIN = ("F32", "F16", "BF16")
 
 
@@ -68,18 +68,18 @@ def is_matrix(name: str, shape: tuple[int, ...]) -> bool:
     return not is_kept and any(size > 1 for size in shape[:-1])
 
 
-def kind_of(name: str, shape: tuple[int, ...], file_type: FileType, mixture: Mixture) -> str:
-    """The type of a matrix (see `is_matrix`) in a file of this type."""
-    if file_type.kind in _PLAIN:
-        return file_type.kind
-    kind = _finer(name, shape, file_type, mixture)
-    if shape[-1] % _block(kind):
+def fitting(kind: str, columns: int) -> str:
+    """The type itself where rows of `columns` weights are whole blocks of it, else one with smaller blocks, else F16."""
+    if columns % _block(kind):
         kind = _FALLBACK.get(kind, kind)
-    return "F16" if shape[-1] % _block(kind) else kind
+    return "F16" if columns % _block(kind) else kind
 
 
-def _finer(name: str, shape: tuple[int, ...], file_type: FileType, mixture: Mixture) -> str:
+def kind_of(name: str, shape: tuple[int, ...], file_type: FileType, mixture: Mixture) -> str:
+    """The type of a matrix (see `is_matrix`) in a file of this type, if its rows fit (see `fitting`)."""
     kind, number = file_type.kind, file_type.number
+    if kind in _PLAIN:
+        return kind
     if name == "output.weight" or (mixture.tied and name == "token_embd.weight"):
         return "Q8_0" if kind == "Q8_0" or shape[-1] % _block(kind) else "Q6_K"
     match = _LAYER.match(name)

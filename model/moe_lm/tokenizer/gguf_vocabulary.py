@@ -11,7 +11,7 @@ import numpy as np
 from moe_lm.errors import ModelError
 from moe_lm.files import shown
 
-UNKNOWN, CONTROL, USER_DEFINED, BYTE = 2, 3, 4, 6  # tokenizer.ggml.token_type
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # tokenizer.ggml.token_type
 NO_TEXT = (UNKNOWN, CONTROL, BYTE)
 _KINDS = range(7)
 _NO_ID = (-1, 2**32 - 1)  # how some files say that there is none

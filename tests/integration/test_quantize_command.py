@@ -1,0 +1,78 @@
+"""What `evalkit quantize` does around moe_lm's writers: finds the source, refuses in one line, says what it made."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from evalkit import cli
+from evalkit.config import ModelSpec
+from evalkit.errors import EvalkitError, RunIncomplete
+from evalkit.lm.native import NativeLM
+from evalkit.lm.quantize import FORMATS, quantize
+from evalkit.tasks import Loglikelihood
+from moe_lm.quant.file_types import FILE_TYPES
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def test_the_formats_are_those_of_the_model_package() -> None:
+    assert [name.removeprefix("gguf:") for name in FORMATS if name.startswith("gguf:")] == list(FILE_TYPES)
+
+
+def test_a_file_that_gives_the_same_answers(tiny_model: Path, tmp_path: Path) -> None:
+    summary = quantize(str(tiny_model), tmp_path / "m.gguf", "gguf:f32")
+    assert summary.startswith(f"wrote {tmp_path / 'm.gguf'}: ")
+    requests = [Loglikelihood("the cat", (" sat", " on a mat")), Loglikelihood("", ("x",))]
+    ours, theirs = (dict(NativeLM.load(ModelSpec(str(path))).loglikelihood(requests)) for path in (tiny_model, tmp_path / "m.gguf"))
+    assert ours == theirs
+
+
+def test_a_named_file_and_a_file_again(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = tmp_path / "first.gguf", tmp_path / "second.gguf"
+    assert cli.main(["quantize", str(tiny_model), str(first), "--format", "gguf:q8_0", "--quiet"]) == 0
+    assert "Q8_0" in capsys.readouterr().out
+    assert cli.main(["quantize", str(first), str(second), "--format", "gguf:q8_0", "--quiet"]) == 0
+    assert first.read_bytes() == second.read_bytes()
+
+
+def refused(source: object, dest: Path, format: str = "gguf:q8_0", kind: type[EvalkitError] = EvalkitError) -> str:
+    with pytest.raises(kind) as error:
+        quantize(str(source), dest, format)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_refusals(tiny_model: Path, tmp_path: Path) -> None:
+    dest = tmp_path / "m.gguf"
+    assert "unknown model" in refused("nonsuch", dest)
+    assert "unknown format 'int4'; known: gguf:bf16" in refused(tiny_model, dest, "int4")
+    assert "must end with .gguf" in refused(tiny_model, tmp_path / "m.bin")
+    assert "upcycled when it is loaded" in refused("demo", dest)
+    assert not os.listdir(tmp_path)
+
+
+def test_never_writes_over_anything(tiny_model: Path, tmp_path: Path) -> None:
+    dest = tmp_path / "m.gguf"
+    dest.write_text("mine")
+    assert "is there already" in refused(tiny_model, dest)
+    dest.unlink()
+    dest.symlink_to("gone")
+    assert "is there already" in refused(tiny_model, dest)
+    assert os.readlink(dest) == "gone"
+
+
+def test_a_disk_that_is_too_small_is_said_first(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: shutil._ntuple_diskusage(10, 10, 0))  # type: ignore[attr-defined]
+    assert "0.0 GB free" in refused(tiny_model, tmp_path / "m.gguf", kind=RunIncomplete)
+    assert not os.listdir(tmp_path)
+
+
+def test_ctrl_c_leaves_nothing(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("moe_lm.checkpoint.write_gguf.encode", interrupt)
+    assert cli.main(["quantize", str(tiny_model), str(tmp_path / "m.gguf"), "--format", "gguf:q8_0", "--quiet"]) == 4
+    assert not os.listdir(tmp_path)
