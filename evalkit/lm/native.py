@@ -200,8 +200,10 @@ class NativeLM(TokenizedLM):
 
     def _read(self, on_load: OnLoad | None) -> Backend:
         from moe_lm.backends import build
+        from moe_lm.engine.memory import trim_heap
         from moe_lm.upcycle.preserve import preserve
 
+        trim_heap()  # what building the tokenizer took
         with one_line():
             model = self.checkpoint.read(self._torch_dtype, self.device, on_load, self.computes_blocks)
             if self.recipe:

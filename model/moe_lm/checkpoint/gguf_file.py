@@ -65,10 +65,12 @@ class GGUFFile:
         info = self.tensors[name]
         length = info.shape[0] if info.shape else 1
         size = max(multiple, CHUNK // int(np.prod(info.shape[1:])) // multiple * multiple)
-        raw = np.frombuffer(self._parts[name].map, dtype=np.uint8, count=info.nbytes, offset=info.offset).reshape(length, -1)
+        mapping = self._parts[name].map
+        raw = np.frombuffer(mapping, dtype=np.uint8, count=info.nbytes, offset=info.offset).reshape(length, -1)
         for begin in range(0, length, size):
             part = raw[begin : begin + size]
             yield _dequantised(part, (len(part), *info.shape[1:]), info.type)
+        mapping.madvise(mmap.MADV_DONTNEED)  # what was read, and the file around it, needs no memory any more
 
 
 def _dequantised(raw: np.ndarray, shape: tuple[int, ...], kind: GGMLQuantizationType) -> np.ndarray:

@@ -28,7 +28,7 @@ class Tokenizer:
     """Text to ids and back. `bos_id` is set where the model wants it in front of every prompt; `stop_ids` end an answer.
 
     `bos_token` and `eos_token` are what a chat template may write, "" where there is none; a BOS may be named and not wanted.
-    `notices`: what a user should know about how the files were read, a line each.
+    `notices`: what a user should know about how the files were read, a line each. `size`: ids are below it, where that is known already.
     """
 
     def __init__(
@@ -40,8 +40,9 @@ class Tokenizer:
         bos_token: str = "",
         eos_token: str = "",
         notices: Sequence[str] = (),
+        size: int | None = None,
     ):
-        self.fast = fast
+        self.fast, self._size = fast, size
         self.notices = notices
         self.bos_id = bos_id
         self.chat_template = chat_template
@@ -68,7 +69,8 @@ class Tokenizer:
         template = metadata.get("tokenizer.chat_template")
         if not isinstance(template, str | None):
             raise ModelError(f"tokenizer.chat_template is {shown(template)}, expected a text; convert the model again")
-        return cls(fast, bos_id, vocabulary.ends(), template, tokens.get("bos", ""), tokens.get("eos", ""))
+        named = tokens.get("bos", ""), tokens.get("eos", "")
+        return cls(fast, bos_id, vocabulary.ends(), template, *named, size=len(vocabulary.tokens))
 
     @classmethod
     def from_folder(cls, folder: Path) -> "Tokenizer":
@@ -122,8 +124,7 @@ class Tokenizer:
         without one, such as Gemma's <image_soft_token> or a <pad> that was added later, `encode` raises it, for a text that has it.
         """
         self.num_rows = num_rows
-        added = self.fast.get_added_tokens_decoder().keys()
-        beyond = {i: token for token, i in self.fast.get_vocab(with_added_tokens=False).items() if i >= num_rows and i not in added}
+        beyond = {} if self._size is not None and self._size <= num_rows else self._beyond(num_rows)
         if beyond:
             first = min(beyond)
             raise ModelError(
@@ -133,6 +134,11 @@ class Tokenizer:
         self._with_rows([] if self.bos_id is None else [self.bos_id])
         if self.prefix_id is not None and self.prefix_id >= num_rows:
             self.prefix_id = None
+
+    def _beyond(self, num_rows: int) -> dict[int, str]:
+        """Tokens without a row, those aside that were added."""
+        added = self.fast.get_added_tokens_decoder().keys()
+        return {i: token for token, i in self.fast.get_vocab(with_added_tokens=False).items() if i >= num_rows and i not in added}
 
     def _with_rows(self, ids: list[int]) -> list[int]:
         if self.num_rows is not None and ids and (largest := max(ids)) >= self.num_rows:
