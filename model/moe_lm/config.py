@@ -11,7 +11,7 @@ from typing import Any
 from moe_lm import rope
 from moe_lm.errors import ModelError, Unsupported
 from moe_lm.families import family_of, rope_keys, sliding_window
-from moe_lm.families.base import DEFAULTS, KINDS, OPTIONS, SIZES, WITHOUT_EFFECT, Family, MoEKeys, QKNorm
+from moe_lm.families.base import DEFAULTS, KINDS, OPTIONS, QUANTIZATION, SIZES, WITHOUT_EFFECT, Family, MoEKeys, QKNorm
 from moe_lm.families.multimodal import text_config
 from moe_lm.files import shown
 from moe_lm.rope import LongRopeScaling, RopeScaling
@@ -102,6 +102,7 @@ def from_hf(raw: Raw) -> ModelConfig:
     """Read a Hugging Face config.json. Raises ModelError for a missing key, an unknown family or an unsupported option."""
     raw = text_config(raw)
     family = family_of(raw.get("model_type"))
+    _check_quantization(raw)
     raw = _without_aliases(raw, family)
     _check_kinds(raw, family)
     given = rope_keys.flat_by_layer_type(raw) if "rope_local_base_freq" in family.defaults else rope_keys.flat(raw)
@@ -187,6 +188,14 @@ def to_hf(config: ModelConfig, dtype: str = "float32") -> dict[str, Any]:
     return raw | {option: values[0] for option, values in family.options.items() if values[0] is not None}
 
 
+def _check_quantization(raw: Raw) -> None:
+    """Raises ModelError where weights are quantised as moe_lm does not read them; how they are is for `moe_lm.checkpoint` to know."""
+    if any(raw.get(key) for key in QUANTIZATION):
+        from moe_lm.checkpoint.quantized.scheme import scheme_of  # it imports torch, which counting parameters does without
+
+        scheme_of(raw)
+
+
 def _check_kinds(given: Raw, family: Family) -> None:
     """Raises ModelError for a value of a wrong type or out of its range; null stands for a default that is null."""
     kinds = {**KINDS, **(family.moe.kinds() if family.moe else {}), **family.kinds}
@@ -207,7 +216,7 @@ def _refuse_unsupported(given: Raw, family: Family) -> None:
             )
     read = {*SIZES, *DEFAULTS, *family.defaults, *family.kinds, "max_position_embeddings", "rope_scaling"}
     read |= family.moe.kinds().keys() if family.moe else set()
-    for option in sorted(given.keys() - read - options.keys() - WITHOUT_EFFECT - family.without_effect):
+    for option in sorted(given.keys() - read - options.keys() - WITHOUT_EFFECT - QUANTIZATION - family.without_effect):
         if given[option]:
             raise Unsupported(
                 f"config option {shown(option)} = {shown(given[option])} is not known to moe_lm (model_type {family.model_type})"

@@ -4,25 +4,30 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+from moe_lm.checkpoint.quantized.scheme import FILES as QUANTIZATION_FILES
+from moe_lm.checkpoint.quantized.scheme import scheme_of
+from moe_lm.checkpoint.quantized.table import QuantizedTable
 from moe_lm.checkpoint.shards import INDEX, SINGLE, TensorTable, find_shards
 from moe_lm.checkpoint.weights import Weights
 from moe_lm.config import from_hf
 from moe_lm.errors import ModelError
 from moe_lm.families import family_of
-from moe_lm.families.multimodal import multimodal
+from moe_lm.families.multimodal import multimodal, text_config
 from moe_lm.families.names import HF_STACKED_EXPERTS
 from moe_lm.files import is_there, read_json
 from moe_lm.tokenizer.folder import FILES as TOKENIZER_FILES
 from moe_lm.tokenizer.tokenizer import Tokenizer
 
-SETTINGS = ("config.json", *TOKENIZER_FILES)
+SETTINGS = ("config.json", *TOKENIZER_FILES, *QUANTIZATION_FILES)
 # what files hold beside parameters, and transformers leaves out: the rotary embedding's frequencies, which older versions saved
 BUFFERS = re.compile(r"model\.(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq")
 
 
 def files_of(folder: Path) -> list[Path]:
     """The files that a checkpoint consists of, the weights last. Raises ModelError where it is not supported or lacks its weights."""
-    from_hf(read_json(folder / "config.json"))  # first: the weights of an unsupported model need not be there
+    raw = read_json(folder / "config.json")
+    from_hf(raw)  # first: the weights of an unsupported model need not be there
+    scheme_of(text_config(raw), folder)
     if is_there(folder / "adapter_config.json"):
         raise ModelError(f"{folder} holds an adapter (adapter_config.json), which moe_lm does not apply; merge it into the model's weights")
     shards = find_shards(folder)
@@ -35,8 +40,11 @@ def parse(folder: Path) -> tuple[Tokenizer, Weights]:
     raw = read_json(folder / "config.json")
     config = from_hf(raw)
     shards = find_shards(folder)
-    table = TensorTable(shards)
-    names, tensors, notices = family_of(config.family).hf_names, table.names(), []
+    plain, scheme = TensorTable(shards), scheme_of(text_config(raw), folder)
+    table = QuantizedTable(plain, scheme) if scheme else plain
+    table.refuse_other_dtypes()
+    notices = [*table.notices]
+    names, tensors = family_of(config.family).hf_names, table.names()
     if outer := multimodal(raw):
         names, whole = outer.names(names), len(tensors)
         tensors = {name for name in tensors if not name.startswith(outer.other_tensors)}
@@ -63,7 +71,7 @@ def parse(folder: Path) -> tuple[Tokenizer, Weights]:
         names,
         {name for name in tensors if not BUFFERS.fullmatch(name)},
         table.shape,
-        lambda name: iter([table.tensor(name)]),  # mapped, not read: no chunks needed
+        table.chunks,
         tuple(notices),
         table.stored(),
     )

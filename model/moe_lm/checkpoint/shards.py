@@ -6,7 +6,7 @@ model-00001-of-0000N.safetensors. Others are not read, such as the shards of an 
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from moe_lm.checkpoint.quantized.module import Header
 from moe_lm.checkpoint.weights import Stored
 from moe_lm.errors import ModelError
 from moe_lm.files import MAX_BYTES, and_more, is_there, one_line, parse_json, read_json, refuse_lfs_pointer, shown
@@ -84,12 +85,13 @@ def _no_weights(folder: Path, others: Sequence[str]) -> str:
 class TensorTable:
     """The tensors of several safetensors files; their values are mapped, not read."""
 
+    notices: Sequence[str] = ()  # what a user should know about how they are read: nothing
+
     def __init__(self, shards: Shards):
-        """Raises ModelError for a damaged file, a tensor that two files hold or that lies elsewhere than the index says, and a dtype
-        that is not one of `DTYPES`."""
+        """Raises ModelError for a damaged file, and a tensor that two files hold or that lies elsewhere than the index says."""
         self._file: dict[str, Any] = {}
         self._entry: dict[str, Mapping[str, Any]] = {}
-        where: dict[str, str] = {}
+        self._where = where = dict[str, str]()
         for path in shards.files:
             file, header = _opened(path)
             for name, entry in header.items():
@@ -98,11 +100,6 @@ class TensorTable:
                 if shards.index.get(name, path.name) != path.name:
                     raise ModelError(
                         f"tensor {one_line(name)} is in {path}, but {INDEX} places it in {shards.index[name]}; download both again"
-                    )
-                if entry["dtype"] not in DTYPES:
-                    known = ", ".join(DTYPES)
-                    raise ModelError(
-                        f"{path}: tensor {one_line(name)} has dtype {entry['dtype']}; moe_lm reads {known}: save the model in one of them"
                     )
                 where[name] = str(path)
                 self._file[name], self._entry[name] = file, entry
@@ -115,14 +112,33 @@ class TensorTable:
     def shape(self, name: str) -> tuple[int, ...]:
         return tuple(self._entry[name]["shape"])
 
+    def header(self, name: str) -> Header:
+        entry = self._entry[name]
+        return Header(entry["dtype"], tuple(entry["shape"]), entry["data_offsets"][1] - entry["data_offsets"][0])
+
+    def refuse_other_dtypes(self, names: Iterable[str] | None = None) -> None:
+        """Raises ModelError where one of the tensors, or of all, has a dtype that is not one of `DTYPES`."""
+        for name in self._entry if names is None else names:
+            if (dtype := self._entry[name]["dtype"]) not in DTYPES:
+                known = ", ".join(DTYPES)
+                raise ModelError(
+                    f"{self._where[name]}: tensor {one_line(name)} has dtype {dtype}; moe_lm reads {known}: save the model in one of them"
+                )
+
+    def sizes(self, names: Iterable[str]) -> Iterator[tuple[str, int, int]]:
+        """For `Stored`: dtype, bytes and number of values of each tensor."""
+        for header in map(self.header, names):
+            yield DTYPES[header.dtype], header.nbytes, math.prod(header.shape)
+
     def stored(self) -> Stored:
         """In what dtype most of the bytes are."""
-        sizes = ((entry["data_offsets"][1] - entry["data_offsets"][0], math.prod(entry["shape"])) for entry in self._entry.values())
-        kinds = (DTYPES[entry["dtype"]] for entry in self._entry.values())
-        return Stored.of((kind, *size) for kind, size in zip(kinds, sizes, strict=True))
+        return Stored.of(self.sizes(self._entry))
 
     def tensor(self, name: str) -> Tensor:
         return self._file[name].get_tensor(name)
+
+    def chunks(self, name: str) -> Iterator[Tensor]:
+        return iter([self.tensor(name)])  # mapped, not read: no chunks needed
 
     def equal(self, one: str, other: str) -> bool:
         """Do two tensors hold the same numbers?"""

@@ -111,7 +111,8 @@ class Weights:
         except RuntimeError:  # a size beyond 64 bits
             raise ModelError(f"{self.path}: its config describes tensors too large for any computer; is it this model's?") from None
         needed = {piece for name in parameters for rows in self._pieces(name) for piece in rows}
-        for problem, names in (("lacks", needed - self.tensors), ("has an unexpected", self.tensors - needed)):
+        surplus = {name for name in self.tensors - needed if not self._is_zero_bias(name)}
+        for problem, names in (("lacks", needed - self.tensors), ("has an unexpected", surplus)):
             if names:
                 tensors = f"{min(names)}{and_more(len(names) - 1)}"
                 raise ModelError(f"{self.path} {problem} tensor {tensors}; is it a complete {self.config.family} checkpoint?")
@@ -119,6 +120,10 @@ class Weights:
             for part, piece in self._parts(name, parameter.data):
                 if part.shape != self.shape(piece):
                     raise ModelError(f"{self.path}: tensor {piece} has shape {self.shape(piece)}, its config says {tuple(part.shape)}")
+
+    def _is_zero_bias(self, name: str) -> bool:
+        """A bias that adds nothing: GPTQ's tools write one for every module, whether the model has any or not."""
+        return name.endswith(".bias") and not any(bool(chunk.any()) for chunk in self.chunks(name))
 
     def _check_counts(self) -> None:
         """Refuse more layers or experts than there are tensors for, before a decoder of so many is built."""

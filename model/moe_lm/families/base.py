@@ -53,7 +53,10 @@ KINDS: Mapping[str, Kind] = {
 }
 
 # options of every family: see `Family.options`
-OPTIONS: Mapping[str, tuple[Any, ...]] = {"partial_rotary_factor": (None, 1.0), "quantization_config": (None, {})}
+OPTIONS: Mapping[str, tuple[Any, ...]] = {"partial_rotary_factor": (None, 1.0)}
+
+# how the weights are stored, which changes nothing in the decoder: see `moe_lm.checkpoint.quantized`
+QUANTIZATION = frozenset(("quantization_config", "compression_config"))
 
 # see `Family.without_effect`
 WITHOUT_EFFECT = frozenset(
