@@ -16,6 +16,7 @@ RUNS = "results/runs"  # the folder that runs are kept in
 DEVICES = ("auto", "cpu", "cuda")
 FLOATS = ("float32", "bfloat16", "float16")
 DTYPES = ("auto", *FLOATS, "int8")  # int8: products with quantised weights in 8-bit integers, everything else in float32
+RENDERING = ("native", "llama_cpp")  # engines that render the chat template here
 KERNELS = ("auto", "reference", "cpu", "triton")
 
 
@@ -42,10 +43,10 @@ class ModelSpec:
             raise EvalkitError(f"kernel is {self.kernel!r}, and the engine {self.engine}; only the native engine has a choice of kernels")
         if self.dtype == "int8" and self.engine != "native":
             raise EvalkitError(f"dtype is 'int8', and the engine {self.engine}; only the native engine computes so: leave the dtype out")
-        if self.chat_template_args and self.engine != "native":
+        if self.chat_template_args and self.engine not in RENDERING:
             raise EvalkitError(
                 f"chat_template_args is {dict(self.chat_template_args)!r}, and the engine {self.engine}; "
-                "only the native engine renders the chat template: give them to that engine's server, or leave them out"
+                f"only {' and '.join(RENDERING)} render the chat template: give them to that engine's server, or leave them out"
             )
 
     @property

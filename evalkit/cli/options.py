@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # rich would slow --help down
 SHARED = {
     "tasks": ("T[,T]", "tasks to run, each with or without a protocol: mmlu,gsm8k@lm-eval (see evalkit ls tasks)"),
     "model": ("SPEC", f"hub id, folder, .gguf file, random:CONFIG, or a name from evalkit ls models (default: {DEMO_MODEL})"),
-    "engine": ("ENGINE", "native, lm_eval:CLASS (such as lm_eval:hf), openai:URL, or replay:RUN"),
+    "engine": ("ENGINE", "native, llama_cpp (a .gguf file in llama.cpp), lm_eval:CLASS (such as lm_eval:hf), openai:URL, or replay:RUN"),
     "data": ("DATA", "data source: hub, sample, or a folder (default: EVALKIT_DATA, else hub; for the demo model, sample)"),
     "limit": ("N", "at most N documents per task (per cell of a suite); the same ones for the same N"),
     "seed": ("N", "seed of the sampling"),

@@ -4,15 +4,20 @@ from evalkit.config import ModelSpec
 from evalkit.errors import unknown
 from evalkit.lm.base import LM
 
-ENGINES = ("native", "lm_eval:CLASS", "openai:URL", "replay:RUN")
+ENGINES = ("native", "llama_cpp", "lm_eval:CLASS", "openai:URL", "replay:RUN")
 
 
 def require_model(model: ModelSpec) -> None:
     """Raises EvalkitError for an engine or a model that cannot be one, at once: without the network, and before any data is read."""
     name, _, argument = model.engine.partition(":")
-    if name not in {known.partition(":")[0] for known in ENGINES} or bool(argument) == (name == "native"):
+    takes_argument = {known.partition(":")[0]: ":" in known for known in ENGINES}
+    if takes_argument.get(name) != bool(argument):
         raise unknown("engine", model.engine, ENGINES)
-    if name == "native":
+    if name == "llama_cpp":
+        from evalkit.lm.llama_cpp.library import require_installed
+
+        require_installed()
+    if name in ("native", "llama_cpp"):
         from evalkit.lm.models import require_known
 
         require_known(model.name)
@@ -25,6 +30,10 @@ def open_lm(model: ModelSpec) -> LM:
         from evalkit.lm.native import NativeLM
 
         return NativeLM.open(model)
+    if name == "llama_cpp" and not argument:
+        from evalkit.lm.llama_cpp.engine import LlamaCppLM
+
+        return LlamaCppLM.open(model)
     if name == "lm_eval" and argument:
         from evalkit.lm.lm_eval import LmEvalLM
 

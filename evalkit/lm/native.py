@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from moe_lm.engine.generator import Generator
     from moe_lm.engine.pages import PagePool
     from moe_lm.engine.scorer import Scorer
+    from moe_lm.tokenizer.tokenizer import Tokenizer
     from moe_lm.upcycle.preserve import Upcycle
 
 # raise it when moe_lm's arithmetic, or how it reads a checkpoint, changes: old answers then no longer match this model's fingerprint
@@ -82,6 +83,7 @@ class NativeLM(TokenizedLM):
     The weights are read by `prepare`, or at the first request.
     """
 
+    tokenizer: Tokenizer
     kv_memory: int | None = None  # bytes for keys and values
     revision: str | None = None  # the hub's commit that the checkpoint is of
 
@@ -139,7 +141,8 @@ class NativeLM(TokenizedLM):
             with one_line():
                 checkpoint = random_checkpoint(random_configuration(model.name))
                 return cls(checkpoint, model.name, None, dtype, device, model.kernel, model.chat_template_args)
-        with one_line("" if model.name.endswith(".gguf") else "; another engine may run it, such as --engine lm_eval:hf"):
+        other = "llama_cpp" if model.name.endswith(".gguf") else "lm_eval:hf"
+        with one_line(f"; another engine may run it, such as --engine {other}"):
             found = find(model.name, checked=False)
             checkpoint, recipe = open_checkpoint(found.path), Upcycle() if found.upcycle else None
             found.check(checkpoint.sha256)

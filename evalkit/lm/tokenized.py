@@ -20,7 +20,6 @@ from evalkit.tasks import Generate, Generated, Loglikelihood, Loglikelihoods
 if TYPE_CHECKING:
     from moe_lm.engine.request import GenerateRequest, Generation
     from moe_lm.engine.scorer import Score, ScoreRequest
-    from moe_lm.tokenizer.tokenizer import Tokenizer
 
 
 @contextmanager
@@ -34,6 +33,28 @@ def one_line(way_out: str = "") -> Iterator[None]:
         raise EvalkitError(f"{error}{way_out}") from None
     except ModelError as error:
         raise EvalkitError(str(error)) from None
+
+
+class TextTokens(Protocol):
+    """Texts to token ids and back, as `moe_lm.tokenizer.tokenizer.Tokenizer` does it."""
+
+    bos_id: int | None
+    prefix_id: int | None
+    stop_ids: frozenset[int]
+    special: dict[int, str]
+    chat_template: str | None
+    bos_token: str
+    eos_token: str
+
+    def encode(self, text: str) -> list[int]: ...
+
+    def encode_plain(self, text: str) -> list[int]: ...
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]: ...
+
+    def decode(self, ids: Sequence[int]) -> str: ...
+
+    def sha256(self) -> str: ...
 
 
 class ScoresTokens(Protocol):
@@ -64,7 +85,7 @@ class TokenizedLM(LM):
     `template`: what belongs into the fingerprint beside the tokenizer's digest, which has the model's own chat template.
     """
 
-    def __init__(self, spec: str, tokenizer: Tokenizer, chat_template_args: Mapping[str, Any] = MappingProxyType({})):
+    def __init__(self, spec: str, tokenizer: TextTokens, chat_template_args: Mapping[str, Any] = MappingProxyType({})):
         """Raises EvalkitError for arguments that the chat template does not read."""
         self.spec, self.tokenizer = spec, tokenizer
         # FastChat's template replaces one that the model lacks, and is then part of the fingerprint

@@ -65,8 +65,8 @@ def add_key(writer, key, value):
 def write(path, config, tensors, types=None, keys=None, first=True, **changed):
     """A GGUF file; `types` maps names to types other than F32, `changed` and `keys` (after the architecture) replace metadata.
 
-    None leaves a key out. Keys that begin with "general." or "split." stand alone; `first` false writes a later part of a split file,
-    which has no others.
+    None leaves a key out. Keys that begin with "general.", "split." or "tokenizer." stand alone; `first` false writes a later part of a
+    split file, which has no others.
     """
     arch = ARCHITECTURES[config.family]
     writer = gguf.GGUFWriter(path, changed.get("arch", arch))
@@ -98,7 +98,7 @@ def write(path, config, tensors, types=None, keys=None, first=True, **changed):
     numbers |= {"attention.layer_norm_rms_epsilon": config.rms_norm_eps, "rope.freq_base": config.rope_theta}
     numbers |= {key: value for key, value in changed.items() if key in numbers} | (keys or {})
     for key, value in numbers.items():
-        alone = key.startswith(("general.", "split."))
+        alone = key.startswith(("general.", "split.", "tokenizer."))
         if value is not None and (first or alone):
             add_key(writer, key if alone else f"{arch}.{key}", value)
     if first:

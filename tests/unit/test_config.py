@@ -28,7 +28,7 @@ def test_the_same_command_has_the_same_folder() -> None:
         ({"device": "cud"}, "did you mean 'cuda'"),
         ({"dtype": "fp8"}, "unknown dtype 'fp8'"),
         ({"name": "a/b"}, "becomes a folder"),
-        ({"engine": "openai:http://x/v1", "chat_template_args": {"a": 1}}, "only the native engine renders the chat template"),
+        ({"engine": "openai:http://x/v1", "chat_template_args": {"a": 1}}, "only native and llama_cpp render the chat template"),
     ],
 )
 def test_bad_settings_name_the_value_and_the_fix(changes: dict, message: str) -> None:

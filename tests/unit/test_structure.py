@@ -81,6 +81,9 @@ def test_tasks_import_the_task_api_only() -> None:
 def test_evalkit_reaches_the_model_through_its_back_ends_alone() -> None:
     assert {f for f, m in imports("evalkit") if m.split(".")[0] == "moe_lm"} == {
         "lm/hub.py",
+        "lm/llama_cpp/engine.py",
+        "lm/llama_cpp/generator.py",
+        "lm/llama_cpp/scorer.py",
         "lm/native.py",
         "lm/native_tokens.py",
         "lm/outline.py",

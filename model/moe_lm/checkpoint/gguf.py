@@ -73,10 +73,10 @@ def parse(path: Path) -> tuple[Tokenizer, Weights]:
     if any(name.endswith("ffn_gate.0.weight") for name in file.tensors):
         names = {**names, **GGUF_SEPARATE_EXPERTS}
     tensors = set(file.tensors) - gguf_rope.TENSORS
-    return tokenizer, Weights(path, config, names, tensors, file.shape, chunks, stored=_stored(file), quantized=quantized)
+    return tokenizer, Weights(path, config, names, tensors, file.shape, chunks, stored=stored(file), quantized=quantized)
 
 
-def _stored(file: GGUFFile) -> Stored:
+def stored(file: GGUFFile) -> Stored:
     """llama.cpp's name for the whole file ("Q4_K_M"), or else the type that most of its bytes are in."""
     kind = file.metadata.get("general.file_type")
     known = {each.value: each.name.partition("_")[2] for each in LlamaFileType if each.name.startswith(("ALL_", "MOSTLY_"))}
