@@ -181,7 +181,8 @@ def test_an_architecture_that_moe_lm_does_not_know(tmp_path: Path) -> None:
         open_lm(ModelSpec(str(path)))
     lm = opened(path, dtype="float32")
     asked = Loglikelihood("The sky is", (" blue", " green as gras"))
-    context, continuations, _, _ = lm._encode(asked)
+    tokens = lm.token_request(asked)
+    context, continuations = tokens.context, tokens.continuations
     ((_, found),) = lm.loglikelihood([asked])
     for logprob, continuation in zip(found.logprobs, continuations, strict=True):
         with torch.no_grad():
@@ -247,7 +248,7 @@ def test_smollm2_in_both_engines(smollm2: Path) -> None:
     ]
     found, expected = dict(theirs.loglikelihood(scored)), dict(ours.loglikelihood(scored))
     for i in range(len(scored)):
-        _, continuations, _, _ = ours._encode(scored[i])
+        continuations = ours.token_request(scored[i]).continuations
         for a, b, tokens in zip(found[i].logprobs, expected[i].logprobs, continuations, strict=True):
             assert a == pytest.approx(b, abs=0.15 * len(tokens))
         assert np.argmax(found[i].logprobs) == np.argmax(expected[i].logprobs)

@@ -176,6 +176,16 @@ def test_groups_hold_every_request_and_no_more_than_they_may() -> None:
         assert all(len(wave) <= scoring.BRANCHES for wave in at_once)
 
 
+def test_distributions_stand_in_the_order_of_their_prefixes(fake: type[FakeContext]) -> None:
+    requests = [*questions(3, 30, 5, 3, 4), ScoreRequest([1], [[2, 3, 4], [2, 3, 5], [2], [6, 7]])]
+    found = [(logits.copy(), logsumexp) for logits, logsumexp in Scorer(None, SETTINGS, 100).distributions(requests)]  # type: ignore[arg-type]
+    histories = [[*request.context, *prefix] for request in requests for prefix in request.prefixes]
+    assert len(found) == len(histories)
+    for (logits, logsumexp), history in zip(found, histories, strict=True):
+        np.testing.assert_array_equal(logits, logits_after(history))
+        assert logsumexp == pytest.approx(np.log(np.exp(logits.astype(np.float64)).sum()), abs=1e-5)
+
+
 def test_requests_that_do_not_fit_are_refused(fake: type[FakeContext]) -> None:
     scorer = Scorer(None, SETTINGS, 8)  # type: ignore[arg-type]
     assert list(scorer.score([])) == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ from evalkit.data.hub_files import commit_of
 from evalkit.errors import EvalkitError
 from evalkit.hashing import sha256_json
 from evalkit.lm.base import OnLoad, Tokens
+from evalkit.lm.distributions import NextToken, TokenRequest
 from evalkit.lm.llama_cpp.context import OUTPUTS, PASS, TYPES, Model, Settings
 from evalkit.lm.llama_cpp.generator import SLOTS, Generator
 from evalkit.lm.llama_cpp.library import library
@@ -27,6 +28,7 @@ from moe_lm.checkpoint.gguf import files_of, model_in, stored
 from moe_lm.checkpoint.gguf_file import GGUFFile
 from moe_lm.checkpoint.read import sha256_of
 from moe_lm.engine.in_flight import Vocabulary
+from moe_lm.engine.scorer import ScoreRequest
 from moe_lm.errors import ModelError
 from moe_lm.tokenizer.library import attempt
 from moe_lm.tokenizer.tokenizer import Tokenizer
@@ -73,13 +75,15 @@ class LlamaCppLM(TokenizedLM):
         """Find and check the file that `model.name` names. Raises EvalkitError in one line."""
         library()  # a missing wheel is told before a file is hashed
         with one_line():
-            found = find(model.name)
+            found = find(model.name, checked=False)
             path = (model_in(found.path) or found.path) if found.path.is_dir() else found.path
         if found.upcycle:
             raise EvalkitError(f"model {model.name} is upcycled when it is loaded, for the native engine only; try --model smollm2-135m")
         if path.suffix != ".gguf":
             raise EvalkitError(f"{path} is no GGUF file, which is what llama.cpp runs; give one, or use the native engine")
-        return cls(path, model)
+        lm = cls(path, model)
+        found.check(lm.sha256)
+        return lm
 
     def _positive(self, metadata: Mapping[str, Any], key: str) -> int:
         value = metadata.get(f"{self.family}.{key}")
@@ -126,6 +130,16 @@ class LlamaCppLM(TokenizedLM):
 
     def generating(self) -> Generator:
         return self.generator
+
+    def distributions(self, requests: Sequence[TokenRequest]) -> Iterator[NextToken]:
+        """See `evalkit.lm.distributions`."""
+        with one_line():
+            for logits_V, logsumexp in self.scorer.distributions([ScoreRequest(each.context, each.continuations) for each in requests]):
+                yield NextToken(logits_V, logsumexp)
+
+    @property
+    def file_bytes(self) -> int:
+        return sum(file.stat().st_size for file in self.files)
 
     def _generator(self, slots: int, keep_prefixes: bool = True) -> Generator:
         vocabulary = Vocabulary(self.tokenizer.decode, self.tokenizer.stop_ids, self.tokenizer.special)

@@ -124,6 +124,33 @@ class Scorer:
             for at in range(1, len(group.contexts)):
                 context.cut(at, 0)
 
+    def distributions(self, requests: Sequence[ScoreRequest]) -> Iterator[tuple[np.ndarray, float]]:
+        """The logits [V] after each of a request's `prefixes`, and their logsumexp: request by request, in order."""
+        for request in requests:
+            self._check(request)
+        if not requests:
+            return
+        length = max(len(request.context) + max(map(len, request.continuations)) for request in requests)
+        context = Context(self.model, self.settings, length, 2, unified=True)
+        before: tuple[int, ...] = ()
+        for request in requests:
+            keep = context.cut(0, shared(before, request.context[:-1]))
+            before = tuple(request.context)
+            yield from self._distributions(context, [Part(0, keep, before[keep:], [len(before) - keep - 1])])
+            known: set[tuple[int, ...]] = {()}
+            for continuation in request.continuations:
+                begins = [tuple(continuation[: i + 1]) for i in range(len(continuation) - 1)]
+                if not known.issuperset(begins):
+                    context.copy(0, 1)
+                    new = [i for i, begin in enumerate(begins) if begin not in known]
+                    yield from self._distributions(context, [Part(1, len(before), continuation[:-1], new)])
+                    known.update(begins)
+                    context.cut(1, 0)
+
+    def _distributions(self, context: Context, parts: Sequence[Part]) -> Iterator[tuple[np.ndarray, float]]:
+        for _, _, logits_V in self._run(context, parts):
+            yield logits_V, _normaliser(logits_V)[0]
+
     def _check(self, request: ScoreRequest) -> None:
         if not request.context or not request.continuations or not all(request.continuations):
             raise ModelError("a log-likelihood request needs a context and at least one continuation, of at least one token each")
