@@ -123,8 +123,15 @@ class Activations {
         });
     }
 
-    const int8_t* numbers(int64_t row) const { return numbers_.get() + row * K_; }
-    const Block* blocks(int64_t row) const { return blocks_.get() + row * blocks_a_row_; }
+    // The kc numbers from k on of some rows: four of the first row, four of the next one .., then the next four; and
+    // their blocks, in the same order.
+    void gather(const int64_t* rows, int count, int k, int kc, int32_t* numbers, Block* blocks) const {
+        for (int m = 0; m < count; m++) {
+            const std::size_t at = static_cast<std::size_t>(rows[m]) * K_ + k;
+            for (int i = 0; i < kc / 4; i++) std::memcpy(numbers + i * count + m, numbers_.get() + at + i * 4, 4);
+            for (int b = 0; b < kc / NUMBERS; b++) blocks[b * count + m] = blocks_[at / NUMBERS + b];
+        }
+    }
 
   private:
     int K_, blocks_a_row_;

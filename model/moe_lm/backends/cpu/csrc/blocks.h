@@ -29,11 +29,11 @@ struct Packed {
 // 32 weights of 4, 5 or 8 bits: scale * (number - OFFSET), or with a minimum scale * number + minimum
 template <int bits, bool has_minimum>
 struct Small : Packed<1 + has_minimum, bits == 8 ? 8 : bits> {
-    static constexpr int WEIGHTS = 32, LARGEST = bits == 8 ? 128 : (1 << bits) - 1;
-    static constexpr int OFFSET = has_minimum || bits == 8 ? 0 : 1 << (bits - 1);
-    static constexpr bool SIGNED = bits == 8, MINIMUM = has_minimum, SUPER = false;
     using Base = Packed<1 + has_minimum, bits == 8 ? 8 : bits>;
     using Base::half, Base::word;
+    static constexpr int WEIGHTS = 32, LARGEST = bits == 8 ? 128 : (1 << bits) - 1;
+    static constexpr int OFFSET = has_minimum || bits == 8 ? 0 : 1 << (bits - 1);
+    static constexpr bool MINIMUM = has_minimum, SUPER = false;
 
     static INLINE ureg quants(const uint8_t* block, int, int g, int part) {
         if (bits == 8) return word(block, g, part);
@@ -44,8 +44,10 @@ struct Small : Packed<1 + has_minimum, bits == 8 ? 8 : bits> {
     }
     struct Scale {
         reg d, m;
-        INLINE Scale(const uint8_t* block, int, int part)
-            : d(half(block, 0, part)), m(has_minimum ? half(block, 1, part) : reg{}) {}
+        INLINE void load(const uint8_t* block, int, int part) {
+            d = half(block, 0, part);
+            if (has_minimum) m = half(block, 1, part);
+        }
         INLINE reg times(reg number, int) const { return has_minimum ? d * number + m : d * number; }
     };
 };
@@ -53,32 +55,31 @@ struct Small : Packed<1 + has_minimum, bits == 8 ? 8 : bits> {
 // 8 sub-blocks of 4 or 5 bits: scale * scale of the sub-block * number - minimum * minimum of the sub-block
 template <int bits>
 struct Super : Packed<2, 3 + (bits == 5 ? 8 : 0) + 32> {
-    static constexpr int WEIGHTS = 256, LARGEST = (1 << bits) - 1, OFFSET = 0;
-    static constexpr bool SIGNED = false, MINIMUM = true, SUPER = true;
     using Base = Packed<2, 3 + (bits == 5 ? 8 : 0) + 32>;
     using Base::half, Base::word;
+    static constexpr int WEIGHTS = 256, LARGEST = (1 << bits) - 1, OFFSET = 0, FACTORS = 8;
+    static constexpr bool MINIMUM = true, SUPER = true, SIGNED_FACTORS = false;
 
     static INLINE ureg quants(const uint8_t* block, int s, int g, int part) {
         const int first = bits == 5 ? 11 : 3;
         const ureg low = (word(block, first + s / 2 * 8 + g, part) >> (s % 2 * 4)) & 0x0f0f0f0f;
         return bits == 4 ? low : low | (((word(block, 3 + g, part) >> s) & 0x01010101) << 4);
     }
-    // of 6 bits: a word of sub-blocks 0 to 3, and one of 4 to 7
-    struct Scales {
-        ureg scales[2], minimums[2];
-        INLINE Scales(const uint8_t* block, int part) {
-            const ureg a = word(block, 0, part), b = word(block, 1, part), c = word(block, 2, part);
-            scales[0] = a & 0x3f3f3f3f, scales[1] = (c & 0x0f0f0f0f) | ((a >> 2) & 0x30303030);
-            minimums[0] = b & 0x3f3f3f3f, minimums[1] = ((c >> 4) & 0x0f0f0f0f) | ((b >> 2) & 0x30303030);
-        }
-    };
+    // the 6-bit scales of sub-blocks 4 i .. 4 i + 3
+    static INLINE ureg factor_bytes(const uint8_t* block, int i, int part) {
+        const ureg a = word(block, 0, part);
+        return i ? (word(block, 2, part) & 0x0f0f0f0f) | ((a >> 2) & 0x30303030) : a & 0x3f3f3f3f;
+    }
+    // their minimums, each of which is to be multiplied with the sum of the sub-block's activations
+    static INLINE ureg sum_bytes(const uint8_t* block, int i, int part) {
+        const ureg b = word(block, 1, part);
+        return i ? ((word(block, 2, part) >> 4) & 0x0f0f0f0f) | ((b >> 2) & 0x30303030) : b & 0x3f3f3f3f;
+    }
     struct Scale {
         reg d, m;
-        INLINE Scale(const uint8_t* block, int s, int part) {
-            const Scales all(block, part);
-            const int j = s % 4, i = s / 4;
-            d = half(block, 0, part) * to_float(unsigned_bytes(i ? all.scales[1] : all.scales[0], j));
-            m = half(block, 1, part) * to_float(unsigned_bytes(i ? all.minimums[1] : all.minimums[0], j));
+        INLINE void load(const uint8_t* block, int s, int part) {
+            d = half(block, 0, part) * to_float(unsigned_bytes(factor_bytes(block, s / 4, part), s % 4));
+            m = half(block, 1, part) * to_float(unsigned_bytes(sum_bytes(block, s / 4, part), s % 4));
         }
         INLINE reg times(reg number, int) const { return d * number - m; }
     };
@@ -86,21 +87,22 @@ struct Super : Packed<2, 3 + (bits == 5 ? 8 : 0) + 32> {
 
 // 16 sub-blocks of 16 weights of 6 bits: scale * signed scale of the sub-block * (number - 32)
 struct SixBits : Packed<1, 52> {
-    static constexpr int WEIGHTS = 256, LARGEST = 63, OFFSET = 32;
-    static constexpr bool SIGNED = false, MINIMUM = false, SUPER = true;
+    static constexpr int WEIGHTS = 256, LARGEST = 63, OFFSET = 32, FACTORS = 16;
+    static constexpr bool MINIMUM = false, SUPER = true, SIGNED_FACTORS = true;
 
     static INLINE ureg quants(const uint8_t* block, int s, int g, int part) {
         const int half = s / 4, quarter = s % 4;
         const ureg low = (word(block, half * 16 + quarter % 2 * 8 + g, part) >> (quarter / 2 * 4)) & 0x0f0f0f0f;
         return low | (((word(block, 32 + half * 8 + g, part) >> (quarter * 2)) & 0x03030303) << 4);
     }
-    // of sub-blocks 4 i to 4 i + 3 of 16 weights
-    static INLINE ureg scales(const uint8_t* block, int i, int part) { return word(block, 48 + i, part); }
+    // the scales of sub-blocks 4 i .. 4 i + 3; an offset of all weights is multiplied with the sums of activations
+    static INLINE ureg factor_bytes(const uint8_t* block, int i, int part) { return word(block, 48 + i, part); }
+    static INLINE ureg sum_bytes(const uint8_t* block, int i, int part) { return word(block, 48 + i, part); }
 
     struct Scale {
         reg d[2];
-        INLINE Scale(const uint8_t* block, int s, int part) {
-            const ureg four = scales(block, s / 2, part);
+        INLINE void load(const uint8_t* block, int s, int part) {
+            const ureg four = factor_bytes(block, s / 2, part);
             for (int i = 0; i < 2; i++) d[i] = half(block, 0, part) * to_float(signed_bytes(four, s % 2 * 2 + i));
         }
         INLINE reg times(reg number, int g) const { return d[g / 4] * number; }
@@ -132,23 +134,4 @@ INLINE auto with_kind(int kind, const Use& use) {
 
 inline std::size_t stripe_bytes(int kind, int K) {
     return with_kind(kind, [=](auto b) { return static_cast<std::size_t>(K / b.WEIGHTS) * b.BYTES; });
-}
-
-// The 32 weights from k on of the outputs of a stripe as float32, rows of `room` `row` apart.
-template <class B>
-inline void expand(const uint8_t* stripe, int k, float* room, int row) {
-    const uint8_t* block = stripe + static_cast<std::size_t>(k / B::WEIGHTS) * B::BYTES;
-    const int s = k % B::WEIGHTS / SUB;
-    for (int part = 0; part < PARTS; part++) {
-        const typename B::Scale scale(block, s, part);
-#pragma GCC unroll 8
-        for (int g = 0; g < 8; g++) {
-            const ureg four = B::quants(block, s, g, part);
-#pragma GCC unroll 4
-            for (int j = 0; j < 4; j++) {
-                const ireg number = (B::SIGNED ? signed_bytes(four, j) : unsigned_bytes(four, j)) - B::OFFSET;
-                store_reg(room + (4 * g + j) * row + part * WIDTH, scale.times(to_float(number), g));
-            }
-        }
-    }
 }

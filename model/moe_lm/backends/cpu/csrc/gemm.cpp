@@ -7,7 +7,7 @@
 
 namespace {
 
-constexpr int PANELS = 20;  // of a task, at most
+constexpr int ROWS = 64, PANELS = 20;  // of a task, at most: its sums stay in the L2 cache
 
 // kc rows of a packed panel as float32, in `room` where they are not
 const float* as_float32(const void* weights, bool bfloat16, std::size_t at, int kc, float* room) {
@@ -32,7 +32,7 @@ int gemm(GompParallel gomp, int threads, const float* x, int x_rows, const int64
     const int width = activation ? HALF : PANEL;  // outputs of a panel
     const int panels = ceil_div(outputs, width), size = bfloat16 ? 2 : 4;
     const Epilogue epilogue{outputs, activation, bias, accumulate, row_scales, out};
-    const std::vector<Task> tasks = divide(offsets, matrices, panels, PANELS, threads);
+    const std::vector<Task> tasks = divide(offsets, matrices, panels, ROWS, PANELS, threads);
     parallel_for(gomp, threads, static_cast<int>(tasks.size()), [&](int i) {
         const auto [e, row, rows, panel, count] = tasks[i];
         alignas(64) float sums[ROWS * PANEL * PANELS], a[ROWS * A_ROW], room[KC * PANEL];

@@ -9,8 +9,6 @@
 #include "gemm.h"
 #include "kernels.h"
 
-constexpr int ROWS = 64;  // of a task, at most: its sums stay in the L2 cache
-
 struct Task {
     int matrix, row, rows, panel, panels;
 };
@@ -25,17 +23,18 @@ inline Fault check(const int64_t* offsets, int matrices, int M, const int64_t* o
     return NONE;
 }
 
-// Blocks of rows and of at most most_panels panels, so many that no thread waits long for the others at the end.
-inline std::vector<Task> divide(const int64_t* offsets, int matrices, int panels, int most_panels, int threads) {
+// Blocks of at most most_rows rows and most_panels panels, so many that no thread waits long for the others at the end.
+inline std::vector<Task> divide(const int64_t* offsets, int matrices, int panels, int most_rows, int most_panels,
+                                int threads) {
     int row_blocks = 0;
-    for (int e = 0; e < matrices; e++) row_blocks += ceil_div(offsets[e + 1] - offsets[e], ROWS);
+    for (int e = 0; e < matrices; e++) row_blocks += ceil_div(offsets[e + 1] - offsets[e], most_rows);
     const int most = std::clamp(panels * row_blocks / (8 * threads), 1, most_panels);
     const int step = ceil_div(panels, ceil_div(panels, most));
     std::vector<Task> tasks;
     for (int e = 0; e < matrices; e++)
         for (int row = offsets[e], end = offsets[e + 1]; row < end;) {
-            const int even = ceil_div((end - row) / ceil_div(end - row, ROWS), MR) * MR;
-            const int rows = std::min({even, ROWS, end - row});
+            const int even = ceil_div((end - row) / ceil_div(end - row, most_rows), MR) * MR;
+            const int rows = std::min({even, most_rows, end - row});
             for (int panel = 0; panel < panels; panel += step)
                 tasks.push_back({e, row, rows, panel, std::min(step, panels - panel)});
             row += rows;

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "blocks.h"
+#include "exact.h"
 #include "kernels.h"
 #include "parallel.h"
 
@@ -72,7 +72,7 @@ int block_rows(GompParallel gomp, int threads, const uint8_t* packed, int kind, 
             const uint8_t* stripe = packed + ids[t] / LANES * stripe_bytes(kind, K);
             for (int k = 0; k < K; k += SUB) {
                 alignas(64) float room[SUB * LANES];
-                expand<decltype(b)>(stripe, k, room, LANES);
+                expand<decltype(b)>(stripe, stripe, k, SUB, room, LANES);
                 for (int j = 0; j < SUB; j++)
                     out[static_cast<std::size_t>(t) * K + k + j] = room[j * LANES + ids[t] % LANES];
             }

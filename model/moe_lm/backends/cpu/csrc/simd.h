@@ -17,6 +17,14 @@
 #endif
 
 #define INLINE inline __attribute__((always_inline))
+// For a loop whose sums fill the registers: inlined, the compiler would keep some of a larger function's variables
+// there. (noinline alone is not enough: GCC 12 then drops stores of `expand` as if nobody read them, misled by its own
+// summary of what the function writes; noipa forbids such summaries.)
+#if defined(__clang__)
+#define NOT_INLINE __attribute__((noinline))
+#else
+#define NOT_INLINE __attribute__((noipa))
+#endif
 
 constexpr int LANES = 16;
 #if defined(__AVX512F__)

@@ -1,0 +1,182 @@
+// Products of packed blocks and quantised activations: whole numbers, which are exact, then the scales, in float32 and
+// in a fixed order: block after block along K, in each the products and then what the minimum adds.
+
+#pragma once
+
+#include "activations.h"
+#include "blocks.h"
+
+// signed bytes 0 and 2, or 1 and 3, of every word as 16-bit numbers
+INLINE ireg byte_pairs(ureg four, int odd) {
+    typedef int16_t pairs __attribute__((vector_size(WIDTH * 4)));
+    return (ireg)((odd ? (pairs)four : (pairs)four << 8) >> 8);
+}
+
+// One part of a packed block, as its product takes it.
+template <class Layout>
+struct Direct {
+    using B = Layout;
+    const uint8_t* block;
+    int part;
+
+    INLINE ureg quants(int s, int g) const {
+        const ureg four = B::quants(block, s, g, part);
+        return Dots<B::LARGEST>::OFFSET ? four ^ 0x80808080 : four;
+    }
+    INLINE ireg factor(int i) const {
+        const ureg four = B::factor_bytes(block, i / 4, part);
+        return factors(B::SIGNED_FACTORS ? signed_bytes(four, i % 4) : unsigned_bytes(four, i % 4));
+    }
+    INLINE ireg pairs(int i) const { return byte_pairs(B::sum_bytes(block, i / 2, part), i % 2); }
+    INLINE reg half(int i) const { return B::half(block, i, part); }
+};
+
+// The same, unpacked once for many rows.
+template <class Layout>
+struct Opened {
+    using B = Layout;
+    static constexpr int SUBS = B::WEIGHTS / SUB;
+    ureg quants_[SUBS * 8];
+    reg halves_[2];
+
+    INLINE void open(const Direct<B>& from) {
+        for (int s = 0; s < SUBS; s++)
+#pragma GCC unroll 8
+            for (int g = 0; g < 8; g++) quants_[s * 8 + g] = from.quants(s, g);
+        for (int i = 0; i < B::HALF_NUMBERS; i++) halves_[i] = from.half(i);
+    }
+    INLINE ureg quants(int s, int g) const { return quants_[s * 8 + g]; }
+    INLINE reg half(int i) const { return halves_[i]; }
+};
+
+template <class Layout>
+struct OpenedSuper : Opened<Layout> {
+    using B = Layout;
+    ireg factors_[B::FACTORS], pairs_[B::FACTORS / 2];
+
+    INLINE void open(const Direct<B>& from) {
+        Opened<B>::open(from);
+#pragma GCC unroll 16
+        for (int i = 0; i < B::FACTORS; i++) factors_[i] = from.factor(i);
+#pragma GCC unroll 8
+        for (int i = 0; i < B::FACTORS / 2; i++) pairs_[i] = from.pairs(i);
+    }
+    INLINE ireg factor(int i) const { return factors_[i]; }
+    INLINE ireg pairs(int i) const { return pairs_[i]; }
+};
+
+// sums[m] += block * the numbers x of rows m < rows, whose blocks are `own`
+template <class Source, int rows>
+INLINE void add_block(const Source& block, const int32_t* x, const SmallBlock* own, reg (&sums)[rows]) {
+    using B = typename Source::B;
+    using Sums = Dots<B::LARGEST>;
+    Sums dots[rows];
+#pragma GCC unroll 8
+    for (int g = 0; g < 8; g++) {
+        const ureg four = block.quants(0, g);
+#pragma GCC unroll 8
+        for (int m = 0; m < rows; m++) dots[m].add(four, x[g * rows + m]);
+        if ((g + 1) % Sums::LIMIT == 0)
+#pragma GCC unroll 8
+            for (int m = 0; m < rows; m++) dots[m].flush();
+    }
+    const reg d = block.half(0);
+#pragma GCC unroll 8
+    for (int m = 0; m < rows; m++) {
+        constexpr int offset = B::OFFSET + Sums::OFFSET;
+        const ireg whole = offset ? dots[m].sums - own[m].sum * offset : dots[m].sums;
+        sums[m] = fma(d * broadcast(own[m].d), to_float(whole), sums[m]);
+        if (B::MINIMUM) sums[m] = fma(block.half(1), broadcast(own[m].s), sums[m]);
+    }
+}
+
+template <class Source, int rows>
+INLINE void add_block(const Source& block, const int32_t* x, const SuperBlock* own, reg (&sums)[rows]) {
+    using B = typename Source::B;
+    using Sums = Dots<B::LARGEST>;
+    constexpr int each = B::WEIGHTS / B::FACTORS / 4;  // words of a factor
+    Sums dots[rows];
+#pragma GCC unroll 4
+    for (int s = 0; s < B::WEIGHTS / SUB; s++)
+#pragma GCC unroll 8
+        for (int g = 0; g < 8; g++) {
+            const ureg four = block.quants(s, g);
+#pragma GCC unroll 8
+            for (int m = 0; m < rows; m++) dots[m].add(four, x[(s * 8 + g) * rows + m]);
+            if ((g + 1) % std::min(Sums::LIMIT, each) == 0) {
+                const ireg factor = block.factor((s * 8 + g) / each);
+#pragma GCC unroll 8
+                for (int m = 0; m < rows; m++) dots[m].flush(factor);
+            }
+        }
+    ireg added[rows] = {};  // minimums, or scales, times the sums of the activations
+#pragma GCC unroll 8
+    for (int i = 0; i < B::FACTORS / 2; i++) {
+        const ireg pairs = block.pairs(i);
+#pragma GCC unroll 8
+        for (int m = 0; m < rows; m++)
+            added[m] += pair_products(pairs, B::FACTORS == 8 ? own[m].sums32[i] : own[m].sums16[i]);
+    }
+    const reg d = block.half(0);
+#pragma GCC unroll 8
+    for (int m = 0; m < rows; m++) {
+        const reg scale = broadcast(own[m].d);
+        const ireg whole = B::OFFSET ? dots[m].sums - added[m] * B::OFFSET : dots[m].sums;
+        sums[m] = fma(d * scale, to_float(whole), sums[m]);
+        if (B::MINIMUM) sums[m] = fma(block.half(1) * scale, to_float(-added[m]), sums[m]);
+    }
+}
+
+template <class B>
+using Own = std::conditional_t<B::SUPER, SuperBlock, SmallBlock>;
+
+// to[m][0..LANES) = the products of a stripe and a few rows, gathered in x and own
+template <class B, int rows>
+NOT_INLINE void multiply_few_rows(const uint8_t* block, const int32_t* x, const Own<B>* own, int K, float* to) {
+    reg sums[PARTS][rows] = {};
+    for (int k = 0; k < K; k += B::WEIGHTS, block += B::BYTES, x += B::WEIGHTS / 4 * rows, own += rows) {
+        for (int line = 0; line < B::BYTES; line += 64) __builtin_prefetch(block + 2048 + line);
+#pragma GCC unroll 4
+        for (int part = 0; part < PARTS; part++) add_block(Direct<B>{block, part}, x, own, sums[part]);
+    }
+    for (int part = 0; part < PARTS; part++)
+        for (int m = 0; m < rows; m++) store_reg(to + m * LANES + part * WIDTH, sums[part][m]);
+}
+
+constexpr int CHUNK = 256;  // numbers that a stripe is opened for at once
+
+// Rows that are multiplied together once a stripe is opened: their sums fit into registers.
+#if defined(__AVX512F__)
+constexpr int TILE = 8;
+#else
+constexpr int TILE = 4;
+#endif
+
+// The blocks of up to CHUNK weights of a stripe, opened.
+template <class B>
+struct OpenedChunk {
+    static constexpr int MOST = CHUNK / B::WEIGHTS;
+    std::conditional_t<B::SUPER, OpenedSuper<B>, Opened<B>> blocks[PARTS][MOST];
+
+    NOT_INLINE void open(const uint8_t* stripe, const uint8_t* next, int k, int kc) {
+        const std::size_t at = static_cast<std::size_t>(k / B::WEIGHTS) * B::BYTES;
+        for (int b = 0; b < kc / B::WEIGHTS; b++) {
+            for (int line = 0; line < B::BYTES; line += 64) __builtin_prefetch(next + at + b * B::BYTES + line);
+            for (int part = 0; part < PARTS; part++) blocks[part][b].open(Direct<B>{stripe + at + b * B::BYTES, part});
+        }
+    }
+
+    // to[m][0..LANES) = or += the products with a tile of rows
+    template <int rows>
+    NOT_INLINE void multiply(const int32_t* x, const Own<B>* own, int kc, float* to, bool accumulate) const {
+        for (int part = 0; part < PARTS; part++) {
+            reg sums[rows];
+#pragma GCC unroll 8
+            for (int m = 0; m < rows; m++) sums[m] = accumulate ? load_reg(to + m * LANES + part * WIDTH) : reg{};
+            for (int b = 0; b < kc / B::WEIGHTS; b++)
+                add_block(blocks[part][b], x + b * (B::WEIGHTS / 4 * rows), own + b * rows, sums);
+#pragma GCC unroll 8
+            for (int m = 0; m < rows; m++) store_reg(to + m * LANES + part * WIDTH, sums[m]);
+        }
+    }
+};
