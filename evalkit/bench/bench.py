@@ -63,9 +63,9 @@ def _check_memory(model: str, device: str, dtype: str, tokens: int) -> None:
     """Raises EvalkitError if the weights and one request's cache cannot fit; what is unknown before loading passes."""
     from evalkit.lm.shape import shape_of_spec
 
-    width, free = 4 if dtype == "float32" else 2, roofline.free_memory(device)
+    width, free = 2 if dtype in ("bfloat16", "float16") else 4, roofline.free_memory(device)
     shape = shape_of_spec(model, width)
-    if shape and (needed := (shape.weights + tokens * shape.kv_per_token) * width) > free:
+    if shape and (needed := shape.weights * shape.width + tokens * shape.kv_per_token * shape.cached) > free:
         smaller = " --dtype bfloat16 halves it;" if width == 4 else ""
         raise EvalkitError(
             f"{model} takes {needed / 1e9:.1f} GB in {dtype}, weights and one request's cache, and {device} has {free / 1e9:.1f} GB free;"

@@ -73,7 +73,7 @@ class _Native(Timed):
 
         self.lm = NativeLM.load(model)
         self.model = TokenModel(self.lm)
-        self.shape = shape_of(self.lm.backend.config, self.lm.backend.dtype.itemsize)
+        self.shape = shape_of(self.lm.backend.config, self.lm.width, self.lm.backend.dtype.itemsize)
 
     def prepare(self, work: Work) -> None:
         from evalkit.lm.native_tokens import GenerateRequest

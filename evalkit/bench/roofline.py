@@ -15,9 +15,10 @@ from evalkit.lm.native import free_memory
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A model's work. Counts are of weights, not bytes; `width`: bytes per weight or cached number."""
+    """A model's work. Counts are of weights, not bytes; `width`: bytes per weight, on average; `cached`: per cached number."""
 
-    width: int
+    width: float
+    cached: int
     embedding: int  # one row is read per token
     head: int  # the output head, for the last token of a prompt and for each generated one
     always: int  # weights that every token visits, without embedding and head
@@ -70,11 +71,11 @@ def floor_seconds(shape: Shape, device: Device, prompt_tokens: int, output_token
     As many answers run at a time as their caches fit in memory, staggered, so that each is half written on average.
     """
     context = prompt_tokens + (output_tokens - 1) / 2
-    room = (device.free_memory - shape.weights * shape.width) / (context * shape.kv_per_token * shape.width)
+    room = (device.free_memory - shape.weights * shape.width) / (context * shape.kv_per_token * shape.cached)
     at_once = min(num_requests, max(1.0, room))
     arithmetic = num_requests * (prompt_tokens * shape.flops(prompt_tokens / 2) + 2 * shape.head) / device.flops
     prefill = max(arithmetic, shape.bytes_read(num_requests * prompt_tokens) / device.bandwidth)
-    read = shape.bytes_read(at_once) + at_once * shape.seen(context) * shape.kv_per_token * shape.width
+    read = shape.bytes_read(at_once) + at_once * shape.seen(context) * shape.kv_per_token * shape.cached
     step = max(read / device.bandwidth, at_once * (shape.flops(context) + 2 * shape.head) / device.flops)
     # the first new token comes out of the prefill
     return prefill + (output_tokens - 1) * num_requests / at_once * step
@@ -98,9 +99,12 @@ def bandwidth(device: str, array_bytes: int) -> float:
 
 
 def product_flops(device: str, dtype: str, side: int) -> float:
-    """FLOP/s: the best of several products of square matrices."""
+    """FLOP/s: the best of several products of square matrices; of int8, the faster of integer ones and float32's."""
     import torch
 
+    if dtype == "int8":
+        x8, y8 = (torch.randint(-127, 128, (side, side), dtype=torch.int8, device=device) for _ in range(2))
+        return max(2 * side**3 / _best(lambda: torch._int_mm(x8, y8), device), product_flops(device, "float32", side))
     x, y = (torch.randn(side, side, device=device).to(getattr(torch, dtype)) for _ in range(2))
     out = torch.empty_like(x)
     return 2 * side**3 / _best(lambda: torch.mm(x, y, out=out), device)

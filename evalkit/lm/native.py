@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 # raise it when moe_lm's arithmetic, or how it reads a checkpoint, changes: old answers then no longer match this model's fingerprint
 NUMERICS = 12
+NOT_QUANTIZED = "{} has no quantised weights of a kind that is computed so (a GGUF file's Q8_0 or Q4_K, for example)"
 
 
 def known_configurations() -> list[str]:
@@ -227,12 +228,17 @@ class NativeLM(TokenizedLM):
         in_float32 = self.dtype in ("float32", "int8")
         return backend_class(self.kernel).quantized and in_float32 and self.checkpoint.is_quantized and not self.recipe
 
+    @property
+    def width(self) -> float:
+        """Bytes of a weight in memory, on average."""
+        return self.checkpoint.width if self.computes_blocks else self._torch_dtype.itemsize
+
     def _check_int8(self, device: str) -> None:
         """Raises EvalkitError where there is nothing that could be computed in 8-bit integers, or no kernels that do it."""
         from moe_lm.backends import why_not_cpu
 
         if not self.checkpoint.is_quantized:
-            reason = f"{self.spec} has no quantised weights of a kind that is computed so (a GGUF file's Q8_0 or Q4_K, for example)"
+            reason = NOT_QUANTIZED.format(self.spec)
         elif self.recipe:
             reason = f"{self.spec} is upcycled when it is loaded, for which its weights are expanded"
         elif device != "cpu" or self.kernel != "cpu":

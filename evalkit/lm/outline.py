@@ -11,9 +11,10 @@ from typing import Any
 
 from evalkit.bench.roofline import Shape
 from evalkit.config import ModelSpec
+from evalkit.errors import EvalkitError
 from evalkit.hashing import sha256_json
 from evalkit.lm.conversation import template_for
-from evalkit.lm.native import NUMERICS, random_configuration
+from evalkit.lm.native import NOT_QUANTIZED, NUMERICS, random_configuration
 from evalkit.lm.shape import shape_of
 from evalkit.lm.tokenized import one_line
 from moe_lm import known
@@ -22,7 +23,7 @@ from moe_lm.checkpoint.gguf_file import GGUFFile
 from moe_lm.config import ModelConfig, from_hf
 from moe_lm.tokenizer.tokenizer import Tokenizer
 
-WIDTHS = {"float32": 4, "bfloat16": 2, "float16": 2}  # bytes a number
+WIDTHS = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 4}  # bytes of an activation, and of a weight that is not quantised
 
 
 def device_of(model: ModelSpec) -> str:
@@ -53,18 +54,25 @@ class Outline:
         settings = [NUMERICS, version("torch"), device_of(model), dtype_of(model), model.kernel]
         self._metadata: Any = None
         self._spec, self._path = model.name, path
+        self.kind: str | None = None  # of most quantised weights, where they are computed as they are stored
+        dtype = dtype_of(model)
+        self._width: float = WIDTHS[dtype]
         with one_line():
-            self.config, files = self._read(model.name, path)
-        self.shape: Shape = shape_of(self.config, WIDTHS[dtype_of(model)])
+            self.config, files = self._read(model, path)
+        if dtype == "int8" and not self.kind:
+            raise EvalkitError(f"--dtype int8: {NOT_QUANTIZED.format(model.name)}; use --dtype float32")
+        self.shape: Shape = shape_of(self.config, self._width, WIDTHS[dtype])
         self.stamp = sha256_json([*settings, repr(self.config), [(f.name, (s := f.stat()).st_size, s.st_mtime_ns) for f in files]])
 
-    def _read(self, spec: str, path: Path | None) -> tuple[ModelConfig, list[Path]]:
+    def _read(self, model: ModelSpec, path: Path | None) -> tuple[ModelConfig, list[Path]]:
         if path is None:
-            return random_configuration(spec), []
+            return random_configuration(model.name), []
         if path.is_dir():
             return known.in_folder(path), sorted(file for file in path.iterdir() if file.is_file())
         file = GGUFFile(path)
         self._metadata = file.metadata
+        if device_of(model) == "cpu" and model.kernel in ("auto", "cpu") and dtype_of(model) in ("float32", "int8"):
+            self.kind, self._width = file.kind, file.width
         return from_hf(hf_config(file.metadata, {name: tensor.shape for name, tensor in file.tensors.items()})), file.paths
 
     @property

@@ -64,12 +64,12 @@ class PassSpeed:
         return seconds / size
 
 
-def measure(model: ModelSpec) -> PassSpeed:
-    """Measure the device, precision and kernels that `model` would run with."""
+def measure(model: ModelSpec, kind: str | None) -> PassSpeed:
+    """Measure the device, precision and kernels that `model` would run with, its weights quantised in a GGUF type or not."""
     import torch
 
     from evalkit.lm.native import NativeLM
-    from moe_lm.checkpoint.random_weights import random_checkpoint
+    from moe_lm.checkpoint.random_weights import in_random_blocks, random_checkpoint
     from moe_lm.config import ModelConfig
     from moe_lm.count import count
     from moe_lm.engine.batch import forward
@@ -77,7 +77,8 @@ def measure(model: ModelSpec) -> PassSpeed:
     device = model.device if model.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     dtype = model.dtype if model.dtype != "auto" else "float32" if device == "cpu" else "bfloat16"
     config = ModelConfig(**LAYER)
-    lm = NativeLM(random_checkpoint(config), "random", None, dtype, device, model.kernel)
+    checkpoint = in_random_blocks(random_checkpoint(config), kind) if kind else random_checkpoint(config)
+    lm = NativeLM(checkpoint, "random", None, dtype, device, model.kernel)
     lm.kv_memory = KV_MEMORY
     begun = time.perf_counter()
     backend, pool = lm.backend, lm.pool

@@ -10,8 +10,8 @@ from moe_lm.config import ModelConfig
 from moe_lm.count import count
 
 
-def shape_of(config: ModelConfig, width: int) -> Shape:
-    """The work of a decoder with this configuration, at `width` bytes per number."""
+def shape_of(config: ModelConfig, width: float, cached: int) -> Shape:
+    """The work of a decoder with this configuration, at `width` bytes per weight and `cached` bytes per cached number."""
     parameters, moe = count(config), config.moe
     embedding = config.vocab_size * config.hidden_size
     sparse_layers = sum(config.is_sparse(layer) for layer in range(config.num_hidden_layers)) if moe else 0
@@ -19,6 +19,7 @@ def shape_of(config: ModelConfig, width: int) -> Shape:
     top_k = moe.num_experts_per_tok if moe else 0
     return Shape(
         width=width,
+        cached=cached,
         embedding=embedding,
         head=embedding,
         always=parameters.activated_non_embedding - sparse_layers * top_k * expert,
@@ -40,6 +41,6 @@ def shape_of_spec(spec: str, width: int) -> Shape | None:
     Raises EvalkitError for a configuration that is unknown or cannot be read.
     """
     if spec.startswith("random:"):
-        return shape_of(random_configuration(spec), width)
+        return shape_of(random_configuration(spec), width, width)
     with one_line():
-        return shape_of(known.in_folder(Path(spec)), width) if Path(spec).is_dir() else None
+        return shape_of(known.in_folder(Path(spec)), width, width) if Path(spec).is_dir() else None

@@ -46,7 +46,8 @@ def _of_stand_in(stand_in: StandIn, checkpoint: Checkpoint, model: ModelInfo) ->
     expected = stand_in.precision
     if held and (held.precision != expected or (named and held.sha256 and held.sha256 != named.sha256)):
         return Weights(other=f"{held}, not the {expected} file that the table knows as {stand_in.name}")
-    instead = f"{held or expected} for {checkpoint.precision or 'the published weights'}"
+    arithmetic = ", computed in int8," if model.dtype == "int8" else ""
+    instead = f"{held or expected}{arithmetic} for {checkpoint.precision or 'the published weights'}"
     if not stand_in.counts_because:
         return Weights(other=instead)
     return Weights(stand_in=instead, because=stand_in.counts_because)

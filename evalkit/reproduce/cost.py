@@ -53,7 +53,7 @@ def step(batch: int, context: float, shape: Shape, speed: PassSpeed) -> float:
     dense = (shape.always + shape.head) * speed(batch)
     visited = shape.experts_visited(batch)
     experts = shape.sparse_layers * visited * shape.expert * speed(batch * shape.top_k / visited) if visited else 0.0
-    cache = batch * shape.seen(context) * shape.kv_per_token * speed(1)
+    cache = batch * shape.seen(context) * shape.kv_per_token * speed(1) * shape.cached / shape.width
     return dense + experts + cache
 
 

@@ -1,6 +1,6 @@
 """How long the rest of a run takes: its work at this device's speed, or better, at the pace of what is answered already."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from evalkit.lm.pass_speed import PassSpeed
@@ -77,17 +77,19 @@ class Estimate:
 
 
 class Estimates:
-    def __init__(self, speed: PassSpeed, jobs: Sequence[Job]):
-        self.speed, self.jobs = speed, jobs
+    """`speeds` by the kind of the jobs' quantised weights, None for others."""
+
+    def __init__(self, speeds: Mapping[str | None, PassSpeed], jobs: Sequence[Job]):
+        self.speeds, self.jobs = speeds, jobs
 
     def of(self, job: Job, with_loading: bool) -> Estimate:
         """The estimate of one of the jobs."""
-        work, left = job.work, job.left
+        work, left, speed = job.work, job.left, self._speed(job)
         pace, basis = self._pace(job)
-        rest = pace * job.seconds(self.speed, left / max(1, work.requests), job.lengths(min(left, work.answers)))
-        whole = pace * job.seconds(self.speed, 1.0, job.lengths(work.answers))
+        rest = pace * job.seconds(speed, left / max(1, work.requests), job.lengths(min(left, work.answers)))
+        whole = pace * job.seconds(speed, 1.0, job.lengths(work.answers))
         programs = cost.PROGRAM * job.programs
-        loading = cost.load(job.weights.outline.shape, self.speed) if with_loading else 0.0
+        loading = cost.load(job.weights.outline.shape, speed) if with_loading else 0.0
         return Estimate(rest + (programs if left else 0.0) + loading, whole + programs + loading, basis)
 
     def _pace(self, job: Job) -> tuple[float, str]:
@@ -96,11 +98,14 @@ class Estimates:
         for jobs, basis in (([job], "its own answers"), (of_model, "this model's answers"), (self.jobs, "other models' answers")):
             measured = [each for each in jobs if each.is_measured]
             expected = sum(
-                each.seconds(self.speed, each.progress.answered / each.work.requests, [*map(float, each.progress.lengths)])
+                each.seconds(self._speed(each), each.progress.answered / each.work.requests, [*map(float, each.progress.lengths)])
                 for each in measured
             )
             if expected > 0:
                 return sum(each.progress.seconds for each in measured) / expected, basis
-        if self.speed.is_of_a_busy_device:
-            return 1.0, f"this device's speed while other programs had the processor for {self.speed.waited:.0%} of the time"
+        if (speed := self._speed(job)).is_of_a_busy_device:
+            return 1.0, f"this device's speed while other programs had the processor for {speed.waited:.0%} of the time"
         return 1.0, "this device's speed"
+
+    def _speed(self, job: Job) -> PassSpeed:
+        return self.speeds[job.weights.outline.kind]

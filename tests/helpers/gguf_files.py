@@ -8,7 +8,7 @@ from tiny_models import tiny_config, tiny_decoder
 
 from moe_lm.families import FAMILIES
 from moe_lm.families.names import pieces
-from moe_lm.quant.weight import FLOATS, KINDS
+from moe_lm.quant.kinds import FLOATS, KINDS
 
 ARCHITECTURES = {name: family.gguf_architecture for name, family in FAMILIES.items() if family.gguf_architecture}
 TYPES = gguf.GGMLQuantizationType

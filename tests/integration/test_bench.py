@@ -104,20 +104,23 @@ def test_the_blogs_protocol_on_one_h100() -> None:
 
 def test_a_floor_counted_by_hand() -> None:
     """A dense model of 10 weights in the body and 5 in the head, a byte each; two cached numbers a token; bandwidth 1."""
-    shape = Shape(1, embedding=5, head=5, always=10, expert=0, experts=0, top_k=0, sparse_layers=0, kv_per_token=2, attention_width=0)
+    shape = Shape(1, 1, embedding=5, head=5, always=10, expert=0, experts=0, top_k=0, sparse_layers=0, kv_per_token=2, attention_width=0)
     assert shape.weights == 20
     # prefill reads 15 weights; then 3 steps an answer, each after 4 + 1.5 tokens on average: a step reads 15 and 11 an answer
     for room, at_once in ((2 * 11, 2), (9 * 11, 3), (0, 1)):
         device = Device(bandwidth=1.0, flops=1e12, free_memory=20 + room)
         expected = 15 + 3 * (3 / at_once) * (15 + 11 * at_once)
         assert floor_seconds(shape, device, 4, 4, 3) == pytest.approx(expected, rel=1e-6)
+    # cached numbers of four bytes beside weights of half a byte: a step reads 7.5 and 44 an answer
+    narrow = replace(shape, width=0.5, cached=4)
+    assert floor_seconds(narrow, Device(1.0, 1e12, 10 + 2 * 44), 4, 4, 3) == pytest.approx(7.5 + 3 * 1.5 * (7.5 + 88), rel=1e-6)
     # a device with little arithmetic: 15 weights and a token take 30, less for the head of 11 of 12 prompt tokens
     slow = Device(bandwidth=1e12, flops=1.0, free_memory=1000)
     assert floor_seconds(shape, slow, 4, 4, 3) == pytest.approx(3 * (4 * 20 + 10) + 3 * 3 * 30, rel=1e-6)
 
 
 def test_a_window_bounds_what_a_token_reads() -> None:
-    shape = Shape(1, 5, 5, 10, 0, 0, 0, 0, 2, 1, window=3)
+    shape = Shape(1, 1, 5, 5, 10, 0, 0, 0, 0, 2, 1, window=3)
     assert (shape.seen(2), shape.seen(100)) == (2, 3)
     some_layers = replace(shape, full_attention=0.25)
     assert (some_layers.seen(2), some_layers.seen(100)) == (2, 0.25 * 100 + 0.75 * 3)
@@ -132,7 +135,7 @@ def decoder(lm: NativeLM) -> Decoder:
 def test_shapes_count_every_weight(specs: Sequence[str]) -> None:
     for spec in specs:
         model = decoder(NativeLM.load(ModelSpec(spec, kernel="reference")))
-        shape = shape_of(model.config, 4)
+        shape = shape_of(model.config, 4, 4)
         assert shape.weights == sum(p.numel() for p in model.parameters())
 
 

@@ -10,14 +10,17 @@ from gguf_files import quantized_file
 
 from evalkit.config import ModelSpec
 from evalkit.errors import EvalkitError
-from evalkit.lm import models, open_lm
+from evalkit.lm import models, open_lm, pass_speed
 from evalkit.lm.distributions import TokenRequest
 from evalkit.lm.native import NativeLM
+from evalkit.lm.outline import Outline
 from evalkit.lm.upcycle import Recipe, upcycle
 from evalkit.tasks import Loglikelihood
+from moe_lm.backends.cpu import launch
 from moe_lm.checkpoint.read import open_checkpoint
 from moe_lm.engine.batch import forward
 from moe_lm.engine.pages import pool_for
+from moe_lm.quant.kinds import KINDS
 from moe_lm.upcycle.preserve import Upcycle
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -114,3 +117,36 @@ def test_int8_needs_quantised_weights(tiny_model: Path, quantized: str, tmp_path
         ModelSpec(quantized, engine="lm_eval:hf", dtype="int8")
     with pytest.raises(EvalkitError, match="unknown dtype 'int8'"):
         upcycle(quantized, tmp_path / "new", Recipe(), "int8")
+
+
+def test_an_outline_says_what_the_weights_take(quantized: str, tiny_model: Path) -> None:
+    """As they are stored, where the kernels compute them so: a plan's memory and speed go by it."""
+    found = Outline(ModelSpec(quantized), Path(quantized))
+    assert found.kind in KINDS
+    assert found.shape.width == open_checkpoint(Path(quantized)).width < 1.2
+    assert found.shape.cached == 4
+    lm = NativeLM.open(ModelSpec(quantized))
+    assert lm.width == (found.shape.width if lm.kernel == "cpu" else 4)
+    assert found.stamp != Outline(ModelSpec(quantized, dtype="int8"), Path(quantized)).stamp
+    for model in (ModelSpec(quantized, kernel="reference"), ModelSpec(quantized, dtype="bfloat16"), ModelSpec(quantized, device="cuda")):
+        expanded = Outline(model, Path(quantized))
+        assert (expanded.kind, expanded.shape.width) == (None, expanded.shape.cached)
+    assert Outline(ModelSpec(str(tiny_model)), tiny_model).kind is None
+    with pytest.raises(EvalkitError, match=r"--dtype int8: .*tiny has no quantised weights"):
+        Outline(ModelSpec(str(tiny_model), dtype="int8"), tiny_model)
+
+
+@needs_kernels
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_speed_of_quantised_weights_is_measured_on_such(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    used = set()
+    monkeypatch.setattr(pass_speed, "TOKENS", (1, 3))
+    monkeypatch.setattr(pass_speed, "LAYER", {**pass_speed.LAYER, "hidden_size": 256, "intermediate_size": 256, "head_dim": 16})
+    made = launch.call
+    monkeypatch.setattr(launch, "call", lambda name, *arguments: used.add(name) or made(name, *arguments))
+    for dtype in ("float32", "int8"):
+        used.clear()
+        found = pass_speed.measure(ModelSpec("m", dtype=dtype, device="cpu"), kind)
+        assert all(0 < seconds < 1 for _, seconds in found.points)
+        assert "gemm_blocks" in used
+        assert "gemm" not in used

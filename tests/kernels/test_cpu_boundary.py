@@ -21,7 +21,7 @@ from moe_lm.backends.cpu.launch import (
 from moe_lm.backends.cpu.moe import routed_experts
 from moe_lm.backends.cpu.pack import PANEL, PackedMatrix
 from moe_lm.backends.cpu.pack_quantized import STRIPE
-from moe_lm.quant.weight import KINDS
+from moe_lm.quant.kinds import KINDS
 
 pytestmark = needs_kernels
 

@@ -9,7 +9,8 @@ from moe_lm.backends.cpu.launch import gemm
 from moe_lm.backends.cpu.moe import routed_experts
 from moe_lm.backends.cpu.pack import PackedMatrix
 from moe_lm.backends.cpu.pack_quantized import PackedBlocks, Stripes
-from moe_lm.quant.weight import KINDS, QuantizedWeight
+from moe_lm.quant.kinds import KINDS
+from moe_lm.quant.weight import QuantizedWeight
 
 pytestmark = needs_kernels
 

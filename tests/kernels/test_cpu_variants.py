@@ -20,7 +20,7 @@ from moe_lm.backends.cpu.launch import (
 )
 from moe_lm.backends.cpu.pack import PackedMatrix
 from moe_lm.backends.cpu.pack_quantized import PackedBlocks
-from moe_lm.quant.weight import KINDS
+from moe_lm.quant.kinds import KINDS
 
 pytestmark = [
     needs_kernels,

@@ -12,7 +12,7 @@ from moe_lm.backends.cpu.pack import PackedMatrix
 from moe_lm.backends.cpu.pack_quantized import PackedBlocks
 from moe_lm.checkpoint.read import open_checkpoint
 from moe_lm.model import Linear
-from moe_lm.quant.weight import KINDS
+from moe_lm.quant.kinds import KINDS
 
 pytestmark = [needs_kernels, pytest.mark.usefixtures("one_thread")]
 IDS = tokens(12, seed=0, vocab=260)

@@ -12,7 +12,8 @@ from tiny_models import tiny_config, tiny_decoder
 
 from moe_lm.checkpoint.read import open_checkpoint, sha256_of
 from moe_lm.errors import ModelError
-from moe_lm.quant.weight import FLOATS, KINDS, QuantizedWeight
+from moe_lm.quant.kinds import FLOATS, KINDS
+from moe_lm.quant.weight import QuantizedWeight
 
 
 def test_random_blocks_are_weights_of_a_tiny_model():

@@ -18,7 +18,7 @@ from evalkit.runner.workload import Workload
 
 # a pass costs reading the weights up to 4 tokens, then in proportion
 SPEED = PassSpeed(((1, 4.0), (4, 4.0), (64, 64.0), (256, 256.0)), 0.0)
-DENSE = Shape(4, embedding=0, head=10, always=100, expert=0, experts=0, top_k=0, sparse_layers=0, kv_per_token=0, attention_width=0)
+DENSE = Shape(4, 4, embedding=0, head=10, always=100, expert=0, experts=0, top_k=0, sparse_layers=0, kv_per_token=0, attention_width=0)
 SPARSE = replace(DENSE, always=0, head=0, expert=10, experts=8, top_k=2, sparse_layers=3)
 SCORES = Workload(requests=10, prompt_tokens=1000, shared_tokens=500, scored_tokens=40, answers=0, max_new_tokens=0)
 ANSWERS = Workload(requests=20, prompt_tokens=400, shared_tokens=0, scored_tokens=0, answers=20, max_new_tokens=2000)
@@ -27,7 +27,7 @@ ANSWERS = Workload(requests=20, prompt_tokens=400, shared_tokens=0, scored_token
 class Known(Weights):
     """Weights whose outline is known without files."""
 
-    outline = type("outline", (), {"shape": DENSE})()  # type: ignore[assignment]
+    outline = type("outline", (), {"shape": DENSE, "kind": None})()  # type: ignore[assignment]
 
 
 def job(work: Workload, progress: Progress | None = None, spec: str = "m", task: str = "gsm8k@qwen") -> Job:
@@ -51,6 +51,8 @@ def test_a_step_reads_what_its_tokens_visit() -> None:
     assert cost.step(64, 0.0, DENSE, SPEED) == 110 * 64
     assert cost.step(1, 0.0, SPARSE, SPEED) == pytest.approx(3 * 2 * 10 * 4)  # one token visits two experts
     assert cost.step(2, 50.0, replace(DENSE, kv_per_token=3), SPEED) == 110 * 4 + 2 * 50 * 3 * 4
+    # numbers of keys and values are twice as wide as these weights
+    assert cost.step(2, 50.0, replace(DENSE, kv_per_token=3, width=2), SPEED) == 110 * 4 + 2 * 50 * 3 * 4 * 2
 
 
 def test_answers_are_taken_in_groups_and_let_go() -> None:
@@ -73,16 +75,25 @@ def test_lengths_of_answers_that_nobody_has_seen() -> None:
 
 
 def test_without_an_answer_the_device_decides() -> None:
-    found = Estimates(SPEED, [job(SCORES)]).of(job(SCORES), with_loading=False)
+    found = Estimates({None: SPEED}, [job(SCORES)]).of(job(SCORES), with_loading=False)
     assert (found.left, found.whole, found.basis) == (100_400, 100_400, "this device's speed")
 
 
+def test_quantised_weights_have_a_speed_of_their_own() -> None:
+    quantised = Known(ModelSpec("q"), Path(), True)
+    quantised.outline = type("outline", (), {"shape": DENSE, "kind": "Q4_K"})()  # type: ignore[misc,assignment]
+    jobs = [job(SCORES), replace(job(SCORES), weights=quantised)]
+    half = replace(SPEED, points=tuple((tokens, seconds / 2) for tokens, seconds in SPEED.points))
+    estimates = Estimates({None: SPEED, "Q4_K": half}, jobs)
+    assert [estimates.of(each, False).whole for each in jobs] == [100_400, 50_200]
+
+
 def test_a_speed_of_a_busy_device_is_said_to_be_one() -> None:
-    busy = replace(SPEED, waited=0.875)
+    busy = {None: replace(SPEED, waited=0.875)}
     assert Estimates(busy, [job(SCORES)]).of(job(SCORES), False).basis == (
         "this device's speed while other programs had the processor for 88% of the time"
     )
-    assert Estimates(replace(SPEED, waited=0.05), [job(SCORES)]).of(job(SCORES), False).basis == "this device's speed"
+    assert Estimates({None: replace(SPEED, waited=0.05)}, [job(SCORES)]).of(job(SCORES), False).basis == "this device's speed"
 
 
 def test_seconds_in_which_the_thread_did_not_compute_are_those_of_other_programs() -> None:
@@ -94,7 +105,7 @@ def test_answers_tell_their_lengths_and_their_pace() -> None:
     """Half of the answers are there, each of 10 tokens; they took twice as long as this device's speed lets one expect."""
     half = cost.prefill(ANSWERS, 20.0, DENSE, SPEED) / 2 + cost.decode([10.0] * 10, 20.0, DENSE, SPEED)
     measured = job(ANSWERS, Progress(10, 2 * half, (10,) * 10))
-    found = Estimates(SPEED, [measured]).of(measured, with_loading=False)
+    found = Estimates({None: SPEED}, [measured]).of(measured, with_loading=False)
     assert found.basis == "its own answers"
     assert found.left == pytest.approx(2 * half)
     assert found.whole == pytest.approx(2 * (cost.prefill(ANSWERS, 20.0, DENSE, SPEED) + cost.decode([10.0] * 20, 20.0, DENSE, SPEED)))
@@ -103,21 +114,21 @@ def test_answers_tell_their_lengths_and_their_pace() -> None:
 def test_the_pace_of_the_same_model_counts_before_that_of_others() -> None:
     slow = job(SCORES, Progress(10, 3 * 100_400.0), "m", "mmlu@qwen")
     quick = job(SCORES, Progress(10, 100_400.0), "n", "mmlu@qwen")
-    estimates = Estimates(SPEED, [slow, quick, job(SCORES)])
+    estimates = Estimates({None: SPEED}, [slow, quick, job(SCORES)])
     assert (estimates.of(job(SCORES), False).whole, estimates.of(job(SCORES), False).basis) == (301_200, "this model's answers")
     assert estimates.of(job(SCORES, spec="o"), False).basis == "other models' answers"
 
 
 def test_a_few_answers_are_no_pace() -> None:
     few = job(ANSWERS, Progress(3, 1e9, (10,) * 3))
-    found = Estimates(SPEED, [few]).of(few, with_loading=False)
+    found = Estimates({None: SPEED}, [few]).of(few, with_loading=False)
     assert found.basis == "this device's speed"
     assert found.left < found.whole
 
 
 def test_what_is_done_is_done() -> None:
     done = job(SCORES, Progress(10, 5.0))
-    assert Estimates(SPEED, [done]).of(done, with_loading=False).left == 0
+    assert Estimates({None: SPEED}, [done]).of(done, with_loading=False).left == 0
 
 
 def test_the_cheapest_model_and_its_cheapest_task_come_first() -> None:

@@ -99,6 +99,9 @@ def test_what_a_verdict_says_of_the_weights() -> None:
     assert judged(0.6, model(dtype="float32")) == "reproduced (bfloat16 weights computed in float32)"
     assert judged(0.6, stand_in) == "reproduced (Q4_K_M (6.2 bits a weight) for bfloat16: it is Qwen's own file)"
     assert judged(0.4, model()) == "differs"
+    assert judged(0.6, replace(stand_in, dtype="int8")) == (
+        "reproduced (Q4_K_M (6.2 bits a weight), computed in int8, for bfloat16: it is Qwen's own file)"
+    )
     assert judged(0.4, stand_in) == "differs (Q4_K_M (6.2 bits a weight) for bfloat16, a cause that is not tested)"
     assert judged(0.4, stand_in, tested="with its stops left out: 61.0") == (
         "differs (with its stops left out: 61.0; Q4_K_M (6.2 bits a weight) for bfloat16)"

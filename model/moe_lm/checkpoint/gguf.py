@@ -18,7 +18,7 @@ from moe_lm.config import from_hf
 from moe_lm.errors import ModelError
 from moe_lm.families import family_of
 from moe_lm.families.names import GGUF_SEPARATE_EXPERTS
-from moe_lm.quant.weight import KINDS, QuantizedWeight
+from moe_lm.quant.weight import QuantizedWeight
 from moe_lm.tokenizer.library import attempt
 from moe_lm.tokenizer.tokenizer import Tokenizer
 
@@ -63,9 +63,9 @@ def parse(path: Path) -> tuple[Tokenizer, Weights]:
             yield from torch.from_numpy(array if array.flags.writeable else array.copy()).split(max(1, SERIAL // max(1, array[0].size)))
 
     def quantized(name: str) -> QuantizedWeight | None:
-        info = file.tensors[name]
-        if info.type.name not in KINDS or len(info.shape) < 2:
+        if not file.is_kept(name):
             return None
+        info = file.tensors[name]
         blocks = _halves_apart(file.blocks(name), config.head_dim) if is_interleaved(name) else file.blocks(name)
         return QuantizedWeight(info.type.name, torch.from_numpy(blocks[None] if blocks.ndim == 2 else blocks), info.shape[-1])
 
@@ -73,7 +73,7 @@ def parse(path: Path) -> tuple[Tokenizer, Weights]:
     if any(name.endswith("ffn_gate.0.weight") for name in file.tensors):
         names = {**names, **GGUF_SEPARATE_EXPERTS}
     tensors = set(file.tensors) - gguf_rope.TENSORS
-    return tokenizer, Weights(path, config, names, tensors, file.shape, chunks, stored=stored(file), quantized=quantized)
+    return tokenizer, Weights(path, config, names, tensors, file.shape, chunks, stored=stored(file), quantized=quantized, width=file.width)
 
 
 def stored(file: GGUFFile) -> Stored:

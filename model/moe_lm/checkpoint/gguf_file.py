@@ -3,8 +3,10 @@
 Of several parts, NAME-00001-of-00003.gguf and so on, the first has the metadata. The gguf library defines the types and dequantises.
 """
 
+import math
 import mmap
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from gguf.quants import dequantize
 from moe_lm.checkpoint.gguf_header import TensorInfo, metadata_bytes, read_header, shown
 from moe_lm.errors import ModelError
 from moe_lm.files import and_more, refuse_lfs_pointer
+from moe_lm.quant.kinds import KINDS
 
 CHUNK = 1 << 16  # values dequantised at a time: they stay in the CPU's cache
 
@@ -44,6 +47,27 @@ class GGUFFile:
         expected = first.single("split.tensors.count", len(self.tensors))
         if expected != len(self.tensors):
             raise ModelError(f"{path} and its other parts hold {len(self.tensors):,} tensors, split.tensors.count says {shown(expected)}")
+
+    def is_kept(self, name: str) -> bool:
+        """Is it a matrix of `KINDS`, which may stay as it is stored? Other tensors become float32."""
+        tensor = self.tensors[name]
+        return tensor.type.name in KINDS and len(tensor.shape) > 1
+
+    @property
+    def kind(self) -> str | None:
+        """The one of `KINDS` that most bytes of kept matrices are in; None where there are none."""
+        total = Counter[str]()
+        for name, tensor in self.tensors.items():
+            if self.is_kept(name):
+                total[tensor.type.name] += tensor.nbytes
+        return max(total, key=lambda kind: total[kind], default=None)
+
+    @property
+    def width(self) -> float:
+        """Bytes of a weight in memory, on average, where matrices are kept."""
+        weights = {name: math.prod(tensor.shape) for name, tensor in self.tensors.items()}
+        taken = [self.tensors[name].nbytes if self.is_kept(name) else 4 * count for name, count in weights.items()]
+        return sum(taken) / max(1, sum(weights.values()))
 
     def shape(self, name: str) -> tuple[int, ...]:
         return self.tensors[name].shape

@@ -4,10 +4,13 @@ The tokenizer knows bytes: token ids 0 to 255 are one each, those above have a n
 """
 
 import hashlib
+import math
+from dataclasses import replace
 from functools import partial
 
 import tokenizers
 import torch
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 from torch import Tensor
 
 from moe_lm.checkpoint.read import Checkpoint
@@ -17,6 +20,8 @@ from moe_lm.count import count
 from moe_lm.errors import ModelError
 from moe_lm.files import one_line
 from moe_lm.model import Decoder
+from moe_lm.quant.kinds import FLOATS
+from moe_lm.quant.weight import QuantizedWeight
 from moe_lm.tokenizer.tokenizer import Tokenizer
 
 MAX_VOCABULARY = 4_000_000  # fifteen times the largest of today's
@@ -31,6 +36,29 @@ def random_checkpoint(config: ModelConfig, seed: int = 0) -> Checkpoint:
         raise ModelError(f"random weights come with a tokenizer of bytes; vocab_size {config.vocab_size} is less than 256")
     digest = hashlib.sha256(f"random {seed} {BLOCK} {config!r}".encode()).hexdigest()
     return Checkpoint(config, _byte_tokenizer(config), digest, partial(_drawn, config, seed), partial(_stream, config, seed))
+
+
+def in_random_blocks(checkpoint: Checkpoint, kind: str) -> Checkpoint:
+    """The same with weights of a GGUF type, of any size: to measure how fast it is."""
+    config, whole = checkpoint.config, GGML_QUANT_SIZES[GGMLQuantizationType[kind]]
+
+    def read(dtype: torch.dtype, device: str, progress: Progress | None, quantized: bool = False) -> Decoder:
+        blocks = partial(_random_blocks, kind) if quantized else lambda name, shape: ()
+        return filled(config, dtype, device, _filler(config, 0, dtype, device), progress, blocks)
+
+    return replace(checkpoint, read=read, width=whole[1] / whole[0])
+
+
+def _random_blocks(kind: str, name: str, shape: torch.Size) -> list[QuantizedWeight]:
+    """For a parameter whose rows are whole blocks; none for another."""
+    weights, nbytes = GGML_QUANT_SIZES[GGMLQuantizationType[kind]]
+    if len(shape) < 2 or shape[-1] % weights:
+        return []
+    matrices = 2 if name.endswith("gate_up_EGD") else 1
+    blocks = torch.randint(256, (matrices, math.prod(shape[:-2]), shape[-2] // matrices, shape[-1] // weights, nbytes), dtype=torch.uint8)
+    for at in FLOATS[kind]:
+        blocks[..., at : at + 2] = torch.tensor([2.0**-10], dtype=torch.float16).view(torch.uint8)
+    return [QuantizedWeight(kind, each.flatten(2), shape[-1]) for each in blocks]
 
 
 def _drawn(config: ModelConfig, seed: int, dtype: torch.dtype, device: str, progress: Progress | None, quantized: bool = False) -> Decoder:

@@ -39,7 +39,13 @@ class Checkpoint:
     stream: Callable[[], Parameters]
     notices: tuple[str, ...] = ()  # what a user should know about how the files were read, a line each
     stored: Stored | None = None  # None for random weights
-    is_quantized: bool = False
+    width: float = 4.0  # bytes of a weight, on average, if quantised ones stay as they are stored and others become float32
+
+    @property
+    def is_quantized(self) -> bool:
+        """Has it weights that products read as they are stored?"""
+        return self.width < 4
+
     num_bytes: int = 0  # of all its files
 
 
@@ -102,7 +108,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
 
     notices = (*weights.notices, *tokenizer.notices, *_context_notices(weights.config))
     size = sum(size for _, size, _ in stamps)
-    return Checkpoint(weights.config, tokenizer, sha256, read, stream, notices, weights.stored, weights.is_quantized, size)
+    return Checkpoint(weights.config, tokenizer, sha256, read, stream, notices, weights.stored, weights.width, size)
 
 
 def _context_notices(config: ModelConfig) -> Iterator[str]:

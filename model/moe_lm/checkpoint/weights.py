@@ -43,7 +43,7 @@ def filled(
     device: str,
     fill: Fill,
     progress: Progress | None,
-    quantized: Callable[[str], Sequence[QuantizedWeight]] = lambda name: (),
+    quantized: Callable[[str, torch.Size], Sequence[QuantizedWeight]] = lambda name, shape: (),
 ) -> Decoder:
     """A decoder with all its parameters, those that are `quantized` in their blocks."""
     model = Decoder(config)
@@ -52,7 +52,7 @@ def filled(
     for name, shape in shapes:
         owner, _, leaf = name.rpartition(".")
         module = model.get_submodule(owner)
-        if blocks := quantized(name):
+        if blocks := quantized(name, shape):
             _hold(module, leaf, blocks)
         else:
             setattr(module, leaf, nn.Parameter(parameter(name, shape, dtype, device, fill), requires_grad=False))
@@ -101,6 +101,7 @@ class Weights:
     notices: tuple[str, ...] = ()  # what a user should know about how the files were read
     stored: Stored | None = None
     quantized: Callable[[str], QuantizedWeight | None] = lambda name: None  # a tensor of a kind that products read, as it is stored
+    width: float = 4.0  # bytes of a weight, on average, where those tensors stay as they are stored and others become float32
 
     def check(self) -> None:
         """Raises ModelError for a missing, surplus or misshapen tensor."""
@@ -140,7 +141,7 @@ class Weights:
 
     def read(self, dtype: torch.dtype, device: str, progress: Progress | None, quantized: bool = False) -> Decoder:
         """With quantised weights as they are stored, where `quantized`. Raises ModelError for NaN and infinite values."""
-        return filled(self.config, dtype, device, self._fill_parameter, progress, self._blocks if quantized else lambda name: ())
+        return filled(self.config, dtype, device, self._fill_parameter, progress, self._blocks if quantized else lambda name, shape: ())
 
     def stream(self) -> Parameters:
         """As `streamed`. Raises ModelError for NaN and infinite values."""
@@ -150,12 +151,7 @@ class Weights:
         for part, piece in self._parts(name, value):
             self._fill(part, piece)
 
-    @property
-    def is_quantized(self) -> bool:
-        """Is there a tensor of a kind that products read?"""
-        return any(self.quantized(name) for name in self.tensors)
-
-    def _blocks(self, name: str) -> Sequence[QuantizedWeight]:
+    def _blocks(self, name: str, shape: torch.Size) -> Sequence[QuantizedWeight]:
         """The matrices of a parameter (the experts' gate and up projections are two), if all are of kinds that products read."""
         found = []
         for experts in zip(*self._pieces(name), strict=True):

@@ -11,9 +11,8 @@ from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 from gguf.quants import dequantize
 from torch import Tensor
 
-# the GGUF types that products read, and where in a block its float16 numbers lie: a scale, and in some a minimum
-FLOATS = {"Q8_0": (0,), "Q4_0": (0,), "Q4_1": (0, 2), "Q5_0": (0,), "Q5_1": (0, 2), "Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,)}
-KINDS = tuple(FLOATS)
+from moe_lm.quant.kinds import FLOATS, KINDS
+
 INFINITE = 0x7C00  # the exponent bits, all set in infinity and NaN
 
 

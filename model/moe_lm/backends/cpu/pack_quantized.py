@@ -9,7 +9,8 @@ from torch import Tensor
 from moe_lm.backends.cpu.check import check, check_indices
 from moe_lm.backends.cpu.library import call
 from moe_lm.backends.cpu.pack import ACTIVATIONS, in_large_pages
-from moe_lm.quant.weight import KINDS, QuantizedWeight
+from moe_lm.quant.kinds import KINDS
+from moe_lm.quant.weight import QuantizedWeight
 
 STRIPE = 16  # outputs of a packed block, LANES in csrc/
 
