@@ -40,7 +40,8 @@ def bench(config: BenchConfig, reporter: Reporter) -> list[BenchRecord]:
     floor = None
     if local:
         for model in config.models:
-            _check_memory(model, device, dtype, config.prompt_tokens + config.output_tokens)
+            if config.engine != "llama_cpp":  # its weights stay as they are stored
+                _check_memory(model, device, dtype, config.prompt_tokens + config.output_tokens)
         reporter.say(f"measuring {device}: memory bandwidth, and FLOP/s in {dtype} ..")
         floor = roofline.measure(device, dtype)
         reporter.say(f"{floor.bandwidth / 1e9:.1f} GB/s, {floor.flops / 1e9:,.0f} GFLOP/s")

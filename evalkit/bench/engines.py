@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from evalkit.bench.roofline import Shape
 from evalkit.config import ModelSpec
@@ -14,6 +14,9 @@ from evalkit.errors import EvalkitError, RunIncomplete, first_line, unknown
 from evalkit.lm import ENGINES
 from evalkit.lm.base import LM
 from evalkit.lm.http import RequestFailed, RetryPolicy, concurrently
+
+if TYPE_CHECKING:
+    from evalkit.lm.native_tokens import GenerateRequest, Generation
 
 WARM_UP = 3  # tokens: kernels are chosen and memory is taken before the clock starts
 DAY = 86400.0
@@ -58,6 +61,8 @@ def open_engine(model: ModelSpec, num_requests: int) -> Timed:
     name, _, argument = model.engine.partition(":")
     if model.engine == "native":
         return _Native(model)
+    if model.engine == "llama_cpp":
+        return _LlamaCpp(model)
     if name == "openai" and argument:
         return _OpenAI(model, argument, num_requests)
     if name == "lm_eval" and argument:
@@ -65,37 +70,57 @@ def open_engine(model: ModelSpec, num_requests: int) -> Timed:
     raise unknown("engine", model.engine, [engine for engine in ENGINES if not engine.startswith("replay")])
 
 
-class _Native(Timed):
+class _InProcess(Timed):
+    """An engine that runs token ids here, and goes on past the end of text where it is asked to."""
+
+    max_seq_len: int
+    vocab_size: int
+    stop_ids: frozenset[int]
+    generate: Callable[[Sequence[GenerateRequest]], Iterator[tuple[int, Generation]]]
+
+    def prepare(self, work: Work) -> None:
+        from evalkit.lm.native_tokens import GenerateRequest
+
+        draw = random.Random(work.seed)
+        if work.prompt_tokens + work.output_tokens > self.max_seq_len:
+            raise EvalkitError(
+                f"--prompt-tokens {work.prompt_tokens} and --output-tokens {work.output_tokens} exceed "
+                f"the model's max_seq_len of {self.max_seq_len}"
+            )
+        ids = [token for token in range(self.vocab_size) if token not in self.stop_ids]
+        prompts = [draw.choices(ids, k=work.prompt_tokens) for _ in range(work.num_requests)]
+        self.requests = [GenerateRequest(prompt, max_new_tokens=work.output_tokens, ignore_eos=True) for prompt in prompts]
+        warm_up = draw.choices(ids, k=work.prompt_tokens)
+        list(self.generate([GenerateRequest(warm_up, max_new_tokens=min(WARM_UP, work.output_tokens), ignore_eos=True)]))
+
+    def run(self, advance: Callable[[int], Any]) -> Done:
+        prompts = outputs = 0
+        for done, (i, answer) in enumerate(self.generate(self.requests), start=1):
+            prompts, outputs = prompts + len(self.requests[i].prompt), outputs + len(answer.tokens)
+            advance(done)
+        return Done(prompts, outputs, sum(request.max_new_tokens for request in self.requests) - outputs)
+
+
+class _Native(_InProcess):
     def __init__(self, model: ModelSpec):
         from evalkit.lm.native import NativeLM
         from evalkit.lm.native_tokens import TokenModel
         from evalkit.lm.shape import shape_of
 
         self.lm = NativeLM.load(model)
-        self.model = TokenModel(self.lm)
+        tokens = TokenModel(self.lm)
+        self.max_seq_len, self.vocab_size, self.stop_ids = tokens.max_seq_len, tokens.vocab_size, tokens.stop_ids
+        self.generate = tokens.generate
         self.shape = shape_of(self.lm.backend.config, self.lm.width, self.lm.backend.dtype.itemsize)
 
-    def prepare(self, work: Work) -> None:
-        from evalkit.lm.native_tokens import GenerateRequest
 
-        model, draw = self.model, random.Random(work.seed)
-        if work.prompt_tokens + work.output_tokens > model.max_seq_len:
-            raise EvalkitError(
-                f"--prompt-tokens {work.prompt_tokens} and --output-tokens {work.output_tokens} exceed "
-                f"the model's max_seq_len of {model.max_seq_len}"
-            )
-        ids = [token for token in range(model.vocab_size) if token not in model.stop_ids]
-        prompts = [draw.choices(ids, k=work.prompt_tokens) for _ in range(work.num_requests)]
-        self.requests = [GenerateRequest(prompt, max_new_tokens=work.output_tokens, ignore_eos=True) for prompt in prompts]
-        warm_up = draw.choices(ids, k=work.prompt_tokens)
-        list(model.generate([GenerateRequest(warm_up, max_new_tokens=min(WARM_UP, work.output_tokens), ignore_eos=True)]))
+class _LlamaCpp(_InProcess):
+    def __init__(self, model: ModelSpec):
+        from evalkit.lm.llama_cpp.engine import LlamaCppLM
 
-    def run(self, advance: Callable[[int], Any]) -> Done:
-        prompts = outputs = 0
-        for done, (i, answer) in enumerate(self.model.generate(self.requests), start=1):
-            prompts, outputs = prompts + len(self.requests[i].prompt), outputs + len(answer.tokens)
-            advance(done)
-        return Done(prompts, outputs, sum(request.max_new_tokens for request in self.requests) - outputs)
+        self.lm = lm = LlamaCppLM.open(model)
+        self.max_seq_len, self.vocab_size, self.stop_ids = lm.max_seq_len, lm.model.vocab_size, lm.tokenizer.stop_ids
+        self.generate = lm.generator.generate
 
 
 class _OpenAI(Timed):

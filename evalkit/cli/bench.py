@@ -23,7 +23,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     add_option(bench, BenchConfig, "output_tokens", "output tokens of each request", metavar="N")
     add_option(bench, BenchConfig, "num_requests", "number of requests; the default takes hours on a CPU", metavar="N")
     helps = {
-        "engine": "native, lm_eval:CLASS or openai:URL",
+        "engine": "native, llama_cpp, lm_eval:CLASS or openai:URL",
         "seed": "seed of the random prompts",
         "out": "folder for the results; each model gets a subfolder with bench.json",
     }

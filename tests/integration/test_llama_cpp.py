@@ -23,6 +23,7 @@ import torch
 import transformers
 
 from evalkit import cli
+from evalkit.bench.engines import Work, open_engine
 from evalkit.config import ModelSpec
 from evalkit.errors import EvalkitError
 from evalkit.lm import open_lm
@@ -309,6 +310,26 @@ def test_verify_tells_what_differs(llama_file: Path, capsys: pytest.CaptureFixtu
     code, out = cli.main(command), capsys.readouterr().out
     assert code == int("not invariant" in out)
     assert "no layout invariance is promised by kernel xllamacpp" in " ".join(out.split())
+
+
+def test_fidelity_compares_the_engines(llama_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same weights in both: what is left is llama.cpp's float16 for keys and values."""
+    asked = ["--tasks", "mmlu@cloze", "--data", "sample", "--limit", "3", "--json", "--quiet"]
+    assert cli.main(["fidelity", str(llama_file), f"{llama_file},engine=llama_cpp", *asked]) == 0
+    (copy,) = json.loads(capsys.readouterr().out)["copies"]
+    assert copy["model"]["info"]["engine"] == "llama_cpp"
+    (task,) = copy["tasks"].values()
+    assert 0 < task["divergence"]["mean"]["value"] < 1e-4
+
+
+def test_bench_times_it(llama_file: Path, tmp_path: Path) -> None:
+    sizes = ["--prompt-tokens", "20", "--output-tokens", "5", "--num-requests", "3"]
+    assert cli.main(["bench", str(llama_file), "--engine", "llama_cpp", *sizes, "--out", str(tmp_path)]) == 0
+    (file,) = tmp_path.glob("*/bench.json")
+    record = json.loads(file.read_text())
+    assert (record["engine"], record["short_answers"]) == ("llama_cpp", 0)
+    with pytest.raises(EvalkitError, match="exceed the model's max_seq_len of 512"):
+        open_engine(ModelSpec(str(llama_file), "llama_cpp"), 1).prepare(Work(500, 20, 1, 0))
 
 
 @pytest.mark.parametrize(

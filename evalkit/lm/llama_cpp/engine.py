@@ -157,7 +157,7 @@ class LlamaCppLM(TokenizedLM):
             "family": self.family,
             "parameters": self.parameters,
             "weights": {**asdict(self.stored), "sha256": self.sha256, **revision},
-            "dtype": f"as stored, keys and values {self.settings.kv}",
+            "dtype": f"as stored, KV {self.settings.kv}",
             "device": self.device,
             "kernel": f"{library().build()}, flash attention {'on' if self.settings.flash_attention else 'off'}",
             "layout_invariant": False,
