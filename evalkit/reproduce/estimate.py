@@ -8,7 +8,7 @@ from evalkit.reproduce import cost
 from evalkit.reproduce.cells import Cell
 from evalkit.reproduce.progress import Progress
 from evalkit.reproduce.weights import Weights
-from evalkit.runner.workload import ENOUGH, QUARTER, Workload
+from evalkit.runner.workload import ENOUGH, Workload
 from evalkit.tasks import CodeTask
 from evalkit.tasks.registry import resolve
 
@@ -38,7 +38,7 @@ class Job:
     def size(self) -> float:
         """Its work in weights times tokens, whatever is answered already."""
         shape, work = self.weights.outline.shape, self.work
-        new = QUARTER * work.max_new_tokens
+        new = work.likely_new_tokens
         body = shape.always + shape.sparse_layers * shape.top_k * shape.expert
         return body * (work.prompt_tokens + new) + shape.head * (work.scored_tokens + new)
 

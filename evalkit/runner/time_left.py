@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from evalkit.lm.base import LM
 from evalkit.progress import duration
-from evalkit.runner.workload import ENOUGH, QUARTER, Size, sizes
+from evalkit.runner.workload import ENOUGH, Size, likely_length, sizes
 from evalkit.tasks import Generated, Request, Response
 
 CHARACTERS = 4  # of a token, about
@@ -73,7 +73,7 @@ class TimeLeft:
         self._lm = lm
         self._later = {name: _Work.of(requests) for name, requests in later.items()}
         self._work = _Work.of(())
-        self._share = QUARTER
+        self._share: float | None = None  # of its limit: an answer's mean length, once it is known
         self._seen = (0, 0.0)  # the work of answers in the making when it last changed, and when that was
 
     def begin(self, name: str, requests: Sequence[Request]) -> None:
@@ -93,8 +93,14 @@ class TimeLeft:
         text = f"{'at most ' if left.is_bound else ''}{duration(left.seconds)} left"
         if not self._later:
             return text
-        later = left.pace * sum(work.prompts + NEW * self._share * work.max_new_tokens for work in self._later.values())
+        later = left.pace * sum(work.prompts + NEW * self._new_tokens(work) for work in self._later.values())
         return f"{text}, {duration(left.seconds + later)} with the tasks to come"
+
+    def _new_tokens(self, work: _Work) -> float:
+        """Of a task to come, about."""
+        if self._share is not None:
+            return self._share * work.max_new_tokens
+        return len(work.sizes) * likely_length(work.max_new_tokens / max(1, len(work.sizes)))
 
     def _phase(self) -> str:
         computed = self._lm.tokens().computed - self._work.computed_before

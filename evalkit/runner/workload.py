@@ -10,7 +10,7 @@ from evalkit.tasks import Generate, Loglikelihood, Request
 
 SAMPLE = 48  # texts whose tokens are counted
 SHORTEST_SHARED = 128  # characters: engines compute a shorter shared beginning again (moe_lm: 32 tokens)
-QUARTER = 0.25  # of its limit: the mean length of answers that nobody has seen yet, about what models need of the limits of protocols
+QUARTER, TYPICAL = 0.25, 256  # the mean length of answers that nobody has seen yet: a quarter of their limit, but not more tokens than this
 ENOUGH = 8  # answers, to take their lengths and pace for those of the others
 TEMPLATE, TURN = 25, 5  # tokens that a chat template adds to a conversation and to each of its turns, about
 
@@ -31,6 +31,16 @@ class Workload:
     scored_tokens: int
     answers: int
     max_new_tokens: int
+
+    @property
+    def likely_new_tokens(self) -> float:
+        """Before any answer is known."""
+        return self.answers * likely_length(self.max_new_tokens / max(1, self.answers))
+
+
+def likely_length(limit: float) -> float:
+    """The mean length of answers that are still unknown, in tokens. HumanEval's took 100 to 250 of limits of 512 to 2,048."""
+    return min(QUARTER * limit, TYPICAL)
 
 
 @dataclass(frozen=True, slots=True)
