@@ -5,6 +5,8 @@ EvalkitError           2   wrong use, bad input, not comparable
 |   +-- MissingData    2   the folder has no such file
 +-- RunIncomplete      4   the run stopped early; what is done is kept
 |   +-- Interrupted    4   by Ctrl-C or a signal
+|   +-- OutOfTime      4   by a deadline
++-- Undecided          3   a gate had to stop before its first look
 +-- InternalError      5   a bug in evalkit; the message names the file with the traceback
 
 No error ends with 1: that is a gate that failed.
@@ -42,6 +44,16 @@ class RunIncomplete(EvalkitError):
 
 class Interrupted(RunIncomplete):
     """The user, or whoever sent a signal, wants it to stop."""
+
+
+class OutOfTime(RunIncomplete):
+    """The time that a run was given is over."""
+
+
+class Undecided(EvalkitError):
+    """A gate had to stop before it could look at any document: neither a pass nor a fail."""
+
+    exit_code = 3
 
 
 class InternalError(EvalkitError):

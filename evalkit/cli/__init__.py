@@ -102,8 +102,10 @@ def _release(stream: TextIO) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     from evalkit.cli import (
+        audit,
         bench,
         compare,
+        correct,
         data,
         fidelity,
         gate,
@@ -125,7 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="evalkit", description="Check whether a language model scores what its published table says.")
     parser.add_argument("--version", action="version", version=f"evalkit {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
-    results = (run, reproduce, score, judge, ls, data, report, params, compare, gate, view)
+    results = (run, reproduce, score, judge, correct, ls, data, report, params, compare, gate, audit, view)
     models = (verify, fidelity, bench, generate, upcycle, quantize, serve)
     for command in results + models:
         command.add(commands)

@@ -2,8 +2,12 @@
 
 import argparse
 
-from evalkit.cli.options import add_pairing, add_published
-from evalkit.comparison.gate_config import GateConfig, Margins
+from evalkit.cli.options import SHARED, add_pairing, add_published, add_shared, given, with_data
+from evalkit.comparison.gate_config import GateConfig, Margins, Sequential
+from evalkit.config import RunConfig
+from evalkit.errors import EvalkitError
+
+CANDIDATE = tuple(name for name in SHARED if name not in ("tasks", "limit", "seed", "fresh"))  # the base's own decide those
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -13,7 +17,9 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help="decide whether a candidate may replace a base: exit code 0 pass, 1 fail, 3 inconclusive, 2 not comparable or cannot detect",
         description="Decide whether the candidate scores worse than the base by a margin. Explained in docs/ci.md.",
     )
-    gate.add_argument("runs", nargs="+", metavar="RUN", help="BASE and CAND, as for compare; with --against published, one run")
+    gate.add_argument(
+        "runs", nargs="+", metavar="RUN", help="BASE and CAND, as for compare; with --against published or --sequential, one run"
+    )
     gate.add_argument(
         "--margin",
         default=str(Margins()),
@@ -28,12 +34,43 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     gate.add_argument("--junit", metavar="FILE", help="write JUnit XML, one test case for each task")
     gate.add_argument("--summary", metavar="FILE", help="append a summary in markdown (default: the file that GITHUB_STEP_SUMMARY names)")
     gate.add_argument("--json", metavar="FILE", help="write all figures as JSON")
+    gate.add_argument(
+        "--bundle", metavar="FILE", help="write runs, policy and decision into one file, for evalkit audit; it holds the documents"
+    )
+    sequential = gate.add_argument_group(
+        "a gate that stops by itself",
+        "BASE --model SPEC --sequential runs the candidate on BASE's documents, block by block, until the gate is decided. The same "
+        "command again goes on; evalkit run finishes the run.",
+    )
+    sequential.add_argument("--sequential", action="store_true", help="run the candidate, and compute no more than the decision needs")
+    sequential.add_argument(
+        "--replay-order", action="store_true", help="decide on BASE and CAND, both finished, as --sequential would have"
+    )
+    sequential.add_argument("--order-seed", type=int, metavar="N", help="seed of the documents' order (default: 0)")
+    sequential.add_argument(
+        "--max-documents", type=int, metavar="N", help="stop after about N documents of each task: what is undecided is 3"
+    )
+    sequential.add_argument("--max-minutes", type=float, metavar="X", help="stop after X minutes: what is undecided is 3")
+    add_shared(gate.add_argument_group("the candidate of --sequential"), *CANDIDATE)
     gate.set_defaults(command=_gate)
 
 
 def _gate(arguments: argparse.Namespace) -> int:
     from evalkit.comparison.gate import gate_runs
 
-    names = ("against", "published", "tasks", "metric", "cluster", "allow_small_margin", "junit", "summary", "json")
+    names = ("against", "published", "tasks", "metric", "cluster", "allow_small_margin", "junit", "summary", "json", "bundle")
     settings = {name: getattr(arguments, name) for name in names}
-    return gate_runs(GateConfig(tuple(arguments.runs), Margins.parse(arguments.margin), **settings))
+    return gate_runs(GateConfig(tuple(arguments.runs), Margins.parse(arguments.margin), sequential=_sequential(arguments), **settings))
+
+
+def _sequential(arguments: argparse.Namespace) -> Sequential | None:
+    """Raises EvalkitError for options that have no effect."""
+    limits = {name: getattr(arguments, name) for name in ("order_seed", "max_documents", "max_minutes")}
+    limits = {name: value for name, value in limits.items() if value is not None}
+    candidate = {name: value for name, value in given(arguments, RunConfig).items() if name in CANDIDATE}
+    if arguments.sequential and not arguments.replay_order:
+        return Sequential(with_data(candidate), **limits)
+    if odd := [*candidate, *(() if arguments.replay_order else limits)]:
+        how = "two finished runs are given" if arguments.replay_order else "nothing is run: add --sequential"
+        raise EvalkitError(f"--{odd[0].replace('_', '-')} has no effect, since {how}, or leave it out")
+    return Sequential(None, **limits) if arguments.replay_order else None

@@ -6,7 +6,7 @@ An option that was not given is absent from the arguments, so that a configurati
 from __future__ import annotations
 
 import os
-from argparse import SUPPRESS, Action, ArgumentParser, ArgumentTypeError, Namespace
+from argparse import SUPPRESS, Action, ArgumentParser, ArgumentTypeError, Namespace, _ActionsContainer
 from collections.abc import Mapping
 from dataclasses import fields
 from json import JSONDecodeError
@@ -44,7 +44,7 @@ FLAGS = {"chat_template_args": "--chat-template-arg"}
 CHOICES = {"device": DEVICES, "dtype": DTYPES, "kernel": KERNELS}
 
 
-def add_shared(command: ArgumentParser, *names: str, required: bool = False, helps: Mapping[str, str] = MappingProxyType({})) -> None:
+def add_shared(command: _ActionsContainer, *names: str, required: bool = False, helps: Mapping[str, str] = MappingProxyType({})) -> None:
     """Add options of `evalkit run` by name; `helps` replaces their help texts for a command."""
     for name in names:
         metavar, text = SHARED[name]
@@ -52,7 +52,7 @@ def add_shared(command: ArgumentParser, *names: str, required: bool = False, hel
         add_option(command, RunConfig, name, helps.get(name, text), FLAGS.get(name, ""), required=required, **settings)
 
 
-def add_option(command: ArgumentParser, config: type, field: str, help: str, flag: str = "", **settings: Any) -> None:
+def add_option(command: _ActionsContainer, config: type, field: str, help: str, flag: str = "", **settings: Any) -> None:
     """Add an option for a field of the configuration, with the field's type and default."""
     annotation = _without_none(get_type_hints(config)[field])
     default = next(each.default for each in fields(config) if each.name == field)

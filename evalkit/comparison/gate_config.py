@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from evalkit.errors import EvalkitError, unknown
 
@@ -66,8 +67,31 @@ class Margins:
 
 
 @dataclass(frozen=True, slots=True)
+class Sequential:
+    """A gate that stops by itself: the candidate answers the base's documents block by block, in an order fixed by `order_seed`.
+
+    `run`: settings of the candidate's run, RunConfig's fields by name; None where it is finished, and is read in that order. After about
+    `max_documents` of a task, or `max_minutes`, what is undecided is inconclusive.
+    """
+
+    run: Mapping[str, Any] | None = None
+    order_seed: int = 0
+    max_documents: int | None = None
+    max_minutes: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_documents is not None and self.max_documents < 1:
+            raise EvalkitError(f"--max-documents is {self.max_documents}; give at least 1, or leave it out for all")
+        if self.max_minutes is not None and not 0 < self.max_minutes < float("inf"):
+            raise EvalkitError(f"--max-minutes is {self.max_minutes:g}; give more than 0, or leave it out")
+        if self.run is None and self.max_minutes is not None:
+            raise EvalkitError("--max-minutes is for a candidate that still has to answer; with --replay-order give --max-documents")
+
+
+@dataclass(frozen=True, slots=True)
 class GateConfig:
-    """One `evalkit gate`: BASE and CAND, or with against="published" one RUN against published figures.
+    """One `evalkit gate`: BASE and CAND; or with against="published" one RUN against published figures; or with `sequential` BASE, and a
+    candidate that is run, or replayed.
 
     `published` names a table, or a .toml file with one, if several match. `metric`: in place of the headline; `cluster`: the document
     field that names a shared source. The files are written for every outcome; `summary` is appended to, and defaults to the file
@@ -82,14 +106,24 @@ class GateConfig:
     metric: str | None = None
     cluster: str | None = None
     allow_small_margin: bool = False
+    sequential: Sequential | None = None
     junit: str | None = None
     summary: str | None = None
     json: str | None = None
+    bundle: str | None = None
 
     def __post_init__(self) -> None:
         if self.against is None and self.published is not None:
             raise EvalkitError(f"--published {self.published} chooses a table for --against published; give both")
-        if self.against is None and len(self.runs) != 2:
+        runs_it = self.sequential is not None and self.sequential.run is not None
+        if self.sequential and self.against:
+            raise EvalkitError("--sequential needs a BASE with its answers; --against published has figures alone: leave one of them out")
+        if runs_it and len(self.runs) != 1:
+            raise EvalkitError(
+                f"{len(self.runs)} runs given; --sequential takes BASE alone and runs the candidate: BASE --model SPEC --sequential, "
+                "or BASE CAND --replay-order for two finished runs"
+            )
+        if self.against is None and not runs_it and len(self.runs) != 2:
             raise EvalkitError(f"{len(self.runs)} runs given; evalkit gate takes BASE CAND, or --against published RUN")
         if self.against not in (None, "published"):
             raise unknown("value of --against", str(self.against), ["published"])

@@ -19,8 +19,23 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True)
+class Look:
+    """What a gate that stops by itself knew after a block: documents seen, their mean difference, the 95% interval of all documents' mean
+    and the p of a drop. All are valid whenever one stops.
+    """
+
+    documents: int
+    value: float
+    ci95: tuple[float, float]
+    p_drop: float
+
+
+@dataclass(frozen=True, slots=True)
 class GateOutcome:
-    """One task's outcome. `p_drop` is Holm-adjusted; `needed`: how many documents would decide, or None if the outcome is decided."""
+    """One task's outcome. `p_drop` is Holm-adjusted; `needed`: how many documents would decide, or None if the outcome is decided.
+
+    `looks`: of a gate that stops by itself, () for any other; `of`: how many documents it might have looked at.
+    """
 
     task: str
     word: str
@@ -29,6 +44,8 @@ class GateOutcome:
     difference: Difference
     p_drop: float
     needed: int | None = None
+    looks: tuple[Look, ...] = ()
+    of: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,12 +61,15 @@ def as_json(gate: Gate) -> Mapping[str, Any]:
     """The --json file."""
     tasks = {}
     for o in gate.outcomes:
-        answer = {key: value for key, value in asdict(o).items() if key not in ("task", "difference", "p_drop")}
+        left_out = ("task", "difference", "p_drop") if o.looks else ("task", "difference", "p_drop", "looks", "of")
+        answer = {key: value for key, value in asdict(o).items() if key not in left_out}
         tasks[o.task] = {**answer, **difference_json(o.difference), "p_drop_holm": o.p_drop}
+        if o.of and o.difference.n < o.of:
+            tasks[o.task]["mcnemar_p"] = None  # it holds for a number of documents that was fixed before
     head = {"schema": SCHEMA, "kind": "gate", "outcome": gate.word, "exit_code": EXIT[gate.word], "margin": gate.margins.default}
     return head | {"base": gate.base, "cand": gate.cand, "tasks": tasks, "notes": list(gate.notes)}
 
 
-def refused_json(problem: str, exit_code: int) -> Mapping[str, Any]:
-    """The --json file of runs that are not comparable."""
-    return {"schema": SCHEMA, "kind": "gate", "outcome": "not comparable", "exit_code": exit_code, "reason": problem}
+def refused_json(word: str, problem: str, exit_code: int) -> Mapping[str, Any]:
+    """The --json file of runs that are not comparable, or of a gate that had to stop before its first look."""
+    return {"schema": SCHEMA, "kind": "gate", "outcome": word, "exit_code": exit_code, "reason": problem}

@@ -137,7 +137,7 @@ def _task_answers(
             if not part.set or row.group.partition(":")[0] == part.set:
                 if row.doc_id in found[part.name]:
                     raise EvalkitError(f"not comparable: {file} holds document {row.doc_id} twice; run it again")
-                found[part.name][row.doc_id] = _our_answer(row, part.metric, cluster, key)
+                found[part.name][row.doc_id] = our_answer(row, part.metric, cluster, key)
     require_count(key, file, n, entry.n)
     tokenize = {cell.name: cell.tokenize for cell in entry.cells if cell.tokenize}
     tasks = {}
@@ -180,7 +180,8 @@ def _parts(key: str, entry: TaskEntry, metric: str | None) -> list[_Part]:
     return [_Part(key, chosen, "", entry.n, entry.metrics[chosen].value)]
 
 
-def _our_answer(row: SampleRow, metric: str, cluster: str | None, task: str) -> Answer:
+def our_answer(row: SampleRow, metric: str, cluster: str | None, task: str) -> Answer:
+    """One document's outcome by one metric. `cluster`: the document field that names a shared source. Raises EvalkitError."""
     if metric not in row.metrics:
         raise EvalkitError(f"document {row.doc_id} of {task} has no {metric}; run it again")
     said: list[str | float] = []

@@ -3,16 +3,17 @@
 All input is checked before the model is loaded, every answer is in the journal as it arrives, every figure comes from record/write.py.
 """
 
+import math
 import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from evalkit.config import RunConfig
 from evalkit.data.sources import open_source
-from evalkit.errors import EvalkitError, Interrupted, RunIncomplete, in_words, traceback_kept
+from evalkit.errors import EvalkitError, Interrupted, OutOfTime, RunIncomplete, in_words, traceback_kept
 from evalkit.exchange import lm_eval_write
 from evalkit.files import require_folder
 from evalkit.lm import open_lm, require_model
@@ -33,9 +34,16 @@ from evalkit.tasks.registry import resolve_all
 ENDING = (signal.SIGTERM, signal.SIGHUP)
 
 
-def run(config: RunConfig, reporter: Reporter) -> Run:
-    """Run, resume or re-score; returns what run.json holds. Raises EvalkitError (bad input) or RunIncomplete (stopped early)."""
-    clock = time.monotonic()
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A run whose input is checked: its plans by task, and the sandbox for model-written programs, in words (None where there are none)."""
+
+    plans: Mapping[str, Plan]
+    sandbox: str | None
+
+
+def prepare(config: RunConfig, reporter: Reporter) -> Prepared:
+    """Check all input and read the data, before a folder is made or a model opened. Raises EvalkitError."""
     require_folder(config.folder)
     require_model(config.model_spec)
     sampling = Sampling(config.repeats, config.temperature, config.seed)
@@ -45,38 +53,50 @@ def run(config: RunConfig, reporter: Reporter) -> Run:
     # permission is asked before anything is generated
     runs_code = any(isinstance(task, CodeTask) for task in tasks.values())
     sandbox = permit(config.allow_unsafe_code) if runs_code else None
-    folder = config.folder
     if not config.fresh:
-        require_same_tasks(folder, tasks)
+        require_same_tasks(config.folder, tasks)
+    return Prepared(plans, sandbox)
+
+
+def run(config: RunConfig, reporter: Reporter) -> Run:
+    """Run, resume or re-score; returns what run.json holds. Raises EvalkitError (bad input) or RunIncomplete (stopped early)."""
+    clock = time.monotonic()
+    prepared = prepare(config, reporter)
+    folder = config.folder
     with made(folder), interruptible():
         try:
-            return _run(config, plans, sandbox, clock, reporter)
+            return _run(config, prepared, clock, reporter)
         except KeyboardInterrupt:  # a second one, while the first was handled
             raise Interrupted(
                 f"interrupted again, before run.json was written; the answers are kept in {folder}, run the same command again to go on"
             ) from None
 
 
-def _run(config: RunConfig, plans: Mapping[str, Plan], sandbox: str | None, clock: float, reporter: Reporter) -> Run:
+def open_model(config: RunConfig, journal: Journal, sandbox: str | None, reporter: Reporter) -> tuple[LM, Run]:
+    """The model, and the run's record before its first figure."""
+    if sandbox:
+        reporter.say(f"sandbox: {sandbox}")
+    with (
+        reporter.bar("opening model and hashing its files" if config.engine == "native" else "opening model", 1, counted=False),
+        engine_errors(journal),
+    ):
+        lm = open_lm(config.model_spec)
+    for notice in lm.notices:
+        reporter.say(notice)
+    model = model_info(config.model_spec.name, config.engine, lm)
+    return lm, begin(config.run_name, model, config.limit, config.seed, sandbox)
+
+
+def _run(config: RunConfig, prepared: Prepared, clock: float, reporter: Reporter) -> Run:
     """The run, once all input is checked and its folder is there."""
-    folder = config.folder
+    folder, plans = config.folder, prepared.plans
     journal = Journal(folder / "journal.sqlite", fresh=config.fresh)
     if config.fresh:
         (folder / "run.json").unlink(missing_ok=True)
-    if sandbox:
-        reporter.say(f"sandbox: {sandbox}")
     record: Run | None = None  # until the model is open: without one there is nothing to write
     samples: dict[str, Sequence[Sample]] = {}
     try:
-        with (
-            reporter.bar("opening model and hashing its files" if config.engine == "native" else "opening model", 1, counted=False),
-            engine_errors(journal),
-        ):
-            lm = open_lm(config.model_spec)
-        for notice in lm.notices:
-            reporter.say(notice)
-        model = model_info(config.model_spec.name, config.engine, lm)
-        record = begin(config.run_name, model, config.limit, config.seed, sandbox)
+        lm, record = open_model(config, journal, prepared.sandbox, reporter)
         time_left = TimeLeft(lm, {str(each.task.protocol): _missing(each, lm, journal) for each in [*plans.values()][1:]})
         for name, each in plans.items():
             requests, responses = converse(each, lm, journal, reporter, time_left)
@@ -116,18 +136,19 @@ def _missing(plan: Plan, lm: LM, journal: Journal) -> list[Request]:
 
 
 def converse(
-    plan: Plan, lm: LM, journal: Journal, reporter: Reporter, time_left: TimeLeft | None = None
+    plan: Plan, lm: LM, journal: Journal, reporter: Reporter, time_left: TimeLeft | None = None, deadline: float = math.inf
 ) -> tuple[list[list[Request]], list[list[Response]]]:
     """Every document's requests and their responses, including all further turns of conversations.
 
-    `time_left` knows the tasks to come, by default none.
+    `time_left` knows the tasks to come, by default none. Raises OutOfTime at the first answer after `deadline` (of time.monotonic) that is
+    not the last.
     """
     time_left = time_left or TimeLeft(lm, {})
     asked = [list(requests) for requests in plan.requests]
     responses: list[list[Response]] = [[] for _ in plan.docs]
     due, turn = plan.requests, 1
     while any(due):
-        known = answer(plan, due, turn, lm, journal, reporter, time_left)
+        known = answer(plan, due, turn, lm, journal, reporter, time_left, deadline)
         for given, new in zip(responses, due, strict=True):
             given += [known[request] for request in new]
         if not isinstance(plan.task, JudgedTask):
@@ -140,7 +161,14 @@ def converse(
 
 
 def answer(
-    plan: Plan, due: Sequence[Sequence[Request]], turn: int, lm: LM, journal: Journal, reporter: Reporter, time_left: TimeLeft
+    plan: Plan,
+    due: Sequence[Sequence[Request]],
+    turn: int,
+    lm: LM,
+    journal: Journal,
+    reporter: Reporter,
+    time_left: TimeLeft,
+    deadline: float = math.inf,
 ) -> dict[Request, Response]:
     """Every due request's response, from the journal or else from the model."""
     task = str(plan.task.protocol)
@@ -172,6 +200,8 @@ def answer(
             known[request] = response
             time_left.add(request, response)
             advance(len(known), score.add(request, known) if score else "")
+            if now >= deadline and len(known) < len(keys):
+                raise OutOfTime
     return known
 
 

@@ -8,7 +8,8 @@ import pytest
 import scipy.optimize
 import scipy.stats
 
-from evalkit.comparison.gate import Case, decide_case
+from evalkit.comparison.gate_outcome import Case
+from evalkit.comparison.gate_rule import decide_case
 from evalkit.stats.bleu import corpus_bleu, sentence_counts
 from evalkit.stats.paired import ALPHA, Difference, bootstrap, holm, mcnemar, mean_of, paired, tango, unpaired
 

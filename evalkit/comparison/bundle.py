@@ -1,0 +1,161 @@
+"""A gate in one file that others can check without a model: `evalkit gate .. --bundle FILE`, then `evalkit audit FILE`.
+
+A zip archive of policy.json (what was asked), gate.json (what was decided), and of both runs run.json and the samples of the tasks gated:
+all that the decision depends on. The archive's comment is the SHA-256 of every byte before it, so one changed byte is found. The samples
+hold the benchmark's documents: a bundle is no more public than they are.
+"""
+
+import hashlib
+import io
+import json
+import re
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from evalkit.codec import OPTIONAL, decode, encode, parse_json
+from evalkit.comparison.gate_config import GateConfig, Margins, Sequential
+from evalkit.errors import EvalkitError
+from evalkit.record.read import is_ours, read_complete, run_folder, samples_file
+
+SCHEMA: Final = 1
+RUNS = ("base", "cand")
+MARK = "sha256:"
+EPOCH = (1980, 1, 1, 0, 0, 0)  # of every entry: the same gate gives the same bytes
+LARGEST = 8 << 30  # bytes of a bundle's files, unpacked
+FIX = "ask for the bundle again"
+_NAME = re.compile(r"policy\.json|gate\.json|(base|cand)/(run\.json|samples/[^/\\\0]+\.jsonl)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """Of a gate that stopped by itself."""
+
+    order_seed: int
+    max_documents: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """policy.json: what the gate was asked, and by which evalkit. `runs`: the paths that it was given, for the reader alone."""
+
+    schema: Literal[1] = SCHEMA
+    evalkit: str
+    runs: tuple[str, ...]
+    margin: float | None
+    margins: Mapping[str, float] = field(default_factory=dict)
+    tasks: tuple[str, ...]
+    metric: str | None
+    cluster: str | None
+    allow_small_margin: bool
+    order: Order | None = field(default=None, metadata=OPTIONAL)
+
+    def config(self, base: Path, cand: Path) -> GateConfig:
+        """The same gate on these folders."""
+        return GateConfig(
+            (str(base), str(cand)),
+            Margins(self.margin, self.margins),
+            tasks=self.tasks,
+            metric=self.metric,
+            cluster=self.cluster,
+            allow_small_margin=self.allow_small_margin,
+            sequential=Sequential(None, self.order.order_seed, self.order.max_documents) if self.order else None,
+        )
+
+
+def policy_of(config: GateConfig) -> Policy:
+    """Raises EvalkitError for a gate that a bundle cannot hold, before anything is decided."""
+    from evalkit import __version__
+
+    how = config.sequential
+    if config.against or (how and how.run is not None):
+        fix = (
+            "its figures are published: check those" if config.against else "finish the candidate's run, and give --replay-order BASE CAND"
+        )
+        raise EvalkitError(f"--bundle holds two finished runs, and this gate has one; {fix}")
+    if lacking := [run for run in config.runs if not is_ours(run)]:
+        raise EvalkitError(f"--bundle holds runs of evalkit, and {lacking[0]} is lm-eval's; bundle its own results folder")
+    return Policy(
+        evalkit=__version__,
+        runs=config.runs,
+        margin=config.margins.default,
+        margins=config.margins.by_task,
+        tasks=config.tasks,
+        metric=config.metric,
+        cluster=config.cluster,
+        allow_small_margin=config.allow_small_margin,
+        order=Order(order_seed=how.order_seed, max_documents=how.max_documents) if how else None,
+    )
+
+
+def packed(policy: Policy, gate: Mapping[str, Any]) -> bytes:
+    """The bundle. `gate`: gate.json."""
+    files = {"policy.json": _text(encode(policy)), "gate.json": _text(gate)}
+    for name, path in zip(RUNS, policy.runs, strict=True):
+        folder = run_folder(path)
+        files[f"{name}/run.json"] = (folder / "run.json" if Path(path).is_dir() else Path(path)).read_bytes()
+        for task in read_complete(path).tasks:
+            if not policy.tasks or task in {each.partition("/")[0] for each in policy.tasks}:
+                file = samples_file(folder, task)
+                files[f"{name}/samples/{file.name}"] = file.read_bytes()
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as zipped:
+        for name, content in files.items():
+            zipped.writestr(zipfile.ZipInfo(name, EPOCH), content, zipfile.ZIP_DEFLATED)
+        zipped.comment = _digest(b"")  # of the right length: the digest covers the comment's length too
+    body = archive.getvalue()[: -len(_digest(b""))]
+    return body + _digest(body)
+
+
+def unpack(file: Path, folder: Path) -> tuple[Policy, Any]:
+    """Write a bundle's runs into a folder; returns its policy and its gate.json.
+
+    Raises EvalkitError where one byte is not as it was written, or the archive holds anything else than a bundle does.
+    """
+    try:
+        raw = file.read_bytes()
+    except OSError as error:
+        raise EvalkitError(f"cannot read {file}: {error.strerror}; give a file that evalkit gate --bundle wrote") from None
+    length = len(_digest(b""))
+    body, comment = raw[:-length], raw[-length:]
+    if not comment.startswith(MARK.encode()) or not body:
+        raise EvalkitError(f"{file} is no bundle of evalkit gate, or its end is missing or changed; {FIX}")
+    if comment != _digest(body):
+        raise EvalkitError(f"{file} is not as it was written: it does not have the SHA-256 that it states; {FIX}")
+    try:
+        with zipfile.ZipFile(io.BytesIO(raw)) as zipped:
+            entries = zipped.infolist()
+            names = [entry.filename for entry in entries]
+            if odd := [name for name in names if not _NAME.fullmatch(name)]:
+                raise EvalkitError(f"{file} holds {odd[0]!r}, which is no part of a bundle; {FIX}")
+            needed = ("policy.json", "gate.json", *(f"{run}/run.json" for run in RUNS))
+            if len({*names}) < len(names) or (lacking := [name for name in needed if name not in names]):
+                raise EvalkitError(f"{file} holds a file twice, or lacks {', '.join(lacking) or 'none'}; {FIX}")
+            if sum(entry.file_size for entry in entries) > LARGEST:
+                raise EvalkitError(f"{file} unpacks to more than {LARGEST >> 30} GiB; gate fewer --tasks at a time")
+            for name in names:
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                (folder / name).write_bytes(zipped.read(name))
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError) as error:
+        raise EvalkitError(f"{file} is no bundle of evalkit gate ({error}); {FIX}") from None
+    policy, gate = (_parsed(folder / name, file) for name in ("policy.json", "gate.json"))
+    if not isinstance(policy, dict) or policy.get("schema") != SCHEMA:
+        raise EvalkitError(f"{file} is a bundle of another version; read it with the evalkit that wrote it")
+    return decode(Policy, policy, f"{file}: policy.json", FIX), gate
+
+
+def _text(value: Any) -> bytes:
+    return (json.dumps(value, indent=2) + "\n").encode()
+
+
+def _parsed(path: Path, bundle: Path) -> Any:
+    try:
+        return parse_json(path.read_text("utf-8"))
+    except ValueError as error:
+        raise EvalkitError(f"{bundle}: {path.name} cannot be read ({error}); {FIX}") from None
+
+
+def _digest(body: bytes) -> bytes:
+    return f"{MARK}{hashlib.sha256(body).hexdigest()}".encode()

@@ -1,0 +1,71 @@
+"""The gate's rule, task by task.
+
+Decided in this order, for each task:
+
+FAIL 1: the drop is at least the margin and real (one-sided p below 5%, Holm-adjusted over the tasks: no more than 5% of gates fail by
+chance, for any number of tasks). PASS 0 if all answers are the same. CANNOT DETECT 2: the margin is below the detectable effect, which
+depends on the base alone (docs/statistics.md). PASS 0: the one-sided 95% lower bound is above -margin (all tasks must pass, so none is
+adjusted). INCONCLUSIVE 3: none of these.
+"""
+
+import math
+
+from scipy import stats
+
+from evalkit.comparison.compare import one_line
+from evalkit.comparison.gate_outcome import Case, GateOutcome
+from evalkit.stats.paired import ALPHA, POWER, Difference
+
+
+def fails(d: Difference, p_drop: float, margin: float) -> bool:
+    """Is the drop real, and at least the margin? `p_drop` is already adjusted for the number of tasks."""
+    return p_drop < ALPHA and d.gain <= -margin
+
+
+def passes(d: Difference, margin: float) -> bool:
+    """Is a drop of the margin excluded?"""
+    return d.least_gain > -margin
+
+
+def decide_case(case: Case, p_drop: float, margin: float, allow_small_margin: bool = False) -> GateOutcome:
+    """One task's outcome; `p_drop` is already adjusted for the number of tasks."""
+    d, task = case.difference, case.names[-1]
+
+    def outcome(word: str, reason: str, needed: int | None = None) -> GateOutcome:
+        return GateOutcome(task, word, reason, margin, d, p_drop, needed)
+
+    if fails(d, p_drop, margin):
+        return outcome("fail", "a real drop, at least the margin")
+    if case.identical:
+        return outcome("pass", f"all {d.n:,} answers are the same")
+    if margin < d.mde and not allow_small_margin:
+        needed = documents_needed(d.n, d.expected_stderr, margin, margin)
+        enough = math.ceil(1000 * d.mde) / 1000
+        reason = (
+            f"margin {margin:g} is below what {one_line(task)}'s {d.n:,} documents can detect, {d.mde:.4f}: "
+            f"it takes about {needed:,} documents; run more, give --margin {enough:g}, or pass --allow-small-margin"
+        )
+        return outcome("cannot detect", reason, needed)
+    if passes(d, margin):
+        return outcome("pass", "a drop of the margin is excluded")
+    needed = documents_to_decide(d, margin)
+    if p_drop < ALPHA:
+        reason = "a real drop, which may be smaller or larger than the margin"
+    else:
+        reason = "neither a drop nor its absence is shown"
+    return outcome("inconclusive", f"{reason}; about {needed:,} documents would decide", needed)
+
+
+def documents_to_decide(d: Difference, margin: float) -> int:
+    """How many documents would distinguish this difference from the margin, or detect the margin where these do not yet."""
+    distance = margin
+    if d.mde <= margin:
+        distance = max(d.gain + margin if d.gain > -margin else -d.gain, margin / 10)
+    return documents_needed(d.n, d.stderr, distance, margin)
+
+
+def documents_needed(n: int, stderr: float, distance: float, margin: float) -> int:
+    """How many documents detect a drop of `distance`, if n of them have this standard error; more than n in any case."""
+    z, power = (float(stats.norm.ppf(q)) for q in (1 - ALPHA, POWER))
+    unseen = math.ceil(z * z * (1 - margin) / margin)  # needed even without any flip
+    return max(math.ceil(n * ((z + power) * stderr / distance) ** 2), unseen, n + 1)

@@ -1,0 +1,95 @@
+"""`evalkit gate BASE --model SPEC --sequential`: the candidate answers block by block until the gate is decided.
+
+Tasks take turns, a block each. A task that is decided gets no more, and the first one that fails ends the gate. Over several tasks the p of
+a drop is Holm's, as in the fixed gate: each task's is valid whenever one looks, so the adjusted ones are too.
+"""
+
+from collections.abc import Sequence
+
+from evalkit.comparison.answers import read_answers
+from evalkit.comparison.gate_config import GateConfig, Sequential
+from evalkit.comparison.gate_outcome import Gate
+from evalkit.comparison.sequential_task import Ask, SequentialTask
+from evalkit.errors import OutOfTime, Undecided
+from evalkit.record.pairs import RunAnswers, align
+from evalkit.stats.paired import holm
+
+
+def decide_in_turn(config: GateConfig) -> Gate:
+    """Look after every block until the gate is decided, or has to stop.
+
+    Raises EvalkitError where the runs are not comparable, and Undecided where it has to stop before its first look.
+    """
+    how = config.sequential
+    assert how is not None
+    base = read_answers(config.runs[0], config.tasks, config.metric, config.cluster)
+    if how.run is None:
+        cand = read_answers(config.runs[1], config.tasks, config.metric, config.cluster)
+        tasks = _tasks(config, how, base, cand)
+        notes = _take_turns(tasks, how, lambda task, ids: {doc: cand.tasks[task].answers[doc] for doc in ids})
+        return _gate(config, tasks, base, cand, (*notes, _order(how)))
+
+    from evalkit.comparison.candidate import Candidate
+
+    candidate = Candidate(base, how.run, config.cluster)
+    tasks = _tasks(config, how, base, candidate.planned)
+    with candidate.answering(how.max_minutes) as ask:
+        notes = _take_turns(tasks, how, ask)
+    left = candidate.finish(whole=all(task.is_whole for task in tasks))
+    return _gate(config, tasks, base, candidate.planned, (*notes, _order(how), *left))
+
+
+def _order(how: Sequential) -> str:
+    limits = f", --max-documents {how.max_documents}" if how.max_documents else ""
+    return f"a look after every block, in the order of --order-seed {how.order_seed}{limits}; docs/statistics.md says what that claims"
+
+
+def _tasks(config: GateConfig, how: Sequential, base: RunAnswers, cand: RunAnswers) -> list[SequentialTask]:
+    """All tasks before their first block. Raises EvalkitError before anything is computed."""
+    pairs = align(base, cand)
+    config.margins.require_known(tuple(name for each in pairs for name in dict.fromkeys((each.task, each.protocol))))
+    small = config.allow_small_margin
+    tasks = [
+        SequentialTask(each, config.margins.of((each.task, each.protocol)), how.order_seed, how.max_documents, small) for each in pairs
+    ]
+    for task in tasks:
+        task.require_detectable()
+    return tasks
+
+
+def _take_turns(tasks: Sequence[SequentialTask], how: Sequential, ask: Ask) -> list[str]:
+    """Give every task its outcome; returns notes on those that were not looked at. Raises Undecided."""
+    why = f"undecided: --max-documents {how.max_documents}" if how.max_documents else "undecided"
+    while todo := [task for task in tasks if task.outcome is None and task.due]:
+        for task in todo:
+            try:
+                task.look(ask(task.pairs.task, task.due))
+            except OutOfTime:
+                return _stop(tasks, f"undecided: --max-minutes {how.max_minutes:g} are over")
+            for each, p in zip(tasks, _adjusted(tasks), strict=True):
+                if each.outcome is None and each.seen:
+                    each.outcome = each.decide(p)
+            if any(each.outcome and each.outcome.word == "fail" for each in tasks):
+                return _stop(tasks, "not decided, since the gate had failed by then,")
+    return _stop(tasks, why)
+
+
+def _stop(tasks: Sequence[SequentialTask], why: str) -> list[str]:
+    failed = any(task.outcome and task.outcome.word == "fail" for task in tasks)
+    unseen = [task for task in tasks if not task.seen]
+    if unseen and not failed:
+        raise Undecided(f"inconclusive: {why} before the first look at {unseen[0].pairs.protocol}; the answers so far are kept")
+    for task, p in zip(tasks, _adjusted(tasks), strict=True):
+        if task.outcome is None and task.seen:
+            task.outcome = task.undecided(p, why)
+    return [f"{task.pairs.protocol}: not looked at, since the gate had failed by then" for task in unseen]
+
+
+def _adjusted(tasks: Sequence[SequentialTask]) -> list[float]:
+    return holm([task.p_drop for task in tasks])
+
+
+def _gate(config: GateConfig, tasks: Sequence[SequentialTask], base: RunAnswers, cand: RunAnswers, notes: Sequence[str]) -> Gate:
+    names = [f"{run.model} ({run.path})" for run in (base, cand)]
+    outcomes = tuple(task.outcome for task in tasks if task.outcome)
+    return Gate(names[0], names[1], config.margins, outcomes, tuple(dict.fromkeys([*base.notes, *cand.notes, *notes])))
