@@ -1,5 +1,9 @@
 """Quantised weights computed as they are stored: the bits of their float32 numbers, or 8-bit integers that depend on no layout."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from cpu_cases import needs_kernels
@@ -107,7 +111,48 @@ def test_blocks_are_kept_and_float_weights_are_not(tmp_path):
         assert all(isinstance(product.matrix, PackedBlocks) for product in products)
         assert isinstance(layer.ffn.router.matrix, PackedMatrix)
     assert isinstance(exact.head.matrix, PackedBlocks)
-    assert exact.embedding.blocks.dtype == torch.uint8
+    assert isinstance(exact.embedding, PackedBlocks)
+    _, tied, _ = backends(quantized_file(tmp_path / "m.gguf", "qwen2", tied=True))
+    assert tied.embedding is tied.head.matrix
+
+
+def test_the_file_is_not_needed_any_more(tmp_path):
+    """What is written over it does not change a model that was read: nothing of it is still mapped."""
+    path = quantized_file(tmp_path / "m.gguf", "qwen2")
+    _, exact, _ = backends(path)
+    before = logits(exact, IDS)
+    with open(path, "r+b") as file:
+        file.write(bytes(path.stat().st_size))
+    assert torch.equal(logits(exact, IDS), before)
+
+
+MEMORY = """
+import sys
+from pathlib import Path
+import torch
+from moe_lm.backends import build
+from moe_lm.backends.cpu import library
+from moe_lm.checkpoint.read import open_checkpoint
+from moe_lm.engine.memory import trim_heap
+
+def memory(which):
+    return 1024 * int(next(line for line in open("/proc/self/status") if line.startswith(which)).split()[1])
+
+library.load()
+checkpoint = open_checkpoint(Path(sys.argv[1]))
+trim_heap()
+before = memory("VmRSS")
+backend = build(checkpoint.read(torch.float32, "cpu", None, quantized=True), "cpu")
+print((memory("VmHWM") - before) / Path(sys.argv[1]).stat().st_size)
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="memory is read from /proc")
+def test_peak_memory(qwen_path):
+    """Of reading and laying out, pages of the mapped file included: little more than the file."""
+    ratio = float(subprocess.run([sys.executable, "-c", MEMORY, qwen_path], check=True, capture_output=True, text=True).stdout)
+    print(f"Qwen2.5-Coder-0.5B: peak memory {ratio:.3f} of the file")
+    assert 0.7 < ratio <= 1.15
 
 
 def test_other_backends_take_expanded_weights():

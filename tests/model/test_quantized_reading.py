@@ -101,15 +101,6 @@ def test_any_block_with_finite_scales_is_finite(kind):
     assert weight.dequantized().isfinite().all()
 
 
-def test_rows_are_those_of_the_expanded_matrix():
-    for kind in KINDS:
-        weight = QuantizedWeight(kind, torch.from_numpy(random_blocks(TYPES[kind], (1, 20, 512))), 512)
-        ids = torch.tensor([3, 19, 0, 3])
-        assert torch.equal(weight.rows(ids), weight.dequantized()[0, ids])
-        with pytest.raises(IndexError):
-            weight.rows(torch.tensor([20]))
-
-
 def test_a_file_without_such_tensors_is_not_quantised(tmp_path):
     model = tiny_decoder(tiny_config(vocab_size=260))
     tensors = gguf_tensors(model)
@@ -118,6 +109,20 @@ def test_a_file_without_such_tensors_is_not_quantised(tmp_path):
     assert not checkpoint.is_quantized
     kept = checkpoint.read(torch.float32, "cpu", None, quantized=True)
     assert all(torch.equal(p, q) for p, q in zip(kept.parameters(), checkpoint.read(torch.float32, "cpu", None).parameters(), strict=True))
+
+
+@pytest.mark.parametrize("replacement", [None, b"GGUF"], ids=["gone", "a shorter one"])
+def test_a_file_that_is_replaced_while_blocks_are_read(tmp_path, replacement):
+    path = quantized_file(tmp_path / "m.gguf", "qwen2")
+    checkpoint = open_checkpoint(path)
+
+    def replace_it(done, total):
+        path.unlink(missing_ok=True)
+        if replacement:
+            path.write_bytes(replacement)
+
+    with pytest.raises(ModelError, match=r"m\.gguf changed after it was opened; run the same command again"):
+        checkpoint.read(torch.float32, "cpu", replace_it, quantized=True)
 
 
 def mapped_bytes():

@@ -77,11 +77,18 @@ class GGUFFile:
         return metadata_bytes(self._first.map)
 
     def blocks(self, name: str) -> np.ndarray:
-        """The tensor as it is stored, uint8 [.., bytes of a row], in a mapping of its own: the memory is given back when the array goes."""
+        """The tensor as it is stored, uint8 [.., bytes of a row], in a mapping of its own: the memory is given back when the array goes.
+
+        Raises ModelError where the file is gone or shorter than it was.
+        """
         info = self.tensors[name]
         begin = info.offset // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
-        with open(self._parts[name].path, "rb") as file:
-            mapping = mmap.mmap(file.fileno(), info.offset + info.nbytes - begin, access=mmap.ACCESS_COPY, offset=begin)
+        path = self._parts[name].path
+        try:
+            with open(path, "rb") as file:
+                mapping = mmap.mmap(file.fileno(), info.offset + info.nbytes - begin, access=mmap.ACCESS_COPY, offset=begin)
+        except (OSError, ValueError):
+            raise ModelError(f"{path} changed after it was opened; run the same command again") from None
         return np.frombuffer(mapping, np.uint8, info.nbytes, info.offset - begin).reshape(*info.shape[:-1], -1)
 
     def chunks(self, name: str, multiple: int = 1) -> Iterator[np.ndarray]:

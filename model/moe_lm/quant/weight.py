@@ -55,10 +55,6 @@ class QuantizedWeight:
         halves = self.blocks.numpy().reshape(-1, nbytes).view(np.uint16)
         return not any(((halves[:, at // 2] & INFINITE) == INFINITE).any() for at in FLOATS[self.kind])
 
-    def rows(self, ids_T: Tensor) -> Tensor:
-        """Rows of the first matrix, as `dequantized`: float32 [T, K]. Raises IndexError for an id out of range."""
-        return QuantizedWeight(self.kind, self.blocks[:1, ids_T], self.inputs).dequantized()[0]
-
     def dequantized(self) -> Tensor:
         """The weights that the blocks stand for, float32 [E, O, K], as the gguf library defines them."""
         return torch.from_numpy(dequantize(self.blocks.numpy(), GGMLQuantizationType[self.kind]))

@@ -235,10 +235,13 @@ class CpuBackend(Backend):
     @torch.no_grad()
     def __init__(self, model: Decoder, int8: bool = False):
         super().__init__(model.config, model.norm.weight.device, model.norm.weight.dtype)
-        # the head first: it is often the largest matrix, and then in memory twice while there is nothing else
+        # the largest matrices first: each is in memory twice for a while, and now there is little else
         self.head = Product.of([model.lm_head], int8)
-        # an embedding that is also the output head is kept once; quantised, it stays in its file
-        self.embedding = None if self.config.tie_word_embeddings else model.embed.quantized or model.embed.weight
+        self.embedding: Tensor | PackedMatrix | PackedBlocks = model.embed.weight
+        if self.config.tie_word_embeddings:
+            self.embedding = self.head.matrix  # it is kept once
+        elif model.embed.quantized:
+            self.embedding = PackedBlocks.of(model.embed.quantized)
         del model.embed, model.lm_head
         self.layers: list[PackedLayer] = []
         while len(model.layers):
@@ -297,10 +300,7 @@ class CpuBackend(Backend):
         return (cos_Tr * factor).to(self.dtype), (sin_Tr * factor).to(self.dtype)
 
     def _embed(self, tokens_T: Tensor) -> Tensor:
-        if self.embedding is None:
-            x_TD = self.head.matrix.rows(tokens_T)
-        else:
-            x_TD = self.embedding[tokens_T] if isinstance(self.embedding, Tensor) else self.embedding.rows(tokens_T)
+        x_TD = self.embedding[tokens_T] if isinstance(self.embedding, Tensor) else self.embedding.rows(tokens_T)
         if self.config.scale_embeddings:  # by a number of the weights' precision, as Gemma was trained
             x_TD *= torch.tensor(self.config.hidden_size**0.5, dtype=x_TD.dtype).item()
         return x_TD
