@@ -65,13 +65,33 @@ def read(path):
     """What the file holds, with logits and the ids of a text, or the one line that refuses it. Any other exception fails the test."""
     try:
         checkpoint = open_checkpoint(path)
-        model = checkpoint.read(torch.float32, "cpu", None)
+        model = read_both_ways(checkpoint)
         ids = checkpoint.tokenizer.encode(TEXT)
         checkpoint.tokenizer.decode([*ids, *range(257)])
     except ModelError as error:
         return str(error)
     with torch.no_grad():
         return checkpoint, model, ids, logits(model, IDS)
+
+
+def read_both_ways(checkpoint):
+    """The expanded model; blocks that are kept stand for the same weights, or are refused in the same words."""
+    expanded, kept = (attempted(checkpoint, quantized) for quantized in (False, True))
+    if isinstance(expanded, ModelError):
+        assert str(kept) == str(expanded)
+        raise expanded
+    blocks = {name: module.quantized for name, module in kept.named_modules() if getattr(module, "quantized", None)}
+    assert blocks
+    for name, weight in blocks.items():
+        assert torch.equal(weight.dequantized()[0], expanded.get_submodule(name).weight), name
+    return expanded
+
+
+def attempted(checkpoint, quantized):
+    try:
+        return checkpoint.read(torch.float32, "cpu", None, quantized)
+    except ModelError as error:
+        return error
 
 
 def reference(path):
