@@ -4,21 +4,36 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from evalkit.errors import EvalkitError, RunIncomplete, unknown
-from evalkit.files import require_file, unwritable
+from evalkit.errors import EvalkitError, RunIncomplete, first_line, unknown
+from evalkit.files import require_file, require_folder, unwritable
 from evalkit.lm.models import find
 from evalkit.lm.native import one_line, random_configuration
 
 if TYPE_CHECKING:
     from evalkit.progress import Reporter
-    from moe_lm.checkpoint.read import Checkpoint
-    from moe_lm.checkpoint.write_gguf import Plan
 
 GGUF = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "q4_k", "q4_k_m", "q5_k", "q5_k_m", "q6_k")
-FORMATS = tuple(f"gguf:{name}" for name in GGUF)
+GPTQ = "gptq-int4"
+FORMATS = (*(f"gguf:{name}" for name in GGUF), GPTQ)
+
+
+class Plan(Protocol):
+    """What `moe_lm.checkpoint.write_gguf` and `write_gptq` plan."""
+
+    @property
+    def nbytes(self) -> int: ...
+
+    @property
+    def kinds(self) -> Mapping[str, int]: ...
+
+    @property
+    def notices(self) -> tuple[str, ...]: ...
+
+    def write(self, path: Path, progress: Callable[[int, int], None] | None = None, /) -> None: ...
 
 
 def quantize(source: str, dest: Path, format: str, reporter: Reporter | None = None) -> str:
@@ -26,18 +41,16 @@ def quantize(source: str, dest: Path, format: str, reporter: Reporter | None = N
 
     Raises EvalkitError, in one line, where `source` can't be found or the format can't hold it; RunIncomplete where the disk is full.
     """
+    from safetensors import SafetensorError
+
     from evalkit.progress import Reporter
 
     reporter = reporter or Reporter(quiet=True)
     if format not in FORMATS:
         raise unknown("format", format, FORMATS)
-    if os.path.lexists(dest):
-        raise EvalkitError(f"{dest} is there already; name another file, or remove it")
-    if dest.suffix != ".gguf":
-        raise EvalkitError(f"DEST {dest} must end with .gguf, as --format {format} writes a file")
-    require_file(dest, "DEST")
+    _require_new(dest, format)
     with reporter.bar("reading the source", 1, counted=False):
-        plan = _plan(source, format.partition(":")[2])
+        plan = _plan(source, format)
     _require_space(dest, plan.nbytes)
     for notice in plan.notices:
         reporter.say(notice)
@@ -46,49 +59,56 @@ def quantize(source: str, dest: Path, format: str, reporter: Reporter | None = N
             plan.write(dest, lambda done, total: advance(done * 1000 // total))
     except OSError as error:
         raise unwritable(dest, error) from None
+    except SafetensorError as error:  # it passes on the system's number of an error as text
+        kind = RunIncomplete if "os error 28" in str(error) else EvalkitError
+        raise kind(f"cannot write {dest}: {first_line(error)}; free some space, or give another DEST") from None
     return _summary(dest, plan)
 
 
-def _plan(source: str, name: str) -> Plan:
+def _require_new(dest: Path, format: str) -> None:
+    if format == GPTQ:
+        if os.path.lexists(dest) and (not dest.is_dir() or any(dest.iterdir())):
+            raise EvalkitError(f"{dest} is there already, and not an empty folder; name another, or remove it")
+        require_folder(dest, "DEST")
+        return
+    if os.path.lexists(dest):
+        raise EvalkitError(f"{dest} is there already; name another file, or remove it")
+    if dest.suffix != ".gguf":
+        raise EvalkitError(f"DEST {dest} must end with .gguf, as --format {format} writes a file")
+    require_file(dest, "DEST")
+
+
+def _plan(source: str, format: str) -> Plan:
+    from moe_lm.checkpoint import write_gguf, write_gptq
+    from moe_lm.checkpoint.random_weights import random_checkpoint
     from moe_lm.checkpoint.read import open_checkpoint
-    from moe_lm.checkpoint.write_gguf import gguf_in, plan, replan
     from moe_lm.quant.file_types import FILE_TYPES
 
+    file_type = FILE_TYPES.get(format.removeprefix("gguf:"))
     with one_line():
         if source.startswith("random:"):
-            return plan(_random(source), FILE_TYPES[name], source)
-        found = find(source)
-        if found.upcycle:
-            raise EvalkitError(
-                f"model {source} is upcycled when it is loaded; write it with evalkit upcycle first, or start from its dense twin"
-            )
-        checkpoint = open_checkpoint(found.path)
-        if file := gguf_in(found.path):
-            return replan(file, checkpoint.config, FILE_TYPES[name])
-        return plan(checkpoint, FILE_TYPES[name], found.path.resolve().name)
-
-
-def _random(source: str) -> Checkpoint:
-    from moe_lm.checkpoint.random_weights import random_checkpoint
-
-    return random_checkpoint(random_configuration(source))
+            checkpoint, path, name = random_checkpoint(random_configuration(source)), None, source
+        else:
+            found = find(source)
+            if found.upcycle:
+                twin = "start from its dense twin, or from what evalkit upcycle writes"
+                raise EvalkitError(f"model {source} is upcycled when it is loaded; {twin}")
+            checkpoint, path, name = open_checkpoint(found.path), write_gguf.gguf_in(found.path), found.path.resolve().name
+        if file_type is None:
+            return write_gptq.plan(checkpoint)
+        return write_gguf.replan(path, checkpoint.config, file_type) if path else write_gguf.plan(checkpoint, file_type, name)
 
 
 def _require_space(dest: Path, needed: int) -> None:
     place = next(folder for folder in dest.absolute().parents if folder.exists())
     if (free := shutil.disk_usage(place).free) < needed:
-        raise RunIncomplete(
-            f"{dest} takes {needed / 1e9:.1f} GB, and {place} has {free / 1e9:.1f} GB free; free some space, or give another DEST"
-        )
+        sizes = f"{needed / 1e9:.1f} GB, and {place} has {free / 1e9:.1f} GB free"
+        raise RunIncomplete(f"{dest} takes {sizes}; free some space, or give another DEST")
 
 
 def _summary(dest: Path, plan: Plan) -> str:
-    from collections import Counter
-
-    weights = Counter[str]()
-    for entry in plan.entries:
-        weights[entry.kind] += entry.weights
-    kinds = ", ".join(f"{kind} {count / weights.total():.1%}" for kind, count in weights.most_common())
-    bits = 8 * plan.nbytes / weights.total()
-    lines = [f"wrote {dest}: {plan.nbytes / 1e9:.2f} GB, {weights.total():,} weights at {bits:.2f} bits ({kinds})"]
-    return "\n".join((*lines, *(f"  {notice}" for notice in plan.notices)))
+    total = sum(plan.kinds.values())
+    ordered = sorted(plan.kinds.items(), key=lambda each: -each[1])
+    kinds = ", ".join(f"{kind} {count / total:.1%}" for kind, count in ordered)
+    first = f"wrote {dest}: {plan.nbytes / 1e9:.2f} GB, {total:,} weights at {8 * plan.nbytes / total:.2f} bits ({kinds})"
+    return "\n".join((first, *(f"  {notice}" for notice in plan.notices)))

@@ -1,11 +1,13 @@
 """What `evalkit quantize` does around moe_lm's writers: finds the source, refuses in one line, says what it made."""
 
+import json
 import os
 import shutil
 from pathlib import Path
 
 import pytest
 
+import moe_lm
 from evalkit import cli
 from evalkit.config import ModelSpec
 from evalkit.errors import EvalkitError, RunIncomplete
@@ -37,6 +39,17 @@ def test_a_named_file_and_a_file_again(tiny_model: Path, tmp_path: Path, capsys:
     assert first.read_bytes() == second.read_bytes()
 
 
+def test_a_folder_of_int4(tmp_path: Path) -> None:
+    raw = json.loads((Path(moe_lm.__file__).parent / "configs" / "qwen1.5-7b.json").read_text("utf-8"))
+    sizes = {"hidden_size": 128, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 4}
+    (tmp_path / "config.json").write_text(json.dumps(raw | sizes | {"vocab_size": 300}))
+    summary = quantize(f"random:{tmp_path / 'config.json'}", tmp_path / "int4", "gptq-int4")
+    assert "(int4 " in summary
+    assert "without calibration data" in summary
+    assert NativeLM.load(ModelSpec(str(tmp_path / "int4"))).describe()["weights"]["precision"] == "GPTQ-Int4"
+    assert "not an empty folder" in refused(f"random:{tmp_path / 'config.json'}", tmp_path / "int4", "gptq-int4")
+
+
 def refused(source: object, dest: Path, format: str = "gguf:q8_0", kind: type[EvalkitError] = EvalkitError) -> str:
     with pytest.raises(kind) as error:
         quantize(str(source), dest, format)
@@ -47,7 +60,7 @@ def refused(source: object, dest: Path, format: str = "gguf:q8_0", kind: type[Ev
 def test_refusals(tiny_model: Path, tmp_path: Path) -> None:
     dest = tmp_path / "m.gguf"
     assert "unknown model" in refused("nonsuch", dest)
-    assert "unknown format 'int4'; known: gguf:bf16" in refused(tiny_model, dest, "int4")
+    assert "unknown format 'int4'; did you mean 'gptq-int4'?" in refused(tiny_model, dest, "int4")
     assert "must end with .gguf" in refused(tiny_model, tmp_path / "m.bin")
     assert "upcycled when it is loaded" in refused("demo", dest)
     assert not os.listdir(tmp_path)

@@ -78,6 +78,11 @@ class Stored:
     precision: str
     bits: float
 
+    @property
+    def is_rounded(self) -> bool:
+        """Are the weights quantised, so that writing them in another quantised type rounds them a second time?"""
+        return not self.precision.startswith(("float", "bfloat"))
+
     @classmethod
     def of(cls, tensors: Iterable[tuple[str, int, int]], name: str | None = None) -> "Stored":
         """Of (precision, bytes, weights) of each tensor: the precision that most bytes are in, where the file does not name its own."""

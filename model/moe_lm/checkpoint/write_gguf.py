@@ -5,6 +5,7 @@ that has the wanted type already, byte for byte.
 """
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -51,6 +52,14 @@ class Plan:
     def nbytes(self) -> int:
         return len(self.header) + sum(-(-entry.nbytes // 32) * 32 for entry in self.entries)
 
+    @property
+    def kinds(self) -> Counter[str]:
+        """How many weights are of which type."""
+        found = Counter[str]()
+        for entry in self.entries:
+            found[entry.kind] += entry.weights
+        return found
+
     def write(self, path: Path, progress: Progress | None = None) -> None:
         """Write the file under another name, then rename it: it is whole or not there. Raises ModelError as the source, OSError."""
         partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
@@ -94,9 +103,16 @@ def plan(checkpoint: Checkpoint, file_type: FileType, name: str) -> Plan:
 
     if config.sliding_window is not None and keys["general.architecture"] == "llama":
         notices.append(f"llama.cpp computes architecture llama without a sliding window: the same up to {config.sliding_window:,} tokens")
+    if checkpoint.stored and checkpoint.stored.is_rounded:
+        notices.append(rounded_before(checkpoint.stored.precision))
     if gguf_metadata.copies_head(config):
         notices.append("the tied head is written a second time, as output.weight, which llama.cpp needs for this architecture")
     return Plan(header(metadata, entries), entries, tensors, tuple(notices))
+
+
+def rounded_before(kinds: str) -> str:
+    """The notice that a source is quantised itself."""
+    return f"the source is quantised itself ({kinds}): what is rounded here has lost precision before"
 
 
 def gguf_in(path: Path) -> Path | None:
@@ -117,7 +133,7 @@ def replan(path: Path, config: ModelConfig, file_type: FileType) -> Plan:
         metadata.pop(key, None)
     metadata |= {key: value_bytes(value) for key, value in _type_keys(file_type).items()}
     if again := sorted({stored[entry.name] for entry in entries} - {"F32", "F16", "BF16", file_type.kind}):
-        notices.append(f"the source is quantised itself ({', '.join(again)}): what is rounded here has lost precision before")
+        notices.append(rounded_before(", ".join(again)))
 
     def tensors(progress: Progress | None) -> Iterator[Chunks]:
         done, total = 0, sum(entry.weights for entry in entries)
