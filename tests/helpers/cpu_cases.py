@@ -11,6 +11,7 @@ from torch import Tensor
 
 from moe_lm.backends.cpu import library
 from moe_lm.backends.cpu.launch import PAGE, TokenPlaces
+from moe_lm.quant.grouped import GroupedWeight
 from moe_lm.quant.weight import QuantizedWeight
 
 needs_kernels = pytest.mark.skipif(not library.available(), reason="the CPU kernels are not built here")
@@ -32,6 +33,14 @@ def random_blocks(kind: str, *shape: int, seed: int = 0) -> QuantizedWeight:
         numbers = 0.01 * torch.randn(*rows, K // weights, 1, generator=generator)
         blocks[..., at : at + 2] = numbers.half().view(torch.uint8)
     return QuantizedWeight(kind, blocks.flatten(2), K)
+
+
+def random_groups(E: int, outputs: int, inputs: int, group_size: int, seed: int = 0) -> GroupedWeight:
+    generator = torch.Generator().manual_seed(seed)
+    codes = torch.randint(256, (E, outputs, inputs // 2), generator=generator, dtype=torch.uint8)
+    zeros = torch.randint(17, (E, outputs, inputs // group_size), generator=generator, dtype=torch.uint8)
+    scales = (0.01 * torch.rand(zeros.shape, generator=generator)).half().float()
+    return GroupedWeight(codes, scales, zeros, inputs, group_size)
 
 
 def relative_error(found: Tensor, exact: Tensor) -> float:

@@ -5,6 +5,7 @@ import torch
 from gguf.quants import Q4_K
 from torch import Tensor
 
+from moe_lm.quant.grouped import GroupedWeight
 from moe_lm.quant.weight import QuantizedWeight
 
 
@@ -51,6 +52,16 @@ def product(x_MK: Tensor, weight: QuantizedWeight) -> Tensor:
     if minimums is not None:
         found = found + np.einsum("mb,ob->mo", sums, minimums)
     return torch.from_numpy(found)
+
+
+def grouped_product(x_MK: Tensor, weight: GroupedWeight) -> Tensor:
+    """The same with 4-bit codes in groups, whose zero points are whole numbers."""
+    rows, d, _ = quantized_small(x_MK.numpy())
+    codes = torch.stack((weight.codes[0] & 15, weight.codes[0] >> 4), dim=-1).flatten(1).numpy().astype(np.int64)
+    repeats = weight.group_size // 32
+    zeros, scales = (each[0].repeat_interleave(repeats, dim=1).numpy() for each in (weight.zeros, weight.scales))
+    numbers = codes.reshape(*zeros.shape, 32) - zeros[..., None].astype(np.int64)
+    return torch.from_numpy(np.einsum("mbn,obn,mb,ob->mo", rows, numbers, d, scales.astype(np.float64)))
 
 
 def _halves(blocks: np.ndarray, at: int) -> np.ndarray:

@@ -2,13 +2,14 @@
 
 import pytest
 import torch
-from cpu_cases import needs_kernels, random, random_blocks, relative_error
-from int8_products import product
+from cpu_cases import needs_kernels, random, random_blocks, random_groups, relative_error
+from int8_products import grouped_product, product
 
 from moe_lm.backends.cpu.launch import gemm
 from moe_lm.backends.cpu.moe import routed_experts
 from moe_lm.backends.cpu.pack import PackedMatrix
 from moe_lm.backends.cpu.pack_quantized import PackedBlocks, Stripes
+from moe_lm.quant.grouped import GroupedWeight
 from moe_lm.quant.kinds import KINDS
 from moe_lm.quant.weight import QuantizedWeight
 
@@ -71,6 +72,33 @@ def test_weights_of_several_kinds_are_one_product(int8, threads):
     both = gemm(x, PackedBlocks.gated(gate, up, "silu"), int8=int8)
     sides = [gemm(x, PackedBlocks.of(side), int8=int8).double() for side in (gate, up)]
     assert relative_error(both, torch.nn.functional.silu(sides[0]) * sides[1]) < 1e-6
+
+
+@pytest.mark.parametrize("group_size", [32, 64, 96, 128, 256, 768])
+def test_groups_of_codes(group_size, threads):
+    """Exactly as float32 numbers, with integers as Q8_0 activations; a group may be all inputs."""
+    for rows, outputs in [(1, 47), (3, 16), (6, 50), (70, 33)]:
+        weight, other, x = random_groups(1, outputs, 768, group_size), random_groups(1, outputs, 768, group_size, 1), random(rows, 768)
+        packed, bias = PackedBlocks.of([weight, other]), random(2 * outputs)
+        both = torch.cat((weight.dequantized(), other.dequantized()), dim=1)
+        assert torch.equal(gemm(x, PackedBlocks.of([weight, other], bias)), gemm(x, PackedMatrix.of(both, bias)))
+        ids = torch.tensor([0, outputs - 1])
+        assert torch.equal(PackedBlocks.of(weight).rows(ids), weight.dequantized()[0, ids])
+        gated = PackedMatrix.gated(weight.dequantized(), other.dequantized(), "silu")
+        assert torch.equal(gemm(x, PackedBlocks.gated(weight, other, "silu")), gemm(x, gated))
+        whole = gemm(x, packed, int8=True)
+        assert relative_error(whole[:, :outputs], grouped_product(x, weight)) < 1e-6
+        assert relative_error(whole[:, outputs:], grouped_product(x, other)) < 1e-6
+        assert torch.equal(torch.cat([gemm(row[None], packed, int8=True) for row in x]), whole)
+
+
+def test_groups_take_the_room_that_their_file_takes():
+    weight = random_groups(2, 64, 1024, 128)
+    in_file = weight.codes.nbytes + weight.scales.numel() * 2 + weight.zeros.numel() / 2
+    assert PackedBlocks.of(weight).nbytes < 1.05 * in_file
+    for kind in KINDS:
+        blocks = random_blocks(kind, 2, 64, 1024)
+        assert PackedBlocks.of(blocks).nbytes == blocks.blocks.nbytes
 
 
 @both_modes
@@ -171,6 +199,12 @@ def test_an_outlier_does_not_overflow():
         (lambda: PackedBlocks.of(random_blocks("Q4_0", 1, 4, 64)).rows(torch.tensor([-1])), "the lowest of ids is -1"),
         (lambda: PackedBlocks.of(random_blocks("Q4_0", 1, 4, 64)).rows(torch.tensor([1.0])), "ids is float32"),
         (lambda: PackedBlocks.of([random_blocks("Q4_0", 1, 4, 64)] * 2).rows(torch.tensor([1])), "rows are read from one weight"),
+        (lambda: random_groups(1, 4, 128, 48), "in groups of 48; wanted: whole groups"),
+        (lambda: random_groups(1, 4, 160, 64), "160 inputs in groups of 64"),
+        (lambda: GroupedWeight(*[torch.zeros(1, 4, 16, dtype=torch.uint8)] * 3, 32, 32), "scales are uint8"),
+        (lambda: GroupedWeight(torch.zeros(1, 4, 17), torch.zeros(1, 4, 1), torch.zeros(1, 4, 1), 32, 32), "codes are float32"),
+        (lambda: PackedBlocks((Stripes("GROUP_64", torch.zeros(1, 1, 16 * 21, dtype=torch.uint8), 4),), 32), "GROUP_64 has blocks of 64"),
+        (lambda: PackedBlocks((Stripes("GROUP_32", torch.zeros(1, 1, 16 * 20, dtype=torch.uint8), 4),), 32), "packed GROUP_32 is uint8"),
         (lambda: QuantizedWeight("Q4_0", torch.zeros(1, 4, 19, dtype=torch.uint8), 32), "blocks of Q4_0 for 32 inputs are uint8"),
     ],
 )

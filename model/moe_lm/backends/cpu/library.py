@@ -41,6 +41,8 @@ SIGNATURES = {
     "gemm_blocks": (POINTER, INT, POINTER, POINTER, INT, POINTER, *[INT] * 5, POINTER, INT, POINTER, INT, POINTER),
     # rows, matrices, outputs, K, kind, packed
     "pack_blocks": (POINTER, *[INT] * 4, POINTER),
+    # codes, scales, zeros, matrices, outputs, K, group_size, kind, packed
+    "pack_groups": (POINTER, POINTER, POINTER, *[INT] * 5, POINTER),
     # packed, kind, K, ids, T, out
     "block_rows": (POINTER, INT, INT, POINTER, INT, POINTER),
     # x, weight, T, D, eps, offset, out

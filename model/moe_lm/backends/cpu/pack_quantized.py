@@ -9,10 +9,25 @@ from torch import Tensor
 from moe_lm.backends.cpu.check import check, check_indices
 from moe_lm.backends.cpu.library import call
 from moe_lm.backends.cpu.pack import ACTIVATIONS, in_large_pages
+from moe_lm.quant.grouped import GroupedWeight
 from moe_lm.quant.kinds import KINDS
 from moe_lm.quant.weight import QuantizedWeight
 
 STRIPE = 16  # outputs of a packed block, LANES in csrc/
+GROUPS = {"GROUP_32": 32, "GROUP_64": 64, "GROUP_128": 128}  # inputs of a packed block of a `GroupedWeight`
+PACKED_KINDS = (*KINDS, *GROUPS)  # as in csrc/blocks.h
+
+Quantized = QuantizedWeight | GroupedWeight
+
+
+def row_bytes(kind: str, inputs: int) -> int:
+    """Bytes of one output in packed blocks. Raises ValueError for an unknown kind, or inputs that are no whole blocks."""
+    if kind not in GROUPS:
+        return QuantizedWeight.row_bytes(kind, inputs)
+    blocks, rest = divmod(inputs, GROUPS[kind])
+    if rest:
+        raise ValueError(f"{kind} has blocks of {GROUPS[kind]} weights, of which {inputs} inputs are no multiple")
+    return blocks * (GROUPS[kind] // 2 + 5)  # a float32 scale and a byte of a zero point
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -24,13 +39,26 @@ class Stripes:
     outputs: int
 
     @classmethod
-    def of(cls, weight: QuantizedWeight) -> "Stripes":
-        """Raises ValueError for blocks that are not contiguous on the CPU."""
-        check("blocks", weight.blocks, (None, None, None), torch.uint8)
-        E, outputs, row_bytes = weight.blocks.shape
-        packed = in_large_pages((E, -(-outputs // STRIPE), STRIPE * row_bytes), torch.uint8)
-        call("pack_blocks", weight.blocks, E, outputs, weight.inputs, KINDS.index(weight.kind), packed)
-        return cls(weight.kind, packed, outputs)
+    def of(cls, weight: Quantized) -> "Stripes":
+        """Raises ValueError for tensors that are not contiguous on the CPU."""
+        E, outputs, inputs = weight.shape
+        if isinstance(weight, QuantizedWeight):
+            check("blocks", weight.blocks, (E, outputs, None), torch.uint8)
+            found = cls._empty(weight.kind, E, outputs, inputs)
+            call("pack_blocks", weight.blocks, E, outputs, inputs, PACKED_KINDS.index(weight.kind), found.packed)
+        else:
+            for name, dtype in (("codes", torch.uint8), ("scales", torch.float32), ("zeros", torch.uint8)):
+                check(name, getattr(weight, name), (E, outputs, None), dtype)
+            kind = next(name for name in reversed(GROUPS) if weight.group_size % GROUPS[name] == 0)
+            found = cls._empty(kind, E, outputs, inputs)
+            sizes = (E, outputs, inputs, weight.group_size)
+            call("pack_groups", weight.codes, weight.scales, weight.zeros, *sizes, PACKED_KINDS.index(kind), found.packed)
+        return found
+
+    @classmethod
+    def _empty(cls, kind: str, matrices: int, outputs: int, inputs: int) -> "Stripes":
+        shape = (matrices, -(-outputs // STRIPE), STRIPE * row_bytes(kind, inputs))
+        return cls(kind, in_large_pages(shape, torch.uint8), outputs)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,24 +79,23 @@ class PackedBlocks:
         if self.activation not in ACTIVATIONS:
             raise ValueError(f"activation is {self.activation!r}; wanted: {', '.join(ACTIVATIONS)}")
         for part in self.parts:
-            row_bytes = QuantizedWeight.row_bytes(part.kind, self.inputs)
-            shape = (len(self.parts[0].packed), -(-part.outputs // STRIPE), STRIPE * row_bytes)
+            shape = (len(self.parts[0].packed), -(-part.outputs // STRIPE), STRIPE * row_bytes(part.kind, self.inputs))
             check(f"packed {part.kind}", part.packed, shape, torch.uint8)
         if self.bias is not None:
             check("bias", self.bias, (self.outputs,), torch.float32)
 
     @classmethod
-    def of(cls, weights: QuantizedWeight | Sequence[QuantizedWeight], bias_O: Tensor | None = None) -> "PackedBlocks":
+    def of(cls, weights: Quantized | Sequence[Quantized], bias_O: Tensor | None = None) -> "PackedBlocks":
         """Of one weight, or of several with the same inputs as one product. Raises ValueError where they do not fit each other."""
-        several = [weights] if isinstance(weights, QuantizedWeight) else list(weights)
-        if len({(len(each.blocks), each.inputs) for each in several}) != 1:
+        several = [weights] if isinstance(weights, Quantized) else list(weights)
+        if len({(each.shape[0], each.inputs) for each in several}) != 1:
             shapes = ", ".join(str(list(each.shape)) for each in several) or "none"
             raise ValueError(f"weights of one product have as many matrices and inputs; got {shapes}")
         bias = None if bias_O is None else bias_O.detach().float().contiguous()
         return cls(tuple(map(Stripes.of, several)), several[0].inputs, bias=bias)
 
     @classmethod
-    def gated(cls, gate: QuantizedWeight, up: QuantizedWeight, activation: str) -> "PackedBlocks":
+    def gated(cls, gate: Quantized, up: Quantized, activation: str) -> "PackedBlocks":
         """For act(x @ gate.T) * (x @ up.T). Raises ValueError for two different shapes."""
         if gate.shape != up.shape:
             raise ValueError(f"gate is {list(gate.shape)} and up {list(up.shape)}; wanted: the same shape")
@@ -88,7 +115,7 @@ class PackedBlocks:
 
     def addresses(self) -> Tensor:
         """Address, kind and outputs of each part, int64 [parts, 3], as C++ takes them; `self` must live as long as they are used."""
-        return torch.tensor([(part.packed.data_ptr(), KINDS.index(part.kind), part.outputs) for part in self.parts])
+        return torch.tensor([(part.packed.data_ptr(), PACKED_KINDS.index(part.kind), part.outputs) for part in self.parts])
 
     def of_experts(self, first: int, last: int) -> "PackedBlocks":
         """The matrices first .. last - 1; no copy."""
@@ -101,5 +128,5 @@ class PackedBlocks:
         if len(self.parts) != 1:
             raise ValueError(f"rows are read from one weight; these are {len(self.parts)}")
         (part,), out = self.parts, torch.empty(len(ids_T), self.inputs)
-        call("block_rows", part.packed, KINDS.index(part.kind), self.inputs, ids_T.contiguous(), len(ids_T), out)
+        call("block_rows", part.packed, PACKED_KINDS.index(part.kind), self.inputs, ids_T.contiguous(), len(ids_T), out)
         return out

@@ -9,8 +9,8 @@
 
 #include "dots.h"
 
-// as quant/weight.py orders them
-enum Kind : int { Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K, KINDS };
+// as pack_quantized.py orders them
+enum Kind : int { Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K, GROUP_32, GROUP_64, GROUP_128, KINDS };
 
 constexpr int SUB = 32;  // weights of a sub-block
 
@@ -33,7 +33,7 @@ struct Small : Packed<1 + has_minimum, bits == 8 ? 8 : bits> {
     using Base::half, Base::word;
     static constexpr int WEIGHTS = 32, LARGEST = bits == 8 ? 128 : (1 << bits) - 1;
     static constexpr int OFFSET = has_minimum || bits == 8 ? 0 : 1 << (bits - 1);
-    static constexpr bool MINIMUM = has_minimum, SUPER = false;
+    static constexpr bool MINIMUM = has_minimum, SUPER = false, ZERO_POINTS = false;
 
     static INLINE ureg quants(const uint8_t* block, int, int g, int part) {
         if (bits == 8) return word(block, g, part);
@@ -58,7 +58,7 @@ struct Super : Packed<2, 3 + (bits == 5 ? 8 : 0) + 32> {
     using Base = Packed<2, 3 + (bits == 5 ? 8 : 0) + 32>;
     using Base::half, Base::word;
     static constexpr int WEIGHTS = 256, LARGEST = (1 << bits) - 1, OFFSET = 0, FACTORS = 8;
-    static constexpr bool MINIMUM = true, SUPER = true, SIGNED_FACTORS = false;
+    static constexpr bool MINIMUM = true, SUPER = true, ZERO_POINTS = false, SIGNED_FACTORS = false;
 
     static INLINE ureg quants(const uint8_t* block, int s, int g, int part) {
         const int first = bits == 5 ? 11 : 3;
@@ -88,7 +88,7 @@ struct Super : Packed<2, 3 + (bits == 5 ? 8 : 0) + 32> {
 // 16 sub-blocks of 16 weights of 6 bits: scale * signed scale of the sub-block * (number - 32)
 struct SixBits : Packed<1, 52> {
     static constexpr int WEIGHTS = 256, LARGEST = 63, OFFSET = 32, FACTORS = 16;
-    static constexpr bool MINIMUM = false, SUPER = true, SIGNED_FACTORS = true;
+    static constexpr bool MINIMUM = false, SUPER = true, ZERO_POINTS = false, SIGNED_FACTORS = true;
 
     static INLINE ureg quants(const uint8_t* block, int s, int g, int part) {
         const int half = s / 4, quarter = s % 4;
@@ -106,6 +106,34 @@ struct SixBits : Packed<1, 52> {
             for (int i = 0; i < 2; i++) d[i] = half(block, 0, part) * to_float(signed_bytes(four, s % 2 * 2 + i));
         }
         INLINE reg times(reg number, int g) const { return d[g / 4] * number; }
+    };
+};
+
+// A group of GPTQ or AWQ, or as much of a larger one: (number - zero point) * scale. First the outputs' scales in
+// float32 and their zero points, a byte each, then words as those of 32 weights of 4 bits.
+template <int weights>
+struct Grouped {
+    static constexpr int WEIGHTS = weights, LARGEST = 15, OFFSET = 0, HALF_NUMBERS = 1, ZEROS_AT = LANES * 4;
+    static constexpr int WORDS_AT = ZEROS_AT + LANES, BYTES = WORDS_AT + weights / 8 * WORDS;
+    static constexpr bool MINIMUM = false, SUPER = false, ZERO_POINTS = true;
+
+    static INLINE ureg quants(const uint8_t* block, int s, int g, int part) {
+        const ureg both = load_words(block + WORDS_AT + (s * 4 + g % 4) * WORDS + part * WIDTH * 4);
+        return (both >> (g < 4 ? 0 : 4)) & 0x0f0f0f0f;
+    }
+    static INLINE reg half(const uint8_t* block, int, int part) { return (reg)load_words(block + part * WIDTH * 4); }
+    static INLINE ireg zeros(const uint8_t* block, int part) {
+        typedef uint8_t bytes __attribute__((vector_size(WIDTH)));
+        bytes b;
+        std::memcpy(&b, block + ZEROS_AT + part * WIDTH, sizeof b);
+        return __builtin_convertvector(b, ireg);
+    }
+    struct Scale {
+        reg d, zero;
+        INLINE void load(const uint8_t* block, int, int part) {
+            d = half(block, 0, part), zero = to_float(zeros(block, part));
+        }
+        INLINE reg times(reg number, int) const { return (number - zero) * d; }
     };
 };
 
@@ -127,8 +155,14 @@ INLINE auto with_kind(int kind, const Use& use) {
             return use(Super<4>());
         case Q5_K:
             return use(Super<5>());
-        default:
+        case Q6_K:
             return use(SixBits());
+        case GROUP_32:
+            return use(Grouped<32>());
+        case GROUP_64:
+            return use(Grouped<64>());
+        default:
+            return use(Grouped<128>());
     }
 }
 

@@ -29,6 +29,7 @@ struct Direct {
     }
     INLINE ireg pairs(int i) const { return byte_pairs(B::sum_bytes(block, i / 2, part), i % 2); }
     INLINE reg half(int i) const { return B::half(block, i, part); }
+    INLINE ireg zeros() const { return B::zeros(block, part); }
 };
 
 // The same, unpacked once for many rows.
@@ -38,15 +39,18 @@ struct Opened {
     static constexpr int SUBS = B::WEIGHTS / SUB;
     ureg quants_[SUBS * 8];
     reg halves_[2];
+    ireg zeros_;
 
     INLINE void open(const Direct<B>& from) {
         for (int s = 0; s < SUBS; s++)
 #pragma GCC unroll 8
             for (int g = 0; g < 8; g++) quants_[s * 8 + g] = from.quants(s, g);
         for (int i = 0; i < B::HALF_NUMBERS; i++) halves_[i] = from.half(i);
+        if constexpr (B::ZERO_POINTS) zeros_ = from.zeros();
     }
     INLINE ureg quants(int s, int g) const { return quants_[s * 8 + g]; }
     INLINE reg half(int i) const { return halves_[i]; }
+    INLINE ireg zeros() const { return zeros_; }
 };
 
 template <class Layout>
@@ -70,23 +74,27 @@ template <class Source, int rows>
 INLINE void add_block(const Source& block, const int32_t* x, const SmallBlock* own, reg (&sums)[rows]) {
     using B = typename Source::B;
     using Sums = Dots<B::LARGEST>;
-    Sums dots[rows];
+    constexpr int offset = B::OFFSET + Sums::OFFSET;
+    for (int s = 0; s < B::WEIGHTS / SUB; s++, x += 8 * rows, own += rows) {
+        Sums dots[rows];
 #pragma GCC unroll 8
-    for (int g = 0; g < 8; g++) {
-        const ureg four = block.quants(0, g);
+        for (int g = 0; g < 8; g++) {
+            const ureg four = block.quants(s, g);
 #pragma GCC unroll 8
-        for (int m = 0; m < rows; m++) dots[m].add(four, x[g * rows + m]);
-        if ((g + 1) % Sums::LIMIT == 0)
+            for (int m = 0; m < rows; m++) dots[m].add(four, x[g * rows + m]);
+            if ((g + 1) % Sums::LIMIT == 0)
 #pragma GCC unroll 8
-            for (int m = 0; m < rows; m++) dots[m].flush();
-    }
-    const reg d = block.half(0);
+                for (int m = 0; m < rows; m++) dots[m].flush();
+        }
+        const reg d = block.half(0);
 #pragma GCC unroll 8
-    for (int m = 0; m < rows; m++) {
-        constexpr int offset = B::OFFSET + Sums::OFFSET;
-        const ireg whole = offset ? dots[m].sums - own[m].sum * offset : dots[m].sums;
-        sums[m] = fma(d * broadcast(own[m].d), to_float(whole), sums[m]);
-        if (B::MINIMUM) sums[m] = fma(block.half(1), broadcast(own[m].s), sums[m]);
+        for (int m = 0; m < rows; m++) {
+            ireg whole = dots[m].sums;
+            if constexpr (B::ZERO_POINTS) whole -= block.zeros() * own[m].sum;
+            if (offset) whole -= own[m].sum * offset;
+            sums[m] = fma(d * broadcast(own[m].d), to_float(whole), sums[m]);
+            if (B::MINIMUM) sums[m] = fma(block.half(1), broadcast(own[m].s), sums[m]);
+        }
     }
 }
 
@@ -130,11 +138,15 @@ INLINE void add_block(const Source& block, const int32_t* x, const SuperBlock* o
 template <class B>
 using Own = std::conditional_t<B::SUPER, SuperBlock, SmallBlock>;
 
+template <class B>
+constexpr int OWN_BLOCKS = B::SUPER ? 1 : B::WEIGHTS / SUB;  // of activations, for a block of weights
+
 // to[m][0..LANES) = the products of a stripe and a few rows, gathered in x and own
 template <class B, int rows>
 NOT_INLINE void multiply_few_rows(const uint8_t* block, const int32_t* x, const Own<B>* own, int K, float* to) {
     reg sums[PARTS][rows] = {};
-    for (int k = 0; k < K; k += B::WEIGHTS, block += B::BYTES, x += B::WEIGHTS / 4 * rows, own += rows) {
+    for (int k = 0; k < K;
+         k += B::WEIGHTS, block += B::BYTES, x += B::WEIGHTS / 4 * rows, own += OWN_BLOCKS<B> * rows) {
         for (int line = 0; line < B::BYTES; line += 64) __builtin_prefetch(block + 2048 + line);
 #pragma GCC unroll 4
         for (int part = 0; part < PARTS; part++) add_block(Direct<B>{block, part}, x, own, sums[part]);
@@ -174,7 +186,7 @@ struct OpenedChunk {
 #pragma GCC unroll 8
             for (int m = 0; m < rows; m++) sums[m] = accumulate ? load_reg(to + m * LANES + part * WIDTH) : reg{};
             for (int b = 0; b < kc / B::WEIGHTS; b++)
-                add_block(blocks[part][b], x + b * (B::WEIGHTS / 4 * rows), own + b * rows, sums);
+                add_block(blocks[part][b], x + b * (B::WEIGHTS / 4 * rows), own + b * OWN_BLOCKS<B> * rows, sums);
 #pragma GCC unroll 8
             for (int m = 0; m < rows; m++) store_reg(to + m * LANES + part * WIDTH, sums[m]);
         }

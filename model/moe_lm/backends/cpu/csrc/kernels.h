@@ -42,6 +42,11 @@ API int gemm_blocks(GompParallel gomp, int threads, const float* x, int x_rows, 
 API int pack_blocks(GompParallel gomp, int threads, const uint8_t* rows, int matrices, int outputs, int K, int kind,
                     uint8_t* packed);
 
+// Packs 4-bit codes [matrices, outputs, K / 2], the first of two in the lower half of a byte, with float32 scales and
+// zero points [matrices, outputs, groups] of `group_size` inputs, into the largest GROUP_ kind that divides it.
+API int pack_groups(GompParallel gomp, int threads, const uint8_t* codes, const float* scales, const uint8_t* zeros,
+                    int matrices, int outputs, int K, int group_size, int kind, uint8_t* packed);
+
 // out = the T rows `ids` of a part's first matrix, as float32 [T, K]; 0 <= ids < outputs.
 API int block_rows(GompParallel gomp, int threads, const uint8_t* packed, int kind, int K, const int64_t* ids, int T,
                    float* out);

@@ -8,13 +8,23 @@
 
 namespace {
 
+template <class Use>
+auto with_gguf_kind(int kind, const Use& use) {
+    return with_kind(kind, [&](auto b) {
+        if constexpr (b.ZERO_POINTS)
+            return use(SixBits());  // never: kind is GGUF's
+        else
+            return use(b);
+    });
+}
+
 // Where a block in the file has what a packed one has: its float16 numbers, its words.
 struct FileBlock {
     int weights, bytes, halves_at, words_at;
 };
 
 FileBlock file_block(int kind) {
-    return with_kind(kind, [=](auto b) {
+    return with_gguf_kind(kind, [=](auto b) {
         const int bytes = b.HALF_NUMBERS * 2 + b.WORD_NUMBERS * 4;
         return kind == Q6_K ? FileBlock{b.WEIGHTS, bytes, bytes - 2, 0}
                             : FileBlock{b.WEIGHTS, bytes, 0, b.HALF_NUMBERS * 2};
@@ -37,6 +47,11 @@ void sort_fifth_bits(uint8_t* word) {
         store_words(word + part * WIDTH * 4, unshuffle(unshuffle(load_words(word + part * WIDTH * 4))));
 }
 
+// four numbers of 4 bits into the lower halves of four bytes
+uint32_t a_byte_each(uint32_t four) {
+    return (four & 0xf) | (four & 0xf0) << 4 | (four & 0xf00) << 8 | (four & 0xf000) << 12;
+}
+
 }  // namespace
 
 int pack_blocks(GompParallel gomp, int threads, const uint8_t* rows, int matrices, int outputs, int K, int kind,
@@ -47,7 +62,7 @@ int pack_blocks(GompParallel gomp, int threads, const uint8_t* rows, int matrice
     parallel_for(gomp, threads, matrices * stripes, [&](int i) {
         const int first = i % stripes * LANES, some = std::min(LANES, outputs - first);
         const uint8_t* from = rows + (static_cast<std::size_t>(i / stripes) * outputs + first) * row_bytes;
-        with_kind(kind, [&](auto b) {
+        with_gguf_kind(kind, [&](auto b) {
             uint8_t* to = packed + i * (blocks * static_cast<std::size_t>(b.BYTES));
             for (int block = 0; block < blocks; block++, from += file.bytes, to += b.BYTES) {
                 if (some < LANES) std::fill_n(to, b.BYTES, 0);
@@ -61,6 +76,34 @@ int pack_blocks(GompParallel gomp, int threads, const uint8_t* rows, int matrice
                 if (kind == Q5_0 || kind == Q5_1) sort_fifth_bits(to + b.HALF_NUMBERS * HALVES);
             }
         });
+    });
+    return NONE;
+}
+
+int pack_groups(GompParallel gomp, int threads, const uint8_t* codes, const float* scales, const uint8_t* zeros,
+                int matrices, int outputs, int K, int group_size, int kind, uint8_t* packed) {
+    const int stripes = ceil_div(outputs, LANES), groups = ceil_div(K, group_size), weights = 32 << (kind - GROUP_32);
+    const int bytes = stripe_bytes(kind, weights), words_at = Grouped<32>::WORDS_AT;
+    parallel_for(gomp, threads, matrices * stripes, [&](int i) {
+        const int first = i % stripes * LANES, some = std::min(LANES, outputs - first);
+        const std::size_t row = static_cast<std::size_t>(i / stripes) * outputs + first;
+        uint8_t* to = packed + i * stripe_bytes(kind, K);
+        for (int k = 0; k < K; k += weights, to += bytes) {
+            if (some < LANES) std::fill_n(to, bytes, 0);
+            for (int o = 0; o < some; o++) {
+                const std::size_t group = (row + o) * groups + k / group_size;
+                std::memcpy(to + o * 4, scales + group, 4);
+                to[Grouped<32>::ZEROS_AT + o] = zeros[group];
+                for (int at = 0; at < weights; at += SUB) {
+                    uint16_t fours[8];  // codes 4 h .. 4 h + 3 of the sub-block
+                    std::memcpy(fours, codes + ((row + o) * K + k + at) / 2, sizeof fours);
+                    for (int g = 0; g < 4; g++) {
+                        const uint32_t word = a_byte_each(fours[g]) | a_byte_each(fours[g + 4]) << 4;
+                        std::memcpy(to + words_at + (at / 8 + g) * WORDS + o * 4, &word, 4);
+                    }
+                }
+            }
+        }
     });
     return NONE;
 }

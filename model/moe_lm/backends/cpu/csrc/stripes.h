@@ -30,7 +30,7 @@ class Stripes {
 
     bool has(bool super) const {
         for (const Part& part : parts_)
-            if ((part.all.kind >= Q4_K) == super) return true;
+            if (with_kind(part.all.kind, [](auto b) { return b.SUPER; }) == super) return true;
         return false;
     }
 
