@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -106,11 +106,11 @@ def main() -> None:
         for work in works:
             results.append(measure(work, engines, options, kept))
     where = environment()
-    print(f"\n{where['cpu']}, {where['cores']} cores, {options.dtype}; python {where['python']}, {where['platform']}")
+    print(f"\n{where.cpu}, {where.cores} cores, {options.dtype}; python {where.python}, {where.platform}")
     for result in results:
         print(f"\n{table(result)}")
     print()
-    print(json.dumps({"dtype": options.dtype, "environment": where, "results": results}))
+    print(json.dumps({"dtype": options.dtype, "environment": asdict(where), "results": results}))
 
 
 def mmlu(options: argparse.Namespace, kept: Path) -> Work:
