@@ -150,7 +150,7 @@ def ours(engine: str, model: str, work: str, options: argparse.Namespace) -> tup
 
 
 def ik(model: str, work: str, threads: int) -> tuple[tuple[Timed, Timed], str]:
-    """As `ours`, through ik_llama.cpp's own binding: greedy, one sequence, flash attention on, as it is by default."""
+    """As `ours`, through ik_llama.cpp's own binding: greedy, one sequence, flash attention on, as in its binding."""
     import ik_llama_cpp._ctypes_api as c
     import numpy as np
     from ik_llama_cpp._internals import IkContext, IkModel, make_batch_range
