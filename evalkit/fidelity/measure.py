@@ -9,8 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
-
 from evalkit.config import ModelSpec
 from evalkit.errors import EvalkitError
 from evalkit.fidelity.answers import compare_answers
@@ -163,7 +161,7 @@ def _samples(plan: Plan, known: Mapping[Request, Response], folder: Path, allow_
 
 @dataclass(slots=True)
 class Logprobs:
-    """A request's token log-probabilities by continuation, computed as the engine's own scores are: in float32, to the last bit."""
+    """A request's token log-probabilities by continuation, to the last bit as the engine's own scores are computed."""
 
     rows: list[list[float]]
     greedy: list[bool]
@@ -176,7 +174,7 @@ class Logprobs:
     def add(self, found: NextToken, scored: Sequence[tuple[int, int]]) -> None:
         likeliest = int(found.logits.argmax())
         for number, token in scored:
-            self.rows[number].append(float(found.logits[token] - np.float32(found.logsumexp)))
+            self.rows[number].append(float(found.logits[token] - found.logsumexp))
             self.greedy[number] &= token == likeliest
 
     def response(self, tokens: TokenRequest) -> Loglikelihoods:

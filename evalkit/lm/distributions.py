@@ -44,10 +44,12 @@ class TokenRequest:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class NextToken:
-    """The distribution of the next token: logits [V], float32, and log(sum(exp(logits))) as the engine's own scores are made with it."""
+    """The distribution of the next token: logits [V], and log(sum(exp(logits))) in the precision of the engine's own scores: those are
+    a logit less this, to the last bit.
+    """
 
     logits: "NDArray[np.float32]"
-    logsumexp: float
+    logsumexp: "np.float32 | np.float64"
 
 
 @runtime_checkable

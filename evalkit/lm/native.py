@@ -196,11 +196,13 @@ class NativeLM(TokenizedLM):
 
     def distributions(self, requests: Sequence[TokenRequest]) -> Iterator[NextToken]:
         """See `evalkit.lm.distributions`."""
+        import numpy as np
+
         from moe_lm.engine.scorer import ScoreRequest
 
         with one_line():
             for logits_V, logsumexp in self.scorer.distributions([ScoreRequest(each.context, each.continuations) for each in requests]):
-                yield NextToken(logits_V.numpy(force=True), logsumexp)
+                yield NextToken(logits_V.numpy(force=True), np.float32(logsumexp))
 
     def _read(self, on_load: OnLoad | None) -> Backend:
         from moe_lm.backends import build

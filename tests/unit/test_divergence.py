@@ -22,7 +22,7 @@ def near(values, seed, noise):
 
 
 def token(values):
-    return NextToken(values, float(special.logsumexp(values.astype(float))))
+    return NextToken(values, special.logsumexp(values.astype(float)))
 
 
 def positions(pairs, docs=None, clusters=None, scored=(0,)):

@@ -10,6 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from evalkit.config import ModelSpec
 from evalkit.data.hub_files import commit_of
 from evalkit.errors import EvalkitError
@@ -135,7 +137,7 @@ class LlamaCppLM(TokenizedLM):
         """See `evalkit.lm.distributions`."""
         with one_line():
             for logits_V, logsumexp in self.scorer.distributions([ScoreRequest(each.context, each.continuations) for each in requests]):
-                yield NextToken(logits_V, logsumexp)
+                yield NextToken(logits_V, np.float64(logsumexp))
 
     @property
     def file_bytes(self) -> int:
