@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from llama_cpp_kl import llama_cpp_kl
 from scipy import special, stats
 
 from evalkit.errors import EvalkitError
@@ -31,21 +32,6 @@ def positions(pairs, docs=None, clusters=None, scored=(0,)):
     for doc, (p, q) in zip(docs, pairs, strict=True):
         found.add(doc, token(p), token(q), list(scored))
     return found
-
-
-def llama_cpp_kl(base, logits):
-    """As llama-perplexity --kl-divergence computes it: the base's log-probabilities in 16 bits, from 16 nats below the best on; tokens
-    below e^-16 left out; exp in float32, sums in float64.
-    """
-    f32 = np.float32
-    low = max(base.min(), base.max() - f32(16))
-    total = f32(math.log(np.exp(base - base.max()).astype(float).sum()))
-    scale = f32((base.max() - low) / f32(65535))
-    steps = np.where(base > low, np.rint((base - low) / scale), 0).astype(f32)
-    log_p = scale * steps + (low - base.max() - total)
-    log_q_shift = logits.max() + f32(math.log(np.exp(logits - logits.max()).astype(float).sum()))
-    kept = log_p > -16
-    return float((np.exp(log_p[kept]) * (log_p[kept] - logits[kept] + log_q_shift)).astype(float).sum())
 
 
 def test_the_divergence_is_that_of_the_whole_distributions():
