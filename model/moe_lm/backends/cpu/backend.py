@@ -96,8 +96,8 @@ class Norm:
 
     def __call__(self, x_TD: Tensor) -> Tensor:
         """Each row of a [T, D], or each vector of the weight's size in it: [T, D]"""
-        if x_TD.shape[1] != len(self.weight):
-            return self(x_TD.reshape(-1, len(self.weight))).view(x_TD.shape)
+        if x_TD.shape[1] != self.weight.shape[0]:
+            return self(x_TD.reshape(-1, self.weight.shape[0])).view(x_TD.shape)
         out_TD = rms_norm(x_TD.float(), self.weight, self.eps, self.offset).to(x_TD.dtype)
         return out_TD if self.after is None else out_TD * self.after
 

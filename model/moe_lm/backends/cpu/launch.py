@@ -11,6 +11,7 @@ token and query head.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -49,25 +50,33 @@ def gemm(
     x, E = x_MK.float().contiguous(), matrix.matrices
     if order_R is not None:
         check("order", order_R, (None,), torch.int64)
-    M = len(x) if order_R is None else len(order_R)
+    M = (x if order_R is None else order_R).shape[0]
     if out is None:
         out = x.new_empty(M, matrix.outputs)
-    check("out", out, (M, matrix.outputs), torch.float32)
+    else:
+        check("out", out, (M, matrix.outputs), torch.float32)
     if offsets is None:
-        offsets = torch.tensor([0] + [M] * E)
-    check("offsets", offsets, (E + 1,), torch.int64)
+        offsets = _all_with_the_first(M, E)
+    else:
+        check("offsets", offsets, (E + 1,), torch.int64)
     if row_scales_M is not None:
         check("row_scales", row_scales_M, (M,), *DTYPES, contiguous=False)
         row_scales_M = row_scales_M.float().contiguous()
         if not accumulate:
             raise ValueError("row_scales are for accumulate=True")
-    rows, sizes = (x, len(x), order_R, offsets, E), (M, matrix.inputs, matrix.outputs, ACTIVATIONS[matrix.activation])
+    rows, sizes = (x, x.shape[0], order_R, offsets, E), (M, matrix.inputs, matrix.outputs, ACTIVATIONS[matrix.activation])
     if isinstance(matrix, PackedBlocks):
         parts = (matrix.addresses(), len(matrix.parts))
         call("gemm_blocks", *rows, *parts, *sizes, matrix.bias, accumulate, row_scales_M, int8, out)
     else:
         call("gemm", *rows, matrix.weights, matrix.weights.dtype == torch.bfloat16, *sizes, matrix.bias, accumulate, row_scales_M, out)
-    return out.to(x_MK.dtype)
+    return out if x_MK.dtype == torch.float32 else out.to(x_MK.dtype)
+
+
+@lru_cache(maxsize=1024)
+def _all_with_the_first(M: int, E: int) -> Tensor:
+    """Offsets of `gemm`, kept: a decode step takes the same ones for every product."""
+    return torch.tensor([0] + [M] * E)
 
 
 def rms_norm(x_TD: Tensor, weight_D: Tensor, eps: float, offset: float = 0.0) -> Tensor:
@@ -83,7 +92,7 @@ def rms_norm(x_TD: Tensor, weight_D: Tensor, eps: float, offset: float = 0.0) ->
 def rope_(x_TW: Tensor, cos_Tr: Tensor, sin_Tr: Tensor, heads: int) -> None:
     """Rotary embedding (half-split layout, r = d / 2) of the first `heads` heads of each float32 row, in place."""
     check("x", x_TW, (None, None), torch.float32)
-    check("cos", cos_Tr, (len(x_TW), None), torch.float32, contiguous=False)
+    check("cos", cos_Tr, (x_TW.shape[0], None), torch.float32, contiguous=False)
     check("sin", sin_Tr, cos_Tr.shape, torch.float32, contiguous=False)
     (T, width), d = x_TW.shape, 2 * cos_Tr.shape[1]
     check_range("heads", heads, 0, width // d if d else 0)
@@ -111,7 +120,7 @@ def page_shape(which: str, d: int) -> tuple[int, int, int]:
 
 def append_kv(k_TJd: Tensor, v_TJd: Tensor, places: TokenPlaces, k_pages: Tensor, v_pages: Tensor) -> None:
     """Write the tokens' keys and values to their places on the float32 pages, [P, J, *page_shape]."""
-    check("k", k_TJd, (len(places.positions), None, None), *DTYPES, contiguous=False)
+    check("k", k_TJd, (places.positions.shape[0], None, None), *DTYPES, contiguous=False)
     check("v", v_TJd, k_TJd.shape, *DTYPES, contiguous=False)
     k, v = _heads(k_TJd), _heads(v_TJd)
     _check_pages(k_pages, v_pages, *k.shape[1:])
@@ -125,7 +134,7 @@ def paged_attention(
 
     Scores are multiplied by `scale`, 1 / sqrt(d) where it is None.
     """
-    check("q", q_THd, (len(places.positions), None, None), *DTYPES, contiguous=False)
+    check("q", q_THd, (places.positions.shape[0], None, None), *DTYPES, contiguous=False)
     check("k_pages", k_pages, (None,) * 5, torch.float32)
     (T, H, d), J, q = q_THd.shape, k_pages.shape[1], _heads(q_THd)
     _check_pages(k_pages, v_pages, J, d)
@@ -198,11 +207,11 @@ def _heads(x_THd: Tensor) -> Tensor:
 
 def _check_pages(k_pages: Tensor, v_pages: Tensor, J: int, d: int) -> None:
     check("k_pages", k_pages, (None, J, *page_shape("k", d)), torch.float32)
-    check("v_pages", v_pages, (len(k_pages), J, *page_shape("v", d)), torch.float32)
+    check("v_pages", v_pages, (k_pages.shape[0], J, *page_shape("v", d)), torch.float32)
 
 
 def _table(places: TokenPlaces, k_pages: Tensor) -> tuple[Tensor, Tensor, Tensor, int, int, int]:
-    return places.positions, places.sequences, places.table, *places.table.shape, len(k_pages)
+    return places.positions, places.sequences, places.table, *places.table.shape, k_pages.shape[0]
 
 
 def k_quants(x: Tensor, bits: int) -> Tensor:

@@ -113,7 +113,7 @@ def load() -> ctypes.CDLL:
 
 def call(name: str, *arguments: Tensor | float | None) -> None:
     """Call a function of csrc/ on torch's threads; a tensor is passed as its address. Raises ValueError for an index out of range."""
-    pointers = (value.data_ptr() if isinstance(value, Tensor) else value for value in arguments)
+    pointers = [value.data_ptr() if isinstance(value, Tensor) else value for value in arguments]
     if fault := getattr(load(), name)(_gomp_parallel(), torch.get_num_threads(), *pointers):
         raise ValueError(f"{name}: {FAULTS[fault]}")
 

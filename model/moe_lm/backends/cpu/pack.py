@@ -58,7 +58,7 @@ class PackedMatrix:
 
     @property
     def matrices(self) -> int:
-        return len(self.weights)
+        return self.weights.shape[0]
 
     def of_experts(self, first: int, last: int) -> "PackedMatrix":
         """The matrices first .. last - 1; no copy."""
