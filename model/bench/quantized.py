@@ -2,9 +2,9 @@
 
 `python model/bench/quantized.py [--threads 2]`; `--tiny` runs it at tiny sizes, as a check of the script.
 
-For each number of rows, what the products of one layer and of the head take; a layer's weights are different ones in each repeat, so
-that they come from memory. Repeats are interleaved; the median and the least of each are printed, in microseconds, and the processor's
-time for packing the blocks in milliseconds.
+For each number of rows, what the products of one layer and of the head take; a layer's weights are other ones in each repeat, so that
+they come from memory. Modes are interleaved. Times are the processor's, in microseconds of each thread, since that is what can be compared
+on a machine that others use; the median of all repeats, and the least. `x_..` is float32's time over the mode's, repeat by repeat.
 """
 
 import argparse
@@ -27,7 +27,6 @@ from moe_lm.backends.cpu.pack_quantized import PackedBlocks
 from moe_lm.quant.weight import QuantizedWeight
 
 TINY = "--tiny" in sys.argv
-SCALE = 8 if TINY else 1
 D, F, V = (256, 512, 1000) if TINY else (896, 4864, 151936)
 ATTENTION, FFN, DOWN, HEAD = ("Q5_0", "Q5_0", "Q6_K", "Q8_0")
 COPIES = 2 if TINY else 8  # of a layer's weights: more than the caches hold
@@ -92,7 +91,7 @@ def main() -> None:
                     start = time.process_time()
                     gemm(x, as_float32) if mode == "float32" else gemm(x, blocks, int8=mode == "int8")
                     if repeat >= 0:
-                        taken[mode].append((time.process_time() - start) * 1e6)
+                        taken[mode].append((time.process_time() - start) * 1e6 / options.threads)
             line = {"rows": count, "weights": name}
             for mode, times in taken.items():
                 line |= {f"{mode}_us": statistics.median(times), f"{mode}_least": min(times)}
