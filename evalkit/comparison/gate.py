@@ -14,10 +14,12 @@ from evalkit.comparison.gate_outcome import EXIT, Case, Gate
 from evalkit.comparison.gate_published import published_cases
 from evalkit.comparison.gate_rule import decide_case
 from evalkit.comparison.gate_sequential import decide_in_turn
-from evalkit.errors import EvalkitError
+from evalkit.errors import EvalkitError, RunIncomplete, Undecided
 from evalkit.files import require_file, write_output
 from evalkit.report.render.markdown import md
 from evalkit.stats.paired import holm
+
+UNDECIDED = {EvalkitError.exit_code: "not comparable", Undecided.exit_code: "inconclusive", RunIncomplete.exit_code: "incomplete"}
 
 
 def gate_runs(config: GateConfig) -> int:
@@ -33,7 +35,7 @@ def gate_runs(config: GateConfig) -> int:
         policy = bundle.policy_of(config) if config.bundle else None
         gate = decide(config)
     except EvalkitError as error:
-        problem, word = " ".join(str(error).split()), "inconclusive" if error.exit_code == EXIT["inconclusive"] else "not comparable"
+        problem, word = " ".join(str(error).split()), UNDECIDED.get(error.exit_code, "not comparable")
         if config.junit:
             write_output(Path(config.junit), problem_junit(problem))
         if config.json:

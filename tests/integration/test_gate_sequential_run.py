@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from evalkit import cli
 from evalkit.lm.native import NativeLM
 from evalkit.record.read import read_run
 from evalkit.runner.journal import Journal
+from evalkit.tasks import Loglikelihood, Loglikelihoods
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -124,3 +126,42 @@ def test_a_finished_run_of_another_model_is_not_replaced(
     assert cli.main(sequential(base, tiny_model, tmp_path)) == 2
     assert "holds a finished run of another model" in capsys.readouterr().err
     assert (tmp_path / "cand" / "run.json").read_bytes() == before
+
+
+def test_two_tasks_take_turns_and_a_chosen_one_is_run_alone(tiny_model: Path, tmp_path: Path) -> None:
+    run = ["run", "--tasks", "mmlu@cloze,mmlu@qwen", "--model", str(tiny_model), "--data", "sample", "--limit", "40", "--quiet"]
+    assert cli.main([*run, "--out", str(tmp_path), "--name", "base"]) == 0
+    for name, options, keys in (("both", (), {"mmlu@cloze", "mmlu@qwen"}), ("one", ("--tasks", "mmlu@qwen"), {"mmlu"})):
+        out = tmp_path / name
+        command = sequential(tmp_path / "base", tiny_model, out, "--margin", "0.25", "--json", str(tmp_path / "g.json"), *options)
+        assert cli.main(command) == 0
+        found = json.loads((tmp_path / "g.json").read_text())["tasks"]
+        assert found.keys() == {"mmlu@qwen"} | ({"mmlu@cloze"} if name == "both" else set())
+        assert all(task["n"] < task["of"] == 40 for task in found.values())
+        assert answers(out / "cand") == sum(task["n"] for task in found.values())
+        record = read_run(out / "cand")
+        assert record.limit == 40
+        assert cli.main([*shlex.split(record.command)[1:], "--quiet"]) == 0
+        assert read_run(out / "cand").tasks.keys() == keys
+
+
+def test_an_engine_that_fails_ends_the_gate_undecided_and_keeps_the_answers(
+    base: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = sequential(base, tiny_model, tmp_path, "--json", str(tmp_path / "gate.json"))
+    whole = NativeLM.loglikelihood
+
+    def breaks(self: NativeLM, requests: Sequence[Loglikelihood]) -> Iterator[tuple[int, Loglikelihoods]]:
+        for number, answer in enumerate(whole(self, requests)):
+            if number == 5:
+                raise RuntimeError("out of memory")
+            yield answer
+
+    with monkeypatch.context() as patched:
+        patched.setattr(NativeLM, "loglikelihood", breaks)
+        assert cli.main(gate) == 4
+    assert "the engine failed (RuntimeError: out of memory); 5 answers are kept" in capsys.readouterr().err
+    found = json.loads((tmp_path / "gate.json").read_text())
+    assert (found["outcome"], found["exit_code"]) == ("incomplete", 4)
+    assert cli.main(gate) == 0
+    assert json.loads((tmp_path / "gate.json").read_text())["outcome"] == "pass"
