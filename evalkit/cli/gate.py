@@ -48,6 +48,13 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     )
     sequential.add_argument("--order-seed", type=int, metavar="N", help="seed of the documents' order (default: 0)")
     sequential.add_argument(
+        "--block",
+        type=int,
+        metavar="N",
+        help="documents before the first look and between looks (default: by the margin, and more where prompts share long beginnings, "
+        "which every block computes once)",
+    )
+    sequential.add_argument(
         "--max-documents", type=int, metavar="N", help="stop after about N documents of each task: what is undecided is 3"
     )
     sequential.add_argument("--max-minutes", type=float, metavar="X", help="stop after X minutes: what is undecided is 3")
@@ -65,7 +72,7 @@ def _gate(arguments: argparse.Namespace) -> int:
 
 def _sequential(arguments: argparse.Namespace) -> Sequential | None:
     """Raises EvalkitError for options that have no effect."""
-    limits = {name: getattr(arguments, name) for name in ("order_seed", "max_documents", "max_minutes")}
+    limits = {name: getattr(arguments, name) for name in ("order_seed", "block", "max_documents", "max_minutes")}
     limits = {name: value for name, value in limits.items() if value is not None}
     candidate = {name: value for name, value in given(arguments, RunConfig).items() if name in CANDIDATE}
     if arguments.sequential and not arguments.replay_order:

@@ -34,6 +34,7 @@ class Order:
     """Of a gate that stopped by itself."""
 
     order_seed: int
+    block: int | None
     max_documents: int | None
 
 
@@ -61,7 +62,7 @@ class Policy:
             metric=self.metric,
             cluster=self.cluster,
             allow_small_margin=self.allow_small_margin,
-            sequential=Sequential(None, self.order.order_seed, self.order.max_documents) if self.order else None,
+            sequential=Sequential(None, self.order.order_seed, self.order.block, self.order.max_documents) if self.order else None,
         )
 
 
@@ -86,7 +87,7 @@ def policy_of(config: GateConfig) -> Policy:
         metric=config.metric,
         cluster=config.cluster,
         allow_small_margin=config.allow_small_margin,
-        order=Order(order_seed=how.order_seed, max_documents=how.max_documents) if how else None,
+        order=Order(order_seed=how.order_seed, block=how.block, max_documents=how.max_documents) if how else None,
     )
 
 

@@ -17,6 +17,7 @@ from evalkit.record.schema import TaskEntry, task_of
 from evalkit.runner.plan import Plan
 from evalkit.runner.run import prepare, run
 from evalkit.runner.staged import run_command, staged
+from evalkit.runner.workload import beginnings
 from evalkit.tasks import JudgedTask, Scored
 from evalkit.tasks.registry import resolve
 
@@ -56,6 +57,12 @@ class Candidate:
         }
         protocol = {"protocol": f"{task_of(name)}@{plan.task.protocol.name}", "settings": sha256_json(asdict(plan.task.protocol))}
         return TaskAnswers(name, protocol, base.metric, frozenset({plan.task.protocol.averaging}), answers)
+
+    def prefixes_in_documents(self) -> dict[str, int]:
+        """By task, how many documents take as much work as the beginnings that prompts share (shots, headers), by their characters."""
+        return {
+            name: beginnings(request for some in self.plans[name.partition("/")[0]].requests for request in some) for name in self.metrics
+        }
 
     @contextmanager
     def answering(self, max_minutes: float | None) -> Iterator[Ask]:

@@ -70,18 +70,21 @@ class Margins:
 class Sequential:
     """A gate that stops by itself: the candidate answers the base's documents block by block, in an order fixed by `order_seed`.
 
-    `run`: settings of the candidate's run, RunConfig's fields by name; None where it is finished, and is read in that order. After about
-    `max_documents` of a task, or `max_minutes`, what is undecided is inconclusive.
+    `run`: settings of the candidate's run, RunConfig's fields by name; None where it is finished, and is read in that order. `block`: how
+    many documents the first blocks have, if not as many as the margin and the prompts suggest. After about `max_documents` of a task, or
+    `max_minutes`, what is undecided is inconclusive.
     """
 
     run: Mapping[str, Any] | None = None
     order_seed: int = 0
+    block: int | None = None
     max_documents: int | None = None
     max_minutes: float | None = None
 
     def __post_init__(self) -> None:
-        if self.max_documents is not None and self.max_documents < 1:
-            raise EvalkitError(f"--max-documents is {self.max_documents}; give at least 1, or leave it out for all")
+        for option, number in (("--max-documents", self.max_documents), ("--block", self.block)):
+            if number is not None and number < 1:
+                raise EvalkitError(f"{option} is {number}; give at least 1, or leave it out")
         if self.max_minutes is not None and not 0 < self.max_minutes < float("inf"):
             raise EvalkitError(f"--max-minutes is {self.max_minutes:g}; give more than 0, or leave it out")
         if self.run is None and self.max_minutes is not None:

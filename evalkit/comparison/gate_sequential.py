@@ -4,7 +4,8 @@ Tasks take turns, a block each. A task that is decided gets no more, and the fir
 a drop is Holm's, as in the fixed gate: each task's is valid whenever one looks, so the adjusted ones are too.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 
 from evalkit.comparison.answers import read_answers
 from evalkit.comparison.gate_config import GateConfig, Sequential
@@ -12,7 +13,8 @@ from evalkit.comparison.gate_outcome import Gate
 from evalkit.comparison.sequential_task import Ask, SequentialTask
 from evalkit.errors import OutOfTime, Undecided
 from evalkit.record.pairs import RunAnswers, align
-from evalkit.stats.paired import holm
+from evalkit.stats.paired import ALPHA, holm
+from evalkit.stats.sequential import step
 
 
 def decide_in_turn(config: GateConfig) -> Gate:
@@ -25,33 +27,43 @@ def decide_in_turn(config: GateConfig) -> Gate:
     base = read_answers(config.runs[0], config.tasks, config.metric, config.cluster)
     if how.run is None:
         cand = read_answers(config.runs[1], config.tasks, config.metric, config.cluster)
-        tasks = _tasks(config, how, base, cand)
+        tasks = _tasks(config, how, base, cand, {})
         notes = _take_turns(tasks, how, lambda task, ids: {doc: cand.tasks[task].answers[doc] for doc in ids})
-        return _gate(config, tasks, base, cand, (*notes, _order(how)))
+        return _gate(config, tasks, base, cand, (*notes, *_order(how, tasks)))
 
     from evalkit.comparison.candidate import Candidate
 
     candidate = Candidate(base, how.run, config.cluster)
-    tasks = _tasks(config, how, base, candidate.planned)
+    tasks = _tasks(config, how, base, candidate.planned, candidate.prefixes_in_documents())
     with candidate.answering(how.max_minutes) as ask:
         notes = _take_turns(tasks, how, ask)
     left = candidate.finish(whole=all(task.is_whole for task in tasks))
-    return _gate(config, tasks, base, candidate.planned, (*notes, _order(how), *left))
+    return _gate(config, tasks, base, candidate.planned, (*notes, *_order(how, tasks), *left))
 
 
-def _order(how: Sequential) -> str:
-    limits = f", --max-documents {how.max_documents}" if how.max_documents else ""
-    return f"a look after every block, in the order of --order-seed {how.order_seed}{limits}; docs/statistics.md says what that claims"
+def _order(how: Sequential, tasks: Sequence[SequentialTask]) -> list[str]:
+    limits = f" --max-documents {how.max_documents}" if how.max_documents else ""
+    return [
+        f"{task.pairs.protocol}: a look after every block, in the order of --order-seed {how.order_seed} --block {task.block}{limits}; "
+        "docs/statistics.md says what that claims"
+        for task in tasks
+    ]
 
 
-def _tasks(config: GateConfig, how: Sequential, base: RunAnswers, cand: RunAnswers) -> list[SequentialTask]:
-    """All tasks before their first block. Raises EvalkitError before anything is computed."""
+def _tasks(config: GateConfig, how: Sequential, base: RunAnswers, cand: RunAnswers, prefixes: Mapping[str, int]) -> list[SequentialTask]:
+    """All tasks before their first block. Raises EvalkitError before anything is computed.
+
+    `prefixes`: how many documents take as much work as the beginnings that prompts share, which every block computes once. A block has at
+    least half as many, unless that were a quarter of all.
+    """
     pairs = align(base, cand)
     config.margins.require_known(tuple(name for each in pairs for name in dict.fromkeys((each.task, each.protocol))))
-    small = config.allow_small_margin
-    tasks = [
-        SequentialTask(each, config.margins.of((each.task, each.protocol)), how.order_seed, how.max_documents, small) for each in pairs
-    ]
+    tasks = []
+    for each in pairs:
+        margin = config.margins.of((each.task, each.protocol))
+        costly = min(prefixes.get(each.task, 0) // 2, len(each.ids) // 4)
+        block = how.block or max(math.ceil(step(margin, ALPHA)), costly)
+        tasks.append(SequentialTask(each, margin, how.order_seed, block, how.max_documents, config.allow_small_margin))
     for task in tasks:
         task.require_detectable()
     return tasks

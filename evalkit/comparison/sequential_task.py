@@ -22,12 +22,21 @@ Ask = Callable[[str, Sequence[str]], Mapping[str, Answer]]  # (task, ids of docu
 
 
 class SequentialTask:
-    """`pairs` has the base's answers; the candidate's in it are not looked at, and need not be known yet.
+    """`pairs` has the base's answers; the candidate's in it are not looked at, and need not be known yet. `block`: documents of the first
+    blocks, by default as the margin suggests; `most`: of all of them, about.
 
     Raises EvalkitError where the task has no mean of scores between 0 and 1, or too few documents to detect the margin.
     """
 
-    def __init__(self, pairs: Pairs, margin: float, order_seed: int, most: int | None = None, allow_small_margin: bool = False):
+    def __init__(
+        self,
+        pairs: Pairs,
+        margin: float,
+        order_seed: int,
+        block: int | None = None,
+        most: int | None = None,
+        allow_small_margin: bool = False,
+    ):
         self.pairs, self.margin, self.allow_small_margin = pairs, margin, allow_small_margin
         scores = [answer.score for answer in pairs.base]
         if not all(isinstance(score, float) and 0 <= score <= 1 for score in scores):
@@ -46,9 +55,9 @@ class SequentialTask:
         bound = max(math.fsum(self.weights[i] for i in unit) for unit in self.units)
         self.sequence = ConfidenceSequence(len(self.units), bound, margin)
         per_unit = len(pairs.ids) / len(self.units)
-        size = math.ceil(step(margin, ALPHA) / per_unit)
+        self.block = block or math.ceil(step(margin, ALPHA))
         strata = [tuple(sorted({pairs.base[i].group for i in unit})) for unit in self.units]
-        self.blocks = blocks(names, strata, size, order_seed, most and math.ceil(most / per_unit))
+        self.blocks = blocks(names, strata, math.ceil(self.block / per_unit), order_seed, most and math.ceil(most / per_unit))
         self.looks: list[Look] = []
         self.seen: dict[int, Answer] = {}
         self.fixed = Case((pairs.task, pairs.protocol), self.whole)  # the documents seen, as if there were no others

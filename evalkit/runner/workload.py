@@ -3,8 +3,10 @@
 Nothing is encoded but a sample of the texts: requests and characters are counted exactly, and the sample tells how many tokens they are.
 """
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from evalkit.tasks import Generate, Loglikelihood, Request
 
@@ -82,6 +84,15 @@ def sizes(requests: Sequence[Request]) -> list[Size]:
         common = num_shared(before, prompts[i])
         shared[i], before = common if common >= SHORTEST_SHARED else 0, prompts[i]
     return [_size(request, len(text), spared) for request, text, spared in zip(requests, prompts, shared, strict=True)]
+
+
+def beginnings(requests: Iterable[Request]) -> int:
+    """How many of the requests take as much work as all the beginnings that they share (shots, headers), by their characters."""
+    measured = sizes(sorted(dict.fromkeys(requests), key=prompt_text))
+    shared = sum(size.shared for before, size in pairwise(measured) if size.shared and not before.shared)
+    # a new token is about four characters, and about a quarter of them come to be
+    work = sum(size.prompt - size.shared + size.scored + size.max_new_tokens for size in measured)
+    return math.ceil(shared * len(measured) / max(1, work - shared))
 
 
 def _size(request: Request, prompt: int, shared: int) -> Size:

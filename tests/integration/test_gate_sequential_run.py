@@ -1,6 +1,7 @@
 """`evalkit gate BASE --model SPEC --sequential` on a tiny model: what it computes and leaves behind; `evalkit run` finishes it."""
 
 import json
+import re
 import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -70,7 +71,9 @@ def test_it_computes_what_the_decision_needs_and_evalkit_run_does_the_rest(
     assert cli.main([*shlex.split(record.command)[1:], "--quiet"]) == 0
     assert read_run(cand).is_complete
     assert (cand / "samples" / "mmlu.jsonl").read_bytes() == (base / "samples" / "mmlu.jsonl").read_bytes()
-    replay = ["gate", str(base), str(cand), "--replay-order", "--margin", "0.06", "--allow-small-margin", "--json"]
+    found = re.search(r"in the order of (--order-seed 0 --block \d+);", printed)
+    assert found
+    replay = ["gate", str(base), str(cand), "--replay-order", *found[1].split(), "--margin", "0.06", "--allow-small-margin", "--json"]
     assert cli.main([*replay, str(tmp_path / "replay.json")]) == 0
     assert json.loads((tmp_path / "replay.json").read_text())["tasks"]["mmlu@cloze"] == live
 

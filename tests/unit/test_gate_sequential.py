@@ -104,6 +104,12 @@ def test_a_limit(tmp_path: Path) -> None:
     assert gate.gate_runs(GateConfig(tuple(runs), sequential=Sequential(max_documents=400))) == 3
 
 
+def test_blocks_of_another_size(tmp_path: Path) -> None:
+    runs = two_runs(tmp_path, 3_000, 0, 0)
+    assert [look.documents for look in only(runs, 0.01, {"block": 400}).looks] == pytest.approx([400, 800], abs=10)
+    assert len(only(runs, 0.01, {"block": 50}).looks) > 6
+
+
 def test_tasks_take_turns_and_the_first_that_fails_ends_the_gate(tmp_path: Path) -> None:
     good, bad, unclear = flips(2_000, 0, 0), flips(2_000, 5, 360), flips(2_000, 80, 96)
     runs = [str(fake_run(tmp_path / name, name, mmlu=unclear[i], arc=good[i], gsm8k=bad[i])) for i, name in enumerate("ab")]
@@ -260,7 +266,7 @@ def test_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["gate", *runs, "--replay-order", "--json", str(tmp_path / "g.json"), "--junit", str(tmp_path / "g.xml")]) == 0
     printed = capsys.readouterr().out
     assert "- mmlu@qwen: pass: a drop of the margin over all 5,000 documents is excluded after" in printed
-    assert "a look after every block, in the order of --order-seed 0" in printed
+    assert "mmlu@qwen: a look after every block, in the order of --order-seed 0 --block 100;" in printed
     assert "betting" in printed
     found = json.loads((tmp_path / "g.json").read_text())["tasks"]["mmlu@qwen"]
     assert (found["word"], found["of"], found["mcnemar_p"]) == ("pass", 5_000, None)
@@ -284,6 +290,8 @@ def test_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["a", "b", "--replay-order", "--model", "demo"], "--model has no effect, since two finished runs are given"),
         (["a", "b", "--replay-order", "--max-minutes", "1"], "--max-minutes is for a candidate that still has to answer"),
         (["a", "--sequential", "--max-documents", "0"], "--max-documents is 0"),
+        (["a", "--sequential", "--block", "0"], "--block is 0"),
+        (["a", "b", "--block", "10"], "--block has no effect"),
         (["a", "--sequential", "--max-minutes", "nan"], "--max-minutes is nan"),
         (["a", "--sequential", "--against", "published"], "leave one of them out"),
     ],

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from evalkit.data.sources import SampleSource
-from evalkit.runner.workload import SAMPLE, Size, Workload, num_shared, sizes, workload
+from evalkit.runner.workload import SAMPLE, Size, Workload, beginnings, num_shared, sizes, workload
 from evalkit.tasks import Generate, Loglikelihood
 from evalkit.tasks.registry import resolve
 
@@ -54,3 +54,14 @@ def test_a_sample_tells_the_tokens() -> None:
 def test_what_two_texts_share() -> None:
     for a, b, shared in (("", "x", 0), ("abc", "abd", 2), ("abc", "abc", 3), ("abc", "abcdef", 3), ("xbc", "abc", 0)):
         assert num_shared(a, b) == num_shared(b, a) == shared
+
+
+def test_beginnings_in_requests() -> None:
+    """Three subjects' shots of 400 characters, ten questions of about 60 each: the shots take as much as 20 questions."""
+    asked = [Loglikelihood(f"{subject}{'shot. ' * 66}{chr(97 + i) * 58}", (" A",)) for subject in "xyz" for i in range(10)]
+    assert beginnings(asked) == 20
+    assert beginnings([*asked, *asked]) == 20
+    assert beginnings([Loglikelihood(chr(97 + i) * 200, (" A",)) for i in range(10)]) == 0
+    # an answer's new tokens are work too
+    assert beginnings([Generate(f"{'shot. ' * 66}{chr(97 + i) * 58}", (), 400) for i in range(10)]) == 1
+    assert beginnings([]) == 0
