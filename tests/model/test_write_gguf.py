@@ -1,17 +1,20 @@
 """GGUF files that we write: what is read back is what was written, for every family, and what no file can say is refused by name."""
 
+import json
 import os
 import weakref
 from dataclasses import asdict, replace
 from functools import partial
+from pathlib import Path
 
 import gguf
 import numpy as np
 import pytest
 import torch
+from folders_to_convert import QUANTISED, ROWS, checkpoint_of, config_of, moe_of
 from gguf_files import gguf_tensors, write
 from refusals import refused as refused_by
-from tiny_models import logits, tiny_config, tiny_decoder, tiny_moe
+from tiny_models import logits, tiny_decoder, tiny_moe
 
 from moe_lm.checkpoint.gguf_file import GGUFFile
 from moe_lm.checkpoint.random_weights import random_checkpoint
@@ -23,27 +26,7 @@ from moe_lm.families import FAMILIES
 from moe_lm.quant.file_types import FILE_TYPES
 from moe_lm.rope import DynamicScaling, LinearScaling, Llama3Scaling, LongRopeScaling, YarnScaling
 
-ROWS = 288  # of the embedding: a token each for 256 bytes
-OPTIONS = {"mistral": {"sliding_window": 5}, "gemma3_text": {"query_pre_attn_scalar": 8}, "olmoe": {"num_key_value_heads": 4}}
-NORMALISED = ("mixtral", "qwen3_moe")  # llama.cpp makes a token's experts sum to one in these alone
-
-
-def moe_of(family, **changes):
-    return replace(tiny_moe(FAMILIES[family].moe), **changes)
-
-
-def config_of(family, **changes):
-    """A model that llama.cpp can run."""
-    options = {"vocab_size": ROWS, "tied": family.startswith("gemma"), **OPTIONS.get(family, {})} | changes
-    if FAMILIES[family].moe:
-        options = {"moe": moe_of(family, norm_topk_prob=family in NORMALISED)} | options
-    return tiny_config(family, **options)
-
-
-def checkpoint_of(config, folder):
-    """A folder's, of random weights."""
-    save(tiny_decoder(config), random_checkpoint(config).tokenizer, folder)
-    return open_checkpoint(folder)
+GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "gguf_types.json").read_text("utf-8"))["types"]
 
 
 def written(checkpoint, path, name="f32"):
@@ -155,6 +138,14 @@ def test_every_type(tmp_path, name):
         if kinds[tensor] not in ("Q4_K", "Q5_K", "Q6_K"):
             expected = gguf.quantize(np.ascontiguousarray(values), gguf.GGMLQuantizationType[kinds[tensor]])
             assert file.blocks(tensor).tobytes() == expected.tobytes(), tensor
+
+
+@pytest.mark.parametrize("name", [name for name in FILE_TYPES if name != "f32"])
+@pytest.mark.parametrize("case", QUANTISED)
+def test_the_types_are_those_of_llama_cpp(case, name):
+    """See golden/make_gguf_types_golden.py, which compares the bytes, too."""
+    kinds = {entry.name: entry.kind for entry in plan(random_checkpoint(QUANTISED[case]), FILE_TYPES[name], case).entries}
+    assert {tensor: kind for tensor, kind in kinds.items() if kind not in ("F32", FILE_TYPES[name].kind)} == GOLDEN[case][name]
 
 
 def test_a_gguf_source_keeps_what_it_has(tmp_path):

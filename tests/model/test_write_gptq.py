@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from folders_to_convert import checkpoint_of, config_of
 from quantized_folders import expanded
 from refusals import refused
 from safetensors.torch import load_file
-from test_write_gguf import checkpoint_of, config_of
 from tiny_models import logits, relative_diff
 
 from moe_lm.checkpoint.quantized.gptq import GPTQ
