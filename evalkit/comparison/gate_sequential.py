@@ -90,7 +90,7 @@ def _stop(tasks: Sequence[SequentialTask], why: str) -> list[str]:
     failed = any(task.outcome and task.outcome.word == "fail" for task in tasks)
     unseen = [task for task in tasks if not task.seen]
     if unseen and not failed:
-        raise Undecided(f"inconclusive: {why} before the first look at {unseen[0].pairs.protocol}; the answers so far are kept")
+        raise Undecided(f"{why} before the first look at {unseen[0].pairs.protocol}: inconclusive; the answers so far are kept")
     for task, p in zip(tasks, _adjusted(tasks), strict=True):
         if task.outcome is None and task.seen:
             task.outcome = task.undecided(p, why)

@@ -10,6 +10,7 @@ import pytest
 
 from evalkit import cli
 from evalkit.lm.native import NativeLM
+from evalkit.record.pairs import read_our_answers
 from evalkit.record.read import read_run
 from evalkit.runner.journal import Journal
 from evalkit.tasks import Loglikelihood, Loglikelihoods
@@ -92,7 +93,7 @@ def test_a_gate_that_sees_all_documents_leaves_a_whole_run(base: Path, tiny_mode
 def test_limits(base: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = ["--json", str(tmp_path / "gate.json"), "--junit", str(tmp_path / "gate.xml")]
     assert cli.main(sequential(base, tiny_model, tmp_path, "--max-minutes", "0.00001", *files)) == 3
-    assert "inconclusive: undecided: --max-minutes 1e-05 are over before the first look at mmlu@cloze" in capsys.readouterr().err
+    assert "undecided: --max-minutes 1e-05 are over before the first look at mmlu@cloze: inconclusive" in capsys.readouterr().err
     found = json.loads((tmp_path / "gate.json").read_text())
     assert (found["outcome"], found["exit_code"]) == ("inconclusive", 3)
     assert answers(tmp_path / "cand") >= 1  # those that came are kept
@@ -168,3 +169,23 @@ def test_an_engine_that_fails_ends_the_gate_undecided_and_keeps_the_answers(
     assert (found["outcome"], found["exit_code"]) == ("incomplete", 4)
     assert cli.main(gate) == 0
     assert json.loads((tmp_path / "gate.json").read_text())["outcome"] == "pass"
+
+
+def test_a_suite_is_gated_set_by_set(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = ["run", "--tasks", "belebele,m3exam", "--model", str(tiny_model), "--data", "sample", "--quiet", "--out", str(tmp_path)]
+    assert cli.main([*run, "--name", "base"]) == 0
+    gate = sequential(tmp_path / "base", tiny_model, tmp_path, "--margin", "0.3", "--json", str(tmp_path / "g.json"))
+    assert cli.main(gate) in (0, 3)
+    capsys.readouterr()
+    found = json.loads((tmp_path / "g.json").read_text())["tasks"]
+    base = read_our_answers(tmp_path / "base")
+    assert len(found) == len(base.tasks)
+    for name, task in base.tasks.items():
+        entry = found[task.protocol["protocol"]]
+        assert entry["of"] == len(task.answers), name
+        assert entry["word"] in ("pass", "inconclusive")
+    record = read_run(tmp_path / "cand")
+    if not record.is_complete:
+        assert cli.main([*shlex.split(record.command)[1:], "--quiet"]) == 0
+    for file in sorted((tmp_path / "base" / "samples").iterdir()):
+        assert file.read_bytes() == (tmp_path / "cand" / "samples" / file.name).read_bytes()
