@@ -68,6 +68,7 @@ def test_what_cannot_be_written(tmp_path: Path) -> None:
         ("gate nothing nothing", "--json"),
         ("gate nothing nothing", "--summary"),
         ("upcycle nothing", ""),
+        ("quantize nothing --format gptq-int4", ""),
     ],
 )
 def test_a_place_that_cannot_be_written_is_refused_before_anything_is_read(
