@@ -4,13 +4,14 @@ from collections.abc import Callable, Iterator, Sequence
 
 from evalkit.comparison.compare import scale
 from evalkit.fidelity.plot import divergence_plot
-from evalkit.fidelity.record import Answers, Copy, Fidelity, Mean, Measured, TaskFidelity
+from evalkit.fidelity.record import Answers, Copy, Fidelity, Mean, Measured
 from evalkit.report.document import Document, Grid, Notes, Section
 from evalkit.stats.paired import Difference
 
 KL = "KL(reference || copy) in nats, over the whole vocabulary at each scored token; intervals at 95%, clustered by document"
-DIVERGENCE_HEAD = ("copy", "mean KL", "95% interval", "median", "90%", "99%", "max", "same top", "95% interval")
-ANSWERS_HEAD = ("model", "perplexity", "ratio", "score", "difference", "95% interval", "right to wrong", "wrong to right", "other changes")
+DIVERGENCE_HEAD = ("copy", "mean KL", "95% interval", "median", "90%", "99%", "max")
+TOKENS_HEAD = ("model", "same top token", "95% interval", "perplexity", "ratio", "95% interval")
+ANSWERS_HEAD = ("model", "score", "difference", "95% interval", "right to wrong", "wrong to right", "other changes")
 MODELS_HEAD = ("model", "weights", "size", "computed", "scored tokens/s", "generated tokens/s", "fingerprint")
 LONGEST_LIST = 8  # documents named in a remark; fidelity.json has all
 
@@ -38,6 +39,7 @@ def measured_on(record: Fidelity, name: str) -> str:
 
 def _task_blocks(record: Fidelity, name: str, number: int) -> Iterator[Grid | Notes]:
     yield divergence_grid(record, name, number)
+    yield tokens_grid(record, name, number)
     yield answers_grid(record, name, number)
     if lines := list(_remarks(record, name)):
         yield Notes("Remarks", lines)
@@ -48,29 +50,36 @@ def divergence_grid(record: Fidelity, name: str, number: int) -> Grid:
     rows = []
     for copy in record.copies:
         found = copy.tasks[name].divergence
-        figures = (found.median, found.p90, found.p99, found.max)
-        same = (share(found.same_top.value), interval(found.same_top, share))
-        rows.append((copy.model.name, nats(found.mean.value), interval(found.mean, nats), *map(nats, figures), *same))
-    return Grid(f"divergence-{number}", "KL divergence from the reference", "lrrrrrrrr", DIVERGENCE_HEAD, rows)
+        figures = map(nats, (found.median, found.p90, found.p99, found.max))
+        rows.append((copy.model.name, nats(found.mean.value), interval(found.mean, nats), *figures))
+    return Grid(f"divergence-{number}", "KL divergence from the reference", "lrrrrrr", DIVERGENCE_HEAD, rows)
+
+
+def tokens_grid(record: Fidelity, name: str, number: int) -> Grid:
+    """The most likely tokens and the scored ones: the reference, then the copies."""
+    rows: list[tuple[str, ...]] = []
+    for copy in record.copies:
+        same, tokens = copy.tasks[name].divergence.same_top, copy.tasks[name].perplexity
+        if not rows:
+            rows.append((record.reference.name, "", "", f"{tokens.reference:.4g}", "", ""))
+        ratio = (f"{tokens.ratio.value:.4f}", interval(tokens.ratio, "{:.4f}".format))
+        rows.append((copy.model.name, share(same.value), interval(same, share), f"{tokens.copy:.4g}", *ratio))
+    return Grid(f"tokens-{number}", "Tokens", "lrrrrr", TOKENS_HEAD, rows)
 
 
 def answers_grid(record: Fidelity, name: str, number: int) -> Grid:
     """The reference, then the copies; of a suite a row for each of its sets."""
-    rows: list[tuple[str, ...]] = []
-    first = record.copies[0].tasks[name]
-    for part, answers in enumerate(first.answers):
-        perplexity = f"{first.perplexity.reference:.4g}" if part == 0 else ""
-        rows.append((_label(record.reference, first, answers), perplexity, "", *_score(answers.difference, "base"), *[""] * 5))
+    first = record.copies[0].tasks[name].answers
+    is_suite = len(first) > 1
+    rows = [(_label(record.reference, answers, is_suite), *_score(answers.difference, "base"), *[""] * 5) for answers in first]
     for copy in record.copies:
-        found = copy.tasks[name]
-        for part, answers in enumerate(found.answers):
-            tokens = (f"{found.perplexity.copy:.4g}", ratio(found.perplexity.ratio)) if part == 0 else ("", "")
-            rows.append((_label(copy.model, found, answers), *tokens, *_changes(answers)))
-    return Grid(f"answers-{number}", f"Answers ({first.answers[0].metric})", "lrrrrrrrr", ANSWERS_HEAD, rows)
+        rows += [(_label(copy.model, answers, is_suite), *_changes(answers)) for answers in copy.tasks[name].answers]
+    metrics = ", ".join(dict.fromkeys(answers.metric for answers in first))
+    return Grid(f"answers-{number}", f"Answers ({metrics})", "lrrrrrr", ANSWERS_HEAD, rows)
 
 
-def _label(model: Measured, found: TaskFidelity, answers: Answers) -> str:
-    return f"{model.name}: {answers.name}" if len(found.answers) > 1 else model.name
+def _label(model: Measured, answers: Answers, is_suite: bool) -> str:
+    return f"{model.name}: {answers.name}" if is_suite else model.name
 
 
 def _score(difference: Difference | None, which: str) -> tuple[str]:
@@ -148,11 +157,6 @@ def nats(value: float) -> str:
 def share(value: float) -> str:
     """A percentage."""
     return f"{100 * value:.2f}%"
-
-
-def ratio(mean: Mean) -> str:
-    """ "1.0123 (1.0101 to 1.0145)"."""
-    return f"{mean.value:.4f}" + (f" ({mean.ci95[0]:.4f} to {mean.ci95[1]:.4f})" if mean.ci95 else "")
 
 
 def interval(mean: Mean, words: Callable[[float], str]) -> str:

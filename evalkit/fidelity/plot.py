@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 MEGA = 1e6
 PANEL = 2.0  # inches
+CLOSE = 1.6  # ratio of two divergences whose labels would cover each other
 Point = tuple[str, float, Mean]  # name, megabytes, divergence
 
 
@@ -43,6 +44,7 @@ def _paint(axes: "Axes", title: str, points: Sequence[Point], reference: float |
         axes.yaxis.set_major_formatter("{x:g}")
     widest = max([reference or 0.0, *(size for _, size, _ in points)])
     floor = min(positive, default=1.0) / 10
+    placed: list[tuple[float, float]] = []
     for name, size, mean in points:
         if mean.value and mean.ci95:
             axes.plot(
@@ -52,9 +54,11 @@ def _paint(axes: "Axes", title: str, points: Sequence[Point], reference: float |
         axes.plot(size, height, marker, color=BLUE, markersize=4, markeredgewidth=0, zorder=3)
         text = clipped(name, 34) if mean.value else f"{clipped(name, 28)}: 0"
         is_right = size > widest / 2
-        axes.annotate(
-            text, (size, height), (-5 if is_right else 5, 3), textcoords="offset points", fontsize=SMALL, ha="right" if is_right else "left"
-        )
+        # labels of points that lie close stand above and below each other
+        close = sum(abs(x - size) < widest / 20 and 1 / CLOSE < y / height < CLOSE for x, y in placed)
+        placed.append((size, height))
+        offset, side = (-5 if is_right else 5, (3, -9, 12, -18)[close % 4]), "right" if is_right else "left"
+        axes.annotate(text, (size, height), offset, textcoords="offset points", fontsize=SMALL, ha=side)
     if reference:
         axes.axvline(reference, color=ORANGE, linewidth=0.9, linestyle=(0, (4, 2)), zorder=1)
         axes.annotate(
