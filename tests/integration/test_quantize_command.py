@@ -32,7 +32,7 @@ def test_a_file_that_gives_the_same_answers(tiny_model: Path, tmp_path: Path) ->
 
 
 def test_a_named_file_and_a_file_again(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    first, second = tmp_path / "first.gguf", tmp_path / "second.gguf"
+    first, second = tmp_path / "new" / "folder" / "first.gguf", tmp_path / "second.gguf"
     assert cli.main(["quantize", str(tiny_model), str(first), "--format", "gguf:q8_0", "--quiet"]) == 0
     assert "Q8_0" in capsys.readouterr().out
     assert cli.main(["quantize", str(first), str(second), "--format", "gguf:q8_0", "--quiet"]) == 0

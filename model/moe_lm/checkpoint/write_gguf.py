@@ -63,6 +63,7 @@ class Plan:
     def write(self, path: Path, progress: Progress | None = None) -> None:
         """Write the file under another name, then rename it: it is whole or not there. Raises ModelError as the source, OSError."""
         partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with open(partial, "wb") as file:
                 file.write(self.header)
