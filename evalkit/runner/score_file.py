@@ -81,10 +81,22 @@ def score(config: ScoreConfig, reporter: Reporter) -> tuple[Run, Path]:
     entry = task_entry(task, samples, len(docs), source.describe())
     if reason := entry.counts.why_no_score(entry.n):
         raise EvalkitError(f"{config.file} has no score: {reason}; look at its answers")
+    if entry.counts.extraction_failed == entry.n:
+        reporter.say(_nothing_found(config, task, samples[0]))
     record = replace(record, status="complete", seconds=round(time.monotonic() - clock, 3), tasks={task.protocol.task: entry})
     write_run(folder, record, {task.protocol.task: samples})
     lm_eval_write.write(folder / "lm_eval", record, {task.protocol.task: samples})
     return record, folder
+
+
+def _nothing_found(config: ScoreConfig, task: Task, sample: Sample) -> str:
+    """What a figure of 0 means where the extraction found nothing in any answer."""
+    name = task.protocol.task
+    begins = getattr(sample.responses[0], "text", "")[:40]
+    return (
+        f"{config.file}: {name}@{task.protocol.name} finds nothing to score in any answer; the first one begins {begins!r}. "
+        f"Are they answers to another prompt than {task.protocol.name}'s? `evalkit ls protocols` lists all"
+    )
 
 
 def run_name(file: Path, task: str) -> str:

@@ -230,3 +230,11 @@ def test_judged_runs_that_lack_a_rating_are_not_compared(data_dir: Path, tmp_pat
     assert "score of mt_bench is 8.0125 over the 80 samples" in error
     assert f"the figure stated is {stated!r}; it pools all ratings, and the documents have unequal numbers of them" in error
     assert cli.main(["compare", base, cand, "--metric", "turn_1"]) == 0
+
+
+def test_a_file_in_which_nothing_is_found_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fenced = lines(*({"id": doc.id, "answer": "I think so.\nYes."} for doc in GSM8K[:3]))
+    (tmp_path / "answers.jsonl").write_text(fenced)
+    assert cli.main(["score", "gsm8k@qwen", str(tmp_path / "answers.jsonl"), "--data", "sample", "--out", str(tmp_path / "out")]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "gsm8k@qwen finds nothing to score in any answer; the first one begins 'I think so." in said
