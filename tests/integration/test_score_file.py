@@ -236,5 +236,5 @@ def test_a_file_in_which_nothing_is_found_says_so(tmp_path: Path, capsys: pytest
     fenced = lines(*({"id": doc.id, "answer": "I think so.\nYes."} for doc in GSM8K[:3]))
     (tmp_path / "answers.jsonl").write_text(fenced)
     assert cli.main(["score", "gsm8k@qwen", str(tmp_path / "answers.jsonl"), "--data", "sample", "--out", str(tmp_path / "out")]) == 0
-    said = " ".join(capsys.readouterr().out.split())
+    said = " ".join("".join(capsys.readouterr()).split())
     assert "gsm8k@qwen finds nothing to score in any answer; the first one begins 'I think so." in said
