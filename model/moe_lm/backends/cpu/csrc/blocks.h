@@ -12,7 +12,8 @@
 // as pack_quantized.py orders them
 enum Kind : int { Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K, GROUP_32, GROUP_64, GROUP_128, KINDS };
 
-constexpr int SUB = 32;  // weights of a sub-block
+constexpr int SUB = 32;      // weights of a sub-block
+constexpr int AHEAD = 2048;  // bytes that are asked for before they are read
 
 template <int halves, int words>
 struct Packed {

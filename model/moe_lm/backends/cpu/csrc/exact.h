@@ -43,7 +43,7 @@ NOT_INLINE void expand(const uint8_t* stripe, const uint8_t* next, int k, int kc
 // to[0..LANES) of each of some stripes = the products with x, summed as the micro-kernel sums them
 template <class B, int stripes>
 NOT_INLINE void multiply_one_row(const uint8_t* const* from, const float* x, int K, float* to) {
-    constexpr int sub_bytes = B::BYTES * SUB / B::WEIGHTS, ahead = 2048;
+    constexpr int sub_bytes = B::BYTES * SUB / B::WEIGHTS;
     const std::size_t bytes = static_cast<std::size_t>(K / B::WEIGHTS) * B::BYTES;
     reg totals[stripes][PARTS] = {};
     for (int k = 0; k < K; k += KC) {
@@ -55,7 +55,7 @@ NOT_INLINE void multiply_one_row(const uint8_t* const* from, const float* x, int
 #pragma GCC unroll 4
             for (int i = 0; i < stripes; i++) {
                 blocks[i] = from[i] + static_cast<std::size_t>(at / B::WEIGHTS) * B::BYTES;
-                std::size_t later = static_cast<std::size_t>(at / SUB) * sub_bytes + ahead;
+                std::size_t later = static_cast<std::size_t>(at / SUB) * sub_bytes + AHEAD;
                 if (later >= bytes) later += bytes * (stripes - 1);  // on to the stripes after these, which lie there
                 for (int line = 0; line < sub_bytes; line += 64) __builtin_prefetch(from[i] + later + line);
 #pragma GCC unroll 4

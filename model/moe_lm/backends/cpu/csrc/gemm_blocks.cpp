@@ -12,14 +12,23 @@ namespace {
 
 // of a task, at most: its sums stay in the L2 cache, and weights that are unpacked are used often
 constexpr int ROWS = 128, PANELS = 10;
+constexpr int GATHERED = 256 << 10;     // bytes of quantised rows of a task, about
 constexpr int STRIPES = PANEL / LANES;  // of a panel
 constexpr int FEW = 4;                  // rows of a task for which no block is unpacked into memory
 
+// A task's rows as tiles of up to `height`, each with all numbers and blocks of its rows side by side.
 template <class Block>
-struct GatheredRows {
-    static constexpr int MOST = ROWS * CHUNK;
-    alignas(64) int32_t numbers[MOST / 4];
-    Block blocks[MOST / Activations<Block>::NUMBERS];
+struct Gathered {
+    std::vector<int32_t> numbers;
+    std::vector<Block> blocks;
+
+    void gather(const std::optional<Activations<Block>>& from, const int64_t* rows, int count, int height, int K) {
+        if (!from) return;
+        numbers.resize(static_cast<std::size_t>(K / 4) * count), blocks.resize(K / from->NUMBERS * count);
+        for (int m = 0; m < count; m += height)
+            from->gather(rows + m, std::min(height, count - m), 0, K, numbers.data() + K / 4 * m,
+                         blocks.data() + K / from->NUMBERS * m);
+    }
 };
 
 NOT_INLINE void multiply_exactly(const float* a, int rows, const float* b, int kc, float* c, bool accumulate) {
@@ -45,14 +54,6 @@ struct Product {
         for (int p = 0; p < task.panels; p++)
             for (int i = 0; i < STRIPES && (task.panel + p) * STRIPES + i < stripes[0].count(); i++)
                 use(p, i, (task.panel + p) * STRIPES + i);
-    }
-
-    template <class B>
-    const Activations<Own<B>>& activations() const {
-        if constexpr (B::SUPER)
-            return *super;
-        else
-            return *small;
     }
 
     void exact_row(const Task& task) const {
@@ -112,32 +113,24 @@ struct Product {
         });
     }
 
-    void integer_few_rows(const Task& task) const {
-        std::vector<int32_t> small_numbers, super_numbers;
-        std::vector<SmallBlock> small_blocks;
-        std::vector<SuperBlock> super_blocks;
-        int64_t rows[FEW];
+    void integer_rows(const Task& task) const {
+        alignas(64) float sums[2][ROWS * LANES];
+        const int most = task.rows <= FEW ? FEW : TILE, height = ceil_div(task.rows, ceil_div(task.rows, most));
+        std::vector<int64_t> rows(task.rows);
         for (int m = 0; m < task.rows; m++) rows[m] = x_row(task.row + m);
-        const auto gather = [&](const auto& from, auto& numbers, auto& blocks) {
-            if (!from) return;
-            numbers.resize(K / 4 * task.rows), blocks.resize(K / from->NUMBERS * task.rows);
-            from->gather(rows, task.rows, 0, K, numbers.data(), blocks.data());
-        };
-        gather(small, small_numbers, small_blocks), gather(super, super_numbers, super_blocks);
+        Gathered<SmallBlock> small_rows;
+        Gathered<SuperBlock> super_rows;
+        small_rows.gather(small, rows.data(), task.rows, height, K);
+        super_rows.gather(super, rows.data(), task.rows, height, K);
         each_stripe(task, [&](int, int, int number) {
-            alignas(64) float sums[2][FEW * LANES];
             for (int side = 0; side < sides; side++) {
                 const Stripe stripe = stripes[side].get(task.matrix, number);
                 with_kind(stripe.kind, [&](auto b) {
                     using B = decltype(b);
-                    with_constant<FEW>(task.rows, [&](auto rows) {
-                        if constexpr (B::SUPER)
-                            multiply_few_rows<B, rows>(stripe.packed, super_numbers.data(), super_blocks.data(), K,
-                                                       sums[side]);
-                        else
-                            multiply_few_rows<B, rows>(stripe.packed, small_numbers.data(), small_blocks.data(), K,
-                                                       sums[side]);
-                    });
+                    if constexpr (B::SUPER)
+                        multiply_stripe<B>(stripe.packed, super_rows, task.rows, height, sums[side]);
+                    else
+                        multiply_stripe<B>(stripe.packed, small_rows, task.rows, height, sums[side]);
                 });
             }
             const Stripe stripe = stripes[0].get(task.matrix, number);
@@ -147,51 +140,27 @@ struct Product {
         });
     }
 
-    void integer_rows(const Task& task) const {
-        alignas(64) float sums[ROWS * PANEL * PANELS];
-        GatheredRows<SmallBlock> small_rows;
-        GatheredRows<SuperBlock> super_rows;
-        int64_t rows[ROWS];
-        for (int m = 0; m < task.rows; m++) rows[m] = x_row(task.row + m);
-        const int height = ceil_div(task.rows, ceil_div(task.rows, TILE));
+    // to[m][0..LANES) = the products of a stripe and all rows
+    template <class B>
+    void multiply_stripe(const uint8_t* stripe, const Gathered<Own<B>>& rows, int count, int height, float* to) const {
+        const int32_t* numbers = rows.numbers.data();
+        const Own<B>* own = rows.blocks.data();
+        constexpr int each = Activations<Own<B>>::NUMBERS;
+        if (count <= FEW) {
+            with_constant<FEW>(count, [&](auto m) { multiply_few_rows<B, m>(stripe, numbers, own, K, to); });
+            return;
+        }
+        OpenedChunk<B> chunk;
         for (int k = 0; k < K; k += CHUNK) {
             const int kc = std::min(CHUNK, K - k);
-            const auto gather = [&](const auto& from, auto& to) {
-                if (!from) return;
-                for (int m = 0; m < task.rows; m += height)
-                    from->gather(rows + m, std::min(height, task.rows - m), k, kc, to.numbers + m * kc / 4,
-                                 to.blocks + m * (kc / from->NUMBERS));
-            };
-            gather(small, small_rows), gather(super, super_rows);
-            each_stripe(task, [&](int p, int i, int number) {
-                float* c = sums + (p * STRIPES + i) * sides * ROWS * LANES;
-                for (int side = 0; side < sides; side++) {
-                    const Stripe stripe = stripes[side].get(task.matrix, number);
-                    const Stripe next = stripes[side].get(task.matrix, std::min(number + 1, stripes[0].count() - 1));
-                    with_kind(stripe.kind, [&](auto b) {
-                        using B = decltype(b);
-                        const auto& from = [&]() -> const GatheredRows<Own<B>>& {
-                            if constexpr (B::SUPER)
-                                return super_rows;
-                            else
-                                return small_rows;
-                        }();
-                        OpenedChunk<B> chunk;
-                        chunk.open(stripe.packed, next.packed, k, kc);
-                        for (int m = 0; m < task.rows; m += height)
-                            with_constant<TILE>(std::min(height, task.rows - m), [&](auto some) {
-                                chunk.template multiply<some>(from.numbers + m * kc / 4,
-                                                              from.blocks + m * (kc / Activations<Own<B>>::NUMBERS), kc,
-                                                              c + (side * ROWS + m) * LANES, k > 0);
-                            });
-                    });
-                }
-                if (k + kc < K) return;
-                const Stripe stripe = stripes[0].get(task.matrix, number);
-                for (int m = 0; m < task.rows; m++)
-                    epilogue.write<LANES>(c + m * LANES, c + (ROWS + m) * LANES, task.row + m, stripe.first,
-                                          stripe.outputs);
-            });
+            chunk.open(stripe, k, kc);
+            for (int m = 0; m < count; m += height) {
+                const int some = std::min(height, count - m);
+                with_constant<TILE>(some, [&](auto rows) {
+                    chunk.template multiply<rows>(numbers + K / 4 * m + k / 4 * some,
+                                                  own + K / each * m + k / each * some, kc, to + m * LANES, k > 0);
+                });
+            }
         }
     }
 };
@@ -214,10 +183,11 @@ int gemm_blocks(GompParallel gomp, int threads, const float* x, int x_rows, cons
     const auto has = [&](bool super) { return product.stripes[0].has(super) || product.stripes[1].has(super); };
     if (int8 && has(false)) product.small.emplace(gomp, threads, x, x_rows, K);
     if (int8 && has(true)) product.super.emplace(gomp, threads, x, x_rows, K);
-    const std::vector<Task> tasks = divide(offsets, matrices, product.panels(), ROWS, PANELS / sides, threads);
+    const int rows = int8 ? std::clamp(GATHERED / (K + 1) / TILE * TILE, 4 * TILE, ROWS) : ROWS;
+    const std::vector<Task> tasks = divide(offsets, matrices, product.panels(), rows, PANELS / sides, threads);
     parallel_for(gomp, threads, static_cast<int>(tasks.size()), [&](int i) {
         if (int8)
-            tasks[i].rows <= FEW ? product.integer_few_rows(tasks[i]) : product.integer_rows(tasks[i]);
+            product.integer_rows(tasks[i]);
         else
             tasks[i].rows == 1 ? product.exact_row(tasks[i]) : product.exact_rows(tasks[i]);
     });

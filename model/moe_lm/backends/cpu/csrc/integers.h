@@ -147,7 +147,7 @@ NOT_INLINE void multiply_few_rows(const uint8_t* block, const int32_t* x, const 
     reg sums[PARTS][rows] = {};
     for (int k = 0; k < K;
          k += B::WEIGHTS, block += B::BYTES, x += B::WEIGHTS / 4 * rows, own += OWN_BLOCKS<B> * rows) {
-        for (int line = 0; line < B::BYTES; line += 64) __builtin_prefetch(block + 2048 + line);
+        for (int line = 0; line < B::BYTES; line += 64) __builtin_prefetch(block + AHEAD + line);
 #pragma GCC unroll 4
         for (int part = 0; part < PARTS; part++) add_block(Direct<B>{block, part}, x, own, sums[part]);
     }
@@ -170,11 +170,12 @@ struct OpenedChunk {
     static constexpr int MOST = CHUNK / B::WEIGHTS;
     std::conditional_t<B::SUPER, OpenedSuper<B>, Opened<B>> blocks[PARTS][MOST];
 
-    NOT_INLINE void open(const uint8_t* stripe, const uint8_t* next, int k, int kc) {
-        const std::size_t at = static_cast<std::size_t>(k / B::WEIGHTS) * B::BYTES;
-        for (int b = 0; b < kc / B::WEIGHTS; b++) {
-            for (int line = 0; line < B::BYTES; line += 64) __builtin_prefetch(next + at + b * B::BYTES + line);
-            for (int part = 0; part < PARTS; part++) blocks[part][b].open(Direct<B>{stripe + at + b * B::BYTES, part});
+    NOT_INLINE void open(const uint8_t* stripe, int k, int kc) {
+        const uint8_t* block = stripe + static_cast<std::size_t>(k / B::WEIGHTS) * B::BYTES;
+        const int count = kc / B::WEIGHTS;
+        for (int b = 0; b < count; b++, block += B::BYTES) {
+            for (int line = 0; line < B::BYTES; line += 64) __builtin_prefetch(block + count * B::BYTES + line);
+            for (int part = 0; part < PARTS; part++) blocks[part][b].open(Direct<B>{block, part});
         }
     }
 
