@@ -46,6 +46,16 @@ def test_the_cpu_layer_prints_a_table_and_a_json_line_for_each_dtype():
 
 
 @pytest.mark.slow
+def test_quantised_products_print_a_table_and_a_json_line():
+    command = [sys.executable, str(BENCH / "quantized.py"), "--tiny", "--threads", "1"]
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr[-3000:]
+    (result,) = (json.loads(line) for line in done.stdout.splitlines() if line.startswith("{"))
+    assert [(row["rows"], row["weights"]) for row in result["rows"][:2]] == [(1, "attention, Q5_0"), (1, "gate and up, Q5_0")]
+    assert all(min(row["float32_us"], row["exact_us"], row["int8_us"]) > 0 for row in result["rows"])
+
+
+@pytest.mark.slow
 def test_without_a_gpu_they_say_so():
     import torch
 
