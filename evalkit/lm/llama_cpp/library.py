@@ -235,8 +235,8 @@ class Library:
 
     def build(self) -> str:
         """The wheel's version, and the instruction sets and options that it was built with."""
-        flags = self.llama_print_system_info().decode().strip(" |")
-        return f"{PACKAGE} {_installed()}, {flags}"
+        flags = self.llama_print_system_info().decode().replace(" = 1", "").replace(" |", "").replace(" :", ":").strip()
+        return f"{PACKAGE} {_installed()} ({flags})"
 
 
 @cache
