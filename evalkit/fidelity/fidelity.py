@@ -83,6 +83,7 @@ def _fidelity(
     earlier = _earlier(config, record)
     known = {copy.model.info.fingerprint: copy for copy in earlier.copies} if earlier else {}
     reference.speed = earlier.reference.speed if earlier else reference.speed
+    measured: tuple[Copy, ...] = ()
     work = _checked(plans, reference, [copy for copy in copies if copy.lm.fingerprint not in known], reporter)
     while copies:  # a copy's memory is free before the next one is loaded
         copy = copies.pop(0)
@@ -92,13 +93,20 @@ def _fidelity(
         else:
             reporter.say(f"{copy.name}: measured before, from {config.out or 'a copy with the same fingerprint'}")
         copy.speed = done.model.speed
-        measured = (*record.copies, replace(done, model=_measured(copy)))
-        record = replace(record, reference=_measured(reference), copies=measured, status="incomplete" if copies else "complete")
+        measured += (replace(done, model=_measured(copy)),)
+        kept = _others(earlier, measured)
+        record = replace(record, reference=_measured(reference), copies=measured + kept, status="incomplete" if copies else "complete")
         if config.out is not None:
             write_output(Path(config.out) / FILE, as_text(record))
         del copy
         gc.collect()
     return record
+
+
+def _others(earlier: Fidelity | None, measured: Sequence[Copy]) -> tuple[Copy, ...]:
+    """What `--out` holds of copies that the command does not name, or has not come to. One of a name that is measured now is replaced."""
+    names = {copy.model.name for copy in measured} | {copy.model.info.fingerprint for copy in measured}
+    return tuple(copy for copy in (earlier.copies if earlier else ()) if names.isdisjoint((copy.model.name, copy.model.info.fingerprint)))
 
 
 def _open(config: FidelityConfig, text: str, reporter: Reporter, open_model: Callable[[ModelSpec], LM]) -> Model:

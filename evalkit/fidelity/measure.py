@@ -14,6 +14,7 @@ from evalkit.errors import EvalkitError
 from evalkit.fidelity.answers import compare_answers
 from evalkit.fidelity.divergence import Positions
 from evalkit.fidelity.record import Speed, TaskFidelity
+from evalkit.files import shortened
 from evalkit.lm.base import LM, require_finite
 from evalkit.lm.distributions import GivesDistributions, NextToken, TokenRequest
 from evalkit.progress import Reporter
@@ -35,6 +36,11 @@ class Model:
     lm: LM
     engine: GivesDistributions
     speed: Speed = field(default_factory=Speed)
+
+    @property
+    def folder_name(self) -> str:
+        """A name for its folder, no other copy's: `name` may be a path, which would lead out of --out, or "reference"."""
+        return shortened(f"{Path(self.name).name}-{self.lm.fingerprint.rpartition(':')[2][:12]}")
 
     def prepare(self, reporter: Reporter) -> None:
         """Read the weights, unless they are read already."""
@@ -142,7 +148,7 @@ def measure(task: Asked, reference: Model, copy: Model, folder: Path, allow_unsa
         raise EvalkitError(f"{task.name}: {reference.name} answers every document with no token, so there is nothing to compare")
     samples = [
         _samples(task.plan, known, folder / part, allow_unsafe_code, reporter)
-        for known, part in zip(responses, ("reference", copy.name), strict=True)
+        for known, part in zip(responses, ("reference", copy.folder_name), strict=True)
     ]
     with_tokens = {owners[request] for request, _ in scored}
     return TaskFidelity(

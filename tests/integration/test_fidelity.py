@@ -230,6 +230,41 @@ def test_an_interruption_keeps_the_copies_before_it(tiny_model: Path, noisy: Pat
         measured(config(tiny_model, *copies), Interrupting)
 
 
+def test_copies_that_the_command_does_not_name_or_has_not_come_to_are_kept(tiny_model: Path, noisy: Path, tmp_path: Path) -> None:
+    class Interrupting(Short):
+        def distributions(self, requests: Sequence[TokenRequest]) -> Iterator[NextToken]:
+            if self.spec == str(last):
+                raise KeyboardInterrupt
+            return super().distributions(requests)
+
+    out, new, last = str(tmp_path / "out"), changed(tiny_model, tmp_path / "new", 0.03), changed(tiny_model, tmp_path / "last", 0.04)
+    first = measured(config(tiny_model, noisy, tiny_model, out=out))
+    with pytest.raises(Interrupted):
+        measured(config(tiny_model, new, last, noisy, out=out), Interrupting)
+    kept = json.loads((tmp_path / "out" / "fidelity.json").read_text())
+    assert [copy["model"]["name"] for copy in kept["copies"]] == ["new", "noisy", "tiny"]
+    found = measured(config(tiny_model, new, out=out))
+    assert (found.status, found.copies[1:]) == ("complete", first.copies)
+    # other weights under the same name take its place
+    changed(tiny_model, shutil.rmtree(new) or new, 0.05)
+    again = measured(config(tiny_model, new, out=out))
+    assert [copy.model.name for copy in again.copies] == ["new", "noisy", "tiny"]
+    assert again.copies[0].model.info.fingerprint != found.copies[0].model.info.fingerprint
+
+
+def test_programs_of_copies_stay_in_the_folder_of_the_command(tiny_model: Path, tmp_path: Path) -> None:
+    """Two copies with the same file name are told apart by their paths, and one may be called as the reference's folder is."""
+    chat = shutil.copytree(tiny_model, tmp_path / "chat")
+    (chat / "chat_template.jinja").write_text("{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}")
+    copies = [changed(chat, tmp_path / name, noise) for name, noise in (("a/reference", 0.02), ("b/reference", 0.03))]
+    before = {path for path in tmp_path.rglob("*") if path.is_file()}
+    out = tmp_path / "out"
+    measured(config(chat, *copies, tasks=("humaneval",), limit=1, out=str(out), allow_unsafe_code=True))
+    made = {path for path in tmp_path.rglob("*") if path.is_file()} - before
+    assert all(path.is_relative_to(out) for path in made)
+    assert len([path for path in made if path.suffix == ".jsonl"]) == 3
+
+
 def test_another_tokenizer_is_no_copy(tiny_model: Path, tmp_path: Path) -> None:
     other = shutil.copytree(tiny_model, tmp_path / "other")
     tokenizer = json.loads((other / "tokenizer.json").read_text())
