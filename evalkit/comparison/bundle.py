@@ -8,8 +8,11 @@ hold the benchmark's documents: a bundle is no more public than they are.
 import hashlib
 import io
 import json
+import lzma
 import re
+import struct
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +27,8 @@ SCHEMA: Final = 1
 RUNS = ("base", "cand")
 MARK = "sha256:"
 EPOCH = (1980, 1, 1, 0, 0, 0)  # of every entry: the same gate gives the same bytes
+# what zipfile raises for an archive that is none, or is packed in another way
+DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, lzma.LZMAError, NotImplementedError, RuntimeError, EOFError, ValueError)
 LARGEST = 8 << 30  # bytes of a bundle's files, unpacked
 FIX = "ask for the bundle again"
 _NAME = re.compile(r"policy\.json|gate\.json|(base|cand)/(run\.json|samples/[^/\\\0]+\.jsonl)")
@@ -139,8 +144,12 @@ def unpack(file: Path, folder: Path) -> tuple[Policy, Any]:
             for name in names:
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 (folder / name).write_bytes(zipped.read(name))
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError) as error:
+    except DAMAGE as error:
         raise EvalkitError(f"{file} is no bundle of evalkit gate ({error}); {FIX}") from None
+    except OSError as error:
+        raise EvalkitError(
+            f"cannot unpack {file} into {folder}: {error.strerror}; make room there, or name another folder by TMPDIR"
+        ) from None
     policy, gate = (_parsed(folder / name, file) for name in ("policy.json", "gate.json"))
     if not isinstance(policy, dict) or policy.get("schema") != SCHEMA:
         raise EvalkitError(f"{file} is a bundle of another version; read it with the evalkit that wrote it")

@@ -7,13 +7,14 @@ from typing import Any
 from evalkit.errors import EvalkitError, unknown
 
 DEFAULT_MARGIN = 0.01
+SMALLEST_MARGIN = 1e-9  # below it the number of documents that it takes grows out of a float
 
 
 @dataclass(frozen=True, slots=True)
 class Margins:
     """The smallest drop that matters, in the metric's unit: `default`, and `by_task` for the tasks that have their own.
 
-    Without a default every task of the gate must have its own. Raises EvalkitError for a margin that is not between 0 and 1.
+    Without a default every task of the gate must have its own. Raises EvalkitError for a margin that is not between 1e-9 and 1.
     """
 
     default: float | None = DEFAULT_MARGIN
@@ -21,8 +22,10 @@ class Margins:
 
     def __post_init__(self) -> None:
         for margin in [*self.by_task.values(), *([] if self.default is None else [self.default])]:
-            if not 0 < margin < 1:
-                raise EvalkitError(f"margin is {margin:g}; give it in the metric's unit, between 0 and 1: 0.01 is one point of accuracy")
+            if not SMALLEST_MARGIN <= margin < 1:
+                raise EvalkitError(
+                    f"margin is {margin:g}; give it in the metric's unit, between {SMALLEST_MARGIN:g} and 1: 0.01 is one point of accuracy"
+                )
 
     @classmethod
     def parse(cls, text: str) -> "Margins":

@@ -5,6 +5,7 @@ in the same way. A label names its document by id, or by its question.
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -47,6 +48,8 @@ class Correction:
 
 def correct(config: CorrectConfig) -> Correction:
     """Raises EvalkitError where files do not fit each other, or the labels say too little."""
+    if config.right_from is not None and not math.isfinite(config.right_from):
+        raise EvalkitError(f"--right-from is {config.right_from:g}; give a score, as in --right-from 7")
     run = read_complete(config.run)
     key, entry = _task(config, run)
     metric = config.metric or entry.headline
@@ -122,9 +125,10 @@ def _scores(run: str, key: str, metric: str, right_from: float | None) -> _Score
 
 def _labels(file: Path, rows: Mapping[str, SampleRow]) -> dict[str, bool]:
     """Document -> is its answer right? Raises EvalkitError for a label that is none, or whose document is unknown, or has two."""
-    by_question: dict[Any, list[str]] = {}
+    by_question: dict[str, list[str]] = {}
     for doc, row in rows.items():
-        by_question.setdefault(row.doc.get("question"), []).append(doc)
+        if isinstance(question := row.doc.get("question"), str):
+            by_question.setdefault(question, []).append(doc)
     found: dict[str, bool] = {}
     for number, label in enumerate(read_rows(file), start=1):
         where = f"{file} line {number}"
@@ -132,12 +136,14 @@ def _labels(file: Path, rows: Mapping[str, SampleRow]) -> dict[str, bool]:
         if not isinstance(right, bool) or not {"id", "question"} & label.keys():
             raise EvalkitError(f'{where} is no label; each is {{"id": .. or "question": .., "right": true or false}}')
         named = label.get("id", label.get("question"))
-        docs = [str(named)] if "id" in label else by_question.get(named, [])
+        docs = [str(named)] if "id" in label else by_question.get(named, []) if isinstance(named, str) else []
         if len(docs) != 1 or docs[0] not in rows:
             count = "no document" if len(docs) < 2 else f"{len(docs)} documents"
             raise EvalkitError(f"{where} fits {count} of the run: {str(named)[:60]!r}; give its id")
         if docs[0] in found:
             raise EvalkitError(f"{where} labels document {docs[0]} again; leave one label for each")
+        if label.get("question", asked := rows[docs[0]].doc.get("question")) != asked:
+            raise EvalkitError(f"{where}: document {docs[0]} asks another question; are the labels of these documents?")
         found[docs[0]] = right
     if not found:
         raise EvalkitError(f"{file} holds no labels")

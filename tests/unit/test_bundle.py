@@ -1,10 +1,13 @@
 """`evalkit gate --bundle` and `evalkit audit`: the decision is found again, and every change is found."""
 
+import hashlib
 import io
 import json
+import random
 import shutil
 import subprocess
 import zipfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -92,8 +95,6 @@ def test_one_flipped_byte_is_found(runs: list[str], tmp_path: Path, capsys: pyte
 
 def rewritten(file: Path, **changes: Any) -> Path:
     """The bundle with other contents and a right digest, as somebody would make it who wants to be believed."""
-    import hashlib
-
     with zipfile.ZipFile(file) as zipped:
         files = {name: zipped.read(name) for name in zipped.namelist()}
     for name, change in changes.items():
@@ -137,6 +138,25 @@ def test_what_was_changed_with_care_is_found_too(
     code, _, err = audited(rewritten(file, **{name: change}), capsys)
     assert code == 2
     assert complaint in err
+
+
+def test_an_archive_that_is_damaged_under_a_right_digest_is_refused_in_one_line(runs: list[str], tmp_path: Path) -> None:
+    """What zlib finds wrong is no error of zipfile's; and a name may be longer than the file system takes."""
+    file = bundled(runs, tmp_path / "gate.bundle", "--tasks", "gsm8k")
+    raw, rng, complaints = file.read_bytes(), random.Random(0), Counter[str]()
+    length = len(MARK) + 64
+    for _ in range(300):
+        body = bytearray(raw[:-length])
+        body[rng.randrange(len(body))] = rng.randrange(256)
+        file.write_bytes(body + f"{MARK}{hashlib.sha256(body).hexdigest()}".encode())
+        try:
+            unpack(file, tmp_path / "out")
+        except EvalkitError as error:
+            complaints[str(error)] += 1
+    assert any("while decompressing data" in complaint for complaint in complaints)
+    file.write_bytes(raw)
+    with pytest.raises(EvalkitError, match="cannot unpack .*: File name too long"):
+        unpack(rewritten(file, **{f"base/samples/{'x' * 300}.jsonl": b""}), tmp_path / "out")
 
 
 def test_foreign_files_in_it_are_refused(runs: list[str], tmp_path: Path) -> None:

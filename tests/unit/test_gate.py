@@ -104,8 +104,9 @@ def test_a_margin_for_each_task(tmp_path: Path, capsys: pytest.CaptureFixture[st
         ("0.01,0.02", "two for all tasks"),
         ("=0.01", "name the task"),
         ("mmlu=0.01,mmlu=0.02", "two for mmlu"),
-        ("nan", "between 0 and 1"),
-        ("mmlu=-0.01", "between 0 and 1"),
+        ("nan", "between 1e-09 and 1"),
+        ("mmlu=-0.01", "between 1e-09 and 1"),
+        ("1e-160", "between 1e-09 and 1"),
     ],
 )
 def test_margins_that_are_none(text: str, complaint: str) -> None:
@@ -142,7 +143,7 @@ def test_holm_over_tasks(tmp_path: Path) -> None:
 
 def test_wrong_use(tmp_path: Path) -> None:
     runs = two_runs(tmp_path, 10, 0, 0)
-    assert "between 0 and 1" in refusal(runs, 1.0)
+    assert "between 1e-09 and 1" in refusal(runs, 1.0)
     assert "takes BASE CAND" in refusal(runs[:1])
     assert "takes one RUN" in refusal(runs, against="published")
     assert "unknown value of --against" in refusal(runs, against="publshed")

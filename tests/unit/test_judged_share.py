@@ -147,6 +147,9 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, capsys: pytest.CaptureFixt
         (good, "has a label for every answer"),
         ([], "holds no labels"),
         (good[:3], "chance may explain"),
+        ([{"question": ["q1"], "right": True}], "line 1 fits no document of the run: \"['q1']\""),
+        ([{"question": None, "right": True}], "line 1 fits no document of the run: 'None'"),
+        ([{**good[0], "question": "q1"}], "line 1: document d0 asks another question"),
     ):
         assert cli.main(["correct", judged, "--labels", labels(tmp_path / "l.jsonl", rows)]) == 2
         assert complaint in capsys.readouterr().err
@@ -154,6 +157,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, capsys: pytest.CaptureFixt
     for options, complaint in (
         (["--task", "mmlu"], "unknown task in"),
         (["--metric", "score"], "has no number as its score"),
+        (["--right-from", "nan"], "--right-from is nan; give a score"),
         (["--labelled", str(tmp_path / "none")], "is not a run"),
     ):
         assert cli.main(["correct", judged, "--labels", file, *options]) == 2
@@ -164,6 +168,17 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, capsys: pytest.CaptureFixt
     write_samples(tmp_path / "run", "gsm8k", [sample(i, 1.0, "x", cluster="passage 1") for i in range(100)])
     assert cli.main(["correct", judged, "--labels", file]) == 2
     assert "share sources (passage 1)" in capsys.readouterr().err
+
+
+def test_questions_that_are_no_texts_are_no_names(tmp_path: Path) -> None:
+    """Of some tasks "question" is a list or an object."""
+    truth = [True, False] * 100
+    judged = judged_run(tmp_path / "run", truth, 0.9, 0.9, 0)
+    file = tmp_path / "run" / "samples" / "gsm8k.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    file.write_text("".join(json.dumps(row | {"doc": {"question": [{"role": "user"}]}}) + "\n" for row in rows))
+    given = labels(tmp_path / "l.jsonl", [{"id": f"d{i}", "right": right} for i, right in enumerate(truth[:100])])
+    assert cli.main(["correct", judged, "--labels", given]) == 0
 
 
 def test_openais_solutions(data_dir: Path, tmp_path: Path) -> None:
