@@ -28,6 +28,9 @@ class Plan(Protocol):
     def nbytes(self) -> int: ...
 
     @property
+    def weight_bytes(self) -> int: ...
+
+    @property
     def kinds(self) -> Mapping[str, int]: ...
 
     @property
@@ -52,8 +55,6 @@ def quantize(source: str, dest: Path, format: str, reporter: Reporter | None = N
     with reporter.bar("reading the source", 1, counted=False):
         plan = _plan(source, format)
     _require_space(dest, plan.nbytes)
-    for notice in plan.notices:
-        reporter.say(notice)
     try:
         with one_line(), reporter.bar(f"writing {dest.name}", 1000, counted=False) as advance:
             plan.write(dest, lambda done, total: advance(done * 1000 // total))
@@ -69,6 +70,8 @@ def _require_new(dest: Path, format: str) -> None:
     if format == GPTQ:
         if os.path.lexists(dest) and (not dest.is_dir() or any(dest.iterdir())):
             raise EvalkitError(f"{dest} is there already, and not an empty folder; name another, or remove it")
+        if dest.suffix == ".gguf":
+            raise EvalkitError(f"DEST {dest} is the name of a GGUF file, and --format {format} writes a folder; give another name")
         require_folder(dest, "DEST")
         return
     if os.path.lexists(dest):
@@ -110,5 +113,6 @@ def _summary(dest: Path, plan: Plan) -> str:
     total = sum(plan.kinds.values())
     ordered = sorted(plan.kinds.items(), key=lambda each: -each[1])
     kinds = ", ".join(f"{kind} {count / total:.1%}" for kind, count in ordered)
-    first = f"wrote {dest}: {plan.nbytes / 1e9:.2f} GB, {total:,} weights at {8 * plan.nbytes / total:.2f} bits ({kinds})"
+    written = sum(file.stat().st_size for file in (dest.iterdir() if dest.is_dir() else [dest]))
+    first = f"wrote {dest}: {written / 1e6:,.1f} MB, {total:,} weights at {8 * plan.weight_bytes / total:.1f} bits ({kinds})"
     return "\n".join((first, *(f"  {notice}" for notice in plan.notices)))

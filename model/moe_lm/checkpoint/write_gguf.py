@@ -53,6 +53,11 @@ class Plan:
         return len(self.header) + sum(-(-entry.nbytes // 32) * 32 for entry in self.entries)
 
     @property
+    def weight_bytes(self) -> int:
+        """What the tensors take, without the metadata and the space between them."""
+        return sum(entry.nbytes for entry in self.entries)
+
+    @property
     def kinds(self) -> Counter[str]:
         """How many weights are of which type."""
         found = Counter[str]()

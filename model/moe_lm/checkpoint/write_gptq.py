@@ -38,6 +38,11 @@ class Plan:
     nbytes: int
 
     @property
+    def weight_bytes(self) -> int:
+        """What the tensors take, which is nearly the whole folder."""
+        return self.nbytes
+
+    @property
     def kinds(self) -> dict[str, int]:
         """How many weights are of which type."""
         return {"int4": self.quantised, "float16": self.weights - self.quantised}
