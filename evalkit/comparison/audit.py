@@ -1,6 +1,7 @@
 """`evalkit audit FILE`: is a bundle as it was written, and does what it holds give the decision that it states?"""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -26,9 +27,19 @@ def audit(file: Path) -> tuple[Gate, list[str]]:
         models = [read_run(run).model for run in runs]
     if difference := _difference(stated, as_json(gate), ""):
         raise EvalkitError(f"{file} states another decision than its samples give: {difference}; do not rely on it")
+    names = [f"{model.spec} ({run})" for model, run in zip(models, policy.runs, strict=True)]
+    notes = tuple(_renamed(note, dict(zip(map(str, runs), policy.runs, strict=True))) for note in gate.notes)
+    gate = replace(gate, base=names[0], cand=names[1], notes=notes)
     lines = [f"decided by evalkit {policy.evalkit} on {policy.runs[0]} and {policy.runs[1]}"]
     lines += [f"{name}: {model.spec}, {model.fingerprint}" for name, model in zip(("base", "cand"), models, strict=True)]
     return gate, lines
+
+
+def _renamed(text: str, names: Mapping[str, str]) -> str:
+    """With the runs' own folders instead of those that the bundle was unpacked into."""
+    for unpacked, name in names.items():
+        text = text.replace(unpacked, name)
+    return text
 
 
 def _difference(stated: Any, found: Any, where: str) -> str:

@@ -61,6 +61,8 @@ def test_the_decision_is_found_again_without_the_runs(
     code, out, _ = audited(file, capsys)
     assert code == 0
     assert f"gate: {outcome}" in out
+    assert f"({moved[0]})" in out
+    assert "evalkit-audit-" not in out
     assert "base: a, sha256:a" in out
     assert f"{file}: as it was written, and its samples give this decision" in out
 
