@@ -130,6 +130,8 @@ def _labels(file: Path, rows: Mapping[str, SampleRow]) -> dict[str, bool]:
         if isinstance(question := row.doc.get("question"), str):
             by_question.setdefault(question, []).append(doc)
     found: dict[str, bool] = {}
+    if not file.is_file():
+        raise EvalkitError(f"--labels {file}: no such file")
     for number, label in enumerate(read_rows(file), start=1):
         where = f"{file} line {number}"
         right = label.get("right")
@@ -139,7 +141,8 @@ def _labels(file: Path, rows: Mapping[str, SampleRow]) -> dict[str, bool]:
         docs = [str(named)] if "id" in label else by_question.get(named, []) if isinstance(named, str) else []
         if len(docs) != 1 or docs[0] not in rows:
             count = "no document" if len(docs) < 2 else f"{len(docs)} documents"
-            raise EvalkitError(f"{where} fits {count} of the run: {str(named)[:60]!r}; give its id")
+            fix = "ids are those of its samples/, where they begin with " + repr(next(iter(rows)))[:60] if "id" in label else "give its id"
+            raise EvalkitError(f"{where} fits {count} of the run: {str(named)[:60]!r}; {fix}")
         if docs[0] in found:
             raise EvalkitError(f"{where} labels document {docs[0]} again; leave one label for each")
         if label.get("question", asked := rows[docs[0]].doc.get("question")) != asked:

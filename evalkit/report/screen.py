@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from evalkit.config import DEMO_MODEL
 from evalkit.record.schema import Run, TaskEntry, task_of
 from evalkit.report.matches import Match, column_for, in_tables, published_for
 from evalkit.report.published import Column
@@ -185,5 +186,7 @@ def next_step(run: Run, folder: Path) -> str:
     if any(entry.data.source == "sample" for entry in entries):
         if run.model.engine == "file":  # answers that were scored: no model can be run on other data
             return f"evalkit view {folder}"
+        if run.model.spec != DEMO_MODEL:
+            return "the same command on the benchmark's own data: --data hub, or --data and a folder that has it (evalkit data status)"
         return "your model on real data, for example evalkit run --tasks mmlu,gsm8k --model Qwen/Qwen1.5-MoE-A2.7B --data hub"
     return f"evalkit report {folder} --out report"

@@ -142,7 +142,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, capsys: pytest.CaptureFixt
     for rows, complaint in (
         ([{"id": "d1"}], 'line 1 is no label; each is {"id": .. or "question": .., "right": true or false}'),
         ([{"id": "d1", "right": 1}], "line 1 is no label"),
-        ([*good[:2], {"id": "x", "right": True}], "line 3 fits no document of the run: 'x'"),
+        ([*good[:2], {"id": "x", "right": True}], "line 3 fits no document of the run: 'x'; ids are those of its samples/"),
         ([*good[:2], good[0]], "line 3 labels document d0 again"),
         (good, "has a label for every answer"),
         ([], "holds no labels"),
@@ -156,6 +156,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, capsys: pytest.CaptureFixt
     file = labels(tmp_path / "l.jsonl", good[:60])
     for options, complaint in (
         (["--task", "mmlu"], "unknown task in"),
+        (["--labels", str(tmp_path / "none.jsonl")], "none.jsonl: no such file"),
         (["--metric", "score"], "has no number as its score"),
         (["--right-from", "nan"], "--right-from is nan; give a score"),
         (["--labelled", str(tmp_path / "none")], "is not a run"),

@@ -103,8 +103,9 @@ def test_an_incomplete_run_is_to_be_gone_on_with(tmp_path: Path) -> None:
 
 
 def test_scored_answers_lead_to_no_model_run(tmp_path: Path) -> None:
-    record = run("answers.jsonl", mmlu=entry(0.5, data=SAMPLE))
-    assert next_step(record, tmp_path).startswith("your model on real data, for example evalkit run")
+    demo, record = (run(name, mmlu=entry(0.5, data=SAMPLE)) for name in ("demo", "answers.jsonl"))
+    assert next_step(demo, tmp_path).startswith("your model on real data, for example evalkit run")
+    assert next_step(record, tmp_path).startswith("the same command on the benchmark's own data: --data hub")
     scored = replace(record, model=replace(record.model, engine="file"))
     assert next_step(scored, tmp_path) == f"evalkit view {tmp_path}"
 

@@ -82,7 +82,7 @@ class LlamaCppLM(TokenizedLM):
         if found.upcycle:
             raise EvalkitError(f"model {model.name} is upcycled when it is loaded, for the native engine only; try --model smollm2-135m")
         if path.suffix != ".gguf":
-            raise EvalkitError(f"{path} is no GGUF file, which is what llama.cpp runs; give one, or use the native engine")
+            raise EvalkitError(f"{path} is no GGUF file, as llama.cpp needs; write one with evalkit quantize, or use the native engine")
         lm = cls(path, model)
         found.check(lm.sha256)
         return lm
