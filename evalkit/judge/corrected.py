@@ -9,7 +9,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from evalkit.errors import EvalkitError, unknown
 from evalkit.record.read import read_complete, read_rows, read_samples, run_folder

@@ -72,6 +72,8 @@ def _require_new(dest: Path, format: str) -> None:
             raise EvalkitError(f"{dest} is there already, and not an empty folder; name another, or remove it")
         if dest.suffix == ".gguf":
             raise EvalkitError(f"DEST {dest} is the name of a GGUF file, and --format {format} writes a folder; give another name")
+        if dest.resolve() == Path.cwd():  # it would be replaced, and the shell would stand in one that is gone
+            raise EvalkitError(f"DEST {dest} is the current folder; name one in it")
         require_folder(dest, "DEST")
         return
     if os.path.lexists(dest):

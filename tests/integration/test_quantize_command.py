@@ -41,15 +41,33 @@ def test_a_named_file_and_a_file_again(tiny_model: Path, tmp_path: Path, capsys:
     assert first.read_bytes() == second.read_bytes()
 
 
-def test_a_folder_of_int4(tmp_path: Path) -> None:
+def _small(folder: Path) -> Path:
     raw = json.loads((Path(moe_lm.__file__).parent / "configs" / "qwen1.5-7b.json").read_text("utf-8"))
     sizes = {"hidden_size": 128, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 4}
-    (tmp_path / "config.json").write_text(json.dumps(raw | sizes | {"vocab_size": 300}))
+    (folder / "config.json").write_text(json.dumps(raw | sizes | {"vocab_size": 300}))
+    return folder / "config.json"
+
+
+def test_a_folder_of_int4(tmp_path: Path) -> None:
+    _small(tmp_path)
     summary = quantize(f"random:{tmp_path / 'config.json'}", tmp_path / "int4", "gptq-int4")
     assert "(int4 " in summary
     assert summary.count("without calibration data") == 1
     assert NativeLM.load(ModelSpec(str(tmp_path / "int4"))).describe()["weights"]["precision"] == "GPTQ-Int4"
     assert "not an empty folder" in refused(f"random:{tmp_path / 'config.json'}", tmp_path / "int4", "gptq-int4")
+
+
+def test_a_folder_may_be_a_link_but_not_the_current_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    empty, link = tmp_path / "empty", tmp_path / "link"
+    empty.mkdir()
+    link.symlink_to(empty)
+    monkeypatch.chdir(empty)
+    for name in (".", "", "../link"):
+        assert "is the current folder" in refused(f"random:{_small(tmp_path)}", Path(name), "gptq-int4")
+    monkeypatch.chdir(tmp_path)
+    quantize(f"random:{_small(tmp_path)}", link, "gptq-int4")
+    assert link.is_symlink()
+    assert (empty / "config.json").exists()
 
 
 def refused(source: object, dest: Path, format: str = "gguf:q8_0", kind: type[EvalkitError] = EvalkitError) -> str:

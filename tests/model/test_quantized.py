@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 from cpu_cases import needs_kernels
+from gguf import quants
 from gguf_files import ARCHITECTURES, TYPES, gguf_tensors, quantized_file, random_blocks, wide_config, write
 from int8_products import product
 from tiny_models import logits, tiny_decoder, tokens
@@ -53,6 +54,19 @@ def test_every_family_has_the_bits_of_its_expanded_weights(tmp_path, family, tie
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_has_the_bits_of_its_expanded_weights(tmp_path, family, kind):
     assert_equal_and_near(*backends(quantized_file(tmp_path / "m.gguf", family, tied=True, kind=TYPES[kind])))
+
+
+def test_quantised_norms_are_expanded(tmp_path):
+    """llama.cpp's quantize leaves vectors alone; other tools need not, and their blocks lie along the only dimension."""
+    config = wide_config("llama")
+    tensors, types = gguf_tensors(tiny_decoder(config)), {}
+    for name, array in tensors.items():
+        types[name] = TYPES.Q8_0 if array.ndim == 1 else TYPES.F32
+    model, exact, _ = backends(write(tmp_path / "m.gguf", config, tensors, types))
+    assert torch.equal(logits(model, IDS), logits(exact, IDS))
+    expected = quants.dequantize(quants.quantize(tensors["blk.1.ffn_norm.weight"], TYPES.Q8_0), TYPES.Q8_0)
+    found = dict(open_checkpoint(tmp_path / "m.gguf").stream())["layers.1.ffn_norm.weight"]
+    assert torch.equal(found, torch.from_numpy(expected))
 
 
 @pytest.mark.parametrize("family", ["qwen2", "mixtral", "gemma3_text"])

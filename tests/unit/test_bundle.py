@@ -157,7 +157,7 @@ def test_an_archive_that_is_damaged_under_a_right_digest_is_refused_in_one_line(
             complaints[str(error)] += 1
     assert any("while decompressing data" in complaint for complaint in complaints)
     file.write_bytes(raw)
-    with pytest.raises(EvalkitError, match="cannot unpack .*: File name too long"):
+    with pytest.raises(EvalkitError, match=r"cannot unpack .*: File name too long"):
         unpack(rewritten(file, **{f"base/samples/{'x' * 300}.jsonl": b""}), tmp_path / "out")
 
 

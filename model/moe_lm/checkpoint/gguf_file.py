@@ -94,13 +94,16 @@ class GGUFFile:
     def chunks(self, name: str, multiple: int = 1) -> Iterator[np.ndarray]:
         """The tensor in float32, in chunks of its first dimension whose lengths are multiples of `multiple` (the last chunk's aside)."""
         info = self.tensors[name]
-        length = info.shape[0] if info.shape else 1
-        size = max(multiple, CHUNK // int(np.prod(info.shape[1:])) // multiple * multiple)
         mapping = self._parts[name].map
-        raw = np.frombuffer(mapping, dtype=np.uint8, count=info.nbytes, offset=info.offset).reshape(length, -1)
-        for begin in range(0, length, size):
-            part = raw[begin : begin + size]
-            yield _dequantised(part, (len(part), *info.shape[1:]), info.type)
+        raw = np.frombuffer(mapping, dtype=np.uint8, count=info.nbytes, offset=info.offset)
+        if len(info.shape) > 1:
+            length, *row = info.shape
+            size = max(multiple, CHUNK // math.prod(row) // multiple * multiple)
+            for begin in range(0, length, size):
+                part = raw.reshape(length, -1)[begin : begin + size]
+                yield _dequantised(part, (len(part), *row), info.type)
+        else:  # it is a single row of blocks
+            yield _dequantised(raw, info.shape, info.type)
         mapping.madvise(mmap.MADV_DONTNEED)  # what was read, and the file around it, needs no memory any more
 
 

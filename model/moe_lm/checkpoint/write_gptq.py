@@ -58,6 +58,7 @@ class Plan:
 
     def write(self, folder: Path, progress: Progress | None = None) -> None:
         """Write the folder under another name, then rename it; one at `folder` must be empty. Raises ModelError as the source, OSError."""
+        folder = folder.resolve()  # a link can't be replaced by a folder
         partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
         partial.mkdir(parents=True)
         try:
