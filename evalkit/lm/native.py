@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 # raise it when moe_lm's arithmetic, or how it reads a checkpoint, changes: old answers then no longer match this model's fingerprint
 NUMERICS = 12
-NOT_QUANTIZED = "{} has no quantised weights of a kind that is computed so (a GGUF file's Q8_0 or Q4_K, for example)"
+NOT_QUANTIZED = "{} has no quantised weights of a kind that is computed so (a GGUF file's Q4_K or GPTQ's 4 bits, for example)"
 
 
 def known_configurations() -> list[str]:

@@ -15,21 +15,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from moe_lm.config import ModelConfig, MoEConfig
-from moe_lm.quant.weight import QuantizedWeight
+from moe_lm.quant.weight import Quantized
 from moe_lm.rope import RopeScaling, frequencies
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]  # (layer, q_THd, k_TJd, v_TJd) -> out_THd
 
 
 class Linear(nn.Linear):
-    quantized: QuantizedWeight | None = None  # the weight where a file's blocks are kept as they are; `weight` is then None
+    quantized: Quantized | None = None  # the weight where a file's blocks are kept as they are; `weight` is then None
 
     def reset_parameters(self) -> None:
         """Leave the memory uninitialised: a checkpoint fills it. (Building on torch's meta device costs 2 s of imports.)"""
 
 
 class Embedding(nn.Embedding):
-    quantized: QuantizedWeight | None = None  # as of a Linear
+    quantized: Quantized | None = None  # as of a Linear
 
     def reset_parameters(self) -> None:
         """As for Linear."""
@@ -134,8 +134,8 @@ def routed_experts(x_TD: Tensor, topk_weights_TK: Tensor, topk_ids_TK: Tensor, g
 class Experts(nn.Module):
     """The routed experts' weights, stacked as the kernels want them: gate rows above up rows."""
 
-    gate_up_quantized: tuple[QuantizedWeight, QuantizedWeight] | None = None  # as of a Linear
-    down_quantized: QuantizedWeight | None = None
+    gate_up_quantized: tuple[Quantized, Quantized] | None = None  # as of a Linear
+    down_quantized: Quantized | None = None
 
     def __init__(self, hidden_size: int, moe: MoEConfig):
         super().__init__()

@@ -74,4 +74,6 @@ def parse(folder: Path) -> tuple[Tokenizer, Weights]:
         table.chunks,
         tuple(notices),
         table.stored(),
+        table.quantized,
+        table.width,
     )

@@ -86,6 +86,7 @@ class TensorTable:
     """The tensors of several safetensors files; their values are mapped, not read."""
 
     notices: Sequence[str] = ()  # what a user should know about how they are read: nothing
+    width = 4.0  # bytes of a weight in memory
 
     def __init__(self, shards: Shards):
         """Raises ModelError for a damaged file, and a tensor that two files hold or that lies elsewhere than the index says."""
@@ -139,6 +140,9 @@ class TensorTable:
 
     def chunks(self, name: str) -> Iterator[Tensor]:
         return iter([self.tensor(name)])  # mapped, not read: no chunks needed
+
+    def quantized(self, name: str) -> None:
+        """No tensor is quantised: see `moe_lm.checkpoint.quantized.table`."""
 
     def equal(self, one: str, other: str) -> bool:
         """Do two tensors hold the same numbers?"""

@@ -14,7 +14,7 @@ from moe_lm.errors import ModelError
 from moe_lm.families.names import Pieces, pieces
 from moe_lm.files import and_more
 from moe_lm.model import Decoder
-from moe_lm.quant.weight import QuantizedWeight
+from moe_lm.quant.weight import Quantized, stacked
 
 Progress = Callable[[int, int], None]  # (parameters read, parameters in all)
 
@@ -43,7 +43,7 @@ def filled(
     device: str,
     fill: Fill,
     progress: Progress | None,
-    quantized: Callable[[str, torch.Size], Sequence[QuantizedWeight]] = lambda name, shape: (),
+    quantized: Callable[[str, torch.Size], Sequence[Quantized]] = lambda name, shape: (),
 ) -> Decoder:
     """A decoder with all its parameters, those that are `quantized` in their blocks."""
     model = Decoder(config)
@@ -64,7 +64,7 @@ def filled(
     return model.eval()
 
 
-def _hold(module: nn.Module, leaf: str, blocks: Sequence[QuantizedWeight]) -> None:
+def _hold(module: nn.Module, leaf: str, blocks: Sequence[Quantized]) -> None:
     """Blocks in place of a parameter."""
     setattr(module, leaf, None)
     name = {"gate_up_EGD": "gate_up_quantized", "down_EDF": "down_quantized"}.get(leaf, "quantized")
@@ -105,7 +105,7 @@ class Weights:
     chunks: Callable[[str], Iterator[Tensor]]
     notices: tuple[str, ...] = ()  # what a user should know about how the files were read
     stored: Stored | None = None
-    quantized: Callable[[str], QuantizedWeight | None] = lambda name: None  # a tensor of a kind that products read, as it is stored
+    quantized: Callable[[str], Quantized | None] = lambda name: None  # a tensor of a kind that products read, as it is stored
     width: float = 4.0  # bytes of a weight, on average, where those tensors stay as they are stored and others become float32
 
     def check(self) -> None:
@@ -156,18 +156,17 @@ class Weights:
         for part, piece in self._parts(name, value):
             self._fill(part, piece)
 
-    def _blocks(self, name: str, shape: torch.Size) -> Sequence[QuantizedWeight]:
+    def _blocks(self, name: str, shape: torch.Size) -> Sequence[Quantized]:
         """The matrices of a parameter (the experts' gate and up projections are two), if all are of kinds that products read."""
         found = []
         for experts in zip(*self._pieces(name), strict=True):
             weights = [weight for piece in experts if (weight := self._finite(piece))]
-            if len(weights) < len(experts) or len({weight.kind for weight in weights}) > 1:
+            if len(weights) < len(experts) or (matrices := stacked(weights)) is None:
                 return ()
-            first, blocks = weights[0], [weight.blocks for weight in weights]
-            found.append(QuantizedWeight(first.kind, blocks[0] if len(blocks) == 1 else torch.cat(blocks), first.inputs))
+            found.append(matrices)
         return found
 
-    def _finite(self, name: str) -> QuantizedWeight | None:
+    def _finite(self, name: str) -> Quantized | None:
         weight = self.quantized(name)
         if weight and not weight.is_finite:
             raise self._not_finite(name)

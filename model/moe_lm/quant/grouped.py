@@ -38,10 +38,20 @@ class GroupedWeight:
                 kind, wanted = (str(each).removeprefix("torch.") for each in (found.dtype, dtype))
                 raise ValueError(f"{name} are {kind} {list(found.shape)}; wanted: {wanted} [{E}, {outputs}, {last}]")
 
+    @staticmethod
+    def row_bytes(inputs: int, group_size: int) -> int:
+        """Bytes of one output."""
+        return inputs // 2 + inputs // group_size * 5
+
     @property
     def shape(self) -> tuple[int, int, int]:
         """(E, O, K)"""
         return *self.codes.shape[:2], self.inputs
+
+    @property
+    def is_finite(self) -> bool:
+        """Are all weights numbers?"""
+        return bool((self.scales * 255).isfinite().all()) or bool(self.dequantized().isfinite().all())
 
     def dequantized(self) -> Tensor:
         """The weights, float32 [E, O, K]; the product of a code and a 16-bit scale is exact."""

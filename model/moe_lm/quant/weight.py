@@ -3,7 +3,9 @@
 E matrices (the experts of a layer, or one), O outputs, K inputs.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +13,7 @@ from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 from gguf.quants import dequantize
 from torch import Tensor
 
+from moe_lm.quant.grouped import GroupedWeight
 from moe_lm.quant.kinds import FLOATS, KINDS
 
 INFINITE = 0x7C00  # the exponent bits, all set in infinity and NaN
@@ -58,3 +61,17 @@ class QuantizedWeight:
     def dequantized(self) -> Tensor:
         """The weights that the blocks stand for, float32 [E, O, K], as the gguf library defines them."""
         return torch.from_numpy(dequantize(self.blocks.numpy(), GGMLQuantizationType[self.kind]))
+
+
+Quantized = QuantizedWeight | GroupedWeight
+
+
+def stacked(weights: Sequence[Quantized]) -> Quantized | None:
+    """The matrices of all as one weight; None where they differ in their kind or their groups."""
+    first, names = weights[0], [field.name for field in fields(weights[0])]
+    tensors = [name for name in names if isinstance(getattr(first, name), Tensor)]
+    same = [name for name in names if name not in tensors]
+    if any(type(each) is not type(first) or any(getattr(each, name) != getattr(first, name) for name in same) for each in weights):
+        return None
+    several: dict[str, Any] = {name: torch.cat([getattr(each, name) for each in weights]) for name in tensors if len(weights) > 1}
+    return replace(first, **several)

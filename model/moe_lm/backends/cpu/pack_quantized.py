@@ -9,15 +9,12 @@ from torch import Tensor
 from moe_lm.backends.cpu.check import check, check_indices
 from moe_lm.backends.cpu.library import call
 from moe_lm.backends.cpu.pack import ACTIVATIONS, in_large_pages
-from moe_lm.quant.grouped import GroupedWeight
 from moe_lm.quant.kinds import KINDS
-from moe_lm.quant.weight import QuantizedWeight
+from moe_lm.quant.weight import Quantized, QuantizedWeight
 
 STRIPE = 16  # outputs of a packed block, LANES in csrc/
 GROUPS = {"GROUP_32": 32, "GROUP_64": 64, "GROUP_128": 128}  # inputs of a packed block of a `GroupedWeight`
 PACKED_KINDS = (*KINDS, *GROUPS)  # as in csrc/blocks.h
-
-Quantized = QuantizedWeight | GroupedWeight
 
 
 def row_bytes(kind: str, inputs: int) -> int:

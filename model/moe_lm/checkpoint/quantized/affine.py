@@ -24,14 +24,18 @@ class Affine:
     zeros: Tensor | None  # float32 [O, G]; None: they are all 0
     inputs: int
     group_size: int
+    bits: int  # of a code from 0 to 2^bits - 1; 8: or with a sign; 0: it is a float8
     order: Tensor | None = None  # the group of each input, int64 [K], where they do not follow one another
 
     def chunks(self) -> Iterator[Tensor]:
         """The weights in float32, some rows at a time."""
+        return (self._rows(begin, end) for begin, end in self.spans())
+
+    def spans(self) -> Iterator[tuple[int, int]]:
+        """The outputs [begin, end) that are read at a time."""
         outputs = len(self.scales)
         step = max(STEP, VALUES // self.inputs // STEP * STEP)
-        for begin in range(0, outputs, step):
-            yield self._rows(begin, min(outputs, begin + step))
+        return ((begin, min(outputs, begin + step)) for begin in range(0, outputs, step))
 
     def _rows(self, begin: int, end: int) -> Tensor:
         weights_nK = self.codes(begin, end).to(torch.float32)

@@ -68,6 +68,7 @@ class AWQ:
             zeros_GO.to(torch.float32).t().contiguous(),
             inputs,
             inputs if self.group_size == -1 else self.group_size,
+            BITS_OF_A_CODE,
         )
 
 

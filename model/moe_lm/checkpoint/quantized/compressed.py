@@ -113,16 +113,16 @@ class CompressedTensors:
         group = self._group(module)
         outputs, inputs = self.shape(module)
         zeros_OG = _zeros(module, outputs, group)
+        scales_OG = by_output(module.read("weight_scale"), outputs, group.block)
         if "weight_packed" in module.tensors:
-            words_OW, half = module.read("weight_packed"), 1 << (group.bits - 1)
-            zeros_OG = torch.full((outputs, 1), float(half)) if zeros_OG is None else zeros_OG + half
+            words_OW, bits, half = module.read("weight_packed"), group.bits, 1 << (group.bits - 1)
+            zeros_OG = torch.full_like(scales_OG, half) if zeros_OG is None else zeros_OG + half
             codes = lambda begin, end: unpacked(words_OW[begin:end], group.bits, inputs)  # noqa: E731
         else:
-            weight_OK = module.read("weight")
+            weight_OK, bits = module.read("weight"), 0 if group.is_float else 8
             codes = lambda begin, end: weight_OK[begin:end]  # noqa: E731
-        scales_OG = by_output(module.read("weight_scale"), outputs, group.block)
         size = group.block[1] if group.block else inputs
-        return Affine(codes, scales_OG, zeros_OG, inputs, size, _order(module, size))
+        return Affine(codes, scales_OG, zeros_OG, inputs, size, bits, _order(module, size))
 
     def _group(self, module: Module) -> Group:
         if left_out := next((each for each in self.ignore if _matches(module.name, each)), None):

@@ -56,7 +56,7 @@ class Float8:
         outputs, inputs = self.shape(module)
         weight_OK = module.read("weight")
         scales_OG = by_output(module.read(self._scales(module)), outputs, self.block)
-        return Affine(lambda begin, end: weight_OK[begin:end], scales_OG, None, inputs, self.block[1] if self.block else inputs)
+        return Affine(lambda begin, end: weight_OK[begin:end], scales_OG, None, inputs, self.block[1] if self.block else inputs, 0)
 
     def _scales(self, module: Module) -> str:
         found = [part for part in SCALES if part in module.tensors]

@@ -101,6 +101,7 @@ class GPTQ:
             self._zeros(module, layout.bits, outputs).to(torch.float32).t().contiguous(),
             inputs,
             size,
+            layout.bits,
             self._order(module, layout, size) if "g_idx" in module.tensors else None,
         )
 

@@ -6,12 +6,14 @@ from functools import partial
 
 from torch import Tensor
 
+from moe_lm.checkpoint.quantized.blocks import in_blocks, row_bytes
 from moe_lm.checkpoint.quantized.module import Header, Module
 from moe_lm.checkpoint.quantized.scheme import Scheme
 from moe_lm.checkpoint.shards import TensorTable
 from moe_lm.checkpoint.weights import Stored
 from moe_lm.errors import ModelError
 from moe_lm.files import and_more, one_line
+from moe_lm.quant.weight import Quantized
 
 
 class QuantizedTable:
@@ -22,6 +24,7 @@ class QuantizedTable:
         self._table, self._scheme = table, scheme
         self._modules: dict[str, Module] = {}
         self._shapes: dict[str, tuple[int, int]] = {}
+        self._latest: tuple[str, Quantized | None] = ("", None)
         self._names = table.names()
         unused = {name for name in self._names if name.rpartition(".")[2] in scheme.unused}
         self._names -= unused
@@ -60,6 +63,24 @@ class QuantizedTable:
         if module := self._modules.get(name):
             return self._scheme.read(module).chunks()
         return self._table.chunks(name)
+
+    def quantized(self, name: str) -> Quantized | None:
+        """A quantised weight as blocks that products read, if these hold the same numbers."""
+        if self._latest[0] != name:  # the last one is kept: it is asked for twice, since a GGUF file's is mapped again
+            module = self._modules.get(name)
+            self._latest = name, in_blocks(self._scheme.read(module)) if module else None
+        return self._latest[1]
+
+    @property
+    def width(self) -> float:
+        """Bytes of a weight in memory, on average, where `quantized` ones are blocks and others float32."""
+        count = taken = 0
+        for name in self._names:
+            count += (size := math.prod(self.shape(name)))
+            module = self._modules.get(name)
+            of_a_row = row_bytes(self._scheme.read(module)) if module else None
+            taken += 4 * size if of_a_row is None else of_a_row * self.shape(name)[0]
+        return taken / max(1, count)
 
     def equal(self, one: str, other: str) -> bool:
         """Do two tensors hold the same numbers? A quantised one and another are taken to differ, as they nearly always do."""
