@@ -147,7 +147,8 @@ class SequentialTask:
         is_drop = d.gain <= -self.margin
         units = self.sequence.units_to_decide(0.0 if is_drop else -self.margin, ALPHA, above=not is_drop)
         needed = min(total, max(d.n + 1, math.ceil(units * total / len(self.units))))
-        reason = f"{why} after {d.n:,} of {total:,} documents; about {needed:,} would decide"
+        enough = f"about {needed:,} would decide" if needed < total else "all of them may be too few"
+        reason = f"{why} after {d.n:,} of {total:,} documents; {enough}"
         return self._outcome("inconclusive", reason, p_drop, needed)
 
     def _outcome(self, word: str, reason: str, p_drop: float, needed: int | None = None) -> GateOutcome:

@@ -104,6 +104,12 @@ def test_a_limit(tmp_path: Path) -> None:
     assert gate.gate_runs(GateConfig(tuple(runs), sequential=Sequential(max_documents=400))) == 3
 
 
+def test_a_limit_before_documents_that_would_hardly_decide(tmp_path: Path) -> None:
+    found = only(two_runs(tmp_path, 60, 2, 1), 0.01, {"max_documents": 40}, allow_small_margin=True)
+    assert found.needed == 60
+    assert "of 60 documents; all of them may be too few" in found.reason
+
+
 def test_blocks_of_another_size(tmp_path: Path) -> None:
     runs = two_runs(tmp_path, 3_000, 0, 0)
     assert [look.documents for look in only(runs, 0.01, {"block": 400}).looks] == pytest.approx([400, 800], abs=10)
