@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from evalkit.cli.options import add_option, add_shared, given, reporter_of
+from evalkit.config import FLOATS
 from evalkit.lm.upcycle import RECIPES, Recipe
 
 
@@ -29,7 +30,10 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     add_option(upcycle, Recipe, "shared", "width of the shared expert, in experts; not for preserve (default: 4)", metavar="N")
     add_option(upcycle, Recipe, "noise", "share of each expert that is re-initialised; not for preserve (default: 0.5)", metavar="X")
     add_option(upcycle, Recipe, "seed", "seed of the random weights", metavar="N")
-    add_shared(upcycle, "dtype", "quiet", helps={"dtype": "precision of the result (default: the source's)"})
+    upcycle.add_argument(
+        "--dtype", choices=("auto", *FLOATS), default="auto", help="precision of the result (default: auto, the source's own)"
+    )
+    add_shared(upcycle, "quiet")
     upcycle.set_defaults(command=_upcycle)
 
 
@@ -37,4 +41,4 @@ def _upcycle(arguments: argparse.Namespace) -> None:
     from evalkit.lm.upcycle import upcycle
 
     recipe = Recipe(**given(arguments, Recipe))
-    print(upcycle(arguments.source, arguments.dest, recipe, getattr(arguments, "dtype", "auto"), reporter_of(arguments)))
+    print(upcycle(arguments.source, arguments.dest, recipe, arguments.dtype, reporter_of(arguments)))
