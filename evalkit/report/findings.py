@@ -43,6 +43,10 @@ class CheckedFinding:
     finding: Finding
     effect: str
 
+    @property
+    def run_names(self) -> set[str]:
+        return {name.partition("/")[0] for name in self.finding.runs}
+
     def is_of(self, table: str, model: str, task: str) -> bool:
         """Whether it is about this cell."""
         return (self.finding.table, self.finding.model, self.finding.task) == (table, model, task)

@@ -32,8 +32,8 @@ def read_inputs(published: Sequence[str], paths: Sequence[str]) -> list[Inputs]:
     """The inputs of a page for each published table, or of one page of the runs alone where none is named.
 
     Each path is a run's folder or run.json, lm-eval's results, a bench record or its folder, or a file of findings; an incomplete run is
-    skipped. A run of a model that only another of the tables has is left to that table's page. Raises EvalkitError for anything else,
-    and where nothing is left.
+    skipped. A run whose model, or a finding about it, only another of the tables has is left to that table's page. Raises EvalkitError for
+    anything else, and where nothing is left.
     """
     tables = [read_table(name) for name in dict.fromkeys(published)]
     names = [table.name for table in tables]
@@ -71,14 +71,15 @@ def read_inputs(published: Sequence[str], paths: Sequence[str]) -> list[Inputs]:
     findings = [found for path in sorted(written) for found in read_findings(path, tables, runs)]
     if not tables:
         return [Inputs(None, runs, benches, (), skipped)]
-    return [Inputs(table, _runs_of(table, tables, runs), benches, findings, skipped) for table in tables]
+    return [Inputs(table, _runs_of(table, tables, runs, findings), benches, findings, skipped) for table in tables]
 
 
-def _runs_of(table: PublishedTable, tables: Sequence[PublishedTable], runs: Sequence[Run]) -> list[Run]:
-    """The runs of the table's models, and those of models that no table has."""
+def _runs_of(table: PublishedTable, tables: Sequence[PublishedTable], runs: Sequence[Run], findings: Sequence[CheckedFinding]) -> list[Run]:
+    """The runs of the table's models or findings, and those that are of no table's."""
 
     def has(each: PublishedTable, run: Run) -> bool:
-        return any(row.is_model(run.model.spec) for row in each.rows)
+        named = any(found.finding.table == each.name and run.name in found.run_names for found in findings)
+        return named or any(row.is_model(run.model.spec) for row in each.rows)
 
     return [run for run in runs if has(table, run) or not any(has(each, run) for each in tables)]
 

@@ -150,6 +150,16 @@ def test_a_finding_stands_under_its_cell_s_verdict(tmp_path: Path, table: str) -
     assert {row["task"] for row in rows if row["findings"]} == {"humaneval@chat"}
 
 
+def test_a_run_that_a_finding_names_is_left_to_the_finding_s_table(tmp_path: Path, table: str) -> None:
+    rescored = run("answers-cut.jsonl", "chat-again", humaneval=humaneval(90, "given"))
+    paths = [*saved(tmp_path, *RUNS[:2], rescored), findings(tmp_path)]
+    found = {
+        inputs.table.name: [each.name for each in inputs.runs] for inputs in read_inputs([table, "qwen1.5-moe"], paths) if inputs.table
+    }
+    assert sorted(found["small"]) == ["chat", "chat-again", "codex"]
+    assert found["qwen1.5-moe"] == []
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
