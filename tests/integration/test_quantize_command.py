@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import shutil
 from pathlib import Path
 
@@ -68,6 +69,18 @@ def test_a_folder_may_be_a_link_but_not_the_current_one(tmp_path: Path, monkeypa
     quantize(f"random:{_small(tmp_path)}", link, "gptq-int4")
     assert link.is_symlink()
     assert (empty / "config.json").exists()
+
+
+def test_why_a_file_could_not_be_written_is_said(tiny_model: Path, tmp_path: Path) -> None:
+    """In the middle of a tensor: the largest size of a file stands for a full disk here, whose error goes the same way."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    quantize(str(tiny_model), tmp_path / "whole.gguf", "gguf:f32")
+    resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / "whole.gguf").stat().st_size // 2, limits[1]))
+    try:
+        assert "m.gguf: File too large" in refused(tiny_model, tmp_path / "m.gguf", "gguf:f32")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert os.listdir(tmp_path) == ["whole.gguf"]
 
 
 def refused(source: object, dest: Path, format: str = "gguf:q8_0", kind: type[EvalkitError] = EvalkitError) -> str:

@@ -72,7 +72,7 @@ def write_tensors(file: BinaryIO, entries: Iterable[Entry], tensors: Iterable[It
     for entry, chunks in zip(entries, tensors, strict=True):
         written = 0
         for chunk in chunks:
-            chunk.tofile(file)
+            file.write(np.ascontiguousarray(chunk).data)  # numpy's tofile keeps to itself why it failed: a full disk, say
             written += chunk.nbytes
         if written != entry.nbytes:
             raise ValueError(f"tensor {entry.name} came as {written:,} bytes, its type and shape say {entry.nbytes:,}")
