@@ -15,6 +15,7 @@ No error ends with 1: that is a gate that failed.
 import difflib
 import os
 import platform
+import re
 import tempfile
 import traceback
 from collections.abc import Iterable, Iterator
@@ -71,12 +72,13 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> EvalkitError:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of another library's message, or the kind of error if it has no message or fails to give it."""
+    """The first line of another library's message, without an error's number, or the kind of error if it gives no message."""
     try:
         message = str(error)
     except Exception:
         message = ""
-    return next(iter(message.strip().splitlines()), type(error).__name__)
+    line = next(iter(message.strip().splitlines()), "")
+    return re.sub(r"^\[Errno -?\d+\] ", "", line) or type(error).__name__
 
 
 def printable(text: str) -> str:
