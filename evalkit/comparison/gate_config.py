@@ -119,6 +119,9 @@ class GateConfig:
     bundle: str | None = None
 
     def __post_init__(self) -> None:
+        for option, file in (("--junit", self.junit), ("--json", self.json), ("--bundle", self.bundle)):
+            if file == "":  # as of a variable that a CI job has not set: nothing would be written, and nobody told
+                raise EvalkitError(f"{option} is empty; give a file's name, or leave it out")
         if self.against is None and self.published is not None:
             raise EvalkitError(f"--published {self.published} chooses a table for --against published; give both")
         runs_it = self.sequential is not None and self.sequential.run is not None

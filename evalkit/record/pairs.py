@@ -117,7 +117,7 @@ def read_our_answers(place: Path, wanted: Sequence[str] = (), metric: str | None
             file = str(samples_file(run_folder(place), key))
             tasks |= _task_answers(key, entry, chosen, read_samples(run_folder(place), key), file, cluster)
     if lacking := [task for task in wanted if task not in names]:
-        raise unknown(f"task in {place}:", lacking[0], names)
+        raise unknown(f"task in {place}:", lacking[0], dict.fromkeys(names))
     return RunAnswers(str(place), "evalkit", run.model.spec, tasks)
 
 

@@ -144,6 +144,9 @@ def test_holm_over_tasks(tmp_path: Path) -> None:
 def test_wrong_use(tmp_path: Path) -> None:
     runs = two_runs(tmp_path, 10, 0, 0)
     assert "between 1e-09 and 1" in refusal(runs, 1.0)
+    for option in ("junit", "json", "bundle"):
+        with pytest.raises(EvalkitError, match=f"--{option} is empty; give a file's name, or leave it out"):
+            asked(runs, **{option: ""})
     assert "takes BASE CAND" in refusal(runs[:1])
     assert "takes one RUN" in refusal(runs, against="published")
     assert "unknown value of --against" in refusal(runs, against="publshed")
