@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-BENCHMARKS = ("routing", "grouped_gemm", "combine", "experts_triton", "paged_attention", "decode_step")
+BENCHMARKS = ("routing", "grouped_gemm", "combine", "experts_triton", "experts_int4", "paged_attention", "decode_step")
 
 
 def main() -> int:

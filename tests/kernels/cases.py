@@ -1,11 +1,14 @@
 """Random layers, the measure of an error, and what counts as the same result, shared by the kernels' tests."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from moe_lm.backends import formulas
+from moe_lm.backends.cuda.routing import Plan
 from moe_lm.backends.cuda.tuning import Level, Tiles, Tuning
 from moe_lm.model import route
 
@@ -74,6 +77,20 @@ def layer(device, T=20, E=7, K=2, D=40, F=24, S=48, gated=True, norm_topk_prob=F
 def error(found: Tensor, expected: Tensor) -> float:
     """||found - expected|| / ||expected||; NaN where anything is NaN, which no bound admits."""
     return float((found.double() - expected.double()).norm() / expected.double().norm())
+
+
+BOUND = {torch.float32: 1e-6, torch.bfloat16: 4e-3}  # of a product rounded once
+
+
+def in_float64(layer: Layer, plan: Plan, act: Tensor) -> tuple[Tensor, Tensor]:
+    """What both products should be, [R, F] and [R, D], from the plan's own rows and, for the second, from `act`."""
+    tokens = plan.slots.long() // (len(plan.slots) // len(layer.x))
+    starts, ups, downs = plan.starts.tolist(), [], []
+    for expert, (begin, end) in enumerate(pairwise(starts)):
+        gate, up = (layer.x[tokens[begin:end]].double() @ layer.gate_up[expert].double().t()).chunk(2, dim=-1)
+        ups.append(F.silu(gate) * up)
+        downs.append(act[begin:end].double() @ layer.down[expert].double().t())
+    return torch.cat(ups), torch.cat(downs)
 
 
 # of each entry and of values near 1: a few roundings of a sum, and of what a kernel keeps in its dtype on the way

@@ -10,7 +10,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from moe_lm.backends.cuda import combine, grouped_gemm, paged_attention, routing
+from moe_lm.backends.cuda import combine, experts_int4, grouped_gemm, paged_attention, routing
 from moe_lm.backends.cuda.tuning import DEFAULT
 
 E, K, A, D, F = 60, 4, 4, 2048, 1408  # Qwen1.5-MoE-A2.7B
@@ -32,8 +32,9 @@ def type_of(name, descriptors):
     return "*i32" if name in INT_POINTERS else "*fp32" if name in FLOAT_POINTERS else "*bf16"
 
 
-def compile_one(kernel, constants, descriptors=None, **options):
-    signature = {n: "constexpr" if n in constants else type_of(n, descriptors or {}) for n in kernel.arg_names}
+def compile_one(kernel, constants, descriptors=None, types=None, **options):
+    given = types or {}
+    signature = {n: "constexpr" if n in constants else given.get(n) or type_of(n, descriptors or {}) for n in kernel.arg_names}
     aligned = {(i,): [["tt.divisibility", 16]] for i, n in enumerate(kernel.arg_names) if signature[n].startswith("*")}
     source = ASTSource(kernel, signature, constants, aligned)
     made = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
@@ -68,6 +69,20 @@ def products():
     yield "shared_down", compile_one(grouped_gemm._shared_down_kernel, sizes, {"w": [1, rows, k], "act": [n, k]}, **options)
 
 
+def products_of_int4():
+    sizes = {"D": D, "F": F, "C": K, "GROUP": 128, "HALF": experts_int4.HALF}
+    types = {"codes_ptr": "*u8", "zeros_ptr": "*u8", "scales_ptr": "*fp16"}
+    for level in DEFAULT.levels:
+        for name, tiles, block in (
+            ("up", level.up, {"BLOCK_F": level.up.block_m // 2}),
+            ("down", level.down, {"BLOCK_D": level.down.block_m}),
+        ):
+            kernel = experts_int4._up_kernel if name == "up" else experts_int4._down_kernel
+            options = {"num_warps": tiles.num_warps, "num_stages": tiles.num_stages}
+            constants = sizes | block | {"BLOCK_N": level.block_n}
+            yield f"int4 {name} {level.block_n}", compile_one(kernel, constants, types=types, **options)
+
+
 def others():
     p = paged_attention
     heads = {"H": 16, "J": 16, "N": 16, "HEAD_DIM": 128, "BLOCK_D": 128, "SPLIT": p.SPLIT, "BLOCK_S": p.BLOCK_S}
@@ -87,4 +102,4 @@ def others():
 
 
 if __name__ == "__main__":
-    print(json.dumps(dict([*products(), *others()])))
+    print(json.dumps(dict([*products(), *products_of_int4(), *others()])))

@@ -41,6 +41,12 @@ def test_products_are_on_the_tensor_cores_and_weights_come_by_tma(compiled):
         assert facts["tma_loads"]
 
 
+def test_products_with_4_bit_weights_are_on_the_tensor_cores(compiled):
+    products = {name: facts for name, facts in compiled.items() if name.startswith("int4")}
+    assert len(products) == 8
+    assert all(facts["wgmma"] for facts in products.values())
+
+
 def test_attention_takes_one_instruction_however_many_rows(compiled):
     """Else a shared prefix would not give the bits of a private one."""
     kinds = {tuple(facts["mma"]) for name, facts in compiled.items() if name.startswith("attend")}

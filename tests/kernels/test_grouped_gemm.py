@@ -1,10 +1,7 @@
 """Both grouped products, row by row, against float64."""
 
-from itertools import pairwise
-
 import pytest
 import torch
-import torch.nn.functional as F
 
 pytest.importorskip("triton", reason="the kernels need triton (pip install 'evalkit[gpu]')")
 
@@ -14,19 +11,6 @@ from cases import LARGE, SMALL, TINY
 from moe_lm.backends.cuda import grouped_gemm, routing
 from moe_lm.backends.cuda.tuning import DEFAULT
 from moe_lm.model import route
-
-BOUND = {torch.float32: 1e-6, torch.bfloat16: 4e-3}  # of a product rounded once
-
-
-def in_float64(layer, plan, act):
-    """What both products should be, [R, F] and [R, D], from the plan's own rows and, for the second, from `act`."""
-    tokens = plan.slots.long() // (len(plan.slots) // len(layer.x))
-    starts, ups, downs = plan.starts.tolist(), [], []
-    for expert, (begin, end) in enumerate(pairwise(starts)):
-        gate, up = (layer.x[tokens[begin:end]].double() @ layer.gate_up[expert].double().t()).chunk(2, dim=-1)
-        ups.append(F.silu(gate) * up)
-        downs.append(act[begin:end].double() @ layer.down[expert].double().t())
-    return torch.cat(ups), torch.cat(downs)
 
 
 def run(layer, level, block_k=TINY.block_k, tma=None):
@@ -39,8 +23,8 @@ def run(layer, level, block_k=TINY.block_k, tma=None):
 
 def check(layer, level, block_k=TINY.block_k, tma=None):
     plan, act, slots = run(layer, level, block_k, tma)
-    up, down = in_float64(layer, plan, act)
-    bound = BOUND[layer.x.dtype]
+    up, down = cases.in_float64(layer, plan, act)
+    bound = cases.BOUND[layer.x.dtype]
     assert cases.error(act, up) <= bound
     assert cases.error(slots.flatten(0, 1)[plan.slots.long()], down) <= bound
 
