@@ -35,9 +35,9 @@ def main() -> None:
             config = replace(config, **TINY, intermediate_size=48, moe=moe)
         del backend  # two do not fit
         backend = TritonBackend(random_checkpoint(config).read(options.dtype, options.device.type, None))
-        shape = shape_of(config, options.dtype.itemsize)
+        shape = shape_of(config, options.dtype.itemsize, options.dtype.itemsize)
         for B, S in ((2, 130),) if measure.TINY else CASES:
-            cached = B * shape.seen(S) * shape.kv_per_token * shape.width
+            cached = B * shape.seen(S) * shape.kv_per_token * shape.cached
             torch.cuda.empty_cache()
             if options.device.type == "cuda" and 1.1 * cached > torch.cuda.mem_get_info()[0]:
                 print(f"{name}, B = {B}, S = {S}: the keys and values do not fit, not run")
