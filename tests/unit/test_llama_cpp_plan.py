@@ -295,7 +295,15 @@ def test_passes_hold_what_llama_cpp_takes() -> None:
     assert list(_passes(wanted[:0])) == []
 
 
-def test_an_interrupt_stops_what_llama_cpp_computes() -> None:
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """A shell starts what runs in its background with interrupts ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_stops_what_llama_cpp_computes(interruptible: None) -> None:
     """Its abort callback reads `stop` between two operations: a C function, of which strlen is one."""
     thread, seen = _Thread(), []
 
