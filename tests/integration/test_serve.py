@@ -93,7 +93,7 @@ def test_sampling_goes_by_its_seed(http: httpx2.Client, lm: NativeLM) -> None:
 
 def test_eos_ends_an_answer_unless_it_is_to_be_ignored(http: httpx2.Client, lm: NativeLM) -> None:
     assert isinstance(lm.backend, CpuBackend)
-    packed = lm.backend.head
+    packed = lm.backend.head.matrix
     head = packed.weights[0, 256 // PANEL, :, 256 % PANEL]
     row = head.clone()
     try:

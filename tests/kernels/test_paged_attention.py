@@ -28,14 +28,17 @@ def pool(device, lengths, H=4, J=2, d=8, dtype=torch.float32, seed=0, shared_tok
     return q, k, v, table.to(device), torch.tensor(lengths, dtype=torch.int32, device=device)
 
 
+ROUNDINGS = 4 * 2**-23  # of float32, which sums of some dozen terms may be off by
+
+
 def check(inputs, window=None, **options):
     found = paged_attention(*inputs, window, **options)
     q, k, v, table, lengths = inputs
     expected = formulas.paged_attention(q.double(), k.double(), v.double(), table, lengths, window)
     own = cases.error(formulas.paged_attention(*inputs, window), expected)
     assert found.dtype == q.dtype
-    # one rounding of probabilities or output may be luckier in torch's
-    assert cases.error(found, expected) <= 1.5 * own
+    # one rounding of probabilities or output may be luckier in torch's, which differs from processor to processor
+    assert cases.error(found, expected) <= max(1.5 * own, ROUNDINGS)
     return found
 
 
