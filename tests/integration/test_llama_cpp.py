@@ -381,7 +381,7 @@ def test_what_it_does_not_do_is_refused(llama_file: Path, settings: dict[str, st
 
 
 def test_a_folder_of_safetensors_is_refused(tiny_model: Path) -> None:
-    with pytest.raises(EvalkitError, match="is no GGUF file, as .* needs; write one with evalkit quantize"):
+    with pytest.raises(EvalkitError, match=r"is no GGUF file, as .* needs; write one with evalkit quantize"):
         opened(tiny_model)
 
 
