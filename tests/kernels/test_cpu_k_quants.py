@@ -8,8 +8,9 @@ import pytest
 import torch
 from cpu_cases import needs_kernels
 
-from moe_lm.backends.cpu.launch import K_BLOCK_BYTES, k_quants
+from moe_lm.backends.cpu.launch import k_quants
 from moe_lm.quant import k_quants as plain
+from moe_lm.quant.weight import QuantizedWeight
 
 BITS = [4, 5, 6]
 
@@ -46,7 +47,7 @@ def test_the_bytes_of_ggml(bits):
     """Its reference, of a library that was built without fused multiply-adds: with them, a tie may fall to the other side."""
     xllamacpp = pytest.importorskip("xllamacpp", reason="needs llama.cpp: pip install xllamacpp")
     ggml, x = ctypes.CDLL(xllamacpp.xllamacpp.__file__), blocks()
-    found = np.zeros((len(x), K_BLOCK_BYTES[bits]), np.uint8)
+    found = np.zeros((len(x), QuantizedWeight.row_bytes(f"Q{bits}_K", plain.BLOCK)), np.uint8)
     pointer, count = ctypes.c_void_p, ctypes.c_int64
     ggml.ggml_quantize_chunk.argtypes = [ctypes.c_int, pointer, pointer, count, count, count, pointer]
     kind = gguf.GGMLQuantizationType[f"Q{bits}_K"]

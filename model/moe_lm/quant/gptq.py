@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from moe_lm.errors import ModelError
+from moe_lm.quant.encode import LARGEST
 
 BITS = 4
 GROUP_SIZES = (128, 64, 32)  # the largest that divides all rows is taken
 PARTS = ("qweight", "qzeros", "scales", "g_idx")
-_LARGEST = torch.finfo(torch.float16).max
 _SMALLEST = 2.0**-24  # float16's smallest number above 0
 _CODES_A_WORD = 32 // BITS
 
@@ -27,7 +27,7 @@ def pack(weight: Tensor, group_size: int) -> dict[str, Tensor]:
     largest = groups.abs().amax(dim=2)  # [O, G]
     scales = (largest * (2 / 15)).clamp(min=_SMALLEST).to(torch.float16)
     if scales.isinf().any():
-        raise ModelError(f"it holds {float(largest.max()):g}, whose scale no float16 holds (they end at {_LARGEST:,.0f})")
+        raise ModelError(f"it holds {float(largest.max()):g}, whose scale no float16 holds (they end at {LARGEST:,.0f})")
     codes = (groups / scales.float().unsqueeze(2)).round_().clamp_(-8, 7).add_(8).to(torch.uint8).reshape(outputs, inputs)
     octets = codes[:, 0::2] | codes[:, 1::2] << 4
     return {

@@ -52,7 +52,8 @@ class Product:
         blocks = [one.quantized for one in linears if one.quantized]
         if len(blocks) == len(linears):
             return cls(PackedBlocks.of(blocks, bias), int8)
-        return cls(PackedMatrix.of(torch.cat([_expanded(one) for one in linears], dim=1), bias), int8)
+        weights = [_expanded(one) for one in linears]
+        return cls(PackedMatrix.of(torch.cat(weights, dim=1) if len(weights) > 1 else weights[0], bias), int8)
 
     @classmethod
     def gated(cls, gate: Linear, up: Linear, activation: str, int8: bool) -> "Product":

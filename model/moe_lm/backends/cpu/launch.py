@@ -21,9 +21,9 @@ from moe_lm.backends.cpu.check import check, check_range
 from moe_lm.backends.cpu.library import call
 from moe_lm.backends.cpu.pack import ACTIVATIONS, DTYPES, PackedMatrix
 from moe_lm.backends.cpu.pack_quantized import PackedBlocks
+from moe_lm.quant.k_quants import BLOCK
+from moe_lm.quant.weight import QuantizedWeight
 
-K_BLOCK = 256  # weights
-K_BLOCK_BYTES = {4: 144, 5: 176, 6: 210}
 SPAN = 64  # keys, or numbers of a value, that attention computes together; as in csrc/kernels.h
 
 
@@ -66,7 +66,7 @@ def gemm(
             raise ValueError("row_scales are for accumulate=True")
     rows, sizes = (x, x.shape[0], order_R, offsets, E), (M, matrix.inputs, matrix.outputs, ACTIVATIONS[matrix.activation])
     if isinstance(matrix, PackedBlocks):
-        parts = (matrix.addresses(), len(matrix.parts))
+        parts = (matrix.addresses, len(matrix.parts))
         call("gemm_blocks", *rows, *parts, *sizes, matrix.bias, accumulate, row_scales_M, int8, out)
     else:
         call("gemm", *rows, matrix.weights, matrix.weights.dtype == torch.bfloat16, *sizes, matrix.bias, accumulate, row_scales_M, out)
@@ -219,8 +219,8 @@ def k_quants(x: Tensor, bits: int) -> Tensor:
 
     The bytes are those of `moe_lm.quant.k_quants`, whose search it is.
     """
-    check("x", x, (None, K_BLOCK), torch.float32)
+    check("x", x, (None, BLOCK), torch.float32)
     check_range("bits", bits, 4, 6)
-    out = torch.empty(len(x), K_BLOCK_BYTES[bits], dtype=torch.uint8)
+    out = torch.empty(len(x), QuantizedWeight.row_bytes(f"Q{bits}_K", BLOCK), dtype=torch.uint8)
     call("k_quants", x, len(x), bits, out)
     return out

@@ -1,7 +1,7 @@
 """Quantised weights in the layout that the CPU kernels read: the file's own blocks, those of 16 outputs side by side."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -70,6 +70,7 @@ class PackedBlocks:
     inputs: int
     activation: str = "none"
     bias: Tensor | None = None
+    addresses: Tensor = field(init=False, repr=False)  # address, kind and outputs of each part, int64 [parts, 3], as C++ takes them
 
     def __post_init__(self) -> None:
         """Raises ValueError for what `gemm` could not read."""
@@ -80,6 +81,8 @@ class PackedBlocks:
             check(f"packed {part.kind}", part.packed, shape, torch.uint8)
         if self.bias is not None:
             check("bias", self.bias, (self.outputs,), torch.float32)
+        table = [(part.packed.data_ptr(), PACKED_KINDS.index(part.kind), part.outputs) for part in self.parts]
+        object.__setattr__(self, "addresses", torch.tensor(table))
 
     @classmethod
     def of(cls, weights: Quantized | Sequence[Quantized], bias_O: Tensor | None = None) -> "PackedBlocks":
@@ -109,10 +112,6 @@ class PackedBlocks:
     @property
     def nbytes(self) -> int:
         return sum(part.packed.nbytes for part in self.parts)
-
-    def addresses(self) -> Tensor:
-        """Address, kind and outputs of each part, int64 [parts, 3], as C++ takes them; `self` must live as long as they are used."""
-        return torch.tensor([(part.packed.data_ptr(), PACKED_KINDS.index(part.kind), part.outputs) for part in self.parts])
 
     def of_experts(self, first: int, last: int) -> "PackedBlocks":
         """The matrices first .. last - 1; no copy."""
