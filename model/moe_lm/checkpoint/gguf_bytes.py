@@ -42,6 +42,11 @@ class Entry:
         weights, nbytes = GGML_QUANT_SIZES[GGMLQuantizationType[self.kind]]
         return self.weights // weights * nbytes
 
+    @property
+    def room(self) -> int:
+        """Bytes up to the next tensor."""
+        return self.nbytes + _padding(self.nbytes)
+
 
 def value_bytes(value: Any) -> bytes:
     """A key's type and value: whole numbers become uint32, those of a list int32, floats float32. An empty list is one of texts."""
@@ -62,7 +67,7 @@ def header(metadata: Mapping[str, bytes], entries: Sequence[Entry]) -> bytes:
         dimensions = entry.shape[::-1]
         numbers = struct.pack(f"<I{len(dimensions)}QIQ", len(dimensions), *dimensions, GGMLQuantizationType[entry.kind], offset)
         parts += [_text(entry.name), numbers]
-        offset += entry.nbytes + _padding(entry.nbytes)
+        offset += entry.room
     whole = b"".join(parts)
     return whole + bytes(_padding(len(whole)))
 

@@ -40,13 +40,12 @@ class Checkpoint:
     notices: tuple[str, ...] = ()  # what a user should know about how the files were read, a line each
     stored: Stored | None = None  # None for random weights
     width: float = 4.0  # bytes of a weight, on average, if quantised ones stay as they are stored and others become float32
+    num_bytes: int = 0  # of all its files
 
     @property
     def is_quantized(self) -> bool:
         """Has it weights that products read as they are stored?"""
         return self.width < 4
-
-    num_bytes: int = 0  # of all its files
 
 
 class Read(Protocol):

@@ -30,11 +30,15 @@ def parameter(name: str, shape: torch.Size, dtype: torch.dtype, device: str, fil
     return value
 
 
+def outlines(config: ModelConfig) -> dict[str, Tensor]:
+    """The parameters of a decoder without memory, on torch's meta device: a wrong size may be a huge one."""
+    with torch.device("meta"):
+        return {name: each.data for name, each in Decoder(config).named_parameters()}
+
+
 def streamed(config: ModelConfig, fill: Fill) -> Parameters:
     """The parameters of a decoder in float32 on the CPU: whoever takes them one by one needs the memory of the largest."""
-    with torch.device("meta"):
-        shapes = [(name, p.shape) for name, p in Decoder(config).named_parameters()]
-    return ((name, parameter(name, shape, torch.float32, "cpu", fill)) for name, shape in shapes)
+    return ((name, parameter(name, each.shape, torch.float32, "cpu", fill)) for name, each in outlines(config).items())
 
 
 def filled(
@@ -112,8 +116,7 @@ class Weights:
         """Raises ModelError for a missing, surplus or misshapen tensor."""
         self._check_counts()
         try:
-            with torch.device("meta"):  # without memory: a wrong size may be a huge one
-                parameters = dict(Decoder(self.config).named_parameters())
+            parameters = outlines(self.config)
         except RuntimeError:  # a size beyond 64 bits
             raise ModelError(f"{self.path}: its config describes tensors too large for any computer; is it this model's?") from None
         needed = {piece for name in parameters for rows in self._pieces(name) for piece in rows}
@@ -123,7 +126,7 @@ class Weights:
                 tensors = f"{min(names)}{and_more(len(names) - 1)}"
                 raise ModelError(f"{self.path} {problem} tensor {tensors}; is it a complete {self.config.family} checkpoint?")
         for name, parameter in parameters.items():
-            for part, piece in self._parts(name, parameter.data):
+            for part, piece in self._parts(name, parameter):
                 if part.shape != self.shape(piece):
                     raise ModelError(f"{self.path}: tensor {piece} has shape {self.shape(piece)}, its config says {tuple(part.shape)}")
 

@@ -22,12 +22,11 @@ from moe_lm.checkpoint.gguf import model_in
 from moe_lm.checkpoint.gguf_bytes import Entry, header, value_bytes, write_tensors
 from moe_lm.checkpoint.gguf_file import GGUFFile
 from moe_lm.checkpoint.read import Checkpoint
-from moe_lm.checkpoint.weights import Progress
+from moe_lm.checkpoint.weights import Progress, outlines
 from moe_lm.config import ModelConfig
 from moe_lm.errors import ModelError
 from moe_lm.families import family_of
 from moe_lm.families.names import pieces
-from moe_lm.model import Decoder
 from moe_lm.quant.encode import encode
 from moe_lm.quant.file_types import FileType, Mixture, fitting, is_matrix, kind_of
 from moe_lm.tokenizer import gguf_write
@@ -50,7 +49,7 @@ class Plan:
 
     @property
     def nbytes(self) -> int:
-        return len(self.header) + sum(-(-entry.nbytes // 32) * 32 for entry in self.entries)
+        return len(self.header) + sum(entry.room for entry in self.entries)
 
     @property
     def weight_bytes(self) -> int:
@@ -157,10 +156,8 @@ def _type_keys(file_type: FileType) -> dict[str, Any]:
 
 
 def _shapes(config: ModelConfig) -> Iterator[tuple[str, Shape]]:
-    with torch.device("meta"):
-        parameters = Decoder(config).named_parameters()
-        for parameter, value in parameters:
-            yield from ((tensor, tuple(part.shape)) for tensor, part in _parts(config, parameter, value.data))
+    for parameter, value in outlines(config).items():
+        yield from ((tensor, tuple(part.shape)) for tensor, part in _parts(config, parameter, value))
 
 
 def _entries(

@@ -15,12 +15,11 @@ from torch import Tensor
 
 from moe_lm.checkpoint.read import Checkpoint
 from moe_lm.checkpoint.shard_writer import ShardWriter
-from moe_lm.checkpoint.weights import Progress
+from moe_lm.checkpoint.weights import Progress, outlines
 from moe_lm.checkpoint.write import named_parts
 from moe_lm.checkpoint.write_gguf import rounded_before
 from moe_lm.config import ModelConfig, to_hf
 from moe_lm.errors import ModelError, Unsupported
-from moe_lm.model import Decoder
 from moe_lm.quant import gptq
 from moe_lm.quant.encode import LARGEST
 
@@ -113,9 +112,8 @@ def is_quantised(parameter: str) -> bool:
 
 
 def _tensors(config: ModelConfig) -> Iterator[tuple[str, str, torch.Size]]:
-    with torch.device("meta"):
-        for parameter, value in Decoder(config).named_parameters():
-            yield from ((parameter, name, part.shape) for name, part in named_parts(config, parameter, value.data))
+    for parameter, value in outlines(config).items():
+        yield from ((parameter, name, part.shape) for name, part in named_parts(config, parameter, value))
 
 
 def _stored(name: str, value: Tensor, quantised: bool, group_size: int) -> Iterator[tuple[str, Tensor]]:

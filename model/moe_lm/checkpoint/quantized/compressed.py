@@ -16,7 +16,7 @@ from moe_lm import kinds
 from moe_lm.checkpoint.quantized.affine import Affine, ordered
 from moe_lm.checkpoint.quantized.float8 import ACTIVATIONS, BLOCK, FLOAT8, WEIGHTS_ONLY
 from moe_lm.checkpoint.quantized.module import INDICES, WORDS, Module
-from moe_lm.checkpoint.quantized.options import BITS, GROUP_SIZE, Raw, one_of, option, unsupported
+from moe_lm.checkpoint.quantized.options import BITS, GROUP_SIZE, Raw, are_objects, one_of, option, unsupported
 from moe_lm.checkpoint.quantized.packing import unpacked
 from moe_lm.checkpoint.quantized.scales import Block, by_output, check_scales
 from moe_lm.errors import ModelError
@@ -27,9 +27,7 @@ STRATEGIES = ("tensor", "channel", "group", "block")
 INT8 = ("I8",)
 CLASS = "Linear"  # of every module that is quantised here
 NAMES = kinds.Kind("a list of texts", lambda value: isinstance(value, list) and all(isinstance(each, str) for each in value))
-GROUPS = kinds.Kind(
-    "an object of objects", lambda value: isinstance(value, dict) and all(isinstance(each, dict) for each in value.values())
-)
+GROUPS = kinds.Kind("an object of objects", are_objects)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,16 +16,13 @@ from torch import Tensor
 from moe_lm import kinds
 from moe_lm.checkpoint.quantized.affine import Affine, ordered
 from moe_lm.checkpoint.quantized.module import FLOATS, INDICES, WORDS, Module
-from moe_lm.checkpoint.quantized.options import BITS, GROUP_SIZE, Raw, one_of, option, unsupported
+from moe_lm.checkpoint.quantized.options import BITS, GROUP_SIZE, Raw, are_objects, one_of, option, unsupported
 from moe_lm.checkpoint.quantized.packing import unpacked
 from moe_lm.errors import ModelError
 from moe_lm.files import shown
 
 WIDTHS = (2, 3, 4, 8)
-RULES = kinds.Kind(
-    "an object of objects by pattern",
-    lambda value: isinstance(value, dict) and all(isinstance(each, dict) for each in value.values()),
-)
+RULES = kinds.Kind("an object of objects by pattern", are_objects)
 
 
 @dataclass(frozen=True, slots=True)

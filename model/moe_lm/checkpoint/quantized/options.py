@@ -13,6 +13,11 @@ GROUP_SIZE = Kind("-1 or an integer from 1", lambda value: type(value) is int an
 BITS = whole(1, 32)
 
 
+def are_objects(value: Any) -> bool:
+    """Is it an object whose values are objects?"""
+    return isinstance(value, dict) and all(isinstance(each, dict) for each in value.values())
+
+
 def option(raw: Raw, names: str, kind: Kind, default: Any = None) -> Any:
     """The value of an option that goes by any of several names; a missing one and null are the default.
 
