@@ -6,6 +6,7 @@ from evalkit.bench.roofline import Shape
 from evalkit.lm.native import random_configuration
 from evalkit.lm.tokenized import one_line
 from moe_lm import known
+from moe_lm.checkpoint.folder import is_quantized
 from moe_lm.config import ModelConfig
 from moe_lm.count import count
 
@@ -42,5 +43,6 @@ def shape_of_spec(spec: str, width: int) -> Shape | None:
     """
     if spec.startswith("random:"):
         return shape_of(random_configuration(spec), width, width)
+    folder = Path(spec)
     with one_line():
-        return shape_of(known.in_folder(Path(spec)), width, width) if Path(spec).is_dir() else None
+        return shape_of(known.in_folder(folder), width, width) if folder.is_dir() and not is_quantized(folder) else None

@@ -2,12 +2,14 @@
 
 import argparse
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from quantized_folders import GPTQ, set_quantization
 
 from evalkit.bench import engines, roofline
 from evalkit.bench.bench import bench, sparse_and_dense
@@ -294,6 +296,14 @@ def test_refusals(specs: Sequence[str], tmp_path: Path, monkeypatch: pytest.Monk
     ):
         bench(tiny(["random:qwen1.5-moe-a2.7b"], tmp_path, device="cpu"), quiet)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_a_quantised_folder_takes_is_not_known_before_it_is_loaded(tiny_model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "packed"
+    shutil.copytree(tiny_model, folder)
+    assert shape_of_spec(str(folder), 4) is not None
+    set_quantization(folder, GPTQ)
+    assert shape_of_spec(str(folder), 4) is None
 
 
 def test_free_memory_is_a_number_of_this_machine() -> None:

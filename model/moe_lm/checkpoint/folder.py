@@ -1,11 +1,13 @@
 """Reads a Hugging Face folder: config.json, the weights' safetensors files (see `moe_lm.checkpoint.shards`) and the tokenizer's files."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from moe_lm.checkpoint.quantized.scheme import FILES as QUANTIZATION_FILES
-from moe_lm.checkpoint.quantized.scheme import scheme_of
+from moe_lm.checkpoint.quantized.scheme import Scheme, scheme_of
 from moe_lm.checkpoint.quantized.table import QuantizedTable
 from moe_lm.checkpoint.shards import INDEX, SINGLE, TensorTable, find_shards
 from moe_lm.checkpoint.weights import Weights
@@ -27,7 +29,7 @@ def files_of(folder: Path) -> list[Path]:
     """The files that a checkpoint consists of, the weights last. Raises ModelError where it is not supported or lacks its weights."""
     raw = read_json(folder / "config.json")
     from_hf(raw)  # first: the weights of an unsupported model need not be there
-    scheme_of(text_config(raw), folder)
+    _scheme(folder, raw)
     if is_there(folder / "adapter_config.json"):
         raise ModelError(f"{folder} holds an adapter (adapter_config.json), which moe_lm does not apply; merge it into the model's weights")
     shards = find_shards(folder)
@@ -35,12 +37,21 @@ def files_of(folder: Path) -> list[Path]:
     return [*(path for name in SETTINGS if is_there(path := folder / name)), *index, *shards.files]
 
 
+def is_quantized(folder: Path) -> bool:
+    """Does the folder say that its weights are quantised? Raises ModelError where it says so in a way that is not read."""
+    return _scheme(folder, read_json(folder / "config.json")) is not None
+
+
+def _scheme(folder: Path, raw: Mapping[str, Any]) -> Scheme | None:
+    return scheme_of(text_config(raw), folder)
+
+
 def parse(folder: Path) -> tuple[Tokenizer, Weights]:
     """Raises ModelError where a file is missing, damaged or not supported."""
     raw = read_json(folder / "config.json")
     config = from_hf(raw)
     shards = find_shards(folder)
-    plain, scheme = TensorTable(shards), scheme_of(text_config(raw), folder)
+    plain, scheme = TensorTable(shards), _scheme(folder, raw)
     table = QuantizedTable(plain, scheme) if scheme else plain
     table.refuse_other_dtypes()
     notices = [*table.notices]
