@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from errno import EDQUOT, EIO, ENOSPC
 from pathlib import Path
 
-from evalkit.errors import EvalkitError, RunIncomplete
+from evalkit.errors import EvalkitError, RunIncomplete, first_line
 
 # UTF-32's first: its little-endian one begins with UTF-16's
 _MARKS = (
@@ -60,6 +60,27 @@ def require_folder(folder: Path, option: str = "--out") -> None:
             os.stat(folder)  # is its name a possible one, and none of its parents a file?
         with tempfile.TemporaryFile(dir=next(place for place in (folder, *folder.parents) if os.path.lexists(place))):
             pass
+
+
+def require_new_folder(folder: Path, option: str) -> None:
+    """The same for a folder that must be new or empty."""
+    if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())):
+        raise EvalkitError(f"{folder} is there already, and not an empty folder; name another, or remove it")
+    require_folder(folder, option)
+
+
+@contextmanager
+def writing_weights(path: Path) -> Iterator[None]:
+    """Raises RunIncomplete where the disk is full, and EvalkitError where weights can't be written for another reason."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except OSError as error:
+        raise unwritable(path, error) from None
+    except SafetensorError as error:  # it passes on the system's number of an error as text
+        kind = RunIncomplete if "os error 28" in str(error) else EvalkitError
+        raise kind(f"cannot write {path}: {first_line(error)}; free some space, or give another DEST") from None
 
 
 def require_file(file: Path, option: str) -> None:

@@ -188,12 +188,6 @@ class NativeLM(TokenizedLM):
         tokenizer = self.tokenizer
         return Generator(self.backend, tokenizer.decode, tokenizer.stop_ids, pool=self.pool, special=tokenizer.special)
 
-    def scoring(self) -> Scorer:
-        return self.scorer
-
-    def generating(self) -> Generator:
-        return self.generator
-
     def distributions(self, requests: Sequence[TokenRequest]) -> Iterator[NextToken]:
         """See `evalkit.lm.distributions`."""
         import numpy as np

@@ -69,16 +69,16 @@ def measure(model: ModelSpec, kind: str | None) -> PassSpeed:
     import torch
 
     from evalkit.lm.native import NativeLM
+    from evalkit.lm.outline import device_of, dtype_of
     from moe_lm.checkpoint.random_weights import in_random_blocks, random_checkpoint
     from moe_lm.config import ModelConfig
     from moe_lm.count import count
     from moe_lm.engine.batch import forward
 
-    device = model.device if model.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    dtype = model.dtype if model.dtype != "auto" else "float32" if device == "cpu" else "bfloat16"
+    device = device_of(model)
     config = ModelConfig(**LAYER)
     checkpoint = in_random_blocks(random_checkpoint(config), kind) if kind else random_checkpoint(config)
-    lm = NativeLM(checkpoint, "random", None, dtype, device, model.kernel)
+    lm = NativeLM(checkpoint, "random", None, dtype_of(model), device, model.kernel)
     lm.kv_memory = KV_MEMORY
     begun = time.perf_counter()
     backend, pool = lm.backend, lm.pool

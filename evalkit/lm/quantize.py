@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from evalkit.errors import EvalkitError, RunIncomplete, first_line, unknown
-from evalkit.files import require_file, require_folder, unwritable
+from evalkit.errors import EvalkitError, RunIncomplete, unknown
+from evalkit.files import require_file, require_new_folder, writing_weights
 from evalkit.lm.models import find
-from evalkit.lm.native import one_line, random_configuration
+from evalkit.lm.native import random_configuration
+from evalkit.lm.tokenized import one_line
 
 if TYPE_CHECKING:
     from evalkit.progress import Reporter
@@ -44,8 +45,6 @@ def quantize(source: str, dest: Path, format: str, reporter: Reporter | None = N
 
     Raises EvalkitError, in one line, where `source` can't be found or the format can't hold it; RunIncomplete where the disk is full.
     """
-    from safetensors import SafetensorError
-
     from evalkit.progress import Reporter
 
     reporter = reporter or Reporter(quiet=True)
@@ -55,26 +54,18 @@ def quantize(source: str, dest: Path, format: str, reporter: Reporter | None = N
     with reporter.bar("reading the source", 1, counted=False):
         plan = _plan(source, format)
     _require_space(dest, plan.nbytes)
-    try:
-        with one_line(), reporter.bar(f"writing {dest.name}", 1000, counted=False) as advance:
-            plan.write(dest, lambda done, total: advance(done * 1000 // total))
-    except OSError as error:
-        raise unwritable(dest, error) from None
-    except SafetensorError as error:  # it passes on the system's number of an error as text
-        kind = RunIncomplete if "os error 28" in str(error) else EvalkitError
-        raise kind(f"cannot write {dest}: {first_line(error)}; free some space, or give another DEST") from None
+    with writing_weights(dest), one_line(), reporter.bar(f"writing {dest.name}", 1000, counted=False) as advance:
+        plan.write(dest, lambda done, total: advance(done * 1000 // total))
     return _summary(dest, plan)
 
 
 def _require_new(dest: Path, format: str) -> None:
     if format == GPTQ:
-        if os.path.lexists(dest) and (not dest.is_dir() or any(dest.iterdir())):
-            raise EvalkitError(f"{dest} is there already, and not an empty folder; name another, or remove it")
         if dest.suffix == ".gguf":
             raise EvalkitError(f"DEST {dest} is the name of a GGUF file, and --format {format} writes a folder; give another name")
         if dest.resolve() == Path.cwd():  # it would be replaced, and the shell would stand in one that is gone
             raise EvalkitError(f"DEST {dest} is the current folder; name one in it")
-        require_folder(dest, "DEST")
+        require_new_folder(dest, "DEST")
         return
     if os.path.lexists(dest):
         raise EvalkitError(f"{dest} is there already; name another file, or remove it")

@@ -101,12 +101,14 @@ class TokenizedLM(LM):
     def max_seq_len(self) -> int:
         """The most tokens that the model runs in one sequence."""
 
+    @property
     @abstractmethod
-    def scoring(self) -> ScoresTokens:
+    def scorer(self) -> ScoresTokens:
         """What scores; the weights are read by then."""
 
+    @property
     @abstractmethod
-    def generating(self) -> GeneratesTokens:
+    def generator(self) -> GeneratesTokens:
         """What generates; the weights are read by then."""
 
     def encode(self, text: str) -> list[int]:
@@ -119,7 +121,7 @@ class TokenizedLM(LM):
 
         with one_line():
             encoded = [self._encode(request) for request in requests]
-            for i, scores in self.scoring().score([ScoreRequest(each.context, each.continuations) for each in encoded]):
+            for i, scores in self.scorer.score([ScoreRequest(each.context, each.continuations) for each in encoded]):
                 found = tuple(s.logprob for s in scores), tuple(s.is_greedy for s in scores)
                 yield i, Loglikelihoods(*found, encoded[i].truncated, encoded[i].merged)
 
@@ -178,7 +180,7 @@ class TokenizedLM(LM):
         totals = [0.0] * len(texts)
         yield from ((i, 0.0) for i in range(len(texts)) if not missing[i])
         with one_line():
-            for w, (score,) in self.scoring().score(windows):
+            for w, (score,) in self.scorer.score(windows):
                 i = owner[w]
                 totals[i] += score.logprob
                 missing[i] -= 1
@@ -199,7 +201,7 @@ class TokenizedLM(LM):
             for prompt, request in zip(prompts, requests, strict=True)
         ]
         with one_line():
-            for i, found in self.generating().generate(encoded):
+            for i, found in self.generator.generate(encoded):
                 yield i, Generated(found.text, found.finish_reason, len(found.tokens), prompts[i].truncated), found.tokens
 
     def _prompt(self, request: Generate) -> _Prompt:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evalkit.config import FLOATS
-from evalkit.errors import EvalkitError, RunIncomplete, first_line, unknown
-from evalkit.files import require_folder, unwritable
+from evalkit.errors import EvalkitError, unknown
+from evalkit.files import require_new_folder, writing_weights
 from evalkit.lm.models import find
 from evalkit.lm.tokenized import one_line
 
@@ -48,7 +47,6 @@ def upcycle(source: str, dest: Path, recipe: Recipe, dtype: str = "auto", report
     Raises EvalkitError, in one line, if `dest` is not a new or empty folder, or `source` cannot be found or upcycled.
     """
     import torch
-    from safetensors import SafetensorError
 
     from evalkit.progress import Reporter
     from moe_lm.checkpoint.read import load
@@ -57,9 +55,7 @@ def upcycle(source: str, dest: Path, recipe: Recipe, dtype: str = "auto", report
     reporter = reporter or Reporter(quiet=True)
     if dtype not in ("auto", *FLOATS):
         raise unknown("dtype", dtype, ("auto", *FLOATS))
-    if os.path.exists(dest) and (not dest.is_dir() or any(dest.iterdir())):
-        raise EvalkitError(f"{dest} is there already, and not an empty folder; name another, or remove it")
-    require_folder(dest, "DEST")
+    require_new_folder(dest, "DEST")
     with one_line():
         found = find(source)
     if found.upcycle:
@@ -71,13 +67,8 @@ def upcycle(source: str, dest: Path, recipe: Recipe, dtype: str = "auto", report
         with reporter.bar("upcycling layers", dense.model.config.num_hidden_layers) as advance:
             model = _convert(dense.model, recipe, advance)
     reporter.say(f"writing {dest} ..")
-    try:
+    with writing_weights(dest):
         save(model, dense.tokenizer, dest)
-    except OSError as error:
-        raise unwritable(dest, error) from None
-    except SafetensorError as error:  # it passes on the system's number of an error as text
-        kind = RunIncomplete if "os error 28" in str(error) else EvalkitError
-        raise kind(f"cannot write {dest}: {first_line(error)}; free some space, or give another DEST") from None
     return _summary(dest, model.config, recipe, str(precision).removeprefix("torch."))
 
 

@@ -124,7 +124,7 @@ def ours(engine: str, model: str, work: str, options: argparse.Namespace) -> tup
     lm.prepare()
 
     def generate(prompt: Sequence[int], tokens: int) -> int:
-        ((_, answer),) = lm.generating().generate([GenerateRequest(prompt, max_new_tokens=tokens, ignore_eos=True)])
+        ((_, answer),) = lm.generator.generate([GenerateRequest(prompt, max_new_tokens=tokens, ignore_eos=True)])
         return len(answer.tokens)
 
     build = str(lm.describe()["kernel"])

@@ -127,12 +127,6 @@ class LlamaCppLM(TokenizedLM):
     def generator(self) -> Generator:
         return self._generator(SLOTS)
 
-    def scoring(self) -> Scorer:
-        return self.scorer
-
-    def generating(self) -> Generator:
-        return self.generator
-
     def distributions(self, requests: Sequence[TokenRequest]) -> Iterator[NextToken]:
         """See `evalkit.lm.distributions`."""
         with one_line():

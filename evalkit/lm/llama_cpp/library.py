@@ -21,7 +21,6 @@ from ctypes import (
     c_size_t,
     c_uint8,
     c_uint32,
-    c_uint64,
     c_void_p,
 )
 from functools import cache
@@ -163,7 +162,6 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "llama_n_ubatch": (c_uint32, [c_void_p]),
     "llama_n_seq_max": (c_uint32, [c_void_p]),
     "llama_n_threads": (c_int32, [c_void_p]),
-    "llama_model_n_params": (c_uint64, [c_void_p]),
     "llama_model_has_encoder": (c_bool, [c_void_p]),
     "llama_model_has_decoder": (c_bool, [c_void_p]),
     "llama_model_is_diffusion": (c_bool, [c_void_p]),

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from evalkit.lm.llama_cpp.context import PASS, Context, Model, Part, Settings
+from moe_lm.engine.prefix_tree import num_shared
 from moe_lm.engine.scorer import Score, ScoreRequest
 from moe_lm.engine.usage import Usage
 from moe_lm.errors import ModelError, NotFinite
@@ -52,7 +53,7 @@ def groups(requests: Sequence[ScoreRequest], budget: int = BUDGET) -> Iterator[G
         context = tuple(requests[i].context)
         if group.contexts and context not in group.contexts:
             # the last token is no part of the trunk: a context's own sequence has to end with the token whose logits it needs
-            trunk = min(group.trunk, shared(next(iter(group.contexts)), context), len(context) - 1)
+            trunk = min(group.trunk, num_shared(next(iter(group.contexts)), context), len(context) - 1)
             wider = Group(trunk, {**group.contexts, context: []})
             if len(wider.contexts) > BRANCHES or wider.behind_trunk > budget:
                 yield group
@@ -64,11 +65,6 @@ def groups(requests: Sequence[ScoreRequest], budget: int = BUDGET) -> Iterator[G
         group.contexts[context].append(i)
     if group.contexts:
         yield group
-
-
-def shared(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many tokens both begin with."""
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 def waves(requests: Sequence[ScoreRequest], group: Group) -> Iterator[list[tuple[int, int, int]]]:
@@ -134,7 +130,7 @@ class Scorer:
         context = Context(self.model, self.settings, length, 2, unified=True)
         before: tuple[int, ...] = ()
         for request in requests:
-            keep = context.cut(0, shared(before, request.context[:-1]))
+            keep = context.cut(0, num_shared(before, request.context[:-1]))
             before = tuple(request.context)
             yield from self._distributions(context, [Part(0, keep, before[keep:], [len(before) - keep - 1])])
             known: set[tuple[int, ...]] = {()}
@@ -171,7 +167,7 @@ class Scorer:
         """
         contexts = list(group.contexts)
         first = contexts[0]
-        keep = context.cut(0, min(shared(before, first), group.trunk))
+        keep = context.cut(0, min(num_shared(before, first), group.trunk))
         trunk = Part(0, keep, first[keep : group.trunk])
         parts = [Part(at, group.trunk, each[group.trunk :], [len(each) - group.trunk - 1]) for at, each in enumerate(contexts)]
         if len(contexts) == 1:
