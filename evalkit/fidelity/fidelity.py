@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import gc
 import json
-import sys
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -21,7 +19,7 @@ from evalkit.files import read_text, require_folder, write_output
 from evalkit.hashing import sha256_json
 from evalkit.lm import open_lm, require_model
 from evalkit.lm.distributions import GivesDistributions
-from evalkit.record.write import environment, model_info
+from evalkit.record.write import command_line, environment, model_info, now
 from evalkit.runner.plan import Plan, plan
 from evalkit.runner.programs import permit
 from evalkit.runner.run import interruptible
@@ -72,8 +70,8 @@ def _fidelity(
     reference, *copies = (_open(config, text, reporter, open_model) for text in (config.reference, *config.copies))
     record = Fidelity(
         status="incomplete",
-        command=" ".join(["evalkit", *sys.argv[1:]]),
-        started=datetime.now().astimezone().isoformat(timespec="seconds"),
+        command=command_line(),
+        started=now(),
         limit=config.limit,
         tasks={name: _task_data(each) for name, each in plans.items()},
         reference=_measured(reference),

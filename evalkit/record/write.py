@@ -22,13 +22,23 @@ from evalkit.stats.estimate import average
 from evalkit.tasks import SuiteCell, SuiteTask, Task
 
 
+def command_line() -> str:
+    """A record's `command`."""
+    return " ".join(["evalkit", *sys.argv[1:]])
+
+
+def now() -> str:
+    """A record's `started`."""
+    return datetime.now().astimezone().isoformat(timespec="seconds")
+
+
 def begin(name: str, model: ModelInfo, limit: int | None, seed: int, sandbox: str | None) -> Run:
     """A run before its first figure."""
     return Run(
         name=name,
         status="incomplete",
-        command=" ".join(["evalkit", *sys.argv[1:]]),
-        started=datetime.now().astimezone().isoformat(timespec="seconds"),
+        command=command_line(),
+        started=now(),
         seconds=0.0,
         limit=limit,
         seed=seed,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from evalkit.lm.base import LM
 from evalkit.progress import duration
-from evalkit.runner.workload import ENOUGH, Size, likely_length, sizes
+from evalkit.runner.workload import ENOUGH, Size, likely_new_tokens, sizes
 from evalkit.tasks import Generated, Request, Response
 
 CHARACTERS = 4  # of a token, about
@@ -100,7 +100,7 @@ class TimeLeft:
         """Of a task to come, about."""
         if self._share is not None:
             return self._share * work.max_new_tokens
-        return len(work.sizes) * likely_length(work.max_new_tokens / max(1, len(work.sizes)))
+        return likely_new_tokens(len(work.sizes), work.max_new_tokens)
 
     def _phase(self) -> str:
         computed = self._lm.tokens().computed - self._work.computed_before

@@ -37,12 +37,17 @@ class Workload:
     @property
     def likely_new_tokens(self) -> float:
         """Before any answer is known."""
-        return self.answers * likely_length(self.max_new_tokens / max(1, self.answers))
+        return likely_new_tokens(self.answers, self.max_new_tokens)
 
 
 def likely_length(limit: float) -> float:
     """The mean length of answers that are still unknown, in tokens. HumanEval's took 100 to 250 of limits of 512 to 2,048."""
     return min(QUARTER * limit, TYPICAL)
+
+
+def likely_new_tokens(answers: int, most: float) -> float:
+    """Of so many answers, with `most` tokens in all at most."""
+    return answers * likely_length(most / max(1, answers))
 
 
 @dataclass(frozen=True, slots=True)
