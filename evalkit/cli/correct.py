@@ -34,7 +34,7 @@ def _correct(arguments: argparse.Namespace) -> None:
     from evalkit.progress import console
     from evalkit.stats.estimate import Estimate
 
-    if arguments.json:
+    if arguments.json is not None:
         require_file(Path(arguments.json), "--json")
     config = CorrectConfig(arguments.run, arguments.labels, arguments.labelled, arguments.task, arguments.metric, arguments.right_from)
     found = correct(config)
@@ -52,5 +52,5 @@ def _correct(arguments: argparse.Namespace) -> None:
     ]
     what = f"{one_line(found.run.model.spec)}: {one_line(found.task)}, {one_line(found.metric)} of {found.right_from:g} or more is passed"
     print_table(console(), what, ("share", "%", "95% interval", "of"), rows)
-    if arguments.json:
+    if arguments.json is not None:
         write_output(Path(arguments.json), as_json(found))

@@ -160,6 +160,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, capsys: pytest.CaptureFixt
         (["--metric", "score"], "has no number as its score"),
         (["--right-from", "nan"], "--right-from is nan; give a score"),
         (["--labelled", str(tmp_path / "none")], "is not a run"),
+        (["--json", ""], "--json . is a folder; give a file's name"),
     ):
         assert cli.main(["correct", judged, "--labels", file, *options]) == 2
         assert complaint in capsys.readouterr().err
