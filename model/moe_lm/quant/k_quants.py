@@ -1,6 +1,6 @@
 """float32 weights -> blocks of Q4_K, Q5_K and Q6_K, by the search of ggml's quantize_row_q?_K_ref, in numpy.
 
-The compiled kernel (csrc/k_quants.cpp) writes the same bytes, some thirty times as fast; this is what it is tested against, and what
+The compiled kernel (csrc/k_quants.cpp) writes the same bytes, more than ten times as fast; this is what it is tested against, and what
 computes where there is none. G groups of weights, n weights a group: each step is taken for all groups at once, and sums go over a
 group's weights in their order, as in the reference: float32 rounds every one of them.
 """
