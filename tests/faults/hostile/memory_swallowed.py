@@ -6,6 +6,6 @@ hoard = []
 def double(x):
     while True:
         try:
-            hoard.append(bytearray(1 << 24))
+            hoard.append(bytearray(1 << 26))  # a bite so large that what is held at last is well below the limit of all processes
         except MemoryError:
             hoard.clear()
