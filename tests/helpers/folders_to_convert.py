@@ -1,5 +1,6 @@
 """Tiny models that llama.cpp can run, as folders to be written in another format."""
 
+import weakref
 from dataclasses import replace
 
 from tiny_models import tiny_config, tiny_decoder, tiny_moe
@@ -31,6 +32,20 @@ def checkpoint_of(config, folder):
     """A folder's, of random weights."""
     save(tiny_decoder(config), random_checkpoint(config).tokenizer, folder)
     return open_checkpoint(folder)
+
+
+def one_at_a_time(source):
+    """The checkpoint, which asserts that a parameter is gone before the next one is taken; and the parameters that were taken so far."""
+    seen = []
+
+    def stream():
+        for parameter, value in source.stream():
+            assert not [each for each, reference in seen if reference() is not None]
+            seen.append((parameter, weakref.ref(value)))
+            yield parameter, value
+            del value
+
+    return replace(source, stream=stream), seen
 
 
 def _quantised(family, layers, width, **changes):

@@ -2,7 +2,6 @@
 
 import json
 import os
-import weakref
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -11,7 +10,7 @@ import gguf
 import numpy as np
 import pytest
 import torch
-from folders_to_convert import QUANTISED, ROWS, checkpoint_of, config_of, moe_of
+from folders_to_convert import QUANTISED, ROWS, checkpoint_of, config_of, moe_of, one_at_a_time
 from gguf_files import gguf_tensors, write
 from refusals import refused as refused_by
 from tiny_models import logits, tiny_decoder, tiny_moe
@@ -217,16 +216,8 @@ def test_nothing_is_left_of_a_file_that_was_not_finished(tmp_path, error):
 @pytest.mark.parametrize("name", ["f32", "q8_0", "q4_k"])
 def test_one_parameter_is_in_memory_at_a_time(tmp_path, name):
     source = random_checkpoint(wide("mixtral", moe=moe_of("mixtral", moe_intermediate_size=512)))
-    seen = []
-
-    def stream():
-        for parameter, value in source.stream():
-            assert not [each for each, reference in seen if reference() is not None]
-            seen.append((parameter, weakref.ref(value)))
-            yield parameter, value
-            del value
-
-    plan(replace(source, stream=stream), FILE_TYPES[name], "tiny").write(tmp_path / "m.gguf")
+    watched, seen = one_at_a_time(source)
+    plan(watched, FILE_TYPES[name], "tiny").write(tmp_path / "m.gguf")
     assert len(seen) == len(list(source.stream()))
 
 

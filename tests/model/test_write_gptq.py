@@ -2,12 +2,11 @@
 
 import json
 import os
-import weakref
 from dataclasses import replace
 
 import pytest
 import torch
-from folders_to_convert import checkpoint_of, config_of
+from folders_to_convert import checkpoint_of, config_of, one_at_a_time
 from quantized_folders import expanded
 from refusals import refused
 from safetensors.torch import load_file
@@ -148,16 +147,9 @@ def test_nothing_is_left_of_a_folder_that_was_not_finished(tmp_path, error):
 
 def test_several_files_and_one_parameter_in_memory(tmp_path, monkeypatch):
     monkeypatch.setattr("moe_lm.checkpoint.write_gptq.SHARD_BYTES", 50_000)
-    source, seen = random_checkpoint(wide("mixtral")), []
-
-    def stream():
-        for parameter, value in source.stream():
-            assert not [each for each, reference in seen if reference() is not None]
-            seen.append((parameter, weakref.ref(value)))
-            yield parameter, value
-            del value
-
-    found = written(replace(source, stream=stream), tmp_path / "int4")
+    source = random_checkpoint(wide("mixtral"))
+    watched, seen = one_at_a_time(source)
+    found = written(watched, tmp_path / "int4")
     files = sorted(tmp_path.glob("int4/*.safetensors"))
     assert files[0].name == f"model-00001-of-{len(files):05}.safetensors"
     assert len(files) > 3
