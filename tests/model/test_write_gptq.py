@@ -148,7 +148,7 @@ def test_nothing_is_left_of_a_folder_that_was_not_finished(tmp_path, error):
 def test_several_files_and_one_parameter_in_memory(tmp_path, monkeypatch):
     monkeypatch.setattr("moe_lm.checkpoint.write_gptq.SHARD_BYTES", 50_000)
     source = random_checkpoint(wide("mixtral"))
-    watched, seen = one_at_a_time(source)
+    watched, _ = one_at_a_time(source)
     found = written(watched, tmp_path / "int4")
     files = sorted(tmp_path.glob("int4/*.safetensors"))
     assert files[0].name == f"model-00001-of-{len(files):05}.safetensors"
