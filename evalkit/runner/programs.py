@@ -50,9 +50,9 @@ def run_programs(programs: Sequence[FunctionCheck], allow_unsafe: bool, reporter
     """The outcome of each program, in order."""
     if not programs:
         return []
-    from evalkit.sandbox import Job, Pool
+    from evalkit.sandbox import Job, Limits, Pool
 
-    jobs = [Job(p.program, p.entry_point, p.prompt, p.test) for p in programs]
+    jobs = [Job(p.program, p.entry_point, p.prompt, p.test, Limits.of(p.cpu_seconds)) for p in programs]
     with reporter.bar("running programs", len(jobs)) as advance, Pool(allow_unsafe=allow_unsafe) as pool:
         return [Ran(str(result.verdict), result.detail) for result in pool.map(jobs, advance)]
 

@@ -29,6 +29,12 @@ class Limits:
         if self.output_bytes > MAX_OUTPUT:
             raise EvalkitError(f"sandbox limit output_bytes is {self.output_bytes}; at most {MAX_OUTPUT} are kept")
 
+    @classmethod
+    def of(cls, cpu_seconds: float | None) -> "Limits":
+        """The usual limits, or with this limit of CPU time, and so much more on the clock."""
+        usual = cls()
+        return usual if cpu_seconds is None else cls(cpu_seconds, wall_seconds=usual.wall_seconds + cpu_seconds)
+
     def apply(self) -> None:
         """Apply the limits irrevocably to this process and its children."""
         # the kernel counts whole seconds here; the supervisor stops it earlier, at the exact limit

@@ -21,7 +21,7 @@ from evalkit.sandbox.limits import Limits
 from evalkit.sandbox.result import Verdict
 
 _LOOK_EVERY = 0.05  # seconds between measurements of what the program has used
-_CHECKER_LIMITS = Limits(cpu_seconds=30, memory_bytes=4 << 30, processes=1)
+_CHECKER_LIMITS = Limits(cpu_seconds=90, memory_bytes=4 << 30, processes=1)
 _PIPE_BYTES = 1 << 20
 
 

@@ -13,7 +13,7 @@ class FunctionCheck:
     """prompt + completion defines the function `entry_point`; `test` defines check(candidate), which raises where it is wrong.
 
     `whole`: the completion is a program by itself, without the prompt. `found`: the answer held a program; where it did not, it is run as
-    it is, and counted.
+    it is, and counted. `cpu_seconds`: what the program may take for the whole test, if not the sandbox's usual limit.
     """
 
     prompt: str
@@ -22,6 +22,7 @@ class FunctionCheck:
     entry_point: str
     whole: bool = False
     found: bool = True
+    cpu_seconds: float | None = None
 
     @property
     def program(self) -> str:

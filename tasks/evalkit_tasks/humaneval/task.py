@@ -110,7 +110,7 @@ class HumanEval(CodeTask, ReadsAnswers):
 
 def check(row: Mapping[str, Any], completion: str) -> FunctionCheck:
     """The program that decides about a completion."""
-    return FunctionCheck(row["prompt"], completion, row["test"], row["entry_point"])
+    return FunctionCheck(row["prompt"], completion, row["test"], row["entry_point"], cpu_seconds=row.get("cpu_seconds"))
 
 
 TASKS = (HumanEval,)

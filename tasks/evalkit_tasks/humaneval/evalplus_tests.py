@@ -1,6 +1,6 @@
 """EvalPlus's comparison of a function with the canonical solution (evalplus/eval/__init__.py `unsafe_execute`, at 899b2b3).
 
-The text of this file is the test that the sandbox's checker runs (evalplus.py): it imports the standard library alone. Inputs have no
+The text of this file is the test that the sandbox's checker runs (problems.py): it imports the standard library alone. Inputs have no
 time limits of their own here (EvalPlus: 0.1 s, or twice the canonical solution's time); the sandbox limits the whole. A root of
 find_zero is accepted as later versions do: 899b2b3 forgets to count it, so that no answer passes.
 """
