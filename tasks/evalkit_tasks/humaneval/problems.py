@@ -38,17 +38,7 @@ PLUS_SECONDS = 60.0  # EVALPLUS_TIMEOUT_PER_TASK; HumanEval/139's canonical solu
 BASE = ("base_input",)
 BASE_AND_PLUS = (*BASE, "plus_input")
 INPUTS = list_of(Field("a list of arguments", lambda value: isinstance(value, list)), least=1)
-EVALPLUS_TABLE = Table(
-    EVALPLUS_FILE.path + ".gz",
-    {
-        **{name: field for name, field in COLUMNS.items() if name != "test"},
-        **dict.fromkeys(BASE_AND_PLUS, INPUTS),
-        "atol": Field("a number from 0", lambda value: type(value) in (int, float) and 0 <= value < 1),
-    },
-    EVALPLUS_FILE,
-    rules=RULES,
-    key=("task_id",),
-)
+ATOL = Field("a number from 0", lambda value: type(value) in (int, float) and 0 <= value < 1)
 
 
 def human_eval(source: DataSource) -> list[dict[str, Any]]:
@@ -66,7 +56,9 @@ def evalplus_plus(source: DataSource) -> list[dict[str, Any]]:
 
 
 def _evalplus(source: DataSource, suites: Sequence[str]) -> list[dict[str, Any]]:
-    return [{name: row.get(name) or _tests(row, suites) for name in COLUMNS} for row in source.rows(EVALPLUS_TABLE)]
+    columns = {name: field for name, field in COLUMNS.items() if name != "test"} | dict.fromkeys(suites, INPUTS) | {"atol": ATOL}
+    table = Table(EVALPLUS_FILE.path + ".gz", columns, EVALPLUS_FILE, rules=RULES, key=("task_id",))
+    return [{name: row.get(name) or _tests(row, suites) for name in COLUMNS} for row in source.rows(table)]
 
 
 def _tests(row: Mapping[str, Any], suites: Sequence[str]) -> str:
