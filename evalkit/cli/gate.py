@@ -3,7 +3,7 @@
 import argparse
 
 from evalkit.cli.options import SHARED, add_pairing, add_published, add_shared, given, with_data
-from evalkit.comparison.gate_config import GateConfig, Margins, Sequential
+from evalkit.comparison.gate_config import GateConfig, Margins, Sequential, beside_policy
 from evalkit.config import RunConfig
 from evalkit.errors import EvalkitError
 
@@ -22,11 +22,11 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     )
     gate.add_argument(
         "--margin",
-        default=str(Margins()),
         metavar="X[,T=X]",
         help="the smallest drop that matters, in the metric's unit, for all tasks or task by task: mmlu=0.01,gsm8k=0.03 "
-        "(default: %(default)s, one point)",
+        f"(default: {Margins()}, one point)",
     )
+    gate.add_argument("--policy", metavar="FILE", help="a gate.toml: margins, tiers and limits, rule by rule, in a file (docs/ci.md)")
     gate.add_argument("--against", metavar="published", help="compare one full run with the published figures")
     add_published(gate, default=None, help="with --against published (default: all tables)")
     gate.add_argument("--allow-small-margin", action="store_true", help="accept a margin below the effect that these documents can detect")
@@ -65,9 +65,12 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 def _gate(arguments: argparse.Namespace) -> int:
     from evalkit.comparison.gate import gate_runs
 
-    names = ("against", "published", "tasks", "metric", "cluster", "allow_small_margin", "junit", "summary", "json", "bundle")
+    if arguments.policy and arguments.margin is not None:
+        raise beside_policy("margins")
+    names = ("against", "published", "tasks", "metric", "cluster", "allow_small_margin", "policy", "junit", "summary", "json", "bundle")
     settings = {name: getattr(arguments, name) for name in names}
-    return gate_runs(GateConfig(tuple(arguments.runs), Margins.parse(arguments.margin), sequential=_sequential(arguments), **settings))
+    margins = Margins() if arguments.margin is None else Margins.parse(arguments.margin)
+    return gate_runs(GateConfig(tuple(arguments.runs), margins, sequential=_sequential(arguments), **settings))
 
 
 def _sequential(arguments: argparse.Namespace) -> Sequential | None:

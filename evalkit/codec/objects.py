@@ -42,7 +42,8 @@ class Misfit(Exception):
 
     def in_file(self, file: TomlFile, fix: str) -> EvalkitError:
         """The error that names file, line and key."""
-        return EvalkitError(f"{file.place(self.keys[::-1])}: {self}; {fix}")
+        what = str(self).removesuffix(" or null")  # which TOML does not have
+        return EvalkitError(f"{file.place(self.keys[::-1])}: {what}; {fix}")
 
     def __str__(self) -> str:
         # keys come from the file: what is not printable on one line is escaped

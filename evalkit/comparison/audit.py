@@ -29,7 +29,8 @@ def audit(file: Path) -> tuple[Gate, list[str]]:
         raise EvalkitError(f"{file} states another decision than its samples give: {difference}; do not rely on it")
     names = [f"{model.spec} ({run})" for model, run in zip(models, policy.runs, strict=True)]
     notes = tuple(_renamed(note, dict(zip(map(str, runs), policy.runs, strict=True))) for note in gate.notes)
-    gate = replace(gate, base=names[0], cand=names[1], notes=notes)
+    rules = gate.policy and replace(gate.policy, path="gate.toml")
+    gate = replace(gate, base=names[0], cand=names[1], notes=notes, policy=rules)
     lines = [f"decided by evalkit {policy.evalkit} on {policy.runs[0]} and {policy.runs[1]}"]
     lines += [f"{name}: {model.spec}, {model.fingerprint}" for name, model in zip(("base", "cand"), models, strict=True)]
     return gate, lines

@@ -1,8 +1,8 @@
 """A gate in one file that others can check without a model: `evalkit gate .. --bundle FILE`, then `evalkit audit FILE`.
 
-A zip archive of policy.json (what was asked), gate.json (what was decided), and of both runs run.json and the samples of the tasks gated:
-all that the decision depends on. The archive's comment is the SHA-256 of every byte before it, so one changed byte is found. The samples
-hold the benchmark's documents: a bundle is no more public than they are.
+A zip archive of policy.json (what was asked), gate.json (what was decided), gate.toml if the gate has one, and of both runs run.json and
+the samples of the tasks gated: all that the decision depends on. The archive's comment is the SHA-256 of every byte before it, so one
+changed byte is found. The samples hold the benchmark's documents: a bundle is no more public than they are.
 """
 
 import hashlib
@@ -14,14 +14,16 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from evalkit.codec import OPTIONAL, decode, encode, parse_json
 from evalkit.comparison.gate_config import GateConfig, Margins, Sequential
+from evalkit.comparison.policy import Policy
 from evalkit.errors import EvalkitError
 from evalkit.record.read import is_ours, read_complete, run_folder, samples_file
+from evalkit.record.schema import task_of
 
 SCHEMA: Final = 1
 RUNS = ("base", "cand")
@@ -31,7 +33,7 @@ EPOCH = (1980, 1, 1, 0, 0, 0)  # of every entry: the same gate gives the same by
 DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, lzma.LZMAError, NotImplementedError, RuntimeError, EOFError, ValueError)
 LARGEST = 8 << 30  # bytes of a bundle's files, unpacked
 FIX = "ask for the bundle again"
-_NAME = re.compile(r"policy\.json|gate\.json|(base|cand)/(run\.json|samples/[^/\\\0]+\.jsonl)")
+_NAME = re.compile(r"policy\.json|gate\.(json|toml)|(base|cand)/(run\.json|samples/[^/\\\0]+\.jsonl)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +46,7 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
+class Asked:
     """policy.json: what the gate was asked, and by which evalkit. `runs`: the paths that it was given, for the reader alone."""
 
     schema: Literal[1] = SCHEMA
@@ -57,9 +59,10 @@ class Policy:
     cluster: str | None
     allow_small_margin: bool
     order: Order | None = field(default=None, metadata=OPTIONAL)
+    policy_sha256: str | None = field(default=None, metadata=OPTIONAL)
 
     def config(self, base: Path, cand: Path) -> GateConfig:
-        """The same gate on these folders."""
+        """The same gate on these folders, and on the gate.toml beside them."""
         return GateConfig(
             (str(base), str(cand)),
             Margins(self.margin, self.margins),
@@ -67,11 +70,12 @@ class Policy:
             metric=self.metric,
             cluster=self.cluster,
             allow_small_margin=self.allow_small_margin,
+            policy=str(base.parent / "gate.toml") if self.policy_sha256 else None,
             sequential=Sequential(None, self.order.order_seed, self.order.block, self.order.max_documents) if self.order else None,
         )
 
 
-def policy_of(config: GateConfig) -> Policy:
+def policy_of(config: GateConfig) -> Asked:
     """Raises EvalkitError for a gate that a bundle cannot hold, before anything is decided."""
     from evalkit import __version__
 
@@ -83,7 +87,7 @@ def policy_of(config: GateConfig) -> Policy:
         raise EvalkitError(f"--bundle holds two finished runs, and this gate has one; {fix}")
     if lacking := [run for run in config.runs if not is_ours(run)]:
         raise EvalkitError(f"--bundle holds runs of evalkit, and {lacking[0]} is lm-eval's; bundle its own results folder")
-    return Policy(
+    return Asked(
         evalkit=__version__,
         runs=config.runs,
         margin=config.margins.default,
@@ -96,14 +100,19 @@ def policy_of(config: GateConfig) -> Policy:
     )
 
 
-def packed(policy: Policy, gate: Mapping[str, Any]) -> bytes:
-    """The bundle. `gate`: gate.json."""
-    files = {"policy.json": _text(encode(policy)), "gate.json": _text(gate)}
-    for name, path in zip(RUNS, policy.runs, strict=True):
+def packed(asked: Asked, gate: Mapping[str, Any], policy: Policy | None = None) -> bytes:
+    """The bundle. `gate`: gate.json; `policy`: the gate.toml that decided, if one did."""
+    if policy:
+        asked = replace(asked, policy_sha256=policy.sha256)
+    files = {"policy.json": _text(encode(asked)), "gate.json": _text(gate)}
+    if policy:
+        files["gate.toml"] = policy.raw
+    wanted = {task.partition("/")[0] for task in (asked.tasks if policy is None else [rule.task for rule in policy.rules])}
+    for name, path in zip(RUNS, asked.runs, strict=True):
         folder = run_folder(path)
         files[f"{name}/run.json"] = (folder / "run.json" if Path(path).is_dir() else Path(path)).read_bytes()
-        for task in read_complete(path).tasks:
-            if not policy.tasks or task in {each.partition("/")[0] for each in policy.tasks}:
+        for task, entry in read_complete(path).tasks.items():
+            if not wanted or wanted & {task, f"{task_of(task)}@{entry.protocol}"}:
                 file = samples_file(folder, task)
                 files[f"{name}/samples/{file.name}"] = file.read_bytes()
     archive = io.BytesIO()
@@ -115,7 +124,7 @@ def packed(policy: Policy, gate: Mapping[str, Any]) -> bytes:
     return body + _digest(body)
 
 
-def unpack(file: Path, folder: Path) -> tuple[Policy, Any]:
+def unpack(file: Path, folder: Path) -> tuple[Asked, Any]:
     """Write a bundle's runs into a folder; returns its policy and its gate.json.
 
     Raises EvalkitError where one byte is not as it was written, or the archive holds anything else than a bundle does.
@@ -153,7 +162,11 @@ def unpack(file: Path, folder: Path) -> tuple[Policy, Any]:
     policy, gate = (_parsed(folder / name, file) for name in ("policy.json", "gate.json"))
     if not isinstance(policy, dict) or policy.get("schema") != SCHEMA:
         raise EvalkitError(f"{file} is a bundle of another version; read it with the evalkit that wrote it")
-    return decode(Policy, policy, f"{file}: policy.json", FIX), gate
+    asked = decode(Asked, policy, f"{file}: policy.json", FIX)
+    rules = folder / "gate.toml"
+    if asked.policy_sha256 != (hashlib.sha256(rules.read_bytes()).hexdigest() if rules.exists() else None):
+        raise EvalkitError(f"{file} holds another gate.toml than its policy.json names, or none; {FIX}")
+    return asked, gate
 
 
 def _text(value: Any) -> bytes:

@@ -12,6 +12,7 @@ _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _TAGS = {  # of JUnit, by outcome, and the attribute that counts them
     "fail": ("failure", "failures"),
     "inconclusive": ("skipped", "skipped"),
+    "skipped": ("skipped", "skipped"),
     "cannot detect": ("error", "errors"),
     "error": ("error", "errors"),
 }

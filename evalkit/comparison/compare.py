@@ -17,9 +17,10 @@ from evalkit.files import require_folder, write_output
 from evalkit.progress import console as standard_output
 from evalkit.record.pairs import Pairs, RunAnswers, align
 from evalkit.report.render.markdown import markdown_table, md
-from evalkit.stats.paired import Difference, bootstrap, holm, mean_of, paired
+from evalkit.stats.paired import ALPHA, Difference, bootstrap, holm, mean_of, paired
 
 SCHEMA = 1
+WIDEST = 10_000  # characters of a table, to find out how wide it would be
 EXAMPLES = 5  # flipped documents shown per task
 SUBJECTS = 12  # subjects with flips printed per task; compare.json has them all
 ALIKE = "all documents changed alike: the interval is for the others that as many documents can miss"
@@ -86,7 +87,7 @@ def compare(base: str, cand: str, tasks: Sequence[str] = (), metric: str | None 
     return Comparison(first, second, compared, mean_of(differences) if one_direction else None)
 
 
-def difference(pairs: Pairs) -> Difference:
+def difference(pairs: Pairs, alpha: float = ALPHA) -> Difference:
     """The task's difference as its protocol averages it; a corpus metric is resampled."""
     clusters = [a.cluster or doc for a, doc in zip(pairs.base, pairs.ids, strict=True)] if any(a.cluster for a in pairs.base) else []
     scores = [[a.score for a in answers] for answers in (pairs.base, pairs.cand)]
@@ -94,8 +95,8 @@ def difference(pairs: Pairs) -> Difference:
     if all(len(some) == len(pairs.ids) for some in numbers):
         groups = [a.group for a in pairs.base] if pairs.averaging == "macro" else []
         if pairs.lower_is_better:
-            return paired([-s for s in numbers[0]], [-s for s in numbers[1]], clusters, groups).negated()
-        return paired(numbers[0], numbers[1], clusters, groups)
+            return paired([-s for s in numbers[0]], [-s for s in numbers[1]], clusters, groups, alpha).negated()
+        return paired(numbers[0], numbers[1], clusters, groups, alpha)
     from evalkit.stats.bleu import grouped_counts, mean_bleu
 
     texts = [[s for s in run if isinstance(s, tuple)] for run in scores]
@@ -103,7 +104,7 @@ def difference(pairs: Pairs) -> Difference:
         raise EvalkitError(f"not comparable: {pairs.task}: {pairs.metric} is a number for some documents and texts for others")
     corpora = [answer.group if pairs.tokenize else "" for answer in pairs.base]
     before, after = (grouped_counts(some, corpora, pairs.tokenize) for some in texts)
-    return bootstrap(before, after, mean_bleu, clusters)
+    return bootstrap(before, after, mean_bleu, clusters, alpha=alpha)
 
 
 def _change(pairs: Pairs, i: int) -> float:
@@ -211,14 +212,28 @@ def show(found: Comparison) -> None:
 
 
 def print_table(console: Console, title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table of plain texts, without markup. No line begins with a foreign text, where CI would read `::` as a command."""
+    """Print a table of plain texts, without markup; where it is wider than the console, row by row, since rich would cut its figures.
+
+    No line begins with a foreign text, where CI would read `::` as a command.
+    """
     console.print(Text(title), soft_wrap=True)
     table = Table()
     for name in head:
-        table.add_column(name, justify="left" if name in ("task", "test", "outcome") else "right")
+        table.add_column(name, justify="left" if name in ("task", "tier", "test", "outcome") else "right")
     for row in rows:
         table.add_row(*(Text(one_line(cell)) for cell in row))
-    console.print(table)
+    if console.measure(table, options=console.options.update(max_width=WIDEST)).maximum <= console.width:
+        console.print(table)
+        return
+    for row in rows:
+        console.print(f"- {one_line(row[0])}", soft_wrap=True)
+        line = ""
+        for part in (f"{name} {one_line(cell)}" for name, cell in zip(head[1:], row[1:], strict=True)):
+            if line and len(f"    {line}, {part},") > console.width:
+                console.print(f"    {line},", soft_wrap=True)
+                line = ""
+            line += f", {part}" if line else part
+        console.print(f"    {line}", soft_wrap=True)
 
 
 def to_markdown(found: Comparison) -> str:

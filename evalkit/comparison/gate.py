@@ -11,13 +11,14 @@ from evalkit.comparison.ci import CI, annotate, junit, problem_junit
 from evalkit.comparison.compare import compare, one_line
 from evalkit.comparison.gate_config import GateConfig
 from evalkit.comparison.gate_outcome import EXIT, Case, Gate
+from evalkit.comparison.gate_policy import decide_by_policy
 from evalkit.comparison.gate_published import published_cases
-from evalkit.comparison.gate_rule import decide_case
+from evalkit.comparison.gate_rule import decide_all
 from evalkit.comparison.gate_sequential import decide_in_turn
+from evalkit.comparison.rules import rules_of
 from evalkit.errors import EvalkitError, RunIncomplete, Undecided
 from evalkit.files import require_file, write_output
 from evalkit.report.render.markdown import md
-from evalkit.stats.paired import holm
 
 UNDECIDED = {EvalkitError.exit_code: "not comparable", Undecided.exit_code: "inconclusive", RunIncomplete.exit_code: "incomplete"}
 
@@ -32,7 +33,7 @@ def gate_runs(config: GateConfig) -> int:
         if file:
             require_file(Path(file), option)
     try:
-        policy = bundle.policy_of(config) if config.bundle else None
+        asked = bundle.policy_of(config) if config.bundle else None
         gate = decide(config)
     except EvalkitError as error:
         problem, word = " ".join(str(error).split()), UNDECIDED.get(error.exit_code, "not comparable")
@@ -46,19 +47,19 @@ def gate_runs(config: GateConfig) -> int:
         raise
     gate_output.show(gate)
     if config.junit:
-        write_output(Path(config.junit), junit([(o.task, o.word, gate_output.text(o)) for o in gate.outcomes]))
+        write_output(Path(config.junit), junit([gate_output.test_case(each) for each in gate.all]))
     if config.json:
         write_output(Path(config.json), json.dumps(gate_output.as_json(gate), indent=2) + "\n")
-    if config.bundle and policy:
-        write_output(Path(config.bundle), bundle.packed(policy, gate_output.as_json(gate)))
+    if config.bundle and asked:
+        write_output(Path(config.bundle), bundle.packed(asked, gate_output.as_json(gate), gate.policy))
     if ci.summary:
         write_output(Path(ci.summary), gate_output.to_markdown(gate), append=True)
-    for outcome in gate.outcomes:
-        if outcome.word != "pass":
-            level = "warning" if outcome.word == "inconclusive" else "error"
-            annotate(ci, level, f"evalkit gate: {outcome.task}: {outcome.word}", gate_output.text(outcome))
+    for each in gate.all:
+        if each.word != "pass":
+            level = "warning" if each.word == "inconclusive" or each.tier == "warning" else "error"
+            annotate(ci, level, f"evalkit gate: {each.name}: {each.word}", gate_output.text(each))
     if gate.word == "cannot detect":
-        raise EvalkitError(next(o.reason for o in gate.outcomes if o.word == gate.word))
+        raise EvalkitError(next(each.reason for each in gate.all if (each.tier, each.word) == ("blocking", gate.word)))
     return EXIT[gate.word]
 
 
@@ -66,6 +67,8 @@ def decide(config: GateConfig) -> Gate:
     """Read, pair, test and decide. Raises EvalkitError where the runs are not comparable."""
     if config.sequential:
         return decide_in_turn(config)
+    if config.policy:
+        return decide_by_policy(config)
     notes: tuple[str, ...] = ()
     if config.against is not None:
         base, cand, cases, notes = published_cases(config)
@@ -75,8 +78,5 @@ def decide(config: GateConfig) -> Gate:
         notes = found.notes
         cases = [Case((t.pairs.task, t.pairs.protocol), t.difference, t.pairs.identical) for t in found.tasks]
     config.margins.require_known(tuple(dict.fromkeys(name for case in cases for name in case.names)))
-    adjusted = holm([case.difference.p_drop for case in cases])
-    outcomes = (
-        decide_case(case, p, config.margins.of(case.names), config.allow_small_margin) for case, p in zip(cases, adjusted, strict=True)
-    )
-    return Gate(base, cand, config.margins, tuple(outcomes), notes)
+    rules = rules_of(config)
+    return Gate(base, cand, config.margins, decide_all([(case, rules.of(case.names)) for case in cases]), notes)

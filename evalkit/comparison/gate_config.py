@@ -1,7 +1,7 @@
 """What one gate is asked: GateConfig, and its margins, one for each task."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from evalkit.errors import EvalkitError, unknown
@@ -94,14 +94,24 @@ class Sequential:
             raise EvalkitError("--max-minutes is for a candidate that still has to answer; with --replay-order give --max-documents")
 
 
+# what a policy says in place of the command line
+REPLACED = ("margins", "tasks", "metric", "cluster", "allow_small_margin", "against", "published")
+
+
+def beside_policy(name: str) -> EvalkitError:
+    """The error for a field of GateConfig that is given beside a policy: neither overrides the other in silence."""
+    option = name.replace("margins", "margin").replace("_", "-")
+    return EvalkitError(f"--{option} stands beside --policy, which decides what is gated and how; leave it out, or change the policy")
+
+
 @dataclass(frozen=True, slots=True)
 class GateConfig:
     """One `evalkit gate`: BASE and CAND; or with against="published" one RUN against published figures; or with `sequential` BASE, and a
     candidate that is run, or replayed.
 
-    `published` names a table, or a .toml file with one, if several match. `metric`: in place of the headline; `cluster`: the document
-    field that names a shared source. The files are written for every outcome; `summary` is appended to, and defaults to the file
-    that GitHub names.
+    `policy`: a gate.toml, which then decides in place of margins, tasks, metric and cluster. `published` names a table, or a .toml file
+    with one, if several match. `metric`: in place of the headline; `cluster`: the document field that names a shared source. The files are
+    written for every outcome; `summary` is appended to, and defaults to the file that GitHub names.
     """
 
     runs: tuple[str, ...]
@@ -113,6 +123,7 @@ class GateConfig:
     cluster: str | None = None
     allow_small_margin: bool = False
     sequential: Sequential | None = None
+    policy: str | None = None
     junit: str | None = None
     summary: str | None = None
     json: str | None = None
@@ -122,6 +133,12 @@ class GateConfig:
         for option, file in (("--junit", self.junit), ("--json", self.json), ("--bundle", self.bundle)):
             if file == "":  # as of a variable that a CI job has not set: nothing would be written, and nobody told
                 raise EvalkitError(f"{option} is empty; give a file's name, or leave it out")
+        if self.policy == "":
+            raise EvalkitError("--policy is empty; give a file's name, or leave it out")
+        if self.policy:
+            defaults = {each.name: each.default for each in fields(self)} | {"margins": Margins()}
+            if odd := [name for name in REPLACED if getattr(self, name) != defaults[name]]:
+                raise beside_policy(odd[0])
         if self.against is None and self.published is not None:
             raise EvalkitError(f"--published {self.published} chooses a table for --against published; give both")
         runs_it = self.sequential is not None and self.sequential.run is not None

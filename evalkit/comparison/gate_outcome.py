@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from evalkit.comparison.gate_config import Margins
-from evalkit.stats.paired import Difference
+from evalkit.comparison.policy import Policy, Tier
+from evalkit.stats.paired import ALPHA, Difference
 
 # the worst first: a gate's outcome is its worst task's
 EXIT = {"fail": 1, "cannot detect": 2, "inconclusive": 3, "pass": 0}
@@ -32,7 +33,8 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class GateOutcome:
-    """One task's outcome. `p_drop` is Holm-adjusted; `needed`: how many documents would decide, or None if the outcome is decided.
+    """One task's outcome. `p_drop` is Holm-adjusted over its tier, and real below `alpha`; `needed`: how many documents would decide, or
+    None if the outcome is decided.
 
     `looks`: of a gate that stops by itself, () for any other; `of`: how many documents it might have looked at.
     """
@@ -46,20 +48,53 @@ class GateOutcome:
     needed: int | None = None
     looks: tuple[Look, ...] = ()
     of: int | None = None
+    tier: Tier = "blocking"
+    alpha: float = ALPHA
+
+    @property
+    def name(self) -> str:
+        return self.task
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What a policy asks for beside the score: nothing is estimated. `name`: the task and what is checked."""
+
+    name: str
+    word: str
+    reason: str
+    tier: Tier = "blocking"
 
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """The whole gate. `notes`: tasks that could not be gated, and why; and the notes of both runs."""
+    """The whole gate. `notes`: tasks that could not be gated, and why; and the notes of both runs. `checks`: of a policy."""
 
     base: str
     cand: str
     margins: Margins
     outcomes: tuple[GateOutcome, ...]
     notes: tuple[str, ...] = ()
+    checks: tuple[Check, ...] = ()
+    policy: Policy | None = None
 
     @property
     def word(self) -> str:
-        """The worst outcome."""
-        words = {outcome.word for outcome in self.outcomes}
-        return next(word for word in EXIT if word in words)
+        """The worst outcome of the blocking tier."""
+        words = {each.word for each in self.all if each.tier == "blocking"}
+        return next((word for word in EXIT if word in words), "pass")
+
+    @property
+    def all(self) -> tuple[GateOutcome | Check, ...]:
+        """Outcomes and checks."""
+        return (*self.outcomes, *self.checks)
+
+    @property
+    def warnings(self) -> tuple[GateOutcome | Check, ...]:
+        """What did not pass and blocks nothing."""
+        return tuple(each for each in self.all if each.tier == "warning" and each.word != "pass")
+
+    @property
+    def asked(self) -> str:
+        """What the gate was asked, as the command line has it."""
+        return str(self.policy) if self.policy else f"--margin {self.margins}"

@@ -6,12 +6,16 @@ a drop is Holm's, as in the fixed gate: each task's is valid whenever one looks,
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from evalkit.comparison.answers import read_answers
+from evalkit.comparison.compare import difference
 from evalkit.comparison.gate_config import GateConfig, Sequential
 from evalkit.comparison.gate_outcome import Gate
+from evalkit.comparison.policy import TIERS
+from evalkit.comparison.rules import Rules, checks_of, rules_of
 from evalkit.comparison.sequential_task import Ask, SequentialTask
-from evalkit.errors import OutOfTime, Undecided
+from evalkit.errors import EvalkitError, OutOfTime, Undecided
 from evalkit.record.pairs import RunAnswers, align
 from evalkit.stats.paired import ALPHA, holm
 from evalkit.stats.sequential import step
@@ -24,21 +28,25 @@ def decide_in_turn(config: GateConfig) -> Gate:
     """
     how = config.sequential
     assert how is not None
-    base = read_answers(config.runs[0], config.tasks, config.metric, config.cluster)
+    rules = rules_of(config)
+    if any(check.tier == "blocking" for check in rules.checks) or (rules.policy and not rules.asked):  # nothing left to be decided
+        unseen = [f"{task}: not looked at, since the gate had failed by then" for task in rules.asked]
+        return Gate(config.runs[0], config.runs[-1], config.margins, (), (*rules.notes, *unseen), rules.checks, rules.policy)
+    base = read_answers(config.runs[0], rules.asked, config.metric, config.cluster)
     if how.run is None:
-        cand = read_answers(config.runs[1], config.tasks, config.metric, config.cluster)
-        tasks = _tasks(config, how, base, cand, {})
+        cand = read_answers(config.runs[1], rules.asked, config.metric, config.cluster)
+        tasks = _tasks(rules, how, base, cand, {})
         notes = _take_turns(tasks, how, lambda task, ids: {doc: cand.tasks[task].answers[doc] for doc in ids})
-        return _gate(config, tasks, base, cand, (*notes, *_order(how, tasks)))
+        return _gate(rules, tasks, base, cand, (*notes, *_order(how, tasks)))
 
     from evalkit.comparison.candidate import Candidate
 
     candidate = Candidate(base, how.run, config.cluster)
-    tasks = _tasks(config, how, base, candidate.planned, candidate.prefixes_in_documents())
+    tasks = _tasks(rules, how, base, candidate.planned, candidate.prefixes_in_documents())
     with candidate.answering(how.max_minutes) as ask:
         notes = _take_turns(tasks, how, ask)
     left = candidate.finish(whole=all(task.is_whole for task in tasks))
-    return _gate(config, tasks, base, candidate.planned, (*notes, *_order(how, tasks), *left))
+    return _gate(rules, tasks, base, candidate.planned, (*notes, *_order(how, tasks), *left))
 
 
 def _order(how: Sequential, tasks: Sequence[SequentialTask]) -> list[str]:
@@ -50,22 +58,27 @@ def _order(how: Sequential, tasks: Sequence[SequentialTask]) -> list[str]:
     ]
 
 
-def _tasks(config: GateConfig, how: Sequential, base: RunAnswers, cand: RunAnswers, prefixes: Mapping[str, int]) -> list[SequentialTask]:
+def _tasks(rules: Rules, how: Sequential, base: RunAnswers, cand: RunAnswers, prefixes: Mapping[str, int]) -> list[SequentialTask]:
     """All tasks before their first block. Raises EvalkitError before anything is computed.
 
     `prefixes`: how many documents take as much work as the beginnings that prompts share, which every block computes once. A block has at
     least half as many, unless that were a quarter of all.
     """
     pairs = align(base, cand)
-    config.margins.require_known(tuple(name for each in pairs for name in dict.fromkeys((each.task, each.protocol))))
+    rules.config.margins.require_known(tuple(name for each in pairs for name in dict.fromkeys((each.task, each.protocol))))
     tasks = []
     for each in pairs:
-        margin = config.margins.of((each.task, each.protocol))
+        rule = rules.of((each.task, each.protocol))
+        margin = rule.margin or rule.margin_of(difference(replace(each, cand=each.base)).base)
         costly = min(prefixes.get(each.task, 0) // 2, len(each.ids) // 4)
         block = how.block or max(math.ceil(step(margin, ALPHA)), costly)
-        tasks.append(SequentialTask(each, margin, how.order_seed, block, how.max_documents, config.allow_small_margin))
+        tasks.append(SequentialTask(each, margin, how.order_seed, block, how.max_documents, rule.allow_small_margin, rule.tier))
+        for check in checks_of(rule, each.protocol, each):
+            if (check.tier, check.word) == ("blocking", "cannot detect"):
+                raise EvalkitError(f"{each.protocol} has {check.reason}")
     for task in tasks:
-        task.require_detectable()
+        if task.tier == "blocking":
+            task.require_detectable(by_policy=rules.policy is not None)
     return tasks
 
 
@@ -81,27 +94,40 @@ def _take_turns(tasks: Sequence[SequentialTask], how: Sequential, ask: Ask) -> l
             for each, p in zip(tasks, _adjusted(tasks), strict=True):
                 if each.outcome is None and each.seen:
                     each.outcome = each.decide(p)
-            if any(each.outcome and each.outcome.word == "fail" for each in tasks):
+            if any(map(_blocks, tasks)):
                 return _stop(tasks, "not decided, since the gate had failed by then,")
     return _stop(tasks, why)
 
 
 def _stop(tasks: Sequence[SequentialTask], why: str) -> list[str]:
-    failed = any(task.outcome and task.outcome.word == "fail" for task in tasks)
+    failed = any(map(_blocks, tasks))
     unseen = [task for task in tasks if not task.seen]
-    if unseen and not failed:
-        raise Undecided(f"{why} before the first look at {unseen[0].pairs.protocol}: inconclusive; the answers so far are kept")
+    if not failed and (needed := [task for task in unseen if task.tier == "blocking"]):
+        raise Undecided(f"{why} before the first look at {needed[0].pairs.protocol}: inconclusive; the answers so far are kept")
     for task, p in zip(tasks, _adjusted(tasks), strict=True):
         if task.outcome is None and task.seen:
             task.outcome = task.undecided(p, why)
-    return [f"{task.pairs.protocol}: not looked at, since the gate had failed by then" for task in unseen]
+    reason = "since the gate had failed by then" if failed else why
+    return [f"{task.pairs.protocol}: not looked at, {reason}" for task in unseen]
+
+
+def _blocks(task: SequentialTask) -> bool:
+    """Has the gate failed by this task?"""
+    return task.tier == "blocking" and task.outcome is not None and task.outcome.word == "fail"
 
 
 def _adjusted(tasks: Sequence[SequentialTask]) -> list[float]:
-    return holm([task.p_drop for task in tasks])
+    """Each task's p of a drop, adjusted over its tier."""
+    found: dict[int, float] = {}
+    for tier in TIERS:
+        family = [i for i, task in enumerate(tasks) if task.tier == tier]
+        found |= zip(family, holm([tasks[i].p_drop for i in family]), strict=True)
+    return [found[i] for i in range(len(tasks))]
 
 
-def _gate(config: GateConfig, tasks: Sequence[SequentialTask], base: RunAnswers, cand: RunAnswers, notes: Sequence[str]) -> Gate:
+def _gate(rules: Rules, tasks: Sequence[SequentialTask], base: RunAnswers, cand: RunAnswers, notes: Sequence[str]) -> Gate:
     names = [f"{run.model} ({run.path})" for run in (base, cand)]
     outcomes = tuple(task.outcome for task in tasks if task.outcome)
-    return Gate(names[0], names[1], config.margins, outcomes, tuple(dict.fromkeys([*base.notes, *cand.notes, *notes])))
+    checks = [check for task in tasks for check in checks_of(rules.of((task.pairs.task,)), task.pairs.protocol, task.pairs)]
+    notes = tuple(dict.fromkeys([*rules.notes, *base.notes, *cand.notes, *notes]))
+    return Gate(names[0], names[1], rules.config.margins, outcomes, notes, (*rules.checks, *checks), rules.policy)

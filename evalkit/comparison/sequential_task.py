@@ -13,6 +13,7 @@ from dataclasses import replace
 from evalkit.comparison.compare import difference
 from evalkit.comparison.gate_outcome import Case, GateOutcome, Look
 from evalkit.comparison.gate_rule import decide_case, fails, passes
+from evalkit.comparison.policy import Tier
 from evalkit.errors import EvalkitError
 from evalkit.record.pairs import Answer, Pairs
 from evalkit.stats.paired import ALPHA, Difference
@@ -36,8 +37,9 @@ class SequentialTask:
         block: int | None = None,
         most: int | None = None,
         allow_small_margin: bool = False,
+        tier: Tier = "blocking",
     ):
-        self.pairs, self.margin, self.allow_small_margin = pairs, margin, allow_small_margin
+        self.pairs, self.margin, self.allow_small_margin, self.tier = pairs, margin, allow_small_margin, tier
         scores = [answer.score for answer in pairs.base]
         if not all(isinstance(score, float) and 0 <= score <= 1 for score in scores):
             raise EvalkitError(
@@ -64,9 +66,10 @@ class SequentialTask:
         self.difference = self.whole  # of the documents seen, with what the confidence sequence says of all
         self.outcome: GateOutcome | None = None
 
-    def require_detectable(self) -> None:
+    def require_detectable(self, by_policy: bool = False) -> None:
         """Raises EvalkitError where the base's documents are too few for the margin: the fixed gate would say so after the run."""
-        found = decide_case(Case((self.pairs.task, self.pairs.protocol), self.whole), 1.0, self.margin, self.allow_small_margin)
+        case = Case((self.pairs.task, self.pairs.protocol), self.whole)
+        found = decide_case(case, 1.0, self.margin, self.allow_small_margin, by_policy=by_policy)
         if found.word == "cannot detect":
             raise EvalkitError(found.reason)
 
@@ -133,7 +136,7 @@ class SequentialTask:
         """The outcome, if one follows by now. `p_drop` is the one above, adjusted for the number of tasks."""
         if self.is_whole:
             outcome = decide_case(self.fixed, p_drop, self.margin, self.allow_small_margin)
-            return replace(outcome, looks=tuple(self.looks), of=len(self.pairs.ids))
+            return replace(outcome, looks=tuple(self.looks), of=len(self.pairs.ids), tier=self.tier)
         d, total = self.difference, len(self.pairs.ids)
         if fails(d, p_drop, self.margin):
             return self._outcome("fail", f"a real drop over all {total:,} documents, at least the margin in the {d.n:,} seen", p_drop)
@@ -153,4 +156,4 @@ class SequentialTask:
 
     def _outcome(self, word: str, reason: str, p_drop: float, needed: int | None = None) -> GateOutcome:
         looks, total = tuple(self.looks), len(self.pairs.ids)
-        return GateOutcome(self.pairs.protocol, word, reason, self.margin, self.difference, p_drop, needed, looks, total)
+        return GateOutcome(self.pairs.protocol, word, reason, self.margin, self.difference, p_drop, needed, looks, total, self.tier)

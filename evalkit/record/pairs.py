@@ -12,7 +12,7 @@ from typing import Any
 from evalkit.errors import EvalkitError, unknown
 from evalkit.record.figure import MEANS_ALONE, require_count, require_figure
 from evalkit.record.read import read_complete, read_samples, run_folder, samples_file
-from evalkit.record.sample import SampleRow, Score
+from evalkit.record.sample import SampleRow, Score, problems_of
 from evalkit.record.schema import TaskEntry, task_of
 from evalkit.stats.estimate import Estimate
 from evalkit.tasks import Loglikelihoods, Request, last_asked
@@ -25,7 +25,9 @@ LOGPROB_NOISE = 1e-3  # nats: the same function computed in another order
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One document's outcome. `said` holds all texts and log-probabilities, `shown` the one line to print."""
+    """One document's outcome. `said` holds all texts and log-probabilities, `shown` the one line to print; `problems`: which of run.json's
+    counts it adds to, which lm-eval's samples do not tell.
+    """
 
     doc_hash: str
     prompt_hash: str
@@ -36,6 +38,7 @@ class Answer:
     target: str
     shown: str
     said: tuple[str | float, ...]
+    problems: frozenset[str] = frozenset()
 
     def says_the_same_as(self, other: "Answer") -> bool:
         """The same texts, and log-probabilities that differ by rounding alone."""
@@ -121,6 +124,19 @@ def read_our_answers(place: Path, wanted: Sequence[str] = (), metric: str | None
     return RunAnswers(str(place), "evalkit", run.model.spec, tasks)
 
 
+def our_tasks(place: Path) -> dict[str, tuple[str, ...]]:
+    """What a finished run can be asked for, and what is then compared: "mmlu" and "mmlu@qwen" are one task, a suite is its sets.
+
+    Raises EvalkitError as `read_complete`.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    for key, entry in read_complete(place).tasks.items():
+        sets = dict.fromkeys(f"{key}/{cell.set}" for cell in entry.cells if cell.name in entry.subjects)
+        names = tuple(sets) or (key,)
+        found |= {name: (name,) for name in names} | {f"{task_of(name)}@{entry.protocol}": (name,) for name in names} | {key: names}
+    return found
+
+
 def answers_of(task: str, entry: TaskEntry, rows: Iterable[SampleRow]) -> dict[str, TaskAnswers]:
     """The answers of one task that has just been run: of a suite set by set, by name. It has a figure."""
     return _task_answers(task, entry, _parts(task, entry, None), rows, task, None)
@@ -198,6 +214,7 @@ def our_answer(row: SampleRow, metric: str, cluster: str | None, task: str) -> A
         row.target,
         " ".join(texts) or row.extracted,
         tuple(said),
+        problems_of(row.requests, row.responses, row.extraction_failed),
     )
 
 

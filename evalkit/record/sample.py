@@ -51,30 +51,9 @@ class Sample:
     scored: Scored
 
     @property
-    def truncated(self) -> bool:
-        return any(r.truncated for r in self.responses)
-
-    @property
-    def merged(self) -> bool:
-        return any(isinstance(r, Loglikelihoods) and r.merged for r in self.responses)
-
-    @property
-    def cut_off(self) -> bool:
-        return any(isinstance(r, Generated) and r.finish_reason == "length" for r in self.responses)
-
-    @property
-    def empty(self) -> bool:
-        """Has one of its prompts no answer but blanks? Of a sampled prompt, one of the answers will do."""
-        said: dict[tuple[str, object], bool] = {}
-        for request, response in zip(self.requests, self.responses, strict=False):
-            if isinstance(request, Generate) and isinstance(response, Generated):
-                prompt = (request.context, request.messages)
-                said[prompt] = said.get(prompt, False) or bool(response.text.strip())
-        return not all(said.values())
-
-    @property
-    def unanswered(self) -> bool:
-        return any(map(is_refused, self.responses))
+    def problems(self) -> frozenset[str]:
+        """Which of run.json's counts it adds to."""
+        return problems_of(self.requests, self.responses, self.scored.extraction_failed)
 
     def row(self) -> SampleRow:
         """The sample's line."""
@@ -92,3 +71,26 @@ class Sample:
             requests=tuple(self.requests),
             responses=tuple(self.responses),
         )
+
+
+def problems_of(requests: Sequence[Request], responses: Sequence[Response], extraction_failed: bool) -> frozenset[str]:
+    """Which of run.json's counts (schema.Counts) a document adds to, but for `unscored`."""
+    found = {
+        "extraction_failed": extraction_failed,
+        "truncated": any(r.truncated for r in responses),
+        "boundary_merged": any(isinstance(r, Loglikelihoods) and r.merged for r in responses),
+        "stopped_by_length": any(isinstance(r, Generated) and r.finish_reason == "length" for r in responses),
+        "empty": _is_empty(requests, responses),
+        "unanswered": any(map(is_refused, responses)),
+    }
+    return frozenset(name for name, holds in found.items() if holds)
+
+
+def _is_empty(requests: Sequence[Request], responses: Sequence[Response]) -> bool:
+    """Has one of the prompts no answer but blanks? Of a sampled prompt, one of the answers will do."""
+    said: dict[tuple[str, object], bool] = {}
+    for request, response in zip(requests, responses, strict=False):
+        if isinstance(request, Generate) and isinstance(response, Generated):
+            prompt = (request.context, request.messages)
+            said[prompt] = said.get(prompt, False) or bool(response.text.strip())
+    return not all(said.values())

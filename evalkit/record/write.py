@@ -5,8 +5,9 @@ import os
 import platform
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import datetime
 from pathlib import Path
 
@@ -65,15 +66,9 @@ def task_entry(
     for group, members in by_group.items():
         if category := task.category(group):
             categories.setdefault(category, {})[group] = members
-    counts = Counts(
-        extraction_failed=sum(s.scored.extraction_failed for s in samples),
-        truncated=sum(s.truncated for s in samples),
-        boundary_merged=sum(s.merged for s in samples),
-        stopped_by_length=sum(s.cut_off for s in samples),
-        unscored=sum(not s.scored.metrics for s in samples),
-        empty=sum(s.empty for s in samples),
-        unanswered=sum(s.unanswered for s in samples),
-    )
+    problems = Counter(problem for sample in samples for problem in sample.problems)
+    problems["unscored"] = sum(not sample.scored.metrics for sample in samples)
+    counts = Counts(**{count.name: problems[count.name] for count in fields(Counts)})
     headline, cells = task.protocol.headline, tuple(map(_cell, task.cells())) if isinstance(task, SuiteTask) else ()
     metrics: Metrics
     groups: Mapping[str, Metrics]

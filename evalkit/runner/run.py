@@ -126,7 +126,7 @@ def _run(config: RunConfig, prepared: Prepared, clock: float, reporter: Reporter
 
 def _first(samples: Sequence[Sample]) -> str:
     """Where to look: the first document that has no answer."""
-    return next((f" (first: {sample.doc.id})" for sample in samples if sample.unanswered or sample.empty), "")
+    return next((f" (first: {sample.doc.id})" for sample in samples if sample.problems & {"unanswered", "empty"}), "")
 
 
 def _missing(plan: Plan, lm: LM, journal: Journal) -> list[Request]:

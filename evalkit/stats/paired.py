@@ -19,7 +19,7 @@ from scipy import optimize, stats
 from evalkit.stats.clustered import clustered_stderr
 from evalkit.stats.estimate import Z95, macro
 
-ALPHA = 0.05  # one-sided level of the gate; intervals are two-sided at 1 - ALPHA
+ALPHA = 0.05  # one-sided level of the gate, unless its policy has another; intervals are two-sided at 1 - ALPHA
 POWER = 0.80
 CORRELATION = 0.9  # assumed between the scores of a base and its candidate, for the detectable effect; see docs/statistics.md
 RESAMPLES = 2_000
@@ -31,10 +31,10 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Candidate minus base. `lower`, `upper`: one-sided bounds at 95%. `p`: two-sided; `p_drop`: one-sided, small for a worse candidate,
-    which is one with a higher score where `lower_is_better`.
+    """Candidate minus base. `lower`, `upper`: one-sided bounds at 1 - alpha. `p`: two-sided; `p_drop`: one-sided, small for a worse
+    candidate, which is one with a higher score where `lower_is_better`.
 
-    `mde`: the smallest drop that a one-sided test at ALPHA finds with POWER, as far as the base tells: from `expected_stderr`, the
+    `mde`: the smallest drop that a one-sided test at alpha finds with POWER, as far as the base tells: from `expected_stderr`, the
     difference's standard error for a candidate whose scores have CORRELATION with the base's. `gained`, `lost`: flips, if scores are
     right or wrong.
     """
@@ -92,10 +92,14 @@ class Difference:
         return None if self.gained is None or self.lost is None else mcnemar(self.gained, self.lost)
 
 
-def paired(base: Sequence[float], cand: Sequence[float], clusters: Sequence[str] = (), groups: Sequence[str] = ()) -> Difference:
+def paired(
+    base: Sequence[float], cand: Sequence[float], clusters: Sequence[str] = (), groups: Sequence[str] = (), alpha: float = ALPHA
+) -> Difference:
     """Mean difference over documents, or over `groups` of equal weight (macro), with a standard error over `clusters` if given.
 
-    `base`, `cand`: one score per document, in the same order. Raises ValueError for no documents or lengths that differ.
+    `base`, `cand`: one score per document, in the same order; `alpha`: of the one-sided bounds and the detectable effect.
+
+    Raises ValueError for no documents or lengths that differ.
     """
     a, b = np.asarray(base, float), np.asarray(cand, float)
     if not len(a) or len(a) != len(b):
@@ -108,18 +112,18 @@ def paired(base: Sequence[float], cand: Sequence[float], clusters: Sequence[str]
     binary = bool(np.isin(np.concatenate([a, b]), (0.0, 1.0)).all())
     gained, lost = (int((d > 0).sum()), int((d < 0).sum())) if binary else (None, None)
     span = 1.0 if binary else float(max(a.max(), b.max()) - min(a.min(), b.min()))
-    floor = span * _unseen(units, ALPHA)
+    floor = span * _unseen(units, alpha)
     tests: dict[str, Any]
     if gained is not None and lost is not None and units == n and not groups:
-        method, spread, tests = "McNemar", stats.norm, _exact_tests(gained, lost, n)
+        method, spread, tests = "McNemar", stats.norm, _exact_tests(gained, lost, n, alpha)
     else:
         method, spread = "t" if units == n else f"t, {units:,} clusters", _t(max(units - 1, 1))
         largest = max(1.0, float(np.abs([a, b]).max()))
         if units > 1 and stderr > LEAST_SPREAD * largest:
-            tests = _t_tests(value, stderr, spread)
+            tests = _t_tests(value, stderr, spread, alpha)
         else:
             method = method.replace("t", NO_SPREAD, 1)
-            tests = _no_spread(value, span if units == 1 else largest, _independent(_weights(d, groups)[0], own))
+            tests = _no_spread(value, span if units == 1 else largest, _independent(_weights(d, groups)[0], own), alpha)
     return Difference(
         n,
         before,
@@ -128,7 +132,7 @@ def paired(base: Sequence[float], cand: Sequence[float], clusters: Sequence[str]
         stderr,
         **tests,
         expected_stderr=expected,
-        mde=max(_detectable(expected, spread), floor) if units > 1 else span,
+        mde=max(_detectable(expected, spread, alpha), floor) if units > 1 else span,
         method=method,
         clusters=units if units < n else None,
         gained=gained,
@@ -146,7 +150,13 @@ def unpaired(base: float, base_stderr: float, cand: float, cand_stderr: float, n
 
 
 def bootstrap(
-    base: Array, cand: Array, statistic: Callable[[Array], float], clusters: Sequence[str] = (), resamples: int = RESAMPLES, seed: int = 0
+    base: Array,
+    cand: Array,
+    statistic: Callable[[Array], float],
+    clusters: Sequence[str] = (),
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    alpha: float = ALPHA,
 ) -> Difference:
     """Paired bootstrap of a corpus metric: `statistic` of one row per document; both runs are resampled alike (whole clusters if given).
 
@@ -162,12 +172,13 @@ def bootstrap(
         chosen = np.concatenate([members[k] for k in rng.integers(len(members), size=len(members))])
         base_draws[i] = statistic(base[chosen])
         draws[i] = statistic(cand[chosen]) - base_draws[i]
-    low, lower, upper, high = (float(q) for q in np.quantile(draws, [ALPHA / 2, ALPHA, 1 - ALPHA, 1 - ALPHA / 2]))
+    low, lower, upper, high = (float(q) for q in np.quantile(draws, [ALPHA / 2, alpha, 1 - alpha, 1 - ALPHA / 2]))
     shifted, stderr = draws - draws.mean(), float(draws.std(ddof=1))
     expected = _expected(float(base_draws.std(ddof=1)))
-    counted, mde = (len(members) if len(members) < n else None), max(_detectable(expected, stats.norm), _unseen(len(members), ALPHA))
+    counted = len(members) if len(members) < n else None
+    mde = max(_detectable(expected, stats.norm, alpha), _unseen(len(members), alpha))
     if stderr <= LEAST_SPREAD:
-        tests = _no_spread(value, 1.0, len(members))
+        tests = _no_spread(value, 1.0, len(members), alpha)
         return Difference(n, before, after, value, stderr, **tests, expected_stderr=expected, mde=mde, method=NO_SPREAD, clusters=counted)
     p = float((1 + (np.abs(shifted) >= abs(value)).sum()) / (1 + resamples))
     p_drop = float((1 + (shifted <= value).sum()) / (1 + resamples))
@@ -217,12 +228,19 @@ def tango(gained: int, lost: int, n: int, confidence: float) -> Interval:
     return bound(z, -1.0), bound(-z, 1.0)
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's adjusted p-values, in the order given: below ALPHA with the family-wise error at most ALPHA."""
+def holm(p_values: Sequence[float], alphas: Sequence[float] = ()) -> list[float]:
+    """Holm's adjusted p-values, in the order given: below ALPHA with the family-wise error at most ALPHA.
+
+    With `alphas`, one for each: below its own with the family-wise error at most the largest, and none is tested above its own. With k
+    hypotheses left one is rejected if p / alpha <= 1 / k. While no true one has been, k is at least their number m, so the first of them
+    to be rejected has p <= alpha / m: the chance is at most the sum of their alpha / m, their mean alpha.
+    """
+    largest = max(alphas, default=1.0)
+    scaled = [p * (largest / alpha) for p, alpha in zip(p_values, alphas, strict=True)] if alphas else p_values
     adjusted, running = [0.0] * len(p_values), 0.0
-    for rank, i in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        running = max(running, min(1.0, (len(p_values) - rank) * p_values[i]))
-        adjusted[i] = running
+    for rank, i in enumerate(sorted(range(len(scaled)), key=scaled.__getitem__)):
+        running = max(running, (len(scaled) - rank) * scaled[i])
+        adjusted[i] = min(1.0, running * (alphas[i] / largest) if alphas else running)
     return adjusted
 
 
@@ -274,8 +292,8 @@ def _t(degrees: int) -> Any:
     return stats.t(degrees)
 
 
-def _detectable(stderr: float, spread: Any) -> float:
-    return stderr * float(spread.ppf(1 - ALPHA) + spread.ppf(POWER))
+def _detectable(stderr: float, spread: Any, alpha: float = ALPHA) -> float:
+    return stderr * float(spread.ppf(1 - alpha) + spread.ppf(POWER))
 
 
 def _unseen(units: float, alpha: float) -> float:
@@ -284,8 +302,8 @@ def _unseen(units: float, alpha: float) -> float:
     return z2 / (units + z2)
 
 
-def _t_tests(value: float, stderr: float, spread: Any) -> dict[str, Any]:
-    half, one_sided = stderr * float(spread.ppf(1 - ALPHA / 2)), stderr * float(spread.ppf(1 - ALPHA))
+def _t_tests(value: float, stderr: float, spread: Any, alpha: float = ALPHA) -> dict[str, Any]:
+    half, one_sided = stderr * float(spread.ppf(1 - ALPHA / 2)), stderr * float(spread.ppf(1 - alpha))
     t = value / stderr if stderr else math.copysign(math.inf, value)
     return {
         "ci95": (value - half, value + half),
@@ -296,26 +314,26 @@ def _t_tests(value: float, stderr: float, spread: Any) -> dict[str, Any]:
     }
 
 
-def _exact_tests(gained: int, lost: int, n: int) -> dict[str, Any]:
-    lower, upper = tango(gained, lost, n, 1 - 2 * ALPHA)
+def _exact_tests(gained: int, lost: int, n: int, alpha: float) -> dict[str, Any]:
+    lower, upper = tango(gained, lost, n, 1 - 2 * alpha)
     p_drop = float(stats.binom.cdf(gained, gained + lost, 0.5))
     return {"ci95": tango(gained, lost, n, 1 - ALPHA), "lower": lower, "upper": upper, "p": mcnemar(gained, lost), "p_drop": p_drop}
 
 
-def _no_spread(value: float, span: float, units: float) -> dict[str, Any]:
+def _no_spread(value: float, span: float, units: float, alpha: float = ALPHA) -> dict[str, Any]:
     """All documents changed alike, or not at all: their spread says nothing, but as many documents may have missed others that changed
     otherwise, by up to `span`. For right-or-wrong scores these are Tango's bounds. p is at least that of the sign test.
     """
     if units < 2:  # one independent unit says nothing of the others
         return {"ci95": (-span, span), "lower": -span, "upper": span, "p": 1.0, "p_drop": 1.0}
 
-    def bounds(alpha: float) -> Interval:
-        unseen = _unseen(units, alpha)
+    def bounds(level: float) -> Interval:
+        unseen = _unseen(units, level)
         return max(-span, (1 - unseen) * value - unseen * span), min(span, (1 - unseen) * value + unseen * span)
 
     # where a bound of that level is 0
     tail = max(float(stats.norm.sf(math.sqrt(units * abs(value) / span))), 0.5**units)
-    (lower, upper), p_drop = bounds(ALPHA), tail if value < 0 else 1 - tail
+    (lower, upper), p_drop = bounds(alpha), tail if value < 0 else 1 - tail
     return {"ci95": bounds(ALPHA / 2), "lower": lower, "upper": upper, "p": min(1.0, 2 * tail), "p_drop": p_drop if value else 1.0}
 
 
