@@ -1,7 +1,6 @@
 """`evalkit gate --bundle` and `evalkit audit`: the decision is found again, and every change is found."""
 
 import hashlib
-import io
 import json
 import random
 import shutil
@@ -9,9 +8,9 @@ import subprocess
 import zipfile
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pytest
+from bundles import rewritten
 from fake_runs import fake_run, flips
 
 from evalkit import cli
@@ -93,22 +92,6 @@ def test_one_flipped_byte_is_found(runs: list[str], tmp_path: Path, capsys: pyte
         code, _, err = audited(changed, capsys)
         assert code == 2
         assert str(changed) in err
-
-
-def rewritten(file: Path, **changes: Any) -> Path:
-    """The bundle with other contents and a right digest, as somebody would make it who wants to be believed."""
-    with zipfile.ZipFile(file) as zipped:
-        files = {name: zipped.read(name) for name in zipped.namelist()}
-    for name, change in changes.items():
-        files[name] = change(files[name]) if callable(change) else change
-    archive = io.BytesIO()
-    with zipfile.ZipFile(archive, "w") as zipped:
-        for name, content in files.items():
-            zipped.writestr(name, content)
-        zipped.comment = b"x" * (len(MARK) + 64)
-    body = archive.getvalue()[: -(len(MARK) + 64)]
-    file.write_bytes(body + f"{MARK}{hashlib.sha256(body).hexdigest()}".encode())
-    return file
 
 
 @pytest.mark.parametrize(

@@ -114,6 +114,32 @@ def test_holm() -> None:
     assert holm([0.5, 0.9]) == [1.0, 1.0]
 
 
+def test_holm_over_levels_of_their_own() -> None:
+    """By hand: p / alpha is 0.25, 0.4 and 0.5, of which the first is rejected below 1/3, the second below 1/2, the last below 1."""
+    alphas = [0.1, 0.05, 0.01]
+    adjusted = holm([0.025, 0.02, 0.005], alphas)
+    assert adjusted == pytest.approx([3 * 0.025, 2 * 0.02, max(0.005, 0.8 * 0.01)], abs=1e-12)
+    assert all(p < alpha for p, alpha in zip(adjusted, alphas, strict=True))
+    # none is tested above its own level, whatever the others show
+    assert holm([0.001, 0.02], [0.05, 0.01])[1] == pytest.approx(0.02)
+    # one level for all is Holm's own, to the last bit
+    p_values = np.random.default_rng(0).random(9).tolist()
+    assert holm(p_values, [0.05] * 9) == holm(p_values)
+
+
+def test_the_family_wise_error_over_levels_of_their_own() -> None:
+    """With three true hypotheses it is at most the mean of their levels; with the last one false, of the two others."""
+    rng, alphas, draws = np.random.default_rng(1), [0.01, 0.05, 0.15], 20_000
+    for false in (0, 1):
+        wrong = 0
+        for p in rng.random((draws, 3)).tolist():
+            tried = [*p[:2], 1e-9] if false else p
+            found = [q < alpha for q, alpha in zip(holm(tried, alphas), alphas, strict=True)]
+            wrong += any(found[: 3 - false])
+        mean = sum(alphas[: 3 - false]) / (3 - false)
+        assert 0.8 * mean < wrong / draws < mean + 3 * math.sqrt(mean / draws)
+
+
 def test_the_mean_of_tasks() -> None:
     one, two = paired(*flips(400, 10, 30)), paired(*flips(100, 6, 2))
     found = mean_of([one, two])
