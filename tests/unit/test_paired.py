@@ -127,6 +127,19 @@ def test_holm_over_levels_of_their_own() -> None:
     assert holm(p_values, [0.05] * 9) == holm(p_values)
 
 
+@pytest.mark.parametrize(("n", "right", "drop", "discordant"), [(1_319, 0.6, 0.05, 0.08), (164, 0.7, 0.1, 0.15)])
+def test_a_relative_drop_at_its_bound(n: int, right: float, drop: float, discordant: float) -> None:
+    """The margin is a share of the base's measured score: a candidate with exactly that drop passes in no more than 5%."""
+    rng, draws, passed = np.random.default_rng(0), 500, 0
+    lost, gained = (discordant + drop * right) / 2, (discordant - drop * right) / 2
+    for _ in range(draws):
+        base = rng.random(n) < right
+        cand = np.where(base, rng.random(n) >= lost / right, rng.random(n) < gained / (1 - right))
+        d = paired(base.astype(float).tolist(), cand.astype(float).tolist())
+        passed += d.lower > -drop * d.base
+    assert 0.01 * draws < passed < (0.05 + 3 * math.sqrt(0.05 * 0.95 / draws)) * draws
+
+
 def test_the_family_wise_error_over_levels_of_their_own() -> None:
     """With three true hypotheses it is at most the mean of their levels; with the last one false, of the two others."""
     rng, alphas, draws = np.random.default_rng(1), [0.01, 0.05, 0.15], 20_000

@@ -1,11 +1,13 @@
 """gate.toml: what it says, and every file that is refused, in one line that names the file's line and the fix."""
 
 import hashlib
+import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
-from evalkit.comparison.policy import Policy, Share, read_policy
+from evalkit.comparison.policy import Allowed, Policy, RuleRow, Share, read_policy
 from evalkit.errors import EvalkitError
 
 RULE = '[[rule]]\ntask = "mmlu"\nmargin = 0.01\n'
@@ -116,6 +118,20 @@ def test_files_that_are_refused(text: str, complaint: str, tmp_path: Path) -> No
     assert "\n" not in message
     assert "null" not in message  # which TOML does not have
     assert caught.value.exit_code == 2
+
+
+def test_the_policy_in_the_docs(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "ci.md").read_text()
+    (block,) = re.findall(r"```toml\n(.+?)```", page, re.DOTALL)
+    tiers = {rule.task: rule.tier for rule in read(tmp_path, block).rules}
+    assert tiers == {
+        "mmlu": "blocking",
+        "gsm8k": "blocking",
+        "humaneval": "warning",
+    }
+    named = set(re.findall(r"`([a-z_]+)`", "".join(line.split("|")[1] for line in page.splitlines() if line.startswith("| `"))))
+    assert {field.name for field in fields(RuleRow)} - {"allowed"} <= named
+    assert all(f"`{field.name}`" in page for field in fields(Allowed))
 
 
 def test_a_policy_that_is_not_there(tmp_path: Path) -> None:
