@@ -34,6 +34,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     gate.add_argument("--junit", metavar="FILE", help="write JUnit XML, one test case for each task")
     gate.add_argument("--summary", metavar="FILE", help="append a summary in markdown (default: the file that GITHUB_STEP_SUMMARY names)")
     gate.add_argument("--json", metavar="FILE", help="write all figures as JSON")
+    gate.add_argument("--comment", metavar="FILE", help="write markdown for a comment on a pull request; its first line never changes")
     gate.add_argument(
         "--bundle", metavar="FILE", help="write runs, policy and decision into one file, for evalkit audit; it holds the documents"
     )
@@ -67,7 +68,8 @@ def _gate(arguments: argparse.Namespace) -> int:
 
     if arguments.policy and arguments.margin is not None:
         raise beside_policy("margins")
-    names = ("against", "published", "tasks", "metric", "cluster", "allow_small_margin", "policy", "junit", "summary", "json", "bundle")
+    files = ("junit", "summary", "json", "comment", "bundle")
+    names = ("against", "published", "tasks", "metric", "cluster", "allow_small_margin", "policy", *files)
     settings = {name: getattr(arguments, name) for name in names}
     margins = Margins() if arguments.margin is None else Margins.parse(arguments.margin)
     return gate_runs(GateConfig(tuple(arguments.runs), margins, sequential=_sequential(arguments), **settings))

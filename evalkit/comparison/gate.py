@@ -6,7 +6,7 @@ gate_rule.py decides each task. Runs that are not comparable: EvalkitError, 2, b
 import json
 from pathlib import Path
 
-from evalkit.comparison import bundle, gate_output
+from evalkit.comparison import bundle, gate_comment, gate_output
 from evalkit.comparison.ci import CI, annotate, junit, problem_junit
 from evalkit.comparison.compare import compare, one_line
 from evalkit.comparison.gate_config import GateConfig
@@ -29,9 +29,10 @@ def gate_runs(config: GateConfig) -> int:
     Raises EvalkitError (2) where the runs are not comparable and, after the table, where a margin cannot be detected.
     """
     ci = CI.from_environment(config.summary)
-    for option, file in (("--junit", config.junit), ("--json", config.json), ("--summary", ci.summary), ("--bundle", config.bundle)):
+    files = {"junit": config.junit, "json": config.json, "summary": ci.summary, "comment": config.comment, "bundle": config.bundle}
+    for name, file in files.items():
         if file:
-            require_file(Path(file), option)
+            require_file(Path(file), f"--{name}")
     try:
         asked = bundle.policy_of(config) if config.bundle else None
         gate = decide(config)
@@ -41,6 +42,8 @@ def gate_runs(config: GateConfig) -> int:
             write_output(Path(config.junit), problem_junit(problem))
         if config.json:
             write_output(Path(config.json), json.dumps(gate_output.refused_json(word, problem, error.exit_code), indent=2) + "\n")
+        if config.comment:
+            write_output(Path(config.comment), gate_comment.refused_comment(word, problem))
         if ci.summary:
             write_output(Path(ci.summary), f"## evalkit gate: {word}\n\n{md(one_line(problem, 1_000))}\n", append=True)
         annotate(ci, "error", f"evalkit gate: {word}", problem)
@@ -50,6 +53,8 @@ def gate_runs(config: GateConfig) -> int:
         write_output(Path(config.junit), junit([gate_output.test_case(each) for each in gate.all]))
     if config.json:
         write_output(Path(config.json), json.dumps(gate_output.as_json(gate), indent=2) + "\n")
+    if config.comment:
+        write_output(Path(config.comment), gate_comment.comment(config, gate))
     if config.bundle and asked:
         write_output(Path(config.bundle), bundle.packed(asked, gate_output.as_json(gate), gate.policy))
     if ci.summary:

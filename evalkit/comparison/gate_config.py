@@ -127,10 +127,11 @@ class GateConfig:
     junit: str | None = None
     summary: str | None = None
     json: str | None = None
+    comment: str | None = None
     bundle: str | None = None
 
     def __post_init__(self) -> None:
-        for option, file in (("--junit", self.junit), ("--json", self.json), ("--bundle", self.bundle)):
+        for option, file in (("--junit", self.junit), ("--json", self.json), ("--comment", self.comment), ("--bundle", self.bundle)):
             if file == "":  # as of a variable that a CI job has not set: nothing would be written, and nobody told
                 raise EvalkitError(f"{option} is empty; give a file's name, or leave it out")
         if self.policy == "":
