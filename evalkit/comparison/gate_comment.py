@@ -56,7 +56,8 @@ def _comment(config: GateConfig, gate: Gate, shown: Sequence[GateOutcome | Check
         parts.append(f"- {left_out:,} more are in the job's files")
     if flips := [line for each in tasks for line in _flips(each)]:
         parts.append("\n".join(["\nAnswers that flipped:\n", *flips]))
-    reasons = [f"- {md(one_line(f'{each.name}: {text(each)}', 1_000))}" for each in (*tasks, *kept)]
+    told: list[GateOutcome | Check] = [*tasks, *kept]
+    reasons = [f"- {md(one_line(f'{each.name}: {text(each)}', 1_000))}" for each in told]
     notes = [f"- {md(one_line(note, 1_000))}" for note in gate.notes[:50]]
     parts.append(
         _folded(
