@@ -1,18 +1,13 @@
-"""`evalkit gate` on real runs, and the workflow of docs/ step by step."""
+"""`evalkit gate` on real runs; the workflows of docs/ are followed in test_workflows.py."""
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from evalkit import cli
-
-DOCS = Path(__file__).parents[2] / "docs"
 
 
 @pytest.fixture(autouse=True)
@@ -48,23 +43,3 @@ def test_one_model_twice_passes_and_another_does_not(tiny_model: Path, tmp_path:
     assert "gate: CANNOT DETECT" in printed.out
     assert cli.main(["gate", base, cand, "--allow-small-margin"]) == 3
     assert re.search(r"about [\d,]+ documents would decide", capsys.readouterr().out)
-
-
-@pytest.mark.usefixtures("one_thread")
-def test_the_workflow_in_the_docs(tiny_model: Path, tmp_path: Path) -> None:
-    """Its commands as they stand, on the tiny model and few documents; then those of docs/ci.md at least parse."""
-    yaml = pytest.importorskip("yaml", reason="comes with lm-eval")
-    workflow = yaml.safe_load((DOCS / "evalkit-gate.yml").read_text())
-    settings = {key: str(value) for key, value in workflow["env"].items()}
-    settings |= {"BASE": str(tiny_model), "CAND": str(tiny_model), "TASKS": "mmlu", "LIMIT": "3"}
-    steps = [step["run"] for step in workflow["jobs"]["gate"]["steps"] if step.get("run", "").startswith("evalkit ")]
-    assert [step.split()[1] for step in steps] == ["run", "run", "gate", "compare"]
-    environment = {**os.environ, **settings, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    for step in steps:
-        done = subprocess.run(["bash", "-euo", "pipefail", "-c", step], cwd=tmp_path, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-    assert {file.name for file in (tmp_path / "report").iterdir()} == {"gate.xml", "gate.json", "compare.md", "compare.json"}
-    commands = re.findall(r"^    evalkit (.+)$|`evalkit (.+?)`", (DOCS / "ci.md").read_text(), re.MULTILINE)
-    assert len(commands) >= 5
-    for command in commands:
-        cli._parser().parse_args("".join(command).split())
