@@ -10,13 +10,15 @@ import gc
 import json
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evalkit.bench import roofline
 from evalkit.bench.config import BenchConfig
 from evalkit.bench.engines import Work, open_engine
-from evalkit.bench.record import BenchRecord, Roofline, ratio
+from evalkit.bench.memory import forget_peak, peak_memory
+from evalkit.bench.record import BenchRecord, Roofline, Timing, of_repeats, ratio
 from evalkit.bench.roofline import Device
 from evalkit.codec import encode
 from evalkit.errors import EvalkitError
@@ -30,7 +32,7 @@ PUBLISHED = "qwen1.5-moe"
 
 
 def bench(config: BenchConfig, reporter: Reporter) -> list[BenchRecord]:
-    """Time every model; returns the records, each written to its bench.json as it is done.
+    """Time every model; returns the records, each written to its bench.json as it is done. Repeats take turns: A B, B A, A B.
 
     Raises EvalkitError before anything is loaded if a model is unknown or does not fit the device.
     """
@@ -45,7 +47,14 @@ def bench(config: BenchConfig, reporter: Reporter) -> list[BenchRecord]:
         reporter.say(f"measuring {device}: memory bandwidth, and FLOP/s in {dtype} ..")
         floor = roofline.measure(device, dtype)
         reporter.say(f"{floor.bandwidth / 1e9:.1f} GB/s, {floor.flops / 1e9:,.0f} GFLOP/s")
-    return [_time(config, model, floor, reporter) for model in config.models]
+    found: dict[str, list[BenchRecord]] = {model: [] for model in config.models}
+    for repeat in range(config.repeats):
+        # back and forth, so that a machine that grows slower or faster meanwhile does so for all
+        for model in config.models if repeat % 2 == 0 else config.models[::-1]:
+            found[model].append(_time(config, model, floor, reporter))
+            record = of_repeats(found[model])
+            write_output(config.folder(model) / "bench.json", json.dumps(encode(record), indent=2, ensure_ascii=False) + "\n")
+    return [of_repeats(records) for records in found.values()]
 
 
 def _resolved(config: BenchConfig) -> tuple[str, str]:
@@ -83,12 +92,15 @@ def _time(config: BenchConfig, model: str, device: Device | None, reporter: Repo
     if device and engine.shape:
         least = roofline.floor_seconds(engine.shape, device, work.prompt_tokens, work.output_tokens, work.num_requests)
         reporter.say(f"{model}: {work.num_requests:,} requests; this device takes at least {least:,.1f} s")
-    with reporter.bar(model, work.num_requests) as advance:
-        start = time.perf_counter()
-        done = engine.run(advance)
-        seconds = time.perf_counter() - start
     described, where = model_info(model, config.engine, engine.lm), environment()
     is_remote = config.engine.startswith("openai:")
+    place = None if is_remote else described.device or "cpu"
+    with reporter.bar(model, work.num_requests) as advance:
+        counted = forget_peak(place)
+        begun, start = datetime.now(UTC), time.perf_counter()
+        done = engine.run(advance)
+        seconds = time.perf_counter() - start
+    timing = Timing(started=begun.isoformat(), seconds=seconds, peak_memory=peak_memory(place) if counted else None)
     gpu = where.gpu if described.device is not None and described.device.partition(":")[0] in ("cuda", "auto") else None
     record = BenchRecord(
         model=described,
@@ -112,9 +124,9 @@ def _time(config: BenchConfig, model: str, device: Device | None, reporter: Repo
             bandwidth_gb_s=device.bandwidth / 1e9,
             gflop_s=device.flops / 1e9,
         ),
+        timings=(timing,),
         environment=where,
     )
-    write_output(config.folder(model) / "bench.json", json.dumps(encode(record), indent=2, ensure_ascii=False) + "\n")
     del engine
     gc.collect()  # free the memory for the next model
     if gpu and not is_remote:

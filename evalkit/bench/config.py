@@ -19,6 +19,7 @@ class BenchConfig:
     prompt_tokens: int = 1000
     output_tokens: int = 1000
     num_requests: int = 1000
+    repeats: int = 1
     device: str = "auto"
     dtype: str = "auto"
     kernel: str = "auto"
@@ -26,7 +27,7 @@ class BenchConfig:
     out: str = RUNS
 
     def __post_init__(self) -> None:
-        for name in ("prompt_tokens", "output_tokens", "num_requests"):
+        for name in ("prompt_tokens", "output_tokens", "num_requests", "repeats"):
             if getattr(self, name) < 1:
                 raise EvalkitError(f"--{name.replace('_', '-')} is {getattr(self, name)}; give at least 1")
         if len(set(self.models)) < len(self.models):

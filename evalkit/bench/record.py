@@ -1,10 +1,13 @@
 """bench.json: what `evalkit bench` writes for one model."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from pathlib import Path
+from statistics import median
 from typing import Final, Literal
 
-from evalkit.codec import decode, parse_json
+from evalkit.codec import OPTIONAL, decode, parse_json
 from evalkit.errors import EvalkitError
 from evalkit.files import read_text
 from evalkit.record.schema import Environment, ModelInfo
@@ -23,8 +26,25 @@ class Roofline:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """One of the repeats: when it began (UTC), how long it took, and the most bytes held meanwhile, where they are counted."""
+
+    started: str
+    seconds: float
+    peak_memory: int | None = None
+
+    @property
+    def span(self) -> tuple[datetime, datetime]:
+        """Begin and end."""
+        begin = datetime.fromisoformat(self.started)
+        return begin, begin + timedelta(seconds=self.seconds)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BenchRecord:
-    """One bench. `device` is a name ("the server's" of a remote one); `roofline` is None where the model's work is not known."""
+    """One bench, whose figures are medians of its `timings`. `device` is a name ("the server's" of a remote one); `roofline` is None where
+    the model's work is not known.
+    """
 
     schema: Literal[1] = SCHEMA
     kind: Literal["bench"] = "bench"
@@ -42,6 +62,7 @@ class BenchRecord:
     total_tokens_per_second: float
     output_tokens_per_second: float
     roofline: Roofline | None
+    timings: tuple[Timing, ...] = field(default=(), metadata=OPTIONAL)
     environment: Environment
 
     @property
@@ -54,6 +75,16 @@ class BenchRecord:
         """Tokens per second (input and output) at the device's roofline."""
         tokens = self.num_requests * (self.prompt_tokens + self.output_tokens)
         return tokens / self.roofline.floor_seconds if self.roofline else None
+
+
+def of_repeats(records: Sequence[BenchRecord]) -> BenchRecord:
+    """Several benches of one model as one record."""
+    names = ("seconds", "requests_per_second", "total_tokens_per_second", "output_tokens_per_second")
+    medians = {name: median(getattr(record, name) for record in records) for name in names}
+    first = records[0]
+    roofline = first.roofline and replace(first.roofline, share=first.roofline.floor_seconds / medians["seconds"])
+    timings = tuple(timing for record in records for timing in record.timings)
+    return replace(first, roofline=roofline, timings=timings, short_answers=max(record.short_answers for record in records), **medians)
 
 
 def read_bench(file: Path) -> BenchRecord:

@@ -22,6 +22,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     add_option(bench, BenchConfig, "prompt_tokens", "input tokens of each request", metavar="N")
     add_option(bench, BenchConfig, "output_tokens", "output tokens of each request", metavar="N")
     add_option(bench, BenchConfig, "num_requests", "number of requests; the default takes hours on a CPU", metavar="N")
+    add_option(bench, BenchConfig, "repeats", "time each model so often, taking turns; figures are medians", metavar="N")
     helps = {
         "engine": "native, llama_cpp, lm_eval:CLASS or openai:URL",
         "seed": "seed of the random prompts",

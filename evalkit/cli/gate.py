@@ -27,6 +27,13 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         f"(default: {Margins()}, one point)",
     )
     gate.add_argument("--policy", metavar="FILE", help="a gate.toml: margins, tiers and limits, rule by rule, in a file (docs/ci.md)")
+    gate.add_argument(
+        "--bench",
+        nargs=2,
+        default=(),
+        metavar=("BASE", "CAND"),
+        help="bench.json of both models, of one evalkit bench with --repeats, for the policy's [throughput] and [memory]",
+    )
     gate.add_argument("--against", metavar="published", help="compare one full run with the published figures")
     add_published(gate, default=None, help="with --against published (default: all tables)")
     gate.add_argument("--allow-small-margin", action="store_true", help="accept a margin below the effect that these documents can detect")
@@ -70,7 +77,7 @@ def _gate(arguments: argparse.Namespace) -> int:
         raise beside_policy("margins")
     files = ("junit", "summary", "json", "comment", "bundle")
     names = ("against", "published", "tasks", "metric", "cluster", "allow_small_margin", "policy", *files)
-    settings = {name: getattr(arguments, name) for name in names}
+    settings = {name: getattr(arguments, name) for name in names} | {"bench": tuple(arguments.bench)}
     margins = Margins() if arguments.margin is None else Margins.parse(arguments.margin)
     return gate_runs(GateConfig(tuple(arguments.runs), margins, sequential=_sequential(arguments), **settings))
 

@@ -33,7 +33,7 @@ EPOCH = (1980, 1, 1, 0, 0, 0)  # of every entry: the same gate gives the same by
 DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, lzma.LZMAError, NotImplementedError, RuntimeError, EOFError, ValueError)
 LARGEST = 8 << 30  # bytes of a bundle's files, unpacked
 FIX = "ask for the bundle again"
-_NAME = re.compile(r"policy\.json|gate\.(json|toml)|(base|cand)/(run\.json|samples/[^/\\\0]+\.jsonl)")
+_NAME = re.compile(r"policy\.json|gate\.(json|toml)|(base|cand)/(run\.json|bench\.json|samples/[^/\\\0]+\.jsonl)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +60,7 @@ class Asked:
     allow_small_margin: bool
     order: Order | None = field(default=None, metadata=OPTIONAL)
     policy_sha256: str | None = field(default=None, metadata=OPTIONAL)
+    bench: tuple[str, ...] = field(default=(), metadata=OPTIONAL)
 
     def config(self, base: Path, cand: Path) -> GateConfig:
         """The same gate on these folders, and on the gate.toml beside them."""
@@ -70,6 +71,7 @@ class Asked:
             metric=self.metric,
             cluster=self.cluster,
             allow_small_margin=self.allow_small_margin,
+            bench=(str(base / "bench.json"), str(cand / "bench.json")) if self.bench else (),
             policy=str(base.parent / "gate.toml") if self.policy_sha256 else None,
             sequential=Sequential(None, self.order.order_seed, self.order.block, self.order.max_documents) if self.order else None,
         )
@@ -96,6 +98,7 @@ def policy_of(config: GateConfig) -> Asked:
         metric=config.metric,
         cluster=config.cluster,
         allow_small_margin=config.allow_small_margin,
+        bench=config.bench,
         order=Order(order_seed=how.order_seed, block=how.block, max_documents=how.max_documents) if how else None,
     )
 
@@ -115,6 +118,8 @@ def packed(asked: Asked, gate: Mapping[str, Any], policy: Policy | None = None) 
             if not wanted or wanted & {task, f"{task_of(task)}@{entry.protocol}"}:
                 file = samples_file(folder, task)
                 files[f"{name}/samples/{file.name}"] = file.read_bytes()
+    for name, path in zip(RUNS, asked.bench, strict=False):
+        files[f"{name}/bench.json"] = (Path(path) / "bench.json" if Path(path).is_dir() else Path(path)).read_bytes()
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as zipped:
         for name, content in files.items():

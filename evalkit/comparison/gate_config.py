@@ -109,9 +109,11 @@ class GateConfig:
     """One `evalkit gate`: BASE and CAND; or with against="published" one RUN against published figures; or with `sequential` BASE, and a
     candidate that is run, or replayed.
 
-    `policy`: a gate.toml, which then decides in place of margins, tasks, metric and cluster. `published` names a table, or a .toml file
-    with one, if several match. `metric`: in place of the headline; `cluster`: the document field that names a shared source. The files are
-    written for every outcome; `summary` is appended to, and defaults to the file that GitHub names.
+    `policy`: a gate.toml, which then decides in place of margins, tasks, metric and cluster; `bench`: two bench.json for it.
+
+    `published` names a table, or a .toml file with one, if several match. `metric`: in place of the headline; `cluster`: the document
+    field that names a shared source. The files are written for every outcome; `summary` is appended to, and defaults to the file that
+    GitHub names.
     """
 
     runs: tuple[str, ...]
@@ -124,6 +126,7 @@ class GateConfig:
     allow_small_margin: bool = False
     sequential: Sequential | None = None
     policy: str | None = None
+    bench: tuple[str, ...] = ()
     junit: str | None = None
     summary: str | None = None
     json: str | None = None
@@ -136,6 +139,8 @@ class GateConfig:
                 raise EvalkitError(f"{option} is empty; give a file's name, or leave it out")
         if self.policy == "":
             raise EvalkitError("--policy is empty; give a file's name, or leave it out")
+        if self.bench and not self.policy:
+            raise EvalkitError("--bench has no effect without --policy, whose [throughput] and [memory] it is held against; give both")
         if self.policy:
             defaults = {each.name: each.default for each in fields(self)} | {"margins": Margins()}
             if odd := [name for name in REPLACED if getattr(self, name) != defaults[name]]:

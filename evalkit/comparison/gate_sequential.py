@@ -29,7 +29,8 @@ def decide_in_turn(config: GateConfig) -> Gate:
     how = config.sequential
     assert how is not None
     rules = rules_of(config)
-    if any(check.tier == "blocking" for check in rules.checks) or (rules.policy and not rules.asked):  # nothing left to be decided
+    failed = any((check.tier, check.word) == ("blocking", "fail") for check in rules.checks)
+    if failed or (rules.policy and not rules.asked):  # nothing is left to be decided
         unseen = [f"{task}: not looked at, since the gate had failed by then" for task in rules.asked]
         return Gate(config.runs[0], config.runs[-1], config.margins, (), (*rules.notes, *unseen), rules.checks, rules.policy)
     base = read_answers(config.runs[0], rules.asked, config.metric, config.cluster)

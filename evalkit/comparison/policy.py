@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from evalkit.codec import Misfit, TomlFile, decode_toml, encode, shown
+from evalkit.codec import Misfit, TomlFile, decode_toml, encode, key, shown
 from evalkit.comparison.gate_config import SMALLEST_MARGIN
 from evalkit.errors import EvalkitError
 
@@ -68,10 +68,32 @@ class RuleRow(Demands):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Limit:
+    """[throughput], by `drop`, or [memory], by `rise`: the smallest loss that matters, as a share of the base."""
+
+    bound: float
+    tier: Tier = "blocking"
+    alpha: float | None = None
+    missing: Missing = "fail"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Throughput(Limit):
+    bound: float = field(metadata=key("drop"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory(Limit):
+    bound: float = field(metadata=key("rise"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyFile:
     """The whole file."""
 
     default: Demands = field(default_factory=Demands)
+    throughput: Throughput | None = None
+    memory: Memory | None = None
     rule: tuple[RuleRow, ...]
 
 
@@ -116,6 +138,8 @@ class Policy:
     raw: bytes
     values: Mapping[str, Any]
     rules: tuple[Rule, ...]
+    throughput: Limit | None = None
+    memory: Limit | None = None
 
     @property
     def sha256(self) -> str:
@@ -138,6 +162,9 @@ def read_policy(path: str) -> Policy:
         _check(found.default, "default")
         for i, row in enumerate(found.rule):
             _check(row, "rule", i)
+        for name, limit in (("throughput", found.throughput), ("memory", found.memory)):
+            if limit:
+                _check_limit(limit, name)
     except Misfit as misfit:
         raise misfit.in_file(file, FIX) from None
     rules: dict[tuple[str, str | None], Rule] = {}
@@ -147,7 +174,7 @@ def read_policy(path: str) -> Policy:
             what = f"{row.task} by {row.metric}" if row.metric else row.task
             raise EvalkitError(f"{rule.place}: {what} has a rule already, at {earlier.place}; leave one of them out")
         rules[row.task, row.metric] = rule
-    return Policy(path, file.path.read_bytes(), encode(file.values), tuple(rules.values()))
+    return Policy(path, file.path.read_bytes(), encode(file.values), tuple(rules.values()), found.throughput, found.memory)
 
 
 def _check(demands: Demands, *table: str | int) -> None:
@@ -178,6 +205,15 @@ def _check(demands: Demands, *table: str | int) -> None:
             require(0 <= bound.share <= 1, "a share of the documents, from 0 to 1", "allowed", name, "share")
         else:
             require(bound >= 0, "a number of documents, 0 or more", "allowed", name)
+
+
+def _check_limit(limit: Limit, table: str) -> None:
+    """The same for [throughput] and [memory]."""
+    name, most = ("drop", 1) if isinstance(limit, Throughput) else ("rise", 10)
+    if not SMALLEST_MARGIN <= limit.bound < most:
+        raise Misfit(f"is {shown(limit.bound)}, expected a share of the base's, above 0 and below {most}", name, table)
+    if limit.alpha is not None and not ALPHAS[0] <= limit.alpha <= ALPHAS[1]:
+        raise Misfit(f"is {shown(limit.alpha)}, expected from {ALPHAS[0]:g} to {ALPHAS[1]:g}", "alpha", table)
 
 
 def _rule(row: RuleRow, default: Demands, place: str) -> Rule:

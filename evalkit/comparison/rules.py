@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from evalkit.comparison.answers import tasks_in
+from evalkit.comparison.gate_bench import bench_checks
 from evalkit.comparison.gate_config import GateConfig
 from evalkit.comparison.gate_outcome import Check
 from evalkit.comparison.policy import Policy, Rule, Share, read_policy
@@ -17,8 +18,8 @@ ROUNDING = 1e-9  # documents: a share of them is no whole number
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """The rules of a gate. Of a policy: `tasks` by rule, those that the runs hold; `checks`, what follows of those that they lack; `notes`,
-    on tasks that are not gated.
+    """The rules of a gate. Of a policy: `tasks` by rule, those that the runs hold; `checks`, what follows of those that they lack, and of
+    bench records; `notes`, on what is not gated.
     """
 
     config: GateConfig
@@ -66,7 +67,8 @@ def rules_of(config: GateConfig) -> Rules:
     covered = {task for _, some in tasks for task in some}
     if left_out := [task for some in held["base"].values() for task in some if task not in covered]:
         notes.append(f"in the base, and in no rule of the policy, so not gated: {_listed(left_out)}")
-    return Rules(config, policy, tasks, tuple(checks), tuple(notes))
+    timed, untimed = bench_checks(config, policy)
+    return Rules(config, policy, tasks, (*checks, *timed), (*notes, *untimed))
 
 
 def checks_of(rule: Rule, name: str, pairs: Pairs) -> list[Check]:

@@ -2,13 +2,17 @@
 
 import argparse
 import json
+import re
 import shutil
+import statistics
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_runs import fake_run
 from quantized_folders import GPTQ, set_quantization
 
 from evalkit.bench import engines, roofline
@@ -17,6 +21,8 @@ from evalkit.bench.config import BenchConfig
 from evalkit.bench.record import ratio, read_bench
 from evalkit.bench.roofline import Device, Shape, floor_seconds
 from evalkit.cli.bench import add
+from evalkit.comparison.gate import decide
+from evalkit.comparison.gate_config import GateConfig
 from evalkit.config import ModelSpec
 from evalkit.errors import EvalkitError
 from evalkit.lm.native import NativeLM
@@ -203,6 +209,28 @@ def test_records(specs: Sequence[str], tmp_path: Path) -> None:
     assert sparse_and_dense(records) == sparse_and_dense(records[::-1]) == (sparse, dense)
     assert sparse_and_dense(records[:1]) is None
     assert ratio(sparse, dense) == pytest.approx(dense.seconds / sparse.seconds)
+
+
+def test_repeats_take_turns(specs: Sequence[str], tmp_path: Path) -> None:
+    """A B, B A, A B: what `evalkit gate --bench` asks for, and it takes the records."""
+    config = tiny(specs, tmp_path / "bench", repeats=3, num_requests=2)
+    base, cand = bench(config, Reporter(quiet=True))
+    assert [len(record.timings) for record in (base, cand)] == [3, 3]
+    begun = sorted([(timing.started, "a") for timing in base.timings] + [(timing.started, "b") for timing in cand.timings])
+    assert "".join(name for _, name in begun) == "abbaab"
+    for record, spec in ((base, specs[0]), (cand, specs[1])):
+        assert read_bench(config.folder(spec) / "bench.json") == record
+        assert record.seconds == statistics.median(timing.seconds for timing in record.timings)
+        if sys.platform == "linux":
+            assert all((timing.peak_memory or 0) > 10_000_000 for timing in record.timings)  # Python and torch alone have more
+    runs = [str(fake_run(tmp_path / name, name, mmlu=[1.0, 0.0] * 200)) for name in "ab"]
+    for run, record in zip(runs, (base, cand), strict=True):
+        text = (Path(run) / "run.json").read_text()
+        (Path(run) / "run.json").write_text(re.sub(r'"fingerprint": "[^"]*"', f'"fingerprint": "{record.model.fingerprint}"', text))
+    (tmp_path / "gate.toml").write_text('[throughput]\ndrop = 0.5\n[[rule]]\ntask = "mmlu"\nmargin = 0.1\n')
+    paths = tuple(str(config.folder(spec)) for spec in specs)
+    (check,) = decide(GateConfig(tuple(runs), policy=str(tmp_path / "gate.toml"), bench=paths)).checks
+    assert (check.word, check.reason.partition(";")[0]) == ("cannot detect", "3 repeats cannot show a loss at 0.05, it takes 5")
 
 
 def test_every_prompt_is_random_and_all_tokens_are_made(specs: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> None:

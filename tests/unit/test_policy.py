@@ -122,13 +122,15 @@ def test_files_that_are_refused(text: str, complaint: str, tmp_path: Path) -> No
 
 def test_the_policy_in_the_docs(tmp_path: Path) -> None:
     page = (Path(__file__).parents[2] / "docs" / "ci.md").read_text()
-    (block,) = re.findall(r"```toml\n(.+?)```", page, re.DOTALL)
+    block = "\n".join(re.findall(r"```toml\n(.+?)```", page, re.DOTALL))
     tiers = {rule.task: rule.tier for rule in read(tmp_path, block).rules}
     assert tiers == {
         "mmlu": "blocking",
         "gsm8k": "blocking",
         "humaneval": "warning",
     }
+    found = read(tmp_path, block)
+    assert [(limit.bound, limit.tier) for limit in (found.throughput, found.memory) if limit] == [(0.05, "blocking"), (0.1, "warning")]
     named = set(re.findall(r"`([a-z_]+)`", "".join(line.split("|")[1] for line in page.splitlines() if line.startswith("| `"))))
     assert {field.name for field in fields(RuleRow)} - {"allowed"} <= named
     assert all(f"`{field.name}`" in page for field in fields(Allowed))
