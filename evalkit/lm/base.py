@@ -29,6 +29,10 @@ class LM(ABC):
         """Read the weights, which a run needs only if the journal lacks an answer. Raises EvalkitError."""
         return
 
+    def keep_prefixes(self) -> None:
+        """Be told, before the first request, that they come some at a time: an engine that can keeps what they begin with."""
+        return
+
     @abstractmethod
     def loglikelihood(self, requests: Sequence[Loglikelihood]) -> Iterator[tuple[int, Loglikelihoods]]: ...
 

@@ -86,6 +86,7 @@ class NativeLM(TokenizedLM):
 
     tokenizer: Tokenizer
     kv_memory: int | None = None  # bytes for keys and values
+    keeps_prefixes = False  # between calls, of what is scored; what is generated does in any case
     revision: str | None = None  # the hub's commit that the checkpoint is of
 
     def __init__(
@@ -179,7 +180,7 @@ class NativeLM(TokenizedLM):
     def scorer(self) -> Scorer:
         from moe_lm.engine.scorer import Scorer
 
-        return Scorer(self.backend, pool=self.pool)
+        return Scorer(self.backend, pool=self.pool, keep_prefixes=self.keeps_prefixes)
 
     @cached_property
     def generator(self) -> Generator:
@@ -187,6 +188,9 @@ class NativeLM(TokenizedLM):
 
         tokenizer = self.tokenizer
         return Generator(self.backend, tokenizer.decode, tokenizer.stop_ids, pool=self.pool, special=tokenizer.special)
+
+    def keep_prefixes(self) -> None:
+        self.keeps_prefixes = True
 
     def distributions(self, requests: Sequence[TokenRequest]) -> Iterator[NextToken]:
         """See `evalkit.lm.distributions`."""
@@ -253,7 +257,7 @@ class NativeLM(TokenizedLM):
         from moe_lm.engine.scorer import Scorer
 
         vars(self).pop("pool", None)
-        self.scorer = Scorer(self.backend, token_budget, self.pool)
+        self.scorer = Scorer(self.backend, token_budget, self.pool, keep_prefixes)
         tokenizer = self.tokenizer
         self.generator = Generator(
             self.backend,

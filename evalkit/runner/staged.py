@@ -36,6 +36,7 @@ def staged(config: RunConfig, sandbox: str | None, max_minutes: float | None, re
         journal = Journal(folder / "journal.sqlite")
         try:
             lm, record = open_model(config, journal, sandbox, reporter)
+            lm.keep_prefixes()
             earlier = run_of(folder)
             is_ours = earlier is not None and earlier.model.fingerprint == lm.fingerprint
             if earlier and earlier.is_complete and not is_ours:

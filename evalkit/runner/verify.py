@@ -27,13 +27,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """`shuffle`: None for the given order, else the seed of another; `alone`: one request at a time, so that none shares a prefix."""
+    """`shuffle`: None for the given order, else the seed of another; `alone`: one request at a time, so that none shares a prefix; `parts`:
+    so many calls, each with its share of every subject, between which prefixes are kept.
+    """
 
     name: str
     token_budget: int = 2048
     max_running: int = 64
     shuffle: int | None = None
     alone: bool = False
+    parts: int = 1
 
 
 LAYOUTS = (
@@ -43,6 +46,7 @@ LAYOUTS = (
     Layout("batch 1", 256, 1),
     Layout("shuffled", shuffle=1),
     Layout("shuffled, batch 8", 512, 8, shuffle=2),
+    Layout("in 4 parts, prefixes kept", parts=4),
     Layout("each alone, nothing shared", alone=True),
 )
 
@@ -128,7 +132,8 @@ def answers(lm: LM, requests: Sequence[Request], layout: Layout, advance: Callab
     if layout.shuffle is not None:
         random.Random(layout.shuffle).shuffle(order)
     found: Answers = {}
-    for group in [[request] for request in order] if layout.alone else [order]:
+    parts = len(order) if layout.alone else layout.parts
+    for group in (order[i::parts] for i in range(parts)):
         for request, answer in _ask(lm, group):
             found[request] = answer
             advance(len(found))

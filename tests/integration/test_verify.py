@@ -84,21 +84,23 @@ def test_the_native_engine_is_invariant(tiny_model: Path) -> None:
 
 def test_a_score_that_depends_on_its_neighbours_is_found(tiny_model: Path) -> None:
     report = verify(replace(CONFIG, tasks=("mmlu@cloze",)), Reporter(quiet=True), opening(ScoresByNeighbours, tiny_model))
-    *together, alone = report.outcomes
+    *together, in_parts, alone = report.outcomes
     assert not report.is_invariant
     assert not any(outcome.differing for outcome in together)
-    assert [document.split()[0] for document in alone.differing] == ["mmlu"] * 2
-    assert 1e-6 < alone.largest < 3e-6
+    for found in (in_parts, alone):
+        assert [document.split()[0] for document in found.differing] == ["mmlu"] * 2
+        assert 1e-6 < found.largest < 3e-6
 
 
 def test_a_token_that_depends_on_the_batch_is_found(tiny_model: Path) -> None:
     report = verify(replace(CONFIG, tasks=("gsm8k@lm-eval",)), Reporter(quiet=True), opening(TokensByBatch, tiny_model))
-    assert [len(outcome.differing) for outcome in report.outcomes] == [0, 0, 1, 0, 0, 1, 0]
+    assert [len(outcome.differing) for outcome in report.outcomes] == [0, 0, 1, 0, 0, 1, 0, 0]
 
 
 def test_other_engines_are_asked_in_other_orders(tiny_model: Path) -> None:
     report = verify(CONFIG, Reporter(quiet=True), lambda config: ByOrder())
-    assert [outcome.layout.name for outcome in report.outcomes] == ["as a run has it", "shuffled", "each alone, nothing shared"]
+    names = ["as a run has it", "shuffled", "in 4 parts, prefixes kept", "each alone, nothing shared"]
+    assert [outcome.layout.name for outcome in report.outcomes] == names
     assert not report.is_invariant
     assert max(outcome.largest for outcome in report.outcomes) >= 1
 
@@ -113,8 +115,8 @@ def command(*arguments: str) -> int:
 def test_exit_codes_and_the_table(tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert command("--tasks", "mmlu", "--model", str(tiny_model)) == 0
     out = capsys.readouterr().out
-    assert "2 documents in 7 layouts" in out
-    assert "invariant: every log-probability and every generated token is the same in all 7 layouts (native, float32, cpu)" in out
+    assert "2 documents in 8 layouts" in out
+    assert "invariant: every log-probability and every generated token is the same in all 8 layouts (native, float32, cpu)" in out
     for layout in LAYOUTS:
         assert layout.name in out
     monkeypatch.setattr("evalkit.lm.native.NativeLM", ScoresByNeighbours)

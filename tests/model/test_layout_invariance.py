@@ -4,8 +4,10 @@ import pytest
 import torch
 from tiny_models import VOCAB, logits, on, tiny_config, tiny_decoder, tokens
 
+from moe_lm.backends.base import PAGE
 from moe_lm.engine.generating import Generating
 from moe_lm.engine.generator import GenerateRequest, Generator
+from moe_lm.engine.pages import PagePool
 from moe_lm.engine.scorer import Scorer, ScoreRequest
 from moe_lm.errors import ModelError
 from moe_lm.rope import YarnScaling
@@ -69,6 +71,21 @@ def test_any_order_and_subset(model, together):
     for order in (range(len(requests))[::-1], [2, 1]):
         found = scores(model, [requests[i] for i in order])
         assert {i: found[n] for n, i in enumerate(order)} == {i: together[i] for i in order}
+
+
+@pytest.mark.parametrize("pages", [64, 10])
+def test_prefixes_kept_between_calls(model, together, pages):
+    """In a pool that has room for all of them, and in one that has to forget some for others."""
+    requests = score_requests(model)
+    scorer = Scorer(model, pool=PagePool(model, pages), keep_prefixes=True)
+    for calls in ([[0], [1, 2], [3, 4, 5, 6], [7]], [[7, 5], [4], [2, 3], [0, 1, 6]], [range(8)]):
+        found = {}
+        for call in calls:
+            some = [i for i in call if i < len(requests)]
+            found |= {some[i]: scores for i, scores in scorer.score([requests[i] for i in some])}
+        assert {i: [(s.logprob, s.is_greedy) for s in found[i]] for i in found} == together
+        assert scorer.pool.in_use == 0
+    assert 0 < len(scorer.pool._idle) <= pages // 2
 
 
 def test_one_continuation_at_a_time(model, together):
@@ -181,6 +198,32 @@ def test_usage_counts_shared_prefixes_once():
     list(generator.generate([GenerateRequest(shared + tokens(10, seed), max_new_tokens=5) for seed in (2, 3, 4)]))
     assert generator.usage.requested == 3 * (74 + 4)  # the fifth token is never run
     assert generator.usage.computed == 64 + 3 * (10 + 4)
+
+
+def test_what_requests_begin_with_is_computed_once_for_all_calls():
+    model = on("reference", tiny_decoder(tiny_config()))
+    headers = [tokens(2 * PAGE + 20, seed) for seed in (1, 2, 3)]
+
+    def ask(scorer, *questions):
+        """Computed tokens of one call, of (header, question) pairs with two continuations each."""
+        before = scorer.usage.computed
+        list(scorer.score([ScoreRequest(headers[h] + tokens(9, 10 + q), [[1], [2, 3]]) for h, q in questions]))
+        return scorer.usage.computed - before
+
+    header, alone, beside_another = 2 * PAGE + 20, 9 + 1, 9 + 10  # a short question beside another is run with either continuation
+    scorer = Scorer(model, pool=PagePool(model, 64), keep_prefixes=True)
+    assert ask(scorer, (0, 0)) == header + alone
+    assert ask(scorer, (0, 1), (1, 2), (1, 3)) == alone + header + 2 * beside_another
+    assert ask(scorer, (0, 4), (1, 5), (1, 6), (2, 7)) == alone + 2 * beside_another + header + alone
+    assert ask(scorer, (2, 8), (2, 9), (1, 5), (0, 1)) == 2 * beside_another + 2 * alone
+    # in little room those that are still known come first, so that some are found in every call
+    little = Scorer(model, pool=PagePool(model, 14), keep_prefixes=True)
+    calls = [ask(little, *((h, 3 * call + h) for h in range(3))) for call in range(4)]
+    assert calls[0] > max(calls[1:])
+    forgetful = Scorer(model, pool=PagePool(model, 64))
+    assert ask(forgetful, (0, 0)) == ask(forgetful, (0, 0)) == header + alone
+    assert forgetful.pool.available == 64
+    assert forgetful.pool.find(headers[0]).length == 0
 
 
 @pytest.mark.parametrize("request_", [ScoreRequest([], [[1]]), ScoreRequest([1], [[1], []]), ScoreRequest([1] * 513, [[1]])])

@@ -96,8 +96,9 @@ class PagePool:
     def fork(self, parent: "PagedCache | None", capacity: int) -> "PagedCache":
         """A cache with room for `capacity` tokens that begins with its parent's. Raises ModelError if there is no room."""
         length = parent.length if parent else 0
-        pages = parent.pages if parent else []
-        cache = self.admit(Known([], pages[: length // PAGE], pages[length // PAGE] if length % PAGE else None, length))
+        pages, whole = parent.pages if parent else [], length // PAGE
+        keys = parent.keys[: whole + 1] if parent else [START]
+        cache = self.admit(Known(keys, pages[:whole], pages[whole] if length % PAGE else None, length))
         if cache.length < length or not cache.grow(capacity):
             cache.close()
             raise ModelError(
@@ -124,6 +125,10 @@ class PagePool:
             self.memory.clear(page)
         self._users[page] = 1
         return page
+
+    def keep_more(self) -> None:
+        """Keep up to half of all pages: those who ask will ask for the same beginnings again."""
+        self.num_kept = max(self.num_kept, self.num_pages // 2)
 
     def give_back(self, pages: Sequence[int]) -> None:
         for page in reversed(pages):  # the end of a chain is forgotten first
@@ -167,6 +172,11 @@ class PagedCache:
     def room(self) -> int:
         """How many tokens its pages hold."""
         return len(self.pages) * PAGE
+
+    @property
+    def reusable(self) -> int:
+        """How many of its tokens, at least, lie on whole pages that others can find."""
+        return (len(self.keys) - 1) * PAGE
 
     def grow(self, length: int) -> bool:
         """Take pages for this many tokens; False if the pool has no more."""

@@ -29,6 +29,11 @@ class Node:
         return [*self.parent.before(), *self.parent.tokens] if self.parent else []
 
     @property
+    def path(self) -> list[int]:
+        """All tokens up to its end, from the root on."""
+        return [*self.before(), *self.tokens]
+
+    @property
     def is_leaf(self) -> bool:
         return not self.children
 

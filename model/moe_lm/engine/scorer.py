@@ -1,7 +1,7 @@
 """Log-likelihood of continuations: every shared prefix is computed once, and the output head only where tokens are scored.
 
 Requests are cut into sequences (context and one continuation, less its last token), the sequences into a prefix tree,
-which is walked depth first in passes of `token_budget` tokens.
+which is walked depth first in passes of `token_budget` tokens. What several requests begin with can be kept for those of later calls.
 """
 
 from collections import defaultdict
@@ -16,7 +16,7 @@ from moe_lm.backends.base import Backend
 from moe_lm.engine import prefix_tree
 from moe_lm.engine.batch import HEAD_ROWS, forward
 from moe_lm.engine.not_finite import explain, suspect
-from moe_lm.engine.pages import PagePool, pool_for
+from moe_lm.engine.pages import Known, PagePool, pool_for
 from moe_lm.engine.prefix_tree import Node
 from moe_lm.engine.prefix_walk import Piece, walk
 from moe_lm.engine.usage import Usage
@@ -81,16 +81,21 @@ class _Place:
 
 
 class Scorer:
-    def __init__(self, backend: Backend, token_budget: int = 2048, pool: PagePool | None = None):
-        """Keys and values go to `pool`, by default half of the free memory."""
-        self.backend, self.token_budget = backend, token_budget
+    def __init__(self, backend: Backend, token_budget: int = 2048, pool: PagePool | None = None, keep_prefixes: bool = False):
+        """Keys and values go to `pool`, by default half of the free memory.
+
+        With `keep_prefixes`, what requests begin with is computed once for all calls, as far as its pages are not needed for others.
+        """
+        self.backend, self.token_budget, self.keep_prefixes = backend, token_budget, keep_prefixes
         self.pool = pool or pool_for(backend)
+        if keep_prefixes:
+            self.pool.keep_more()
         self.usage = Usage()
 
     def score(self, requests: Sequence[ScoreRequest]) -> Iterator[tuple[int, list[Score]]]:
         """Yield (index of the request, one Score per continuation) as soon as each is known, in any order."""
         pending, sequences, wants = self._plan(requests)
-        for pieces in walk(self.pool, prefix_tree.build(sequences), self.token_budget):
+        for pieces in self._walk(sequences, wants):
             for want, row in self._run(pieces, wants):
                 request = pending[want.request]
                 request.rows[want.continuation][want.offset] = row
@@ -115,6 +120,23 @@ class Scorer:
         pending = [_Pending([[None] * len(c) for c in r.continuations]) for r in requests]
         return pending, list(wants), list(wants.values())
 
+    def _walk(self, sequences: Sequence[tuple[int, ...]], wants: Sequence[Sequence[_Want]]) -> Iterator[list[Piece]]:
+        """The passes in which all sequences are run. What is worth keeping is remembered as soon as it is run."""
+
+        def find(node: Node) -> Known:
+            """What is known before the first token after which one is scored: that one has to be run."""
+            scored = [want.position for i in node.members for want in wants[i] if node.start <= want.position < node.end]
+            return self.pool.find(node.path[: min(scored, default=node.end)])
+
+        for pieces in walk(self.pool, prefix_tree.build(sequences), self.token_budget, find if self.keep_prefixes else None):
+            yield pieces
+            for piece in pieces:
+                if self.keep_prefixes and piece.is_last:
+                    # a single request's beginning is for those to come, unless most of it is known: the rest is its own question
+                    is_shared = len({want.request for i in piece.node.members for want in wants[i]}) > 1
+                    if is_shared or piece.node.end > 2 * piece.past.reusable:
+                        piece.past.remember(piece.node.path)
+
     @torch.inference_mode()
     def distributions(self, requests: Sequence[ScoreRequest]) -> Iterator[tuple[Tensor, float]]:
         """The logits [V] after each of a request's `prefixes`, and their logsumexp: request by request, in order.
@@ -123,7 +145,7 @@ class Scorer:
         """
         _, sequences, wants = self._plan(requests)
         hidden: dict[tuple[int, tuple[int, ...]], tuple[Tensor, _Place]] = {}
-        for pieces in walk(self.pool, prefix_tree.build(sequences), self.token_budget):
+        for pieces in self._walk(sequences, wants):
             groups, places, hidden_PD = self._forward(pieces, wants)
             for group, place, hidden_D in zip(groups, places, hidden_PD.clone(), strict=True):
                 for want in group:
