@@ -17,10 +17,14 @@ Blocks may be stratified. Where stratum s with R_s of the R units left gives k_s
 the capital is not expected to grow over a block either. Of k factors drawn without replacement the product expects the k-th power of their
 mean at most (Maclaurin's inequality); a unit that is drawn with a probability is one more factor; and the product of all these is at most
 the power of their mean, which is 1. `tests/unit/test_sequential.py` adds up every possible draw of small populations.
+
+Nor need the strata give their shares. If k_s units are expected of stratum s and k of all, each stands for w_s = (k / k_s) (R_s / R) of
+those left, its weight, and c w_s is bet on it, which must not exceed 1. As k_s w_s / k is R_s / R, the mean of all factors is again 1 if
+the claim is true, and the same argument holds, with any k_s above 0 that are fixed before their block (guided.py chooses some).
 """
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,26 +48,30 @@ def step(margin: float, alpha: float) -> float:
     return math.log(1 / alpha) / margin / LOOKS
 
 
-def share(n: ArrayLike, squares: ArrayLike, margin: float, bound: float, above: bool) -> Array:
-    """The share to bet after n units, whose squares have this sum (any shape): against a mean that lies a margin below what one expects
-    (`above`), or the drop that is looked for above it.
+def expected_square(n: ArrayLike, squares: ArrayLike, margin: float, bound: float) -> Array:
+    """A unit's square after n units, whose squares have this sum (any shape): as it is supposed to be, and as it was seen."""
+    weight = SUPPOSED * bound / margin
+    n, squares = np.asarray(n, float), np.asarray(squares, float)
+    return np.where(n > 0, (FLIPS * margin * bound * weight + squares) / (weight + n), FLIPS_FIRST * margin * bound)
+
+
+def share(square: ArrayLike, margin: float, bound: float, above: bool, heaviest: ArrayLike = 1.0) -> Array:
+    """The share to bet where a unit's square is expected to be `square` (any shape), and none weighs more than `heaviest`: against a mean
+    that lies a margin below what one expects (`above`), or the drop that is looked for above it.
     """
     distance = margin if above else DROP * margin
-    n, squares = np.asarray(n, float), np.asarray(squares, float)
-    weight = SUPPOSED * bound / margin
-    variance = np.where(n > 0, (FLIPS * margin * bound * weight + squares) / (weight + n), FLIPS_FIRST * margin * bound)
-    best: Array = np.minimum(LARGEST, bound * distance / (variance + distance**2))
+    best: Array = np.minimum(LARGEST / np.asarray(heaviest, float), bound * distance / (np.asarray(square, float) + distance**2))
     return best
 
 
-def log_growth(values: ArrayLike, counts: ArrayLike, left: ArrayLike, bound: float, share: ArrayLike) -> Array:
+def log_growth(values: ArrayLike, counts: ArrayLike, left: ArrayLike, bound: float, share: ArrayLike, weights: ArrayLike = 1.0) -> Array:
     """How the logarithm of the capital grows over a block, bet against a mean of `left` or less among all units left before it.
 
-    `values` (V,) with `counts` (.., V) each; `left` and `share` (..,). Infinite where no values could have that mean.
+    `values` (V,) with `counts` (.., V) and `weights` (.., V) each; `left` and `share` (..,). Infinite where no values could have that mean.
     """
     gain_V = np.asarray(values, float) + bound
     gain_V = np.where(gain_V < ROUNDING * bound, 0.0, gain_V)
-    room, part = np.asarray(left, float)[..., None] + bound, np.asarray(share, float)[..., None]
+    room, part = np.asarray(left, float)[..., None] + bound, np.asarray(share, float)[..., None] * np.asarray(weights, float)
     factor = 1 - part + part * gain_V / np.maximum(room, ROUNDING * bound)
     growth = (np.asarray(counts, float) * np.log(factor)).sum(-1)
     return np.where(room[..., 0] < -ROUNDING * bound, np.inf, growth)
@@ -71,9 +79,12 @@ def log_growth(values: ArrayLike, counts: ArrayLike, left: ArrayLike, bound: flo
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """Distinct values and their counts, units and total before the block, and the share bet on either side (1 above, -1 below)."""
+    """Distinct values with their weights and counts, units and total before the block, and the share bet on either side (1 above, -1
+    below).
+    """
 
     values: Array
+    weights: Array
     counts: Array
     n: int
     total: float
@@ -86,21 +97,29 @@ class ConfidenceSequence:
     def __init__(self, size: int, bound: float, margin: float):
         """`margin`: what the bets are for. The intervals hold with any."""
         self.size, self.bound, self.margin = size, bound, margin
-        self.n, self.total, self.squares = 0, 0.0, 0.0  # units drawn, their sum and that of their squares
+        self.n, self.total, self.squares = 0, 0.0, 0.0  # units drawn, their sum and that of their squares, weighted
         self._blocks: list[_Block] = []
 
-    def add(self, values: ArrayLike) -> None:
-        """Another block. Raises ValueError for more units than there are, or a value beyond the bound."""
+    def add(self, values: ArrayLike, weights: ArrayLike = 1.0, heaviest: float = 1.0, square: float | None = None) -> None:
+        """Another block. Of strata that did not give their shares, `weights` has each unit's, `heaviest` is the largest of any stratum,
+        and `square` what a unit's is expected to be; all three are fixed before the block.
+
+        Raises ValueError for more units than there are, a value beyond the bound, or a weight above `heaviest`.
+        """
         drawn = np.asarray(values, float)
+        weighted = np.broadcast_to(np.asarray(weights, float), drawn.shape)
         if self.n + len(drawn) > self.size or not (np.abs(drawn) <= self.bound * (1 + ROUNDING)).all():
             raise ValueError(f"{len(drawn)} more of {self.size} units after {self.n}, within +-{self.bound}")
+        if not ((weighted > 0) & (weighted <= heaviest)).all():
+            raise ValueError(f"weights from {weighted.min()} to {weighted.max()}, above 0 and at most {heaviest}")
         if len(drawn):
-            distinct, counts = np.unique(drawn, return_counts=True)
-            bets = {sign: float(share(self.n, self.squares, self.margin, self.bound, sign > 0)) for sign in (1.0, -1.0)}
-            self._blocks.append(_Block(distinct, counts.astype(float), self.n, self.total, bets))
+            pairs, counts = np.unique(np.stack([drawn, weighted]), axis=1, return_counts=True)
+            expected = expected_square(self.n, self.squares, self.margin, self.bound) if square is None else square
+            bets = {sign: float(share(expected, self.margin, self.bound, sign > 0, heaviest)) for sign in (1.0, -1.0)}
+            self._blocks.append(_Block(*pairs, counts.astype(float), self.n, self.total, bets))
             self.n += len(drawn)
             self.total += math.fsum(drawn)
-            self.squares += math.fsum(drawn**2)
+            self.squares += math.fsum(weighted * drawn**2)
 
     @property
     def mean(self) -> float:
@@ -135,15 +154,23 @@ class ConfidenceSequence:
     def _growth(self, mean: float, sign: float) -> list[float]:
         """Of the capital bet on `sign` times the mean, block by block."""
         return [
-            float(log_growth(sign * b.values, b.counts, (self.size * mean - sign * b.total) / (self.size - b.n), self.bound, b.bets[sign]))
+            float(
+                log_growth(
+                    sign * b.values,
+                    b.counts,
+                    (self.size * mean - sign * b.total) / (self.size - b.n),
+                    self.bound,
+                    b.bets[sign],
+                    b.weights,
+                )
+            )
             for b in self._blocks
         ]
 
     def _bound(self, alpha: float, sign: float) -> float:
-        """Between what the units left could bring the mean down to, and the mean of those drawn."""
+        """Between what the units left could bring the mean down to, and up to."""
         left = self.size - self.n
-        low = (sign * self.total - self.bound * left) / self.size
-        high = sign * self.mean if self.n else low
+        low, high = ((sign * self.total + side * self.bound * left) / self.size for side in (-1, 1))
         if not left or self._p(low, sign) > alpha:
             return low
         for _ in range(HALVINGS):
@@ -154,40 +181,58 @@ class ConfidenceSequence:
     def units_to_decide(self, mean: float, alpha: float, above: bool) -> int:
         """About how many units exclude this mean, if the others are like those drawn; all of them where these do not say."""
         sign = 1.0 if above else -1.0
-        values = np.concatenate([sign * block.values for block in self._blocks])
-        counts = np.concatenate([block.counts for block in self._blocks])
-        bet = share(self.n, self.squares, self.margin, self.bound, above)
-        pace = float(log_growth(values, counts, sign * mean, self.bound, bet)) / self.n
+        values, weights, counts = (
+            np.concatenate(arrays) for arrays in zip(*((b.values, b.weights, b.counts) for b in self._blocks), strict=True)
+        )
+        square = expected_square(self.n, self.squares, self.margin, self.bound)
+        bet = share(square, self.margin, self.bound, above, float(weights.max()))
+        pace = float(log_growth(sign * values, counts, sign * mean, self.bound, bet, weights)) / self.n
         if pace <= 0:
             return self.size
         missing = math.log(1 / alpha) - math.fsum(self._growth(sign * mean, sign))
         return min(self.size, self.n + max(1, math.ceil(missing / pace)))
 
 
-def blocks(ids: Sequence[str], strata: Sequence[Hashable], step: int, seed: int, most: int | None = None) -> list[list[int]]:
-    """All units (indices into `ids`) in the order in which they are drawn: blocks of about `step` units, or the 12th part of those before.
+class Order:
+    """Units (indices into `ids`), block by block, each stratum in an order of its own.
 
-    With `most`, about so many units in all. Every stratum gives its share of each block, in an order of its own. Chance comes from SHA-256
-    of seed, id and block alone: the order is the same with any library, and everybody can check it.
+    Chance comes from SHA-256 of seed, id and block alone: the order is the same with any library, and everybody can check it.
     """
-    members: dict[Hashable, list[int]] = {}
-    for i in sorted(range(len(ids)), key=lambda i: sha256_json(["order", seed, ids[i]])):
-        members.setdefault(strata[i], []).append(i)
-    found: list[list[int]] = []
-    drawn, left, turn = 0, len(ids), 0
-    while left and (most is None or drawn < most):
-        size = max(step, drawn // LATER)
-        if left < 2 * size:
-            size = left
-        if most is not None:
-            size = min(size, most - drawn)
+
+    def __init__(self, ids: Sequence[str], strata: Sequence[Hashable], step: int, seed: int, most: int | None = None):
+        """Blocks have about `step` units, or the 12th part of those before; with `most`, about so many in all."""
+        self.ids, self.step, self.seed, self.most = ids, step, seed, most
+        self.drawn, self.left, self._turn = 0, len(ids), 0
+        self._members: dict[Hashable, list[int]] = {}
+        for i in sorted(range(len(ids)), key=lambda i: sha256_json(["order", seed, ids[i]])):
+            self._members.setdefault(strata[i], []).append(i)
+
+    @property
+    def size(self) -> int:
+        """About how many units the next block has; 0 at the end."""
+        size = max(self.step, self.drawn // LATER)
+        if self.left < 2 * size:
+            size = self.left
+        return size if self.most is None else max(0, min(size, self.most - self.drawn))
+
+    def draw(self, expected: Callable[[Hashable, int], float]) -> list[int]:
+        """The next block, of each stratum so many units on average as `expected` says, given the stratum and how many it has left."""
         block: list[int] = []
-        for queue in filter(None, members.values()):
-            share = size * len(queue) / left
-            chance = int(sha256_json(["block", seed, turn, ids[queue[0]]])[:13], 16) / 16**13
-            count = int(share) + (chance < share - int(share))
-            block += queue[:count]
-            del queue[:count]
-        found += [block] if block else []
-        drawn, left, turn = drawn + len(block), left - len(block), turn + 1
-    return found
+        for stratum, queue in self._members.items():
+            if queue:
+                share = expected(stratum, len(queue))
+                chance = int(sha256_json(["block", self.seed, self._turn, self.ids[queue[0]]])[:13], 16) / 16**13
+                count = int(share) + (chance < share - int(share))
+                block += queue[:count]
+                del queue[:count]
+        self.drawn, self.left, self._turn = self.drawn + len(block), self.left - len(block), self._turn + 1
+        return block
+
+
+def blocks(ids: Sequence[str], strata: Sequence[Hashable], step: int, seed: int, most: int | None = None) -> list[list[int]]:
+    """All units in an `Order` in which every stratum gives its share of each block."""
+    order, found = Order(ids, strata, step, seed, most), list[list[int]]()
+    while size := order.size:
+        left = order.left
+        found.append(order.draw(lambda _, count, size=size, left=left: size * count / left))
+    return [block for block in found if block]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from evalkit.stats.paired import ALPHA, Array
-from evalkit.stats.sequential import LATER, log_growth, share, step
+from evalkit.stats.sequential import LATER, expected_square, log_growth, share, step
 
 Counts = NDArray[np.int64]
 VALUES = np.array([-1.0, 0.0, 1.0])
@@ -74,7 +74,7 @@ def simulate(counts: Counts, margin: float, size: int, repeats: int, rng: np.ran
         block, summed = drawn.sum(1), seen[:, 2] - seen[:, 0]
         for name, sign, claim in (("margin", 1, -margin), ("zero", -1, 0.0), ("low", 1, mean), ("high", -1, mean)):
             claimed = sign * (total * claim - summed) / np.maximum(remaining, 1)
-            bet = share(n, seen[:, 0] + seen[:, 2], margin, 1.0, sign > 0)
+            bet = share(expected_square(n, seen[:, 0] + seen[:, 2], margin, 1.0), margin, 1.0, sign > 0)
             capital[name] += log_growth(sign * VALUES, block, claimed, 1.0, bet)
             largest[name] = np.maximum(largest[name], capital[name])
         left, seen = left - drawn, seen + block

@@ -11,6 +11,7 @@ import math
 import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from itertools import accumulate
 
 import torch
@@ -71,6 +72,12 @@ def computed(lm: NativeLM, parts: Sequence[Sequence[Loglikelihood]]) -> list[int
     return [lm.tokens().computed for part in parts if len(list(lm.loglikelihood(part))) == len(part)]
 
 
+def _one_option(request: Loglikelihood) -> Loglikelihood:
+    """Options of a letter each are one sequence, so that the first of them takes as many tokens as all, and is read in less time."""
+    letters = all(len(option.strip()) == 1 for option in request.continuations)
+    return replace(request, continuations=request.continuations[:1]) if letters else request
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", default="mmlu@qwen")
@@ -82,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     memory = int(arguments.kv_memory * 1e9)
 
     found = plan(resolve(arguments.task), open_source(os.environ["EVALKIT_DATA"]), None)
-    requests = [request for (request,) in found.requests if isinstance(request, Loglikelihood)]
+    requests = [_one_option(request) for (request,) in found.requests if isinstance(request, Loglikelihood)]
     assert len(requests) == len(found.docs), "a task of one log-likelihood request a document"
     costly = min(beginnings(requests) // 2, len(requests) // 4)
     first = max(math.ceil(step(MARGIN, ALPHA)), costly)

@@ -8,7 +8,7 @@ from itertools import combinations, product
 import numpy as np
 import pytest
 
-from evalkit.stats.sequential import ConfidenceSequence, blocks, log_growth, share
+from evalkit.stats.sequential import ConfidenceSequence, blocks, expected_square, log_growth, share
 
 MARGIN = Fraction(1, 20)
 
@@ -107,7 +107,8 @@ def test_no_draw_expects_a_gain(strata: list[list[int]], sizes: list[int]) -> No
             for turn, block in enumerate(drawn):
                 if block:
                     left = (size * mean - sum(seen)) / (size - len(seen))
-                    bet = share(len(seen), sum(x * x for x in seen), 0.9, 1.0, sign > 0)  # a large one, for much to be at stake
+                    square = expected_square(len(seen), sum(x * x for x in seen), 0.9, 1.0)
+                    bet = share(square, 0.9, 1.0, sign > 0)  # a large one, for much to be at stake
                     growth += float(log_growth(sign * np.array(block, float), np.ones(len(block)), sign * left, 1.0, bet))
                     seen += block
                 expected[turn] += float(probability) * math.exp(growth)
