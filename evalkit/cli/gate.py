@@ -3,7 +3,7 @@
 import argparse
 
 from evalkit.cli.options import SHARED, add_pairing, add_published, add_shared, given, with_data
-from evalkit.comparison.gate_config import GateConfig, Margins, Sequential, beside_policy
+from evalkit.comparison.gate_config import ORDERS, GateConfig, Margins, Sequential, beside_policy
 from evalkit.config import RunConfig
 from evalkit.errors import EvalkitError
 
@@ -56,6 +56,11 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     )
     sequential.add_argument("--order-seed", type=int, metavar="N", help="seed of the documents' order (default: 0)")
     sequential.add_argument(
+        "--order",
+        choices=ORDERS,
+        help="margin: more of the documents whose decision was close in BASE, once some flip (default: uniform)",
+    )
+    sequential.add_argument(
         "--block",
         type=int,
         metavar="N",
@@ -84,7 +89,7 @@ def _gate(arguments: argparse.Namespace) -> int:
 
 def _sequential(arguments: argparse.Namespace) -> Sequential | None:
     """Raises EvalkitError for options that have no effect."""
-    limits = {name: getattr(arguments, name) for name in ("order_seed", "block", "max_documents", "max_minutes")}
+    limits = {name: getattr(arguments, name) for name in ("order_seed", "order", "block", "max_documents", "max_minutes")}
     limits = {name: value for name, value in limits.items() if value is not None}
     candidate = {name: value for name, value in given(arguments, RunConfig).items() if name in CANDIDATE}
     if arguments.sequential and not arguments.replay_order:

@@ -14,12 +14,12 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from evalkit.codec import OPTIONAL, decode, encode, parse_json
-from evalkit.comparison.gate_config import GateConfig, Margins, Sequential
+from evalkit.comparison.gate_config import ORDERS, GateConfig, Margins, Sequential
 from evalkit.comparison.policy import Policy
 from evalkit.errors import EvalkitError
 from evalkit.record.read import is_ours, read_complete, run_folder, samples_file
@@ -43,6 +43,7 @@ class Order:
     order_seed: int
     block: int | None
     max_documents: int | None
+    order: str = field(default=ORDERS[0], metadata=OPTIONAL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +74,7 @@ class Asked:
             allow_small_margin=self.allow_small_margin,
             bench=(str(base / "bench.json"), str(cand / "bench.json")) if self.bench else (),
             policy=str(base.parent / "gate.toml") if self.policy_sha256 else None,
-            sequential=Sequential(None, self.order.order_seed, self.order.block, self.order.max_documents) if self.order else None,
+            sequential=Sequential(None, **asdict(self.order)) if self.order else None,
         )
 
 
@@ -99,7 +100,7 @@ def policy_of(config: GateConfig) -> Asked:
         cluster=config.cluster,
         allow_small_margin=config.allow_small_margin,
         bench=config.bench,
-        order=Order(order_seed=how.order_seed, block=how.block, max_documents=how.max_documents) if how else None,
+        order=Order(**{each.name: getattr(how, each.name) for each in fields(Order)}) if how else None,
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from evalkit.errors import EvalkitError, unknown
 
 DEFAULT_MARGIN = 0.01
+ORDERS = ("uniform", "margin")
 SMALLEST_MARGIN = 1e-9  # below it the number of documents that it takes grows out of a float
 
 
@@ -74,8 +75,9 @@ class Sequential:
     """A gate that stops by itself: the candidate answers the base's documents block by block, in an order fixed by `order_seed`.
 
     `run`: settings of the candidate's run, RunConfig's fields by name; None where it is finished, and is read in that order. `block`: how
-    many documents the first blocks have, if not as many as the margin and the prompts suggest. After about `max_documents` of a task, or
-    `max_minutes`, what is undecided is inconclusive.
+    many documents the first blocks have, if not as many as the margin and the prompts suggest. `order`: "margin" draws more of the
+    documents whose decision was close in the base. After about `max_documents` of a task, or `max_minutes`, what is undecided is
+    inconclusive.
     """
 
     run: Mapping[str, Any] | None = None
@@ -83,8 +85,11 @@ class Sequential:
     block: int | None = None
     max_documents: int | None = None
     max_minutes: float | None = None
+    order: str = ORDERS[0]
 
     def __post_init__(self) -> None:
+        if self.order not in ORDERS:
+            raise unknown("value of --order", self.order, ORDERS)
         for option, number in (("--max-documents", self.max_documents), ("--block", self.block)):
             if number is not None and number < 1:
                 raise EvalkitError(f"{option} is {number}; give at least 1, or leave it out")

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from evalkit.comparison.answers import read_answers
 from evalkit.comparison.compare import difference
-from evalkit.comparison.gate_config import GateConfig, Sequential
+from evalkit.comparison.gate_config import ORDERS, GateConfig, Sequential
 from evalkit.comparison.gate_outcome import Gate
 from evalkit.comparison.policy import TIERS
 from evalkit.comparison.rules import Rules, checks_of, rules_of
@@ -52,6 +52,7 @@ def decide_in_turn(config: GateConfig) -> Gate:
 
 def _order(how: Sequential, tasks: Sequence[SequentialTask]) -> list[str]:
     limits = f" --max-documents {how.max_documents}" if how.max_documents else ""
+    limits += f" --order {how.order}" if how.order != ORDERS[0] else ""
     return [
         f"{task.pairs.protocol}: a look after every block, in the order of --order-seed {how.order_seed} --block {task.block}{limits}; "
         "docs/statistics.md says what that claims"
@@ -73,7 +74,8 @@ def _tasks(rules: Rules, how: Sequential, base: RunAnswers, cand: RunAnswers, pr
         margin = rule.margin or rule.margin_of(difference(replace(each, cand=each.base)).base)
         costly = min(prefixes.get(each.task, 0) // 2, len(each.ids) // 4)
         block = how.block or max(math.ceil(step(margin, ALPHA)), costly)
-        tasks.append(SequentialTask(each, margin, how.order_seed, block, how.max_documents, rule.allow_small_margin, rule.tier))
+        guided = how.order == "margin"
+        tasks.append(SequentialTask(each, margin, how.order_seed, block, how.max_documents, rule.allow_small_margin, rule.tier, guided))
         for check in checks_of(rule, each.protocol, each):
             if (check.tier, check.word) == ("blocking", "cannot detect"):
                 raise EvalkitError(f"{each.protocol} has {check.reason}")

@@ -2,7 +2,7 @@
 
 At a look the fixed gate's rule (gate_rule.py) has to hold twice: on the documents seen, as if there were no others, and for all of the
 base's documents, by the confidence sequence, which pays for every look (evalkit/stats/sequential.py). Once all documents are in, it is
-the fixed gate.
+the fixed gate. In a guided order (evalkit/stats/guided.py) the documents seen are weighted, for the fixed gate's rule too.
 """
 
 import math
@@ -10,12 +10,15 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from scipy import stats
+
 from evalkit.comparison.compare import difference
 from evalkit.comparison.gate_outcome import Case, GateOutcome, Look
 from evalkit.comparison.gate_rule import decide_case, fails, passes
 from evalkit.comparison.policy import Tier
 from evalkit.errors import EvalkitError
 from evalkit.record.pairs import Answer, Pairs
+from evalkit.stats.guided import GuidedOrder, estimate
 from evalkit.stats.paired import ALPHA, Difference
 from evalkit.stats.sequential import ConfidenceSequence, blocks, step
 
@@ -38,6 +41,7 @@ class SequentialTask:
         most: int | None = None,
         allow_small_margin: bool = False,
         tier: Tier = "blocking",
+        guided: bool = False,
     ):
         self.pairs, self.margin, self.allow_small_margin, self.tier = pairs, margin, allow_small_margin, tier
         scores = [answer.score for answer in pairs.base]
@@ -54,12 +58,19 @@ class SequentialTask:
             units.setdefault(f"cluster {answer.cluster}" if answer.cluster else f"document {pairs.ids[i]}", []).append(i)
         self.units, names = list(units.values()), [f"{pairs.protocol} {name}" for name in units]
         self.weights = [len(self.units) * weight for weight in weights]
-        bound = max(math.fsum(self.weights[i] for i in unit) for unit in self.units)
-        self.sequence = ConfidenceSequence(len(self.units), bound, margin)
+        self.bound = max(math.fsum(self.weights[i] for i in unit) for unit in self.units)
+        self.sequence = ConfidenceSequence(len(self.units), self.bound, margin)
         per_unit = len(pairs.ids) / len(self.units)
         self.block = block or math.ceil(step(margin, ALPHA))
         strata = [tuple(sorted({pairs.base[i].group for i in unit})) for unit in self.units]
-        self.blocks = blocks(names, strata, math.ceil(self.block / per_unit), order_seed, most and math.ceil(most / per_unit))
+        first, all_in_all = math.ceil(self.block / per_unit), most and math.ceil(most / per_unit)
+        self.guided: GuidedOrder | None = None
+        if guided:
+            gaps = [min(self._gap(i) for i in unit) for unit in self.units]
+            self.guided = GuidedOrder(names, strata, gaps, first, order_seed, margin, self.bound, all_in_all)
+            self.blocks = [self.guided.block.units]
+        else:
+            self.blocks = blocks(names, strata, first, order_seed, all_in_all)
         self.looks: list[Look] = []
         self.seen: dict[int, Answer] = {}
         self.fixed = Case((pairs.task, pairs.protocol), self.whole)  # the documents seen, as if there were no others
@@ -90,7 +101,13 @@ class SequentialTask:
         """The next block's answers are in."""
         self.seen |= {self.place[doc]: answer for doc, answer in answers.items()}
         values = [math.fsum(self.weights[i] * self._gain(i) for i in self.units[unit]) for unit in self.blocks.pop(0)]
-        self.sequence.add(values)
+        if self.guided:
+            block = self.guided.block
+            self.sequence.add(values, block.weights, block.heaviest, block.square)
+            self.guided.add(values)
+            self.blocks = [self.guided.block.units] if self.guided.block.units else []
+        else:
+            self.sequence.add(values)
         seen = sorted(self.seen)
         pairs = replace(
             self.pairs,
@@ -98,7 +115,10 @@ class SequentialTask:
             base=tuple(self.pairs.base[i] for i in seen),
             cand=tuple(self.seen[i] for i in seen),
         )
-        self.fixed = Case((pairs.task, pairs.protocol), difference(pairs), pairs.identical)
+        found = difference(pairs)
+        if self.guided and not self.is_whole:
+            found = self._weighted(found, self.guided)
+        self.fixed = Case((pairs.task, pairs.protocol), found, pairs.identical)
         self.difference = d = self.fixed.difference if self.is_whole else self._sequential(self.fixed.difference)
         self.looks.append(Look(d.n, d.value, d.ci95, d.p_drop))
 
@@ -112,7 +132,50 @@ class SequentialTask:
         p_rise, p_drop = sequence.p_at_most(0.0), sequence.p_at_least(0.0)
         p = min(1.0, 2 * min(p_rise, p_drop))
         bounds = replace(fixed, ci95=(low, high), lower=lower, upper=upper, p=p, p_drop=p_drop)
-        return replace(bounds, expected_stderr=self.whole.expected_stderr, mde=self.whole.mde, method="betting")
+        method = "guided betting" if self.guided else "betting"
+        return replace(bounds, expected_stderr=self.whole.expected_stderr, mde=self.whole.mde, method=method)
+
+    def _weighted(self, d: Difference, order: GuidedOrder) -> Difference:
+        """The difference of the documents seen, each closeness with its part of all: as if there were others like them, by t."""
+        units = [unit for unit, members in enumerate(self.units) if members[0] in self.seen]
+        gains, before = (
+            [math.fsum(self.weights[i] * of(i) for i in self.units[unit]) for unit in units] for of in (self._gain, self._before)
+        )
+        (gain, stderr), (base, _) = (
+            estimate(each, [order.strata[unit] for unit in units], order.sizes_S, self.bound) for each in (gains, before)
+        )
+        value = -gain if self.pairs.lower_is_better else gain
+        t = stats.t(max(1, len(units) - 1))
+        half, one_sided = stderr * float(t.ppf(1 - ALPHA / 2)), stderr * float(t.ppf(1 - ALPHA))
+        return replace(
+            d,
+            base=base,
+            cand=base + value,
+            value=value,
+            stderr=stderr,
+            ci95=(value - half, value + half),
+            lower=value - one_sided,
+            upper=value + one_sided,
+            p=float(2 * t.sf(abs(gain) / stderr)),
+            p_drop=float(t.cdf(gain / stderr)),
+            method="stratified t",
+        )
+
+    def _before(self, i: int) -> float:
+        score = self.pairs.base[i].score
+        assert isinstance(score, float)
+        return score
+
+    def _gap(self, i: int) -> float:
+        """How much likelier the base's first choice was than its second, in nats. Raises EvalkitError."""
+        said = self.pairs.base[i].said
+        options = sorted(part for part in said if isinstance(part, float))
+        if len(options) < max(2, len(said)):
+            raise EvalkitError(
+                f"--order margin: {self.pairs.protocol}'s answers hold no log-probabilities of options, which tell how close a decision "
+                f"was (first: document {self.pairs.ids[i]}); leave it out"
+            )
+        return options[-1] - options[-2]
 
     def _gain(self, i: int) -> float:
         before, after = self.pairs.base[i].score, self.seen[i].score

@@ -61,7 +61,7 @@ def shares(left_S: ArrayLike, seen_S: ArrayLike, squares_S: ArrayLike, margin: f
         drawn_S = np.minimum(1.0, wanted_S * size_1 / np.maximum((wanted_S * left_S).sum(-1, keepdims=True), 1e-9))
         count_1 = (drawn_S * left_S).sum(-1, keepdims=True)
         weights_S = count_1 / (left_1 * drawn_S)
-        heaviest = np.where(left_S > 0, weights_S, 0.0).max(-1)
+        heaviest = np.where(left_S > 0, weights_S, 1.0).max(-1)
         square = (left_S / left_1 * weights_S * square_S).sum(-1)
         bet = share(square, margin, bound, True, heaviest) / bound
         pace = (bet * margin - bet**2 * square / 2) * np.minimum(1.0, count_1 / size_1)[..., 0]

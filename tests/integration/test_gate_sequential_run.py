@@ -84,6 +84,21 @@ def test_it_computes_what_the_decision_needs_and_evalkit_run_does_the_rest(
     assert (cand / "run.json").read_bytes() == whole
 
 
+def test_a_guided_order_is_replayed(base: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """On a candidate whose numerics differ, so that some answers flip; blocks share what their prompts begin with."""
+    gate = sequential(base, tiny_model, tmp_path, "--order", "margin", "--dtype", "bfloat16", "--margin", "0.2", "--json")
+    assert cli.main([*gate, str(tmp_path / "live.json")]) in (0, 3)
+    found = re.search(r"in the order of (--order-seed 0 --block \d+ --order margin);", capsys.readouterr().out)
+    assert found
+    record = read_run(tmp_path / "cand")
+    assert cli.main([*shlex.split(record.command)[1:], "--quiet"]) == 0
+    replay = ["gate", str(base), str(tmp_path / "cand"), "--replay-order", *found[1].split(), "--margin", "0.2", "--allow-small-margin"]
+    assert cli.main([*replay, "--json", str(tmp_path / "replay.json")]) in (0, 3)
+    live, replayed = (json.loads((tmp_path / name).read_text())["tasks"] for name in ("live.json", "replay.json"))
+    assert live == replayed
+    assert live["mmlu@cloze"]["n"] < 140
+
+
 def test_a_gate_that_sees_all_documents_leaves_a_whole_run(base: Path, tiny_model: Path, tmp_path: Path) -> None:
     assert cli.main(sequential(base, tiny_model, tmp_path, "--margin", "0.001")) == 0  # all answers are the same
     assert read_run(tmp_path / "cand").is_complete
