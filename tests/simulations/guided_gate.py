@@ -8,15 +8,17 @@ the noise is larger. `--pair` takes the gaps and the flips of two finished runs 
 """
 
 import argparse
+import gzip
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import permutations
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
 from evalkit.comparison.answers import read_answers
-from evalkit.comparison.sequential_task import SequentialTask
 from evalkit.record.pairs import align
 from evalkit.stats.guided import EDGES, closest, shares
 from evalkit.stats.paired import ALPHA, Array
@@ -136,10 +138,14 @@ CASES = [
 
 def documents(repeats: int) -> None:
     n, margin = 14_042, 0.01
-    print("| candidate | noise | flips in the closest 8th | uniform: median | mean | guided: median | mean | passed | failed |")
+    print("| candidate | flips lie | flips in the closest 8th | uniform: median | mean | guided: median | mean | passed | failed |")
     print("|---|---|---|---|---|---|---|---|---|")
     for name, discordant, drop, noise in CASES:
-        row(f"{name} | {noise:g}", population(n, discordant, drop, noise), margin, repeats)
+        row(f"{name} | {place(noise)}", population(n, discordant, drop, noise), margin, repeats)
+
+
+def place(noise: float) -> str:
+    return "anywhere" if np.isinf(noise) else f"noise {noise:g}"
 
 
 def row(name: str, counts: Counts, margin: float, repeats: int) -> None:
@@ -154,7 +160,7 @@ def row(name: str, counts: Counts, margin: float, repeats: int) -> None:
 def errors(repeats: int) -> None:
     limit = ALPHA + 3 * np.sqrt(ALPHA * (1 - ALPHA) / repeats)
     print(f"\n{repeats:,} designs each; an error may have {100 * limit:.1f}% of them (alpha and 3 standard errors); figures in %\n")
-    print("| n, margin | noise | discordant | passed: drop = margin | failed: no drop | ever outside the interval |")
+    print("| n, margin | flips lie | discordant | passed: drop = margin | failed: no drop | ever outside the interval |")
     print("|---|---|---|---|---|---|")
     worst, rng = 0.0, np.random.default_rng(1)
     for n, margin in SIZES.items():
@@ -174,16 +180,33 @@ def errors(repeats: int) -> None:
     print(f"\nlargest: {100 * worst:.1f}%\n")
 
 
-def real(base: str, cand: str, margin: float, repeats: int) -> None:
-    """Two finished runs: their gaps, their flips."""
-    (pairs,) = align(read_answers(base, (), None, None), read_answers(cand, (), None, None))
-    task = SequentialTask(pairs, margin, 0, allow_small_margin=True, guided=True)
-    assert task.guided
-    kinds = np.array([int(after.score - before.score) + 1 for before, after in zip(pairs.base, pairs.cand, strict=True)])  # type: ignore[operator]
-    counts = counted(task.guided.strata, kinds)
-    row(f"{pairs.protocol}, {base} and {cand} | -", counts, margin, repeats)
+def real(name: str, gaps: Sequence[float], before: Sequence[float], after: Sequence[float], margin: float, repeats: int) -> None:
+    """The flips of two models that were run, right or wrong each."""
+    kinds = np.asarray(after, int) - np.asarray(before, int) + 1
+    counts = counted(closest(gaps, [f"{i:05}" for i in range(len(gaps))]), kinds)
+    row(f"{name} | {len(gaps):,}", counts, margin, repeats)
     found = simulate(counts, margin, int(np.ceil(step(margin, ALPHA))), repeats, np.random.default_rng(3), True)
-    print(f"lost {counts[:, 0].tolist()}, gained {counts[:, 2].tolist()}; the mean was ever outside in {100 * found.missed:.1f}%")
+    lost, gained = (counts[:, kind].sum() for kind in (0, 2))
+    print(f"  lost {lost}, gained {gained}; the mean was ever outside the interval in {100 * found.missed:.1f}% of designs", flush=True)
+
+
+def of_runs(base: str, cand: str, margin: float, repeats: int) -> None:
+    """Two finished runs of one task. Where answers are texts, their length stands in for the gap: any order of closeness is valid."""
+    (pairs,) = align(read_answers(base, (), None, None), read_answers(cand, (), None, None))
+    scores = [[float(answer.score) for answer in run if isinstance(answer.score, float)] for run in (pairs.base, pairs.cand)]
+    options = [sorted(part for part in answer.said if isinstance(part, float)) for answer in pairs.base]
+    gaps = [each[-1] - each[-2] if each else float(len(answer.shown)) for each, answer in zip(options, pairs.base, strict=True)]
+    real(f"{pairs.protocol}, {base} -> {cand}", gaps, *scores, margin, repeats)
+
+
+def of_openai(file: str, repeats: int) -> None:
+    """GSM8K's published solutions of four models, whose verdicts are published too; closeness is the base's length, which says little."""
+    with gzip.open(file, "rt", encoding="utf-8") as lines:
+        rows = [json.loads(line) for line in lines]
+    names = ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification")
+    for base, cand in permutations(names, 2):
+        before, after = ([float(each[name]["is_correct"]) for each in rows] for name in (base, cand))
+        real(f"GSM8K, {base} -> {cand}", [float(len(each[base]["solution"])) for each in rows], before, after, SIZES[1_319], repeats)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -191,9 +214,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=2_000)
     parser.add_argument("--pair", nargs=2, metavar=("BASE", "CAND"))
     parser.add_argument("--margin", type=float, default=0.01, help="of --pair")
+    parser.add_argument("--solutions", metavar="FILE", help="openai_example_model_solutions.jsonl.gz")
     arguments = parser.parse_args(argv)
     if arguments.pair:
-        real(*arguments.pair, arguments.margin, arguments.repeats)
+        of_runs(*arguments.pair, arguments.margin, arguments.repeats)
+        return
+    if arguments.solutions:
+        of_openai(arguments.solutions, arguments.repeats)
         return
     documents(arguments.repeats)
     errors(arguments.repeats)

@@ -11,7 +11,6 @@ import math
 import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from itertools import accumulate
 
 import torch
@@ -24,10 +23,11 @@ from evalkit.runner.plan import plan
 from evalkit.runner.workload import beginnings
 from evalkit.stats.paired import ALPHA
 from evalkit.stats.sequential import blocks, step
-from evalkit.tasks import Loglikelihood
+from evalkit.tasks import Doc, Loglikelihood
 from evalkit.tasks.registry import resolve
 from moe_lm.backends.base import Backend, Batch
 from moe_lm.config import ModelConfig
+from moe_lm.engine.scorer import ScoreRequest
 
 MARGIN = 0.01
 
@@ -67,15 +67,26 @@ def opened(spec: str, kv_memory: int, keep: bool) -> NativeLM:
     return lm
 
 
-def computed(lm: NativeLM, parts: Sequence[Sequence[Loglikelihood]]) -> list[int]:
+def scored(lm: NativeLM, docs: Sequence[Doc], requests: Sequence[Loglikelihood]) -> list[ScoreRequest]:
+    """The requests in tokens. Options of a letter each are one sequence with their context, so that one stands for all.
+
+    A prompt's beginning is encoded once for all that have it, cut before blank lines, where no token goes on; some are held to the whole.
+    """
+    found, beginnings_ = [], dict[str, list[int]]()
+    for i, (doc, request) in enumerate(zip(docs, requests, strict=True)):
+        assert all(len(option.strip()) == 1 for option in request.continuations), "a task that scores letters"
+        beginning, text = doc.prefix.rstrip(), request.context.rstrip()
+        if beginning not in beginnings_:
+            beginnings_[beginning] = lm.encode(beginning)
+        ids = [*beginnings_[beginning], *lm.tokenizer.encode_plain(text[len(beginning) :])]
+        assert i % 100 or ids == lm.encode(text)
+        found.append(ScoreRequest(ids, [[0]]))
+    return found
+
+
+def computed(lm: NativeLM, parts: Sequence[Sequence[ScoreRequest]]) -> list[int]:
     """Tokens computed by the end of each part."""
-    return [lm.tokens().computed for part in parts if len(list(lm.loglikelihood(part))) == len(part)]
-
-
-def _one_option(request: Loglikelihood) -> Loglikelihood:
-    """Options of a letter each are one sequence, so that the first of them takes as many tokens as all, and is read in less time."""
-    letters = all(len(option.strip()) == 1 for option in request.continuations)
-    return replace(request, continuations=request.continuations[:1]) if letters else request
+    return [lm.tokens().computed for part in parts if len(list(lm.scorer.score(part))) == len(part)]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -89,19 +100,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     memory = int(arguments.kv_memory * 1e9)
 
     found = plan(resolve(arguments.task), open_source(os.environ["EVALKIT_DATA"]), None)
-    requests = [_one_option(request) for (request,) in found.requests if isinstance(request, Loglikelihood)]
+    requests = [request for (request,) in found.requests if isinstance(request, Loglikelihood)]
     assert len(requests) == len(found.docs), "a task of one log-likelihood request a document"
     costly = min(beginnings(requests) // 2, len(requests) // 4)
     first = max(math.ceil(step(MARGIN, ALPHA)), costly)
     order = blocks([f"{arguments.task} document {doc.id}" for doc in found.docs], [doc.group for doc in found.docs], first, 0)
+    asked = scored(opened(arguments.model, memory, False), found.docs, requests)
     parts, seen = [], 0
     for block in order:
         if seen < max(decisions):
-            parts.append([requests[i] for i in block])
+            parts.append([asked[i] for i in block])
             seen += len(block)
     ends = list(accumulate(map(len, parts)))
     tokens = {keep: dict(zip(ends, computed(opened(arguments.model, memory, keep), parts), strict=True)) for keep in (False, True)}
-    (whole,) = computed(opened(arguments.model, memory, False), [requests])
+    (whole,) = computed(opened(arguments.model, memory, False), [asked])
     print(f"{arguments.task}, {arguments.model}: {len(requests):,} documents, {whole:,} tokens; blocks of {first}\n")
     print("| decided after | tokens, prefixes computed in every block | less than the whole task by | kept between blocks | less by |")
     print("|---|---|---|---|---|")
