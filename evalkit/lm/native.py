@@ -212,7 +212,9 @@ class NativeLM(TokenizedLM):
             model = self.checkpoint.read(self._torch_dtype, self.device, on_load, self.computes_blocks)
             if self.recipe:
                 model = preserve(model, self.recipe)
-            return build(model, self.kernel, self.dtype == "int8")
+            backend = build(model, self.kernel, self.dtype == "int8")
+        trim_heap()  # and reading the weights
+        return backend
 
     @property
     def _torch_dtype(self) -> torch.dtype:

@@ -25,7 +25,7 @@ class Linear(nn.Linear):
     quantized: Quantized | None = None  # the weight where a file's blocks are kept as they are; `weight` is then None
 
     def reset_parameters(self) -> None:
-        """Leave the memory uninitialised: a checkpoint fills it. (Building on torch's meta device costs 2 s of imports.)"""
+        """Leave the memory uninitialised: a checkpoint fills it."""
 
 
 class Embedding(nn.Embedding):

@@ -1,6 +1,7 @@
 """The pool of pages, and a scheduler that is short of them: every answer is the one given alone, and every page comes back."""
 
 import random
+import sys
 
 import pytest
 import torch
@@ -155,3 +156,30 @@ def test_what_lies_on_a_page_unseen_does_no_harm(model):
     for pages in poisoned.pool.memory.all:
         pages.fill_(torch.nan)  # as fresh memory may hold
     assert answers(poisoned, [request]) == answers(generator(model, 64), [request])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a page takes its memory at once")
+def test_a_page_takes_memory_as_tokens_are_written_to_it():
+    """Answers are short, and a large model's page takes megabytes. What was given back is zeros again, whatever lay there."""
+    config = tiny_config(num_hidden_layers=1, num_attention_heads=64, num_key_value_heads=64, head_dim=64)
+    pool = PagePool(on("cpu", tiny_decoder(config)), 8)
+    k, v = (pages[0] for pages in pool.memory.all)
+    size = k[:8].nbytes + v[:8].nbytes
+
+    def taken():
+        with open("/proc/self/status") as status:
+            return 1024 * int(next(line for line in status if line.startswith("RssAnon")).split()[1])
+
+    before = taken()
+    cache = admit(pool, [1], 8 * PAGE)
+    assert cache.grow(8 * PAGE)
+    assert taken() - before < size / 4
+    k[:8], v[:8] = torch.nan, torch.nan
+    assert taken() - before > size / 2
+    cache.close()
+    pool.trim()
+    assert taken() - before < size / 4
+    cache = admit(pool, [1], PAGE)
+    assert cache.grow(PAGE)
+    assert not k[cache.pages[0]].any()
+    assert not v[cache.pages[0]].any()

@@ -7,6 +7,7 @@ J key/value heads, d head_dim.
 """
 
 import mmap
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -39,6 +40,11 @@ class KVPages:
         self.k, self.v = (pages.unbind() for pages in self.all)
         self.num_pages = self.spare = num_pages
 
+    @property
+    def discards_whole_pages(self) -> bool:
+        """Does `discard` leave zeros? It does on Linux, where a page is whole ones of the operating system's."""
+        return sys.platform == "linux" and bool(self.mappings) and all(pages[0, 0].nbytes % mmap.PAGESIZE == 0 for pages in self.all)
+
     def discard(self, page: int) -> None:
         """Give a page's memory back to the operating system, where it can be; its contents are lost."""
         for pages, mapping in zip(self.all, self.mappings, strict=False):
@@ -56,6 +62,9 @@ class KVPages:
     @torch.inference_mode()
     def clear(self, page: int) -> None:
         """Zeros: attention multiplies what is masked by zero, and a NaN in fresh memory would stay NaN."""
+        if self.discards_whole_pages:  # it then takes memory as tokens are written to it
+            self.discard(page)
+            return
         for pages in self.all:
             pages[:, page] = 0
 

@@ -4,6 +4,7 @@ Whatever can be checked without reading the weights is checked when the checkpoi
 """
 
 import hashlib
+import mmap
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -142,12 +143,13 @@ def _hashing(files: Sequence[Path]) -> Iterator[Callable[[], str]]:
 
 def sha256_of(files: Iterable[Path], abandoned: Callable[[], bool] = lambda: False) -> str:
     """One digest over the files' contents, in the given order; a single file's is what `sha256sum` prints. "" where it is abandoned."""
-    # blocks so large that the thread waits seldom for Python's global lock
-    digest, room = hashlib.sha256(), bytearray(1 << 24)
-    for file in files:
-        with open(file, "rb", buffering=0) as f:
-            while size := f.readinto(room):
-                digest.update(memoryview(room)[:size])
-                if abandoned():
-                    return ""
+    # blocks so large that the thread waits seldom for Python's global lock; mapped, for the C heap keeps what it has once given back
+    digest = hashlib.sha256()
+    with mmap.mmap(-1, 1 << 24) as room:
+        for file in files:
+            with open(file, "rb", buffering=0) as f:
+                while size := f.readinto(room):
+                    digest.update(memoryview(room)[:size])
+                    if abandoned():
+                        return ""
     return digest.hexdigest()

@@ -30,10 +30,15 @@ def parameter(name: str, shape: torch.Size, dtype: torch.dtype, device: str, fil
     return value
 
 
-def outlines(config: ModelConfig) -> dict[str, Tensor]:
-    """The parameters of a decoder without memory, on torch's meta device: a wrong size may be a huge one."""
+def outline(config: ModelConfig) -> Decoder:
+    """A decoder whose parameters have no memory, on torch's meta device: a wrong size may be a huge one."""
     with torch.device("meta"):
-        return {name: each.data for name, each in Decoder(config).named_parameters()}
+        return Decoder(config)
+
+
+def outlines(config: ModelConfig) -> dict[str, Tensor]:
+    """The parameters of a decoder without memory."""
+    return {name: each.data for name, each in outline(config).named_parameters()}
 
 
 def streamed(config: ModelConfig, fill: Fill) -> Parameters:
@@ -50,7 +55,7 @@ def filled(
     quantized: Callable[[str, torch.Size], Sequence[Quantized]] = lambda name, shape: (),
 ) -> Decoder:
     """A decoder with all its parameters, those that are `quantized` in their blocks."""
-    model = Decoder(config)
+    model = outline(config)
     shapes = [(name, p.shape) for name, p in model.named_parameters()]
     done, total = 0, sum(shape.numel() for _, shape in shapes)
     for name, shape in shapes:
