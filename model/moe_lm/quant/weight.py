@@ -17,6 +17,7 @@ from moe_lm.quant.grouped import GroupedWeight
 from moe_lm.quant.kinds import FLOATS, KINDS
 
 INFINITE = 0x7C00  # the exponent bits, all set in infinity and NaN
+CHECKED = 1 << 15  # blocks at a time, which take little memory
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,7 +57,8 @@ class QuantizedWeight:
         """Are all weights numbers? They are where the blocks' own float16 numbers are: what these are multiplied by is small."""
         _, nbytes = GGML_QUANT_SIZES[GGMLQuantizationType[self.kind]]
         halves = self.blocks.numpy().reshape(-1, nbytes).view(np.uint16)
-        return not any(((halves[:, at // 2] & INFINITE) == INFINITE).any() for at in FLOATS[self.kind])
+        some = (halves[begin : begin + CHECKED] for begin in range(0, len(halves), CHECKED))
+        return not any(((each[:, at // 2] & INFINITE) == INFINITE).any() for each in some for at in FLOATS[self.kind])
 
     def dequantized(self) -> Tensor:
         """The weights that the blocks stand for, float32 [E, O, K], as the gguf library defines them."""
