@@ -18,7 +18,7 @@ from evalkit.fidelity.record import SCHEMA, Copy, Fidelity, Measured, TaskData
 from evalkit.files import read_text, require_folder, write_output
 from evalkit.hashing import sha256_json
 from evalkit.lm import open_lm, require_model
-from evalkit.lm.distributions import GivesDistributions
+from evalkit.lm.distributions import ENGINES, GivesDistributions
 from evalkit.record.write import command_line, environment, model_info, now
 from evalkit.runner.plan import Plan, plan
 from evalkit.runner.programs import permit
@@ -46,7 +46,9 @@ def fidelity(config: FidelityConfig, reporter: Reporter, open_model: Callable[[M
     if config.out is not None:
         require_folder(Path(config.out))
     for text in (config.reference, *config.copies):
-        require_model(config.model(text))
+        if (model := config.model(text)).engine not in ENGINES:
+            raise _without_distributions(text, model)
+        require_model(model)
     tasks = resolve_all(config.tasks)
     with reporter.bar("reading data", 1, counted=False):
         plans = {name: plan(task, open_source(config.data), config.limit) for name, task in tasks.items()}
@@ -112,13 +114,17 @@ def _open(config: FidelityConfig, text: str, reporter: Reporter, open_model: Cal
     with reporter.bar(f"opening {config.name(text)}", 1, counted=False):
         lm = open_model(spec)
     if not isinstance(lm, GivesDistributions):
-        raise EvalkitError(
-            f"{text}: engine {spec.engine} does not give its whole distributions, which KL divergence needs; run the weights on --engine "
-            "native, or compare scores and flips alone: evalkit run with each, then evalkit compare"
-        )
+        raise _without_distributions(text, spec)
     for notice in lm.notices:
         reporter.say(f"{config.name(text)}: {notice}")
     return Model(config.name(text), spec, lm, lm)
+
+
+def _without_distributions(text: str, model: ModelSpec) -> EvalkitError:
+    return EvalkitError(
+        f"{text}: engine {model.engine} does not give its whole distributions, which KL divergence needs; run the weights on --engine "
+        "native, or compare scores and flips alone: evalkit run with each, then evalkit compare"
+    )
 
 
 def _checked(plans: Mapping[str, Plan], reference: Model, copies: Sequence[Model], reporter: Reporter) -> list[Asked]:

@@ -21,6 +21,7 @@ from evalkit.progress import Reporter
 from evalkit.record.sample import Sample
 from evalkit.runner.plan import Plan
 from evalkit.runner.run import score_docs
+from evalkit.runner.workload import num_shared
 from evalkit.tasks import Generate, Generated, Loglikelihood, Loglikelihoods, Request, Response
 
 BATCH = 128  # requests that are run together, so that prompts of one subject share their beginning
@@ -106,7 +107,7 @@ def require_same_tokens(task: Asked, reference: Model, copy: Model) -> None:
             why = f"its prompt is cut by {ours.truncated} and by {theirs.truncated} tokens, as their longest sequences differ"
         else:
             one, other = ((*each.context, *(token for some in each.continuations for token in some)) for each in (ours, theirs))
-            at = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+            at = num_shared(one, other)
             why = f"their tokens differ from token {at} on: {list(one[at : at + 3])} and {list(other[at : at + 3])}"
         raise EvalkitError(
             f"{copy.name} is no copy of {reference.name}: {task.name} document {doc}: {why}; a copy has the reference's tokenizer and "

@@ -130,7 +130,7 @@ def _labels(file: Path, rows: Mapping[str, SampleRow]) -> dict[str, bool]:
             by_question.setdefault(question, []).append(doc)
     found: dict[str, bool] = {}
     if not file.is_file():
-        raise EvalkitError(f"--labels {file}: no such file")
+        raise EvalkitError(f"--labels {file}: {'not a regular file' if file.exists() else 'no such file'}; give one with a label a line")
     for number, label in enumerate(read_rows(file), start=1):
         where = f"{file} line {number}"
         right = label.get("right")

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+ENGINES = ("native", "llama_cpp")  # that offer it
+
 
 @dataclass(frozen=True, slots=True)
 class TokenRequest:

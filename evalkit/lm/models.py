@@ -75,6 +75,8 @@ class Found:
 
 def require_known(spec: str) -> None:
     """Raises EvalkitError for a SPEC that names nothing: no file or folder, no model of ours, no hub id. Asks no network."""
+    if not spec:  # as a path it would be the current folder
+        raise EvalkitError("no model is named: SPEC is empty; give a file, a folder, a hub id, or a name that `evalkit ls models` lists")
     if Path(spec).expanduser().exists() or spec in MODELS or spec.startswith("random:"):
         return
     hub_id = hub.HubId.parse(spec)

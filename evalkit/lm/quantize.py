@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from evalkit.errors import EvalkitError, RunIncomplete, unknown
 from evalkit.files import require_file, require_new_folder, writing_weights
-from evalkit.lm.models import find
+from evalkit.lm.models import find, require_known
 from evalkit.lm.native import random_configuration
 from evalkit.lm.tokenized import one_line
 
@@ -50,6 +50,7 @@ def quantize(source: str, dest: Path, format: str, reporter: Reporter | None = N
     reporter = reporter or Reporter(quiet=True)
     if format not in FORMATS:
         raise unknown("format", format, FORMATS)
+    require_known(source)
     _require_new(dest, format)
     with reporter.bar("reading the source", 1, counted=False):
         plan = _plan(source, format)

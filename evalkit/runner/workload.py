@@ -111,8 +111,8 @@ def prompt_text(request: Request) -> str:
     return "\n".join([*(content for _, content in request.messages), request.context])
 
 
-def num_shared(a: str, b: str) -> int:
-    """How many characters both begin with. By bisection: comparing slices is quick, a loop over characters is not."""
+def num_shared(a: Sequence[object], b: Sequence[object]) -> int:
+    """How many characters, or tokens, both begin with. By bisection: comparing slices is quick, a loop over characters is not."""
     low, high = 0, min(len(a), len(b))
     while low < high:
         middle = (low + high + 1) // 2

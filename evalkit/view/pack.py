@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from evalkit.errors import EvalkitError
+from evalkit.runner.workload import num_shared
 from evalkit.view.data import ViewedRequest, ViewedRun, ViewedSample
 
 SHARED_ENOUGH = 80  # characters; a shorter common beginning is stored with each prompt
@@ -102,16 +103,12 @@ def _shared_prefixes(samples: Iterable[ViewedSample]) -> dict[str, str]:
     found = {}
     for group, prompts in contexts.items():
         if len(prompts) > 1:
-            start = _common_start(min(prompts), max(prompts))
+            first = min(prompts)
+            start = first[: num_shared(first, max(prompts))]
             start = start[: start.rfind("\n") + 1]
             if len(start) >= SHARED_ENOUGH:
                 found[group] = start
     return found
-
-
-def _common_start(one: str, other: str) -> str:
-    length = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
-    return one[:length]
 
 
 def finite(value: Any) -> Any:

@@ -297,11 +297,15 @@ def test_engines_without_whole_distributions_are_refused(tiny_model: Path) -> No
             return {}
 
     def open_model(model: ModelSpec) -> LM:
-        return Scores() if model.engine != "native" else Short.open(model)
+        return Scores() if model.engine == "native" else pytest.fail("it is opened before it is refused")
 
-    with pytest.raises(EvalkitError, match=r"engine openai:http://x does not give its whole distributions.*then evalkit compare") as caught:
-        fidelity(config(tiny_model, f"{tiny_model},engine=openai:http://x"), QUIET, open_model)
-    assert caught.value.exit_code == 2
+    for other, engine in ((f"{tiny_model},engine=openai:http://x", "openai:http://x"), ("gone.gguf,engine=lm_eval:hf", "lm_eval:hf")):
+        message = f"engine {engine} does not give its whole distributions.*then evalkit compare"
+        with pytest.raises(EvalkitError, match=message) as caught:
+            fidelity(config(tiny_model, other), QUIET, open_model)
+        assert caught.value.exit_code == 2
+    with pytest.raises(EvalkitError, match="engine native does not give its whole distributions"):
+        fidelity(config(tiny_model, f"{tiny_model},dtype=bfloat16"), QUIET, open_model)
 
 
 @pytest.mark.parametrize(

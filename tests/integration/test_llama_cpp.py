@@ -280,26 +280,8 @@ def test_a_run_resumes_and_other_commands_read_it(tmp_path: Path, llama_file: Pa
     assert cli.main(arguments(llama_file, tmp_path)) == 0
     assert "3 of 3 answers were in the journal" in capsys.readouterr().err
     assert (run / "samples" / "mmlu.jsonl").read_text() == samples
-    assert (
-        cli.main(
-            [
-                "run",
-                "--tasks",
-                "mmlu@cloze",
-                "--model",
-                str(llama_file),
-                "--data",
-                "sample",
-                "--limit",
-                "3",
-                "--out",
-                str(tmp_path),
-                "--name",
-                "n",
-            ]
-        )
-        == 0
-    )
+    native = ["--model", str(llama_file), "--data", "sample", "--limit", "3", "--out", str(tmp_path), "--name", "n"]
+    assert cli.main(["run", "--tasks", "mmlu@cloze", *native]) == 0
     assert cli.main(["compare", str(tmp_path / "n"), str(run)]) == 0
     assert cli.main(["gate", str(tmp_path / "n"), str(run), "--margin", "0.9"]) in (0, 3)
     assert cli.main(["view", str(run)]) == 0

@@ -93,6 +93,7 @@ def refused(source: object, dest: Path, format: str = "gguf:q8_0", kind: type[Ev
 def test_refusals(tiny_model: Path, tmp_path: Path) -> None:
     dest = tmp_path / "m.gguf"
     assert "unknown model" in refused("nonsuch", dest)
+    assert "SPEC is empty" in refused("", dest)
     assert "unknown format 'int4'; did you mean 'gptq-int4'?" in refused(tiny_model, dest, "int4")
     assert "must end with .gguf" in refused(tiny_model, tmp_path / "m.bin")
     assert "is the name of a GGUF file, and --format gptq-int4 writes a folder" in refused(tiny_model, dest, "gptq-int4")

@@ -35,6 +35,11 @@ def documents_or_skip(asked: HumanEval, folder: Path) -> list[Doc]:
         pytest.skip(str(error))
 
 
+def test_a_missing_file_of_evalplus_names_what_fetches_it(tmp_path: Path) -> None:
+    with pytest.raises(MissingData, match=r"HumanEvalPlus-v0.1.10.jsonl.gz is missing; .*`evalkit data fetch humaneval --data DIR`"):
+        task("qwen-coder").load(FolderSource(tmp_path))
+
+
 def sandbox_or_skip() -> None:
     try:
         programs.permit(allow_unsafe=False)

@@ -157,6 +157,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, capsys: pytest.CaptureFixt
     for options, complaint in (
         (["--task", "mmlu"], "unknown task in"),
         (["--labels", str(tmp_path / "none.jsonl")], "none.jsonl: no such file"),
+        (["--labels", "/dev/null"], "/dev/null: not a regular file"),
         (["--metric", "score"], "has no number as its score"),
         (["--right-from", "nan"], "--right-from is nan; give a score"),
         (["--labelled", str(tmp_path / "none")], "is not a run"),

@@ -10,7 +10,7 @@ import importlib.resources
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from evalkit.tasks import TEXT, DataSource, Field, PackageTable, Rule, Table, TextFile, list_of, matching
+from evalkit.tasks import TEXT, DataSource, Field, MissingData, PackageTable, Rule, Table, TextFile, list_of, matching
 from evalkit_tasks.code_blocks import defines
 
 COLUMNS = {
@@ -58,7 +58,11 @@ def evalplus_plus(source: DataSource) -> list[dict[str, Any]]:
 def _evalplus(source: DataSource, suites: Sequence[str]) -> list[dict[str, Any]]:
     columns = {name: field for name, field in COLUMNS.items() if name != "test"} | dict.fromkeys(suites, INPUTS) | {"atol": ATOL}
     table = Table(EVALPLUS_FILE.path + ".gz", columns, EVALPLUS_FILE, rules=RULES, key=("task_id",))
-    return [{name: row.get(name) or _tests(row, suites) for name in COLUMNS} for row in source.rows(table)]
+    try:
+        rows = source.rows(table)
+    except MissingData as error:
+        raise MissingData(f"{error}; `evalkit data fetch humaneval --data DIR` writes it into a folder") from None
+    return [{name: row.get(name) or _tests(row, suites) for name in COLUMNS} for row in rows]
 
 
 def _tests(row: Mapping[str, Any], suites: Sequence[str]) -> str:
