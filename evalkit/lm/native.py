@@ -31,8 +31,25 @@ if TYPE_CHECKING:
     from moe_lm.upcycle.preserve import Upcycle
 
 # raise it when moe_lm's arithmetic, or how it reads a checkpoint, changes: old answers then no longer match this model's fingerprint
-NUMERICS = 12
+NUMERICS = 13
+GPUS = ("nvidia[0-9]*", "nvmap", "dxg", "kfd")  # in /dev: NVIDIA's, a Tegra's, one below Windows, AMD's
 NOT_QUANTIZED = "{} has no quantised weights of a kind that is computed so (a GGUF file's Q4_K or GPTQ's 4 bits, for example)"
+
+
+def device_of(model: ModelSpec) -> str:
+    """ "cpu" or "cuda". torch is asked only where there may be a GPU."""
+    if model.device != "auto":
+        return model.device
+    if not any(any(Path("/dev").glob(name)) for name in GPUS):
+        return "cpu"
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def dtype_of(model: ModelSpec) -> str:
+    """The precision that is computed in."""
+    return model.dtype if model.dtype != "auto" else "float32" if device_of(model) == "cpu" else "bfloat16"
 
 
 def known_configurations() -> list[str]:
@@ -135,10 +152,9 @@ class NativeLM(TokenizedLM):
         from moe_lm.checkpoint.read import open_checkpoint
         from moe_lm.upcycle.preserve import Upcycle
 
-        device = model.device if model.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+        device, dtype = device_of(model), dtype_of(model)
         if device == "cuda" and not torch.cuda.is_available():
             raise EvalkitError("--device cuda: no CUDA device is visible to torch; use --device cpu")
-        dtype = model.dtype if model.dtype != "auto" else "float32" if device == "cpu" else "bfloat16"
         if model.name.startswith("random:"):
             with one_line():
                 checkpoint = random_checkpoint(random_configuration(model.name))

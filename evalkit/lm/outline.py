@@ -14,32 +14,17 @@ from evalkit.config import ModelSpec
 from evalkit.errors import EvalkitError
 from evalkit.hashing import sha256_json
 from evalkit.lm.conversation import template_for
-from evalkit.lm.native import NOT_QUANTIZED, NUMERICS, random_configuration
-from evalkit.lm.shape import shape_of
+from evalkit.lm.native import NOT_QUANTIZED, NUMERICS, device_of, dtype_of, random_configuration
+from evalkit.lm.shape import shape_of, width_of
 from evalkit.lm.tokenized import one_line
 from moe_lm import known
+from moe_lm.checkpoint.folder import packed_kind
 from moe_lm.checkpoint.gguf_config import hf_config
 from moe_lm.checkpoint.gguf_file import GGUFFile
 from moe_lm.config import ModelConfig, from_hf
 from moe_lm.tokenizer.tokenizer import Tokenizer
 
 WIDTHS = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 4}  # bytes of an activation, and of a weight that is not quantised
-
-
-def device_of(model: ModelSpec) -> str:
-    """ "cpu" or "cuda", as the native engine chooses it. torch is asked only where there may be a GPU."""
-    if model.device != "auto":
-        return model.device
-    if not any(Path("/dev").glob("nvidia[0-9]*")):
-        return "cpu"
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def dtype_of(model: ModelSpec) -> str:
-    """The precision that the native engine chooses."""
-    return model.dtype if model.dtype != "auto" else "float32" if device_of(model) == "cpu" else "bfloat16"
 
 
 class Outline:
@@ -67,12 +52,16 @@ class Outline:
     def _read(self, model: ModelSpec, path: Path | None) -> tuple[ModelConfig, list[Path]]:
         if path is None:
             return random_configuration(model.name), []
+        as_stored = device_of(model) == "cpu" and model.kernel in ("auto", "cpu") and dtype_of(model) in ("float32", "int8")
         if path.is_dir():
-            return known.in_folder(path), sorted(file for file in path.iterdir() if file.is_file())
+            config = known.in_folder(path)
+            if as_stored and (kind := packed_kind(path, config.hidden_size)):
+                self.kind, self._width = kind, width_of(config, kind)
+            return config, sorted(file for file in path.iterdir() if file.is_file())
         file = GGUFFile(path)
         self._metadata = file.metadata
-        if device_of(model) == "cpu" and model.kernel in ("auto", "cpu") and dtype_of(model) in ("float32", "int8"):
-            self.kind, self._width = file.kind, file.width
+        if as_stored:
+            self.kind, self._width = file.kind, file.width()
         return from_hf(hf_config(file.metadata, {name: tensor.shape for name, tensor in file.tensors.items()})), file.paths
 
     @property

@@ -65,11 +65,10 @@ class PassSpeed:
 
 
 def measure(model: ModelSpec, kind: str | None) -> PassSpeed:
-    """Measure the device, precision and kernels that `model` would run with, its weights quantised in a GGUF type or not."""
+    """Measure the device, precision and kernels that `model` would run with, its weights quantised in a GGUF type, in groups, or not."""
     import torch
 
-    from evalkit.lm.native import NativeLM
-    from evalkit.lm.outline import device_of, dtype_of
+    from evalkit.lm.native import NativeLM, device_of, dtype_of
     from moe_lm.checkpoint.random_weights import in_random_blocks, random_checkpoint
     from moe_lm.config import ModelConfig
     from moe_lm.count import count

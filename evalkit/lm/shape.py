@@ -9,6 +9,7 @@ from moe_lm import known
 from moe_lm.checkpoint.folder import is_quantized
 from moe_lm.config import ModelConfig
 from moe_lm.count import count
+from moe_lm.quant.kinds import bytes_a_weight
 
 
 def shape_of(config: ModelConfig, width: float, cached: int) -> Shape:
@@ -34,6 +35,18 @@ def shape_of(config: ModelConfig, width: float, cached: int) -> Shape:
         full_attention=len(config.full_attention_layers) / config.num_hidden_layers,
         head_is_tied=config.tie_word_embeddings,
     )
+
+
+def width_of(config: ModelConfig, kind: str) -> float:
+    """Bytes of a weight, on average, where a folder's quantised ones are of a kind. Its embedding, output head, routers and the gate of a
+    shared expert are float32, as every tool leaves them unless it is told otherwise; which ones are is what tensors say, not read here."""
+    total, moe = count(config).total, config.moe
+    floats = config.vocab_size * config.hidden_size * (1 if config.tie_word_embeddings else 2)
+    if moe:
+        sparse_layers = sum(config.is_sparse(layer) for layer in range(config.num_hidden_layers))
+        has_gate = moe.shared_expert_intermediate_size > 0 and moe.shared_expert_gate
+        floats += sparse_layers * config.hidden_size * (moe.num_experts + has_gate)
+    return (4 * floats + bytes_a_weight(kind) * (total - floats)) / total
 
 
 def shape_of_spec(spec: str, width: int) -> Shape | None:

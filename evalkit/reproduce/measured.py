@@ -13,7 +13,7 @@ from evalkit.codec import decode, encode
 from evalkit.config import ModelSpec
 from evalkit.errors import EvalkitError
 from evalkit.files import write_output
-from evalkit.lm.outline import device_of, dtype_of
+from evalkit.lm.native import device_of, dtype_of
 from evalkit.lm.pass_speed import PassSpeed, measure
 from evalkit.record.write import processor
 from evalkit.runner.workload import Workload

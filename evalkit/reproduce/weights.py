@@ -8,8 +8,8 @@ from evalkit.bench.roofline import Shape
 from evalkit.config import ModelSpec
 from evalkit.errors import EvalkitError
 from evalkit.lm.models import find
-from evalkit.lm.native import free_memory
-from evalkit.lm.outline import Outline, device_of
+from evalkit.lm.native import device_of, free_memory
+from evalkit.lm.outline import Outline
 from evalkit.lm.whereabouts import folder_in_cache, headers_on_hub, on_disk
 from evalkit.report.checkpoint import Checkpoint
 

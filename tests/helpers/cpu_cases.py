@@ -12,7 +12,8 @@ from torch import Tensor
 from moe_lm.backends.cpu import library
 from moe_lm.backends.cpu.launch import PAGE, TokenPlaces
 from moe_lm.quant.grouped import GroupedWeight
-from moe_lm.quant.weight import QuantizedWeight
+from moe_lm.quant.ordered import OrderedWeight
+from moe_lm.quant.weight import Blocks, QuantizedWeight
 
 needs_kernels = pytest.mark.skipif(not library.available(), reason="the CPU kernels are not built here")
 both_dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
@@ -41,6 +42,13 @@ def random_groups(E: int, outputs: int, inputs: int, group_size: int, seed: int 
     zeros = torch.randint(17, (E, outputs, inputs // group_size), generator=generator, dtype=torch.uint8)
     scales = (0.01 * torch.rand(zeros.shape, generator=generator)).half().float()
     return GroupedWeight(codes, scales, zeros, inputs, group_size)
+
+
+def random_order(weight: Blocks, seed: int = 0) -> OrderedWeight:
+    """The same codes for inputs in another order, each matrix's its own."""
+    generator = torch.Generator().manual_seed(seed)
+    places = [torch.randperm(weight.inputs, generator=generator, dtype=torch.int32) for _ in range(weight.shape[0])]
+    return OrderedWeight(weight, torch.stack(places))
 
 
 def relative_error(found: Tensor, exact: Tensor) -> float:

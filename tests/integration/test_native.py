@@ -2,11 +2,14 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from cpu_cases import needs_kernels
 from gguf_files import quantized_file
+from quantized_folders import METHODS, quantize_folder
+from quantized_folders import config as quantized_config
 
 from evalkit.config import ModelSpec
 from evalkit.errors import EvalkitError
@@ -136,8 +139,33 @@ def test_an_outline_says_what_the_weights_take(quantized: str, tiny_model: Path)
         Outline(ModelSpec(str(tiny_model), dtype="int8"), tiny_model)
 
 
+@pytest.mark.parametrize("family", ["llama", "qwen2_moe"])
+@pytest.mark.parametrize(
+    ("method", "options", "kind"),
+    [
+        ("gptq", {}, "GROUP_32"),
+        ("gptq", {"desc_act": True}, "GROUP_32"),
+        ("awq", {}, "GROUP_32"),
+        ("compressed-tensors", {}, "GROUP_32"),
+        ("fp8", {}, None),
+    ],
+)
+def test_an_outline_of_a_quantised_folder(tmp_path: Path, family: str, method: str, options: dict[str, Any], kind: str | None) -> None:
+    """By its configuration alone, for the weights may still be on the hub; nearly what the tensors say."""
+    quantization, pack = METHODS[method]
+    floats = ("lm_head", "mlp.gate", "shared_expert_gate")
+    quantize_folder(tmp_path, quantized_config(family), pack, quantization | options, lambda name: not name.endswith(floats))
+    width = open_checkpoint(tmp_path).width
+    (tmp_path / "model.safetensors").unlink()
+    found = Outline(ModelSpec(str(tmp_path), device="cpu"), tmp_path)
+    assert found.kind == kind
+    assert found.shape.width == pytest.approx(width, rel=0.02)
+    for model in (ModelSpec(str(tmp_path), dtype="bfloat16"), ModelSpec(str(tmp_path), kernel="reference")):
+        assert Outline(model, tmp_path).kind is None
+
+
 @needs_kernels
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, "GROUP_64"])
 def test_the_speed_of_quantised_weights_is_measured_on_such(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     used = set()
     monkeypatch.setattr(pass_speed, "TOKENS", (1, 3))

@@ -1,16 +1,20 @@
 """Products with packed blocks: exactly those of the float32 numbers that the blocks stand for, or llama.cpp's with integers."""
 
+from functools import partial
+
+import numpy as np
 import pytest
 import torch
-from cpu_cases import needs_kernels, random, random_blocks, random_groups, relative_error
+from cpu_cases import needs_kernels, random, random_blocks, random_groups, random_order, random_routing, relative_error
 from int8_products import grouped_product, product
 
 from moe_lm.backends.cpu.launch import gemm
 from moe_lm.backends.cpu.moe import routed_experts
 from moe_lm.backends.cpu.pack import PackedMatrix
-from moe_lm.backends.cpu.pack_quantized import PackedBlocks, Stripes
+from moe_lm.backends.cpu.pack_quantized import GROUPS, PackedBlocks, Stripes
 from moe_lm.quant.grouped import GroupedWeight
 from moe_lm.quant.kinds import KINDS
+from moe_lm.quant.ordered import OrderedWeight
 from moe_lm.quant.weight import QuantizedWeight
 
 pytestmark = needs_kernels
@@ -90,6 +94,47 @@ def test_groups_of_codes(group_size, threads):
         assert relative_error(whole[:, :outputs], grouped_product(x, weight)) < 1e-6
         assert relative_error(whole[:, outputs:], grouped_product(x, other)) < 1e-6
         assert torch.equal(torch.cat([gemm(row[None], packed, int8=True) for row in x]), whole)
+
+
+@pytest.mark.parametrize("kind", ["Q8_0", *GROUPS])
+def test_inputs_in_an_order_of_their_own(kind, threads):
+    """Exactly as float32 numbers, which are added in the order of the inputs; in int8 as the blocks have them."""
+    make = partial(random_groups, group_size=GROUPS[kind]) if kind in GROUPS else partial(random_blocks, kind)
+    for rows, outputs in [(1, 47), (3, 16), (6, 50), (70, 33), (130, 100)]:
+        weight, other = (random_order(make(1, outputs, 768, seed=seed)) for seed in (0, 1))
+        x, bias = random(rows, 768), random(2 * outputs)
+        packed, blocks = PackedBlocks.of([weight, other], bias), PackedBlocks.of([weight.blocks, other.blocks], bias)
+        both = torch.cat((weight.dequantized(), other.dequantized()), dim=1)
+        assert torch.equal(gemm(x, packed), gemm(x, PackedMatrix.of(both, bias)))
+        gated = PackedMatrix.gated(weight.dequantized(), other.dequantized(), "silu")
+        assert torch.equal(gemm(x, PackedBlocks.gated(weight, other, "silu")), gemm(x, gated))
+        ids = torch.tensor([0, outputs - 1])
+        assert torch.equal(PackedBlocks.of(weight).rows(ids), weight.dequantized()[0, ids])
+        in_blocks = torch.empty_like(x)
+        in_blocks[:, weight.places[0]] = x
+        whole = gemm(x, packed, int8=True)
+        assert torch.equal(whole, gemm(in_blocks, blocks, int8=True))
+        assert torch.equal(torch.cat([gemm(row[None], packed, int8=True) for row in x]), whole)
+
+
+@both_modes
+def test_experts_each_with_an_order_of_its_own(int8, threads):
+    E, D, F, T, K = 5, 256, 384, 20, 2
+    gate, up, down = (random_order(random_groups(E, *shape, 128, seed=i), i // 2) for i, shape in enumerate([(F, D), (F, D), (D, F)]))
+    x, ids, weights = random(T, D), random_routing(T, E, K), random(T, K, seed=4).abs()
+    packed = PackedBlocks.gated(gate, up, "silu"), PackedBlocks.of(down)
+    found = routed_experts(x, weights, ids, *packed, int8=int8)
+    gates, ups, downs = (each.dequantized() for each in (gate, up, down))
+    if not int8:
+        assert torch.equal(found, routed_experts(x, weights, ids, PackedMatrix.gated(gates, ups, "silu"), PackedMatrix.of(downs)))
+    alone = [routed_experts(x[t : t + 1], weights[t : t + 1], ids[t : t + 1], *packed, int8=int8) for t in range(T)]
+    assert torch.equal(torch.cat(alone), found)
+    expected = torch.zeros(T, D, dtype=torch.float64)
+    for t, k in np.ndindex(T, K):
+        e = ids[t, k]
+        hidden = torch.nn.functional.silu(gates[e] @ x[t]) * (ups[e] @ x[t])
+        expected[t] += weights[t, k].double() * (downs[e] @ hidden).double()
+    assert relative_error(found, expected) < (0.02 if int8 else 1e-5)
 
 
 def test_groups_take_the_room_that_their_file_takes():
@@ -179,6 +224,13 @@ def test_an_outlier_does_not_overflow():
                 assert (found - expected).abs().max() <= 1e-5 * expected.abs().max() + 1e-6
 
 
+def with_places(place):
+    """Packed weights of which an input is nowhere."""
+    packed = PackedBlocks.of(random_order(random_groups(1, 4, 64, 32)))
+    packed.places[0, 63] = place
+    return packed
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -205,6 +257,12 @@ def test_an_outlier_does_not_overflow():
         (lambda: GroupedWeight(torch.zeros(1, 4, 17), torch.zeros(1, 4, 1), torch.zeros(1, 4, 1), 32, 32), "codes are float32"),
         (lambda: PackedBlocks((Stripes("GROUP_64", torch.zeros(1, 1, 16 * 21, dtype=torch.uint8), 4),), 32), "GROUP_64 has blocks of 64"),
         (lambda: PackedBlocks((Stripes("GROUP_32", torch.zeros(1, 1, 16 * 20, dtype=torch.uint8), 4),), 32), "packed GROUP_32 is uint8"),
+        (lambda: OrderedWeight(random_groups(1, 4, 64, 32), torch.zeros(1, 64, dtype=torch.int32)), "two inputs of a matrix one place"),
+        (lambda: OrderedWeight(random_groups(1, 4, 64, 32), torch.arange(64, dtype=torch.int32)), "wanted: int32 \\[1, 64\\]"),
+        (lambda: PackedBlocks.of([random_order(random_groups(1, 4, 64, 32), seed) for seed in (0, 1)]), "in one order; these differ"),
+        (lambda: PackedBlocks.of([random_groups(1, 4, 64, 32), random_order(random_groups(1, 4, 64, 32))]), "in one order; these differ"),
+        (lambda: gemm(random(2, 64), with_places(64)), "places has an input"),
+        (lambda: gemm(random(2, 64), with_places(-1), int8=True), "places has an input"),
         (lambda: QuantizedWeight("Q4_0", torch.zeros(1, 4, 19, dtype=torch.uint8), 32), "blocks of Q4_0 for 32 inputs are uint8"),
     ],
 )

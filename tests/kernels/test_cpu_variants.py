@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 import torch
-from cpu_cases import NUM_PAGES, needs_kernels, random, random_blocks, random_groups, three_sequences, variant
+from cpu_cases import NUM_PAGES, needs_kernels, random, random_blocks, random_groups, random_order, three_sequences, variant
 
 from moe_lm.backends.cpu import build, library
 from moe_lm.backends.cpu.launch import (
@@ -38,9 +38,10 @@ def products(rows, outputs, inputs, dtype):
     return [gemm(x, plain), gemm(x, silu), gemm(x, gelu), added]
 
 
-def quantized_products(rows, outputs, kind, int8):
+def quantized_products(rows, outputs, kind, int8, is_ordered=False):
     make = partial(random_blocks, kind) if kind in KINDS else lambda *shape, seed: random_groups(*shape, GROUPS[kind], seed)
     x, weights = random(rows, 768), [make(1, outputs, 768, seed=seed) for seed in (1, 2)]
+    weights = [random_order(each) for each in weights] if is_ordered else weights
     plain, gated = PackedBlocks.of(weights, random(2 * outputs, seed=3)), PackedBlocks.gated(*weights, "silu")
     return [gemm(x, plain, int8=int8), gemm(x, gated, int8=int8), PackedBlocks.of(weights[0]).rows(torch.arange(outputs))]
 
@@ -84,6 +85,7 @@ QUANTIZED = [(1, 33), (2, 16), (7, 50), (33, 64), (70, 100)]
 CASES = (
     [(products, (*shape, dtype)) for shape in PRODUCTS for dtype in (torch.float32, torch.bfloat16)]
     + [(quantized_products, (*shape, kind, int8)) for shape in QUANTIZED for kind in PACKED_KINDS for int8 in (False, True)]
+    + [(quantized_products, (*shape, kind, int8, True)) for shape in QUANTIZED for kind in ("Q8_0", "GROUP_64") for int8 in (False, True)]
     + [(attention, shape) for shape in [(9, 3, 64, None), (8, 2, 256, 200), (6, 1, 40, 7), (2, 2, 200, 1), (64, 1, 96, None)]]
     + [(norm_and_rope, shape) for shape in [(1, 8), (50, 100), (3, 900)]]
     + [(softmaxes, shape) for shape in [(1, 1), (33, 60), (5, 5000)]]

@@ -1,11 +1,13 @@
 """Reads a Hugging Face folder: config.json, the weights' safetensors files (see `moe_lm.checkpoint.shards`) and the tokenizer's files."""
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from moe_lm.checkpoint.quantized.blocks import WEIGHTS
 from moe_lm.checkpoint.quantized.scheme import FILES as QUANTIZATION_FILES
 from moe_lm.checkpoint.quantized.scheme import Scheme, scheme_of
 from moe_lm.checkpoint.quantized.table import QuantizedTable
@@ -17,6 +19,7 @@ from moe_lm.families import family_of
 from moe_lm.families.multimodal import multimodal, text_config
 from moe_lm.families.names import HF_STACKED_EXPERTS
 from moe_lm.files import is_there, read_json
+from moe_lm.quant.kinds import GROUPS
 from moe_lm.tokenizer.folder import FILES as TOKENIZER_FILES
 from moe_lm.tokenizer.tokenizer import Tokenizer
 
@@ -40,6 +43,19 @@ def files_of(folder: Path) -> list[Path]:
 def is_quantized(folder: Path) -> bool:
     """Does the folder say that its weights are quantised? Raises ModelError where it says so in a way that is not read."""
     return _scheme(folder, read_json(folder / "config.json")) is not None
+
+
+def packed_kind(folder: Path, inputs: int) -> str | None:
+    """Of `moe_lm.quant.kinds`, what most of its weights are computed in, as its options say, where they have so many inputs.
+
+    None where they are expanded. Raises ModelError as `is_quantized` does.
+    """
+    scheme = _scheme(folder, read_json(folder / "config.json"))
+    bits, size = (scheme and scheme.typical) or (0, 0)
+    size = math.gcd(inputs, inputs if size == -1 else size)
+    if bits == 8:
+        return "Q8_0" if size % WEIGHTS == 0 else None
+    return next((kind for kind in reversed(GROUPS) if size % GROUPS[kind] == 0), None) if bits else None
 
 
 def _scheme(folder: Path, raw: Mapping[str, Any]) -> Scheme | None:
@@ -86,5 +102,6 @@ def parse(folder: Path) -> tuple[Tokenizer, Weights]:
         tuple(notices),
         table.stored(),
         table.quantized,
+        table.is_kept,
         table.width,
     )

@@ -73,7 +73,8 @@ def parse(path: Path) -> tuple[Tokenizer, Weights]:
     if any(name.endswith("ffn_gate.0.weight") for name in file.tensors):
         names = {**names, **GGUF_SEPARATE_EXPERTS}
     tensors = set(file.tensors) - gguf_rope.TENSORS
-    return tokenizer, Weights(path, config, names, tensors, file.shape, chunks, stored=stored(file), quantized=quantized, width=file.width)
+    held = stored(file)
+    return tokenizer, Weights(path, config, names, tensors, file.shape, chunks, (), held, quantized, file.is_kept, file.width)
 
 
 def stored(file: GGUFFile) -> Stored:

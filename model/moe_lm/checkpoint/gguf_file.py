@@ -62,7 +62,6 @@ class GGUFFile:
                 total[tensor.type.name] += tensor.nbytes
         return max(total, key=lambda kind: total[kind], default=None)
 
-    @property
     def width(self) -> float:
         """Bytes of a weight in memory, on average, where matrices are kept."""
         weights = {name: math.prod(tensor.shape) for name, tensor in self.tensors.items()}

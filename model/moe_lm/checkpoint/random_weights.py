@@ -5,6 +5,7 @@ The tokenizer knows bytes: token ids 0 to 255 are one each, those above have a n
 
 import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -20,8 +21,9 @@ from moe_lm.count import count
 from moe_lm.errors import ModelError
 from moe_lm.files import one_line
 from moe_lm.model import Decoder
-from moe_lm.quant.kinds import FLOATS
-from moe_lm.quant.weight import QuantizedWeight
+from moe_lm.quant.grouped import GroupedWeight
+from moe_lm.quant.kinds import FLOATS, GROUPS, bytes_a_weight
+from moe_lm.quant.weight import Quantized, QuantizedWeight
 from moe_lm.tokenizer.tokenizer import Tokenizer
 
 MAX_VOCABULARY = 4_000_000  # fifteen times the largest of today's
@@ -39,26 +41,40 @@ def random_checkpoint(config: ModelConfig, seed: int = 0) -> Checkpoint:
 
 
 def in_random_blocks(checkpoint: Checkpoint, kind: str) -> Checkpoint:
-    """The same with weights of a GGUF type, of any size: to measure how fast it is."""
-    config, whole = checkpoint.config, GGML_QUANT_SIZES[GGMLQuantizationType[kind]]
+    """The same with weights of a kind that products read, of any size: to measure how fast it is."""
+    config = checkpoint.config
 
     def read(dtype: torch.dtype, device: str, progress: Progress | None, quantized: bool = False) -> Decoder:
         blocks = partial(_random_blocks, kind) if quantized else lambda name, shape: ()
         return filled(config, dtype, device, _filler(config, 0, dtype, device), progress, blocks)
 
-    return replace(checkpoint, read=read, width=whole[1] / whole[0])
+    return replace(checkpoint, read=read, find_width=lambda: bytes_a_weight(kind), find_quantized=lambda: True)
 
 
-def _random_blocks(kind: str, name: str, shape: torch.Size) -> list[QuantizedWeight]:
+def _random_blocks(kind: str, name: str, shape: torch.Size) -> Sequence[Quantized]:
     """For a parameter whose rows are whole blocks; none for another."""
-    weights, nbytes = GGML_QUANT_SIZES[GGMLQuantizationType[kind]]
-    if len(shape) < 2 or shape[-1] % weights:
-        return []
     matrices = 2 if name.endswith("gate_up_EGD") else 1
+    if len(shape) < 2:
+        return []
+    if kind in GROUPS:
+        return _random_groups(GROUPS[kind], matrices, shape)
+    weights, nbytes = GGML_QUANT_SIZES[GGMLQuantizationType[kind]]
+    if shape[-1] % weights:
+        return []
     blocks = torch.randint(256, (matrices, math.prod(shape[:-2]), shape[-2] // matrices, shape[-1] // weights, nbytes), dtype=torch.uint8)
     for at in FLOATS[kind]:
         blocks[..., at : at + 2] = torch.tensor([2.0**-10], dtype=torch.float16).view(torch.uint8)
     return [QuantizedWeight(kind, each.flatten(2), shape[-1]) for each in blocks]
+
+
+def _random_groups(size: int, matrices: int, shape: torch.Size) -> Sequence[Quantized]:
+    *experts, outputs, inputs = shape
+    if inputs % size:
+        return []
+    rows = math.prod(experts), outputs // matrices
+    codes = torch.randint(256, (matrices, *rows, inputs // 2), dtype=torch.uint8)
+    scales, zeros = torch.full((*rows, inputs // size), 2.0**-10), torch.full((*rows, inputs // size), 8, dtype=torch.uint8)
+    return [GroupedWeight(each, scales, zeros, inputs, size) for each in codes]
 
 
 def _drawn(config: ModelConfig, seed: int, dtype: torch.dtype, device: str, progress: Progress | None, quantized: bool = False) -> Decoder:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Protocol
 
@@ -40,13 +41,19 @@ class Checkpoint:
     stream: Callable[[], Parameters]
     notices: tuple[str, ...] = ()  # what a user should know about how the files were read, a line each
     stored: Stored | None = None  # None for random weights
-    width: float = 4.0  # bytes of a weight, on average, if quantised ones stay as they are stored and others become float32
     num_bytes: int = 0  # of all its files
+    find_width: Callable[[], float] = lambda: 4.0  # see `width`, for which many tensors may have to be read
+    find_quantized: Callable[[], bool] = lambda: False
+
+    @property
+    def width(self) -> float:
+        """Bytes of a weight, on average, if quantised ones stay as they are stored and others become float32."""
+        return self.find_width()
 
     @property
     def is_quantized(self) -> bool:
         """Has it weights that products read as they are stored?"""
-        return self.width < 4
+        return self.find_quantized()
 
 
 class Read(Protocol):
@@ -108,7 +115,8 @@ def open_checkpoint(path: Path) -> Checkpoint:
 
     notices = (*weights.notices, *tokenizer.notices, *_context_notices(weights.config))
     size = sum(size for _, size, _ in stamps)
-    return Checkpoint(weights.config, tokenizer, sha256, read, stream, notices, weights.stored, weights.width, size)
+    found = cache(weights.width), cache(weights.is_quantized)
+    return Checkpoint(weights.config, tokenizer, sha256, read, stream, notices, weights.stored, size, *found)
 
 
 def _context_notices(config: ModelConfig) -> Iterator[str]:

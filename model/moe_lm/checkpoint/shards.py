@@ -86,7 +86,6 @@ class TensorTable:
     """The tensors of several safetensors files; their values are mapped, not read."""
 
     notices: Sequence[str] = ()  # what a user should know about how they are read: nothing
-    width = 4.0  # bytes of a weight in memory
 
     def __init__(self, shards: Shards):
         """Raises ModelError for a damaged file, and a tensor that two files hold or that lies elsewhere than the index says."""
@@ -143,6 +142,13 @@ class TensorTable:
 
     def quantized(self, name: str) -> None:
         """No tensor is quantised: see `moe_lm.checkpoint.quantized.table`."""
+
+    def is_kept(self, name: str) -> bool:
+        return False
+
+    def width(self) -> float:
+        """Bytes of a weight in memory."""
+        return 4.0
 
     def equal(self, one: str, other: str) -> bool:
         """Do two tensors hold the same numbers?"""

@@ -14,7 +14,7 @@ from moe_lm.errors import ModelError
 from moe_lm.families.names import Pieces, pieces
 from moe_lm.files import and_more
 from moe_lm.model import Decoder
-from moe_lm.quant.weight import Quantized, stacked
+from moe_lm.quant.weight import Quantized, are_ordered_alike, stacked
 
 Progress = Callable[[int, int], None]  # (parameters read, parameters in all)
 
@@ -115,7 +115,8 @@ class Weights:
     notices: tuple[str, ...] = ()  # what a user should know about how the files were read
     stored: Stored | None = None
     quantized: Callable[[str], Quantized | None] = lambda name: None  # a tensor of a kind that products read, as it is stored
-    width: float = 4.0  # bytes of a weight, on average, where those tensors stay as they are stored and others become float32
+    is_kept: Callable[[str], bool] = lambda name: False  # is it such a tensor?
+    width: Callable[[], float] = lambda: 4.0  # bytes of a weight, on average, where those stay as they are stored and others become float32
 
     def check(self) -> None:
         """Raises ModelError for a missing, surplus or misshapen tensor."""
@@ -152,6 +153,10 @@ class Weights:
         if name not in self.tensors:
             raise ModelError(f"{self.path} lacks tensor {name}; is it a complete {self.config.family} checkpoint?")
 
+    def is_quantized(self) -> bool:
+        """Is there a tensor that products read as it is stored?"""
+        return any(map(self.is_kept, sorted(self.tensors)))
+
     def read(self, dtype: torch.dtype, device: str, progress: Progress | None, quantized: bool = False) -> Decoder:
         """With quantised weights as they are stored, where `quantized`. Raises ModelError for NaN and infinite values."""
         return filled(self.config, dtype, device, self._fill_parameter, progress, self._blocks if quantized else lambda name, shape: ())
@@ -165,14 +170,15 @@ class Weights:
             self._fill(part, piece)
 
     def _blocks(self, name: str, shape: torch.Size) -> Sequence[Quantized]:
-        """The matrices of a parameter (the experts' gate and up projections are two), if all are of kinds that products read."""
+        """The matrices of a parameter, if all are of kinds that products read. The experts' gate and up projections are two, whose inputs
+        are in one order."""
         found = []
         for experts in zip(*self._pieces(name), strict=True):
             weights = [weight for piece in experts if (weight := self._finite(piece))]
             if len(weights) < len(experts) or (matrices := stacked(weights)) is None:
                 return ()
             found.append(matrices)
-        return found
+        return found if are_ordered_alike(found) else ()
 
     def _finite(self, name: str) -> Quantized | None:
         weight = self.quantized(name)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from moe_lm.quant.grouped import GroupedWeight
 from moe_lm.quant.kinds import FLOATS, KINDS
+from moe_lm.quant.ordered import OrderedWeight, in_order
 
 INFINITE = 0x7C00  # the exponent bits, all set in infinity and NaN
 CHECKED = 1 << 15  # blocks at a time, which take little memory
@@ -65,11 +66,31 @@ class QuantizedWeight:
         return torch.from_numpy(dequantize(self.blocks.numpy(), GGMLQuantizationType[self.kind]))
 
 
-Quantized = QuantizedWeight | GroupedWeight
+Blocks = QuantizedWeight | GroupedWeight
+Quantized = Blocks | OrderedWeight
 
 
 def stacked(weights: Sequence[Quantized]) -> Quantized | None:
     """The matrices of all as one weight; None where they differ in their kind or their groups."""
+    several = _stacked([each.blocks if isinstance(each, OrderedWeight) else each for each in weights])
+    if several is None or all(places_of(each) is None for each in weights):
+        return several
+    found = [in_order(each.shape[0], each.inputs) if (places := places_of(each)) is None else places for each in weights]
+    return OrderedWeight(several, torch.cat(found))
+
+
+def places_of(weight: Quantized) -> Tensor | None:
+    """Where its blocks have each input; None: in order."""
+    return weight.places if isinstance(weight, OrderedWeight) else None
+
+
+def are_ordered_alike(weights: Sequence[Quantized]) -> bool:
+    """Have all their inputs in one order, so that a product can take them together?"""
+    first, *others = map(places_of, weights)
+    return all(first is each if first is None or each is None else torch.equal(first, each) for each in others)
+
+
+def _stacked(weights: Sequence[Blocks]) -> Blocks | None:
     first, names = weights[0], [field.name for field in fields(weights[0])]
     tensors = [name for name in names if isinstance(getattr(first, name), Tensor)]
     same = [name for name in names if name not in tensors]

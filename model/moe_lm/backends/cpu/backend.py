@@ -33,6 +33,7 @@ from moe_lm.backends.cpu.pack import PackedMatrix
 from moe_lm.backends.cpu.pack_quantized import PackedBlocks
 from moe_lm.config import MoEConfig
 from moe_lm.model import FFN, Attention, Decoder, Layer, Linear, MoE, RMSNorm, inverse_frequencies, rope
+from moe_lm.quant.weight import are_ordered_alike
 from moe_lm.rope import RopeScaling
 
 ROWS = 512  # of an FFN that are computed together: what lies between its two products stays in the cache
@@ -50,14 +51,14 @@ class Product:
         """Linears of the same inputs, their outputs side by side."""
         bias = None if linears[0].bias is None else torch.cat([one.bias for one in linears])
         blocks = [one.quantized for one in linears if one.quantized]
-        if len(blocks) == len(linears):
+        if len(blocks) == len(linears) and are_ordered_alike(blocks):
             return cls(PackedBlocks.of(blocks, bias), int8)
         weights = [_expanded(one) for one in linears]
         return cls(PackedMatrix.of(torch.cat(weights, dim=1) if len(weights) > 1 else weights[0], bias), int8)
 
     @classmethod
     def gated(cls, gate: Linear, up: Linear, activation: str, int8: bool) -> "Product":
-        if gate.quantized and up.quantized:
+        if gate.quantized and up.quantized and are_ordered_alike((gate.quantized, up.quantized)):
             return cls(PackedBlocks.gated(gate.quantized, up.quantized, activation), int8)
         return cls(PackedMatrix.gated(_expanded(gate), _expanded(up), activation), int8)
 

@@ -66,7 +66,7 @@ def gemm(
             raise ValueError("row_scales are for accumulate=True")
     rows, sizes = (x, x.shape[0], order_R, offsets, E), (M, matrix.inputs, matrix.outputs, ACTIVATIONS[matrix.activation])
     if isinstance(matrix, PackedBlocks):
-        parts = (matrix.addresses, len(matrix.parts))
+        parts = (matrix.addresses, len(matrix.parts), matrix.places)
         call("gemm_blocks", *rows, *parts, *sizes, matrix.bias, accumulate, row_scales_M, int8, out)
     else:
         call("gemm", *rows, matrix.weights, matrix.weights.dtype == torch.bfloat16, *sizes, matrix.bias, accumulate, row_scales_M, out)

@@ -37,8 +37,8 @@ TABLE = (POINTER, POINTER, POINTER, INT, INT, INT)  # positions, sequences, tabl
 SIGNATURES = {
     # x, x_rows, order, offsets, matrices, weights, bfloat16, M, K, outputs, activation, bias, accumulate, row_scales, out
     "gemm": (POINTER, INT, POINTER, POINTER, INT, POINTER, *[INT] * 5, POINTER, INT, POINTER, POINTER),
-    # x, x_rows, order, offsets, matrices, parts, part_count, M, K, outputs, activation, bias, accumulate, row_scales, int8, out
-    "gemm_blocks": (POINTER, INT, POINTER, POINTER, INT, POINTER, *[INT] * 5, POINTER, INT, POINTER, INT, POINTER),
+    # x, x_rows, order, offsets, matrices, parts, part_count, places, M, K, outputs, activation, bias, accumulate, row_scales, int8, out
+    "gemm_blocks": (POINTER, INT, POINTER, POINTER, INT, POINTER, INT, POINTER, *[INT] * 4, POINTER, INT, POINTER, INT, POINTER),
     # rows, matrices, outputs, K, kind, packed
     "pack_blocks": (POINTER, *[INT] * 4, POINTER),
     # codes, scales, zeros, matrices, outputs, K, group_size, kind, packed
@@ -73,6 +73,7 @@ FAULTS = {
     3: "positions has a token before the first or beyond its sequence's pages",
     4: "sequences has a sequence that the table does not have",
     5: "table has a page that k_pages and v_pages do not have",
+    6: "places has an input that the weights do not have",
 }
 
 

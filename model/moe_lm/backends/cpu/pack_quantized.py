@@ -9,11 +9,11 @@ from torch import Tensor
 from moe_lm.backends.cpu.check import check, check_indices
 from moe_lm.backends.cpu.library import call
 from moe_lm.backends.cpu.pack import ACTIVATIONS, in_large_pages
-from moe_lm.quant.kinds import KINDS
-from moe_lm.quant.weight import Quantized, QuantizedWeight
+from moe_lm.quant.kinds import GROUPS, KINDS
+from moe_lm.quant.ordered import OrderedWeight
+from moe_lm.quant.weight import Blocks, Quantized, QuantizedWeight, are_ordered_alike, places_of
 
 STRIPE = 16  # outputs of a packed block, LANES in csrc/
-GROUPS = {"GROUP_32": 32, "GROUP_64": 64, "GROUP_128": 128}  # inputs of a packed block of a `GroupedWeight`
 PACKED_KINDS = (*KINDS, *GROUPS)  # as in csrc/blocks.h
 
 
@@ -36,7 +36,7 @@ class Stripes:
     outputs: int
 
     @classmethod
-    def of(cls, weight: Quantized) -> "Stripes":
+    def of(cls, weight: Blocks) -> "Stripes":
         """Raises ValueError for tensors that are not contiguous on the CPU."""
         E, outputs, inputs = weight.shape
         if isinstance(weight, QuantizedWeight):
@@ -70,6 +70,7 @@ class PackedBlocks:
     inputs: int
     activation: str = "none"
     bias: Tensor | None = None
+    places: Tensor | None = None  # int32 [E, K], where the parts have each input; None: in order
     addresses: Tensor = field(init=False, repr=False)  # address, kind and outputs of each part, int64 [parts, 3], as C++ takes them
 
     def __post_init__(self) -> None:
@@ -81,6 +82,8 @@ class PackedBlocks:
             check(f"packed {part.kind}", part.packed, shape, torch.uint8)
         if self.bias is not None:
             check("bias", self.bias, (self.outputs,), torch.float32)
+        if self.places is not None:
+            check("places", self.places, (self.matrices, self.inputs), torch.int32)
         table = [(part.packed.data_ptr(), PACKED_KINDS.index(part.kind), part.outputs) for part in self.parts]
         object.__setattr__(self, "addresses", torch.tensor(table))
 
@@ -92,14 +95,14 @@ class PackedBlocks:
             shapes = ", ".join(str(list(each.shape)) for each in several) or "none"
             raise ValueError(f"weights of one product have as many matrices and inputs; got {shapes}")
         bias = None if bias_O is None else bias_O.detach().float().contiguous()
-        return cls(tuple(map(Stripes.of, several)), several[0].inputs, bias=bias)
+        return cls(_parts(several), several[0].inputs, bias=bias, places=places_of(several[0]))
 
     @classmethod
     def gated(cls, gate: Quantized, up: Quantized, activation: str) -> "PackedBlocks":
         """For act(x @ gate.T) * (x @ up.T). Raises ValueError for two different shapes."""
         if gate.shape != up.shape:
             raise ValueError(f"gate is {list(gate.shape)} and up {list(up.shape)}; wanted: the same shape")
-        return cls((Stripes.of(gate), Stripes.of(up)), gate.inputs, activation)
+        return cls(_parts((gate, up)), gate.inputs, activation, places=places_of(gate))
 
     @property
     def outputs(self) -> int:
@@ -111,11 +114,12 @@ class PackedBlocks:
 
     @property
     def nbytes(self) -> int:
-        return sum(part.packed.nbytes for part in self.parts)
+        return sum(part.packed.nbytes for part in self.parts) + (0 if self.places is None else self.places.nbytes)
 
     def of_experts(self, first: int, last: int) -> "PackedBlocks":
         """The matrices first .. last - 1; no copy."""
-        return replace(self, parts=tuple(replace(part, packed=part.packed[first:last]) for part in self.parts))
+        parts = tuple(replace(part, packed=part.packed[first:last]) for part in self.parts)
+        return replace(self, parts=parts, places=None if self.places is None else self.places[first:last])
 
     def rows(self, ids_T: Tensor) -> Tensor:
         """Rows of the first matrix, float32 [T, K]: an embedding that is also the output head is kept once."""
@@ -125,4 +129,11 @@ class PackedBlocks:
             raise ValueError(f"rows are read from one weight; these are {len(self.parts)}")
         (part,), out = self.parts, torch.empty(len(ids_T), self.inputs)
         call("block_rows", part.packed, PACKED_KINDS.index(part.kind), self.inputs, ids_T.contiguous(), len(ids_T), out)
-        return out
+        return out if self.places is None else out[:, self.places[0]]
+
+
+def _parts(weights: Sequence[Quantized]) -> tuple[Stripes, ...]:
+    """Raises ValueError where they have their inputs in different orders."""
+    if not are_ordered_alike(weights):
+        raise ValueError("weights of one product have their inputs in one order; these differ")
+    return tuple(Stripes.of(each.blocks if isinstance(each, OrderedWeight) else each) for each in weights)

@@ -37,6 +37,11 @@ class Affine:
         step = max(STEP, VALUES // self.inputs // STEP * STEP)
         return ((begin, min(outputs, begin + step)) for begin in range(0, outputs, step))
 
+    def codes_by_group(self, begin: int, end: int) -> Tensor:
+        """`codes`, those of a group after one another."""
+        codes_nK = self.codes(begin, end)
+        return codes_nK if self.order is None else codes_nK[:, self.columns]
+
     def _rows(self, begin: int, end: int) -> Tensor:
         weights_nK = self.codes(begin, end).to(torch.float32)
         in_turn = self.order is None and self.inputs % self.group_size == 0
@@ -49,6 +54,11 @@ class Affine:
             grouped -= spread(self.zeros)
         grouped *= spread(self.scales)
         return weights_nK
+
+    @cached_property
+    def columns(self) -> Tensor:
+        """The inputs, int64 [K], those of a group after one another and the groups in order."""
+        return self.groups.argsort(stable=True)
 
     @cached_property
     def groups(self) -> Tensor:

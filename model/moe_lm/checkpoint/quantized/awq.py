@@ -40,6 +40,10 @@ class AWQ:
         one_of(raw, "pack_dtype", kinds.TEXT, ("int32",), "int32")
         return cls(option(raw, "group_size q_group_size", GROUP_SIZE), option(raw, "zero_point", kinds.FLAG, True))
 
+    @property
+    def typical(self) -> tuple[int, int]:
+        return BITS_OF_A_CODE, self.group_size
+
     def holds(self, module: Module) -> bool:
         """Is the module's weight quantised?"""
         return not self.parts.isdisjoint(module.tensors)

@@ -6,29 +6,38 @@ import torch
 
 from moe_lm.checkpoint.quantized.affine import Affine
 from moe_lm.quant.grouped import GroupedWeight
-from moe_lm.quant.weight import Quantized, QuantizedWeight
+from moe_lm.quant.ordered import OrderedWeight
+from moe_lm.quant.weight import Blocks, Quantized, QuantizedWeight
 
 WEIGHTS = 32  # of a block of Q8_0, which begins with its scale in float16; groups are multiples of it
 
 
-def row_bytes(weight: Affine) -> int | None:
-    """Bytes of one output `in_blocks`; None where these do not hold the very same numbers."""
+def nbytes(weight: Affine) -> int | None:
+    """Bytes of the weight `in_blocks`; None where these do not hold the very same numbers."""
     if size := _group_size(weight):
-        return GroupedWeight.row_bytes(weight.inputs, size)
-    return QuantizedWeight.row_bytes("Q8_0", weight.inputs) if _fits_q8_0(weight) else None
+        of_a_row = GroupedWeight.row_bytes(weight.inputs, size)
+    elif _fits_q8_0(weight):
+        of_a_row = QuantizedWeight.row_bytes("Q8_0", weight.inputs)
+    else:
+        return None
+    return of_a_row * len(weight.scales) + (0 if weight.order is None else 4 * weight.inputs)
 
 
 def in_blocks(weight: Affine) -> Quantized | None:
-    """The weight as one matrix; None for an activation order, groups that are no multiple of 32, float8, and 8 bits that are not Q8_0's."""
+    """The weight as one matrix; None for groups that are no multiple of 32, float8, and 8 bits that are not Q8_0's."""
     if size := _group_size(weight):
-        return _grouped(weight, size)
-    return _q8_0(weight) if _fits_q8_0(weight) else None
+        blocks: Blocks = _grouped(weight, size)
+    elif _fits_q8_0(weight):
+        blocks = _q8_0(weight)
+    else:
+        return None
+    return blocks if weight.order is None else OrderedWeight(blocks, weight.columns.argsort().to(torch.int32)[None])
 
 
 def _group_size(weight: Affine) -> int:
     """Inputs of a group of 4-bit codes; 0: they do not fit. Where a weight's last group is shorter, it is several groups of that length."""
     size = math.gcd(weight.inputs, weight.group_size)
-    if weight.zeros is None or not 0 < weight.bits <= 4 or weight.order is not None or size % WEIGHTS:
+    if weight.zeros is None or not 0 < weight.bits <= 4 or size % WEIGHTS:
         return 0
     lowest, highest = weight.zeros.aminmax()
     return size if lowest >= 0 and highest <= 255 else 0
@@ -38,7 +47,7 @@ def _grouped(weight: Affine, size: int) -> GroupedWeight:
     outputs = len(weight.scales)
     codes = torch.empty(1, outputs, weight.inputs // 2, dtype=torch.uint8)
     for begin, end in weight.spans():
-        first, second = weight.codes(begin, end).unflatten(1, (-1, 2)).unbind(2)
+        first, second = weight.codes_by_group(begin, end).unflatten(1, (-1, 2)).unbind(2)
         torch.bitwise_or(first, second << 4, out=codes[0, begin:end])
     assert weight.zeros is not None
     groups = torch.arange(0, weight.inputs, size) // weight.group_size
@@ -47,8 +56,8 @@ def _grouped(weight: Affine, size: int) -> GroupedWeight:
 
 def _fits_q8_0(weight: Affine) -> bool:
     """Are the weights integers of 8 bits with a sign, or without one and the zero point in the middle, times scales of float16?"""
-    in_order = weight.order is None and weight.inputs % WEIGHTS == 0 and weight.group_size % WEIGHTS == 0
-    if weight.bits != 8 or not in_order or weight.codes(0, 1).dtype != (torch.int8 if weight.zeros is None else torch.uint8):
+    whole = weight.inputs % WEIGHTS == 0 and weight.group_size % WEIGHTS == 0
+    if weight.bits != 8 or not whole or weight.codes(0, 1).dtype != (torch.int8 if weight.zeros is None else torch.uint8):
         return False
     in_the_middle = weight.zeros is None or bool((weight.zeros == 128).all())
     return in_the_middle and torch.equal(weight.scales.to(torch.float16).to(torch.float32), weight.scales)
@@ -60,7 +69,7 @@ def _q8_0(weight: Affine) -> QuantizedWeight:
     groups = torch.arange(0, weight.inputs, WEIGHTS) // weight.group_size
     blocks[..., :2] = weight.scales.to(torch.float16)[:, groups].unsqueeze(-1).view(torch.uint8)
     for begin, end in weight.spans():
-        codes = weight.codes(begin, end)
+        codes = weight.codes_by_group(begin, end)
         signed = codes.view(torch.uint8) if weight.zeros is None else codes ^ 128  # less 128, in eight bits with a sign
         blocks[begin:end, :, 2:] = signed.unflatten(1, (-1, WEIGHTS))
     return QuantizedWeight("Q8_0", blocks.view(1, outputs, -1), weight.inputs)

@@ -84,6 +84,13 @@ class CompressedTensors:
     def precision(self) -> str:
         return "-".join(sorted({group.precision for _, group in self.groups}))
 
+    @property
+    def typical(self) -> tuple[int, int] | None:
+        for _, group in self.groups:
+            if not group.is_float and (group.bits <= 4 or group.symmetric):
+                return group.bits, group.block[1] if group.block else -1
+        return None
+
     def holds(self, module: Module) -> bool:
         """Is the module's weight quantised?"""
         weight = module.tensors.get("weight")

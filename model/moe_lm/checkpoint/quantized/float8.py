@@ -31,6 +31,7 @@ class Float8:
     notices: tuple[str, ...]
 
     precision = "float8_e4m3"
+    typical = None
     parts = frozenset(("weight", *SCALES))
     unused = ACTIVATIONS
 

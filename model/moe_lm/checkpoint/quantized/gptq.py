@@ -41,6 +41,7 @@ class GPTQ:
     layout: Layout
     zeros_less_one: bool
     rules: tuple[tuple[re.Pattern[str], Layout | None], ...]
+    symmetric: bool = field(compare=False)  # as is said: every module is checked
     # did GPTQModel take the one from whole words, so that a zero point of 0 borrows from the next?
     carries: bool = field(compare=False)
 
@@ -58,12 +59,16 @@ class GPTQ:
         for name in ("rotation", "adapter", "activation"):
             if raw.get(name):
                 raise unsupported(f"{name} = {shown(raw[name])}", "only weights that are used as they are stored")
-        rules = option(raw, "dynamic", RULES, {})
-        return cls(layout, form == "gptq", tuple(_rule(raw, *rule) for rule in rules.items()), _by_gptqmodel(raw))
+        rules, symmetric = option(raw, "dynamic", RULES, {}), option(raw, "sym", kinds.FLAG, True)
+        return cls(layout, form == "gptq", tuple(_rule(raw, *rule) for rule in rules.items()), symmetric, _by_gptqmodel(raw))
 
     @property
     def precision(self) -> str:
         return f"GPTQ-Int{self.layout.bits}"
+
+    @property
+    def typical(self) -> tuple[int, int] | None:
+        return (self.layout.bits, self.layout.group_size) if self.layout.bits <= 4 or self.symmetric else None
 
     def holds(self, module: Module) -> bool:
         """Is the module's weight quantised?"""

@@ -24,6 +24,10 @@ class Scheme(Protocol):
         """For `moe_lm.checkpoint.weights.Stored`: GPTQ-Int4, float8_e4m3 .."""
 
     @property
+    def typical(self) -> tuple[int, int] | None:
+        """Of most modules, the bits of a code and the inputs of a group (-1: all); None where products don't read them packed."""
+
+    @property
     def parts(self) -> frozenset[str]:
         """What follows the name of a quantised module in the names of the tensors that make up its weight."""
 

@@ -6,7 +6,7 @@ from functools import partial
 
 from torch import Tensor
 
-from moe_lm.checkpoint.quantized.blocks import in_blocks, row_bytes
+from moe_lm.checkpoint.quantized.blocks import in_blocks, nbytes
 from moe_lm.checkpoint.quantized.module import Header, Module
 from moe_lm.checkpoint.quantized.scheme import Scheme
 from moe_lm.checkpoint.shards import TensorTable
@@ -71,16 +71,19 @@ class QuantizedTable:
             self._latest = name, in_blocks(self._scheme.read(module)) if module else None
         return self._latest[1]
 
-    @property
+    def is_kept(self, name: str) -> bool:
+        """Is it one of the `quantized`?"""
+        return self._nbytes(name) is not None
+
     def width(self) -> float:
-        """Bytes of a weight in memory, on average, where `quantized` ones are blocks and others float32."""
-        count = taken = 0
-        for name in self._names:
-            count += (size := math.prod(self.shape(name)))
-            module = self._modules.get(name)
-            of_a_row = row_bytes(self._scheme.read(module)) if module else None
-            taken += 4 * size if of_a_row is None else of_a_row * self.shape(name)[0]
-        return taken / max(1, count)
+        """Bytes of a weight in memory, on average, where `quantized` ones are blocks and others float32. Reads all scales."""
+        sizes = {name: math.prod(self.shape(name)) for name in self._names}
+        taken = sum(4 * size if (found := self._nbytes(name)) is None else found for name, size in sizes.items())
+        return taken / max(1, sum(sizes.values()))
+
+    def _nbytes(self, name: str) -> int | None:
+        module = self._modules.get(name)
+        return nbytes(self._scheme.read(module)) if module else None
 
     def equal(self, one: str, other: str) -> bool:
         """Do two tensors hold the same numbers? A quantised one and another are taken to differ, as they nearly always do."""

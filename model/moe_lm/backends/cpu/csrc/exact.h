@@ -81,3 +81,41 @@ NOT_INLINE void multiply_one_row(const uint8_t* const* from, const float* x, int
     for (int i = 0; i < stripes; i++)
         for (int part = 0; part < PARTS; part++) store_reg(to + i * LANES + part * WIDTH, totals[i][part]);
 }
+
+// The weights of one input of which a stripe has the codes at another place.
+template <class B>
+INLINE reg weight_at(const uint8_t* stripe, int place, int part) {
+    const uint8_t* block = stripe + static_cast<std::size_t>(place / B::WEIGHTS) * B::BYTES;
+    const int s = place % B::WEIGHTS / SUB, g = place % SUB / 4;
+    typename B::Scale scale;
+    scale.load(block, s, part);
+    return scale.times(number<B>(B::quants(block, s, g, part), place % 4), g);
+}
+
+// As `expand`, of the kc inputs that are at these places.
+template <class B>
+NOT_INLINE void expand_places(const uint8_t* stripe, const int32_t* places, int kc, float* room, int row) {
+    for (int k = 0; k < kc; k++)
+        for (int part = 0; part < PARTS; part++)
+            store_reg(room + k * row + part * WIDTH, weight_at<B>(stripe, places[k], part));
+}
+
+// As `multiply_one_row`, with the inputs in their own order: input k is at places[k].
+template <class B, int stripes>
+NOT_INLINE void multiply_one_row(const uint8_t* const* from, const int32_t* places, const float* x, int K, float* to) {
+    reg totals[stripes][PARTS] = {};
+    for (int k = 0; k < K; k += KC) {
+        reg sums[stripes][PARTS] = {};
+        for (int at = k; at < std::min(k + KC, K); at++)
+#pragma GCC unroll 4
+            for (int i = 0; i < stripes; i++)
+#pragma GCC unroll 4
+                for (int part = 0; part < PARTS; part++)
+                    sums[i][part] = fma(broadcast(x[at]), weight_at<B>(from[i], places[at], part), sums[i][part]);
+        for (int i = 0; i < stripes; i++)
+            for (int part = 0; part < PARTS; part++)
+                totals[i][part] = k ? totals[i][part] + sums[i][part] : sums[i][part];
+    }
+    for (int i = 0; i < stripes; i++)
+        for (int part = 0; part < PARTS; part++) store_reg(to + i * LANES + part * WIDTH, totals[i][part]);
+}

@@ -1,6 +1,7 @@
 // Products with packed blocks of quantised weights. Exact ones have the sums of gemm.cpp, number for number; with int8
 // the activations are quantised too.
 
+#include <algorithm>
 #include <optional>
 
 #include "exact.h"
@@ -39,13 +40,17 @@ struct Product {
     const float* x;
     int K;
     const int64_t* order;
-    int sides;  // with an activation two: gates and up projections, a stripe of each
+    const int32_t* places;  // of each matrix's inputs in its blocks; null: they are in order
+    int sides;              // with an activation two: gates and up projections, a stripe of each
     Stripes stripes[2];
     Epilogue epilogue;
     std::optional<Activations<SmallBlock>> small;  // of x, where weights need them
     std::optional<Activations<SuperBlock>> super;
 
     int64_t x_row(int row) const { return order ? order[row] : row; }
+    const int32_t* places_of(int matrix) const {
+        return places ? places + static_cast<std::size_t>(matrix) * K : nullptr;
+    }
     int panels() const { return ceil_div(stripes[0].count(), STRIPES); }
 
     // use(panel of the task, stripe of the panel, the stripe's number)
@@ -58,6 +63,7 @@ struct Product {
 
     void exact_row(const Task& task) const {
         const float* row = x + x_row(task.row) * K;
+        const int32_t* at = places_of(task.matrix);
         for (int p = 0; p < task.panels; p++) {
             const int begin = (task.panel + p) * STRIPES, count = std::min(STRIPES, stripes[0].count() - begin);
             alignas(64) float sums[2][PANEL];
@@ -70,10 +76,13 @@ struct Product {
                     count == STRIPES && all[0].kind == all[STRIPES - 1].kind && all[0].kind == all[1].kind;
                 for (int i = 0; i < count; i += alike ? STRIPES : 1)
                     with_kind(all[i].kind, [&](auto b) {
+                        using B = decltype(b);
                         if (alike)
-                            multiply_one_row<decltype(b), STRIPES>(packed, row, K, sums[side]);
+                            at ? multiply_one_row<B, STRIPES>(packed, at, row, K, sums[side])
+                               : multiply_one_row<B, STRIPES>(packed, row, K, sums[side]);
                         else
-                            multiply_one_row<decltype(b), 1>(packed + i, row, K, sums[side] + i * LANES);
+                            at ? multiply_one_row<B, 1>(packed + i, at, row, K, sums[side] + i * LANES)
+                               : multiply_one_row<B, 1>(packed + i, row, K, sums[side] + i * LANES);
                     });
             }
             for (int i = 0; i < count; i++) {
@@ -85,6 +94,7 @@ struct Product {
 
     void exact_rows(const Task& task) const {
         alignas(64) float sums[ROWS * PANEL * PANELS], a[ROWS * A_ROW], room[KC * PANEL];
+        const int32_t* at = places_of(task.matrix);
         for (int k = 0; k < K; k += KC) {
             const int kc = std::min(KC, K - k);
             for (int m = 0; m < task.rows; m++) {
@@ -99,7 +109,10 @@ struct Product {
                         const Stripe next =
                             stripes[side].get(task.matrix, std::min(begin + i + STRIPES, stripes[0].count() - 1));
                         with_kind(stripe.kind, [&](auto b) {
-                            expand<decltype(b)>(stripe.packed, next.packed, k, kc, room + i * LANES, PANEL);
+                            if (at)
+                                expand_places<decltype(b)>(stripe.packed, at + k, kc, room + i * LANES, PANEL);
+                            else
+                                expand<decltype(b)>(stripe.packed, next.packed, k, kc, room + i * LANES, PANEL);
                         });
                     }
                     multiply_exactly(a, task.rows, room, kc, sums + (p * sides + side) * ROWS * PANEL, k > 0);
@@ -165,16 +178,47 @@ struct Product {
     }
 };
 
+// Is every input of each matrix that has rows somewhere in its blocks?
+Fault check(const int32_t* places, const int64_t* offsets, int matrices, int K) {
+    for (int e = 0; e < matrices; e++)
+        for (int k = 0; k < K && offsets[e] < offsets[e + 1]; k++)
+            if (const int place = places[static_cast<std::size_t>(e) * K + k]; place < 0 || place >= K) return PLACES;
+    return NONE;
+}
+
+// The rows of a product, [M, K], each with its inputs where its matrix's blocks have them.
+std::vector<float> in_blocks_order(GompParallel gomp, int threads, const float* x, const int64_t* order,
+                                   const int32_t* places, const int64_t* offsets, int matrices, int M, int K) {
+    std::vector<float> rows(static_cast<std::size_t>(M) * K);
+    parallel_for_rows(gomp, threads, M, [&](int m) {
+        const int matrix = std::upper_bound(offsets, offsets + matrices + 1, m) - offsets - 1;
+        const int32_t* at = places + static_cast<std::size_t>(matrix) * K;
+        const float* from = x + (order ? order[m] : m) * K;
+        float* to = rows.data() + static_cast<std::size_t>(m) * K;
+        for (int k = 0; k < K; k++) to[at[k]] = from[k];
+    });
+    return rows;
+}
+
 }  // namespace
 
 int gemm_blocks(GompParallel gomp, int threads, const float* x, int x_rows, const int64_t* order,
-                const int64_t* offsets, int matrices, const int64_t* parts, int part_count, int M, int K, int outputs,
-                int activation, const float* bias, int accumulate, const float* row_scales, int int8, float* out) {
+                const int64_t* offsets, int matrices, const int64_t* parts, int part_count, const int32_t* places,
+                int M, int K, int outputs, int activation, const float* bias, int accumulate, const float* row_scales,
+                int int8, float* out) {
     if (const Fault fault = check(offsets, matrices, M, order, x_rows)) return fault;
+    if (places)
+        if (const Fault fault = check(places, offsets, matrices, K)) return fault;
+    std::vector<float> rows_in_order;
+    if (int8 && places) {
+        rows_in_order = in_blocks_order(gomp, threads, x, order, places, offsets, matrices, M, K);
+        x = rows_in_order.data(), x_rows = M, order = nullptr;
+    }
     const int sides = activation ? 2 : 1;
     Product product{x,
                     K,
                     order,
+                    places,
                     sides,
                     {Stripes(parts, part_count / sides, K), Stripes(parts + 3, sides - 1, K)},
                     {outputs, activation, bias, accumulate, row_scales, out},

@@ -14,7 +14,7 @@ constexpr int HALF = PANEL / 2;  // those of a gated matrix: half a panel of gat
 constexpr int PAGE = 128;        // tokens of a page
 constexpr int SPAN = 64;         // keys, or numbers of a value, that lie together on a page
 
-enum Fault : int { NONE, OFFSETS, ORDER, POSITIONS, SEQUENCES, TABLE };
+enum Fault : int { NONE, OFFSETS, ORDER, POSITIONS, SEQUENCES, TABLE, PLACES };
 enum Activation : int { LINEAR, SILU, GELU_TANH };
 
 typedef void (*GompParallel)(void (*)(void*), void*, unsigned, unsigned);
@@ -31,11 +31,13 @@ API int gemm(GompParallel gomp, int threads, const float* x, int x_rows, const i
 
 // The same product with quantised weights in packed blocks (blocks.h). Each of the `parts` is an address, a Kind and
 // its outputs; it is [matrices, stripes of LANES outputs, K / weights of a block] packed blocks. Their outputs lie side
-// by side; with an activation there are two parts, gate and up. With `int8` the activations are quantised as well.
+// by side; with an activation there are two parts, gate and up. Where there are `places` [matrices, K], the blocks have
+// the inputs in an order of their own: input k at places[k]. With `int8` the activations are quantised as well, in the
+// blocks' order.
 API int gemm_blocks(GompParallel gomp, int threads, const float* x, int x_rows, const int64_t* order,
-                    const int64_t* offsets, int matrices, const int64_t* parts, int part_count, int M, int K,
-                    int outputs, int activation, const float* bias, int accumulate, const float* row_scales, int int8,
-                    float* out);
+                    const int64_t* offsets, int matrices, const int64_t* parts, int part_count, const int32_t* places,
+                    int M, int K, int outputs, int activation, const float* bias, int accumulate,
+                    const float* row_scales, int int8, float* out);
 
 // Packs the blocks of one Kind as GGUF stores them, rows [matrices, outputs] of K weights; stripes are filled up with
 // 0.
