@@ -10,6 +10,8 @@ from typing import Any
 from evalkit.codec import TomlFile, decode_given
 from evalkit.errors import EvalkitError, unknown
 from evalkit.files import shortened
+from evalkit.tasks import Sampling
+from evalkit.tasks.lm_eval.options import LmEvalOptions
 
 DEMO_MODEL = "demo"
 RUNS = "results/runs"  # the folder that runs are kept in
@@ -70,6 +72,12 @@ class RunConfig:
     seed: int = 0
     temperature: float | None = None
     repeats: int = 1
+    num_fewshot: int | None = None
+    apply_chat_template: bool = False
+    fewshot_as_multiturn: bool = False
+    system_instruction: str | None = None
+    include_path: str | None = None
+    allow_task_code: bool = False
     allow_unsafe_code: bool = False
     device: str = "auto"
     dtype: str = "auto"
@@ -92,12 +100,30 @@ class RunConfig:
         if self.repeats < 1 or (self.repeats > 1 and not self.temperature):
             raise EvalkitError(f"repeats is {self.repeats} at temperature {self.temperature or 0}; repeats need a temperature above 0")
         _ = self.model_spec  # refuses what the model cannot be computed with
+        _ = self.lm_eval_options
         require_folder_name(self.name)
 
     @property
     def model_spec(self) -> ModelSpec:
         """The model and how it is computed, apart from what it is asked."""
         return ModelSpec(self.model, self.engine, self.device, self.dtype, self.kernel, self.chat_template_args)
+
+    @property
+    def sampling(self) -> Sampling:
+        """How often and how each document is answered."""
+        return Sampling(self.repeats, self.temperature, self.seed)
+
+    @property
+    def lm_eval_options(self) -> LmEvalOptions:
+        """What is set of lm-eval's tasks. Raises EvalkitError for options that do not go together."""
+        return LmEvalOptions(
+            self.num_fewshot,
+            self.apply_chat_template,
+            self.fewshot_as_multiturn,
+            self.system_instruction,
+            self.include_path,
+            self.allow_task_code,
+        )
 
     @property
     def is_demo(self) -> bool:
@@ -120,6 +146,7 @@ class RunConfig:
         parts += [f"limit{self.limit}"] if self.limit else []
         parts += [f"t{self.temperature:g}x{self.repeats}"] if self.temperature is not None else []
         parts += [f"seed{self.seed}"] if self.seed else []
+        parts += [self.lm_eval_options.suffix[1:]] if self.lm_eval_options.suffix else []
         parts += [f"{key}-{json.dumps(value)}" for key, value in self.chat_template_args.items()]
         return shortened(re.sub(r"[^\w.@+-]+", "-", "--".join(parts)).lower())
 

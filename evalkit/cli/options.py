@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # rich would slow --help down
 
 # the options of `evalkit run` by RunConfig's fields: (metavar, help); other commands take some of them
 SHARED = {
-    "tasks": ("T[,T]", "tasks to run, each with or without a protocol: mmlu,gsm8k@lm-eval (see evalkit ls tasks)"),
+    "tasks": ("T[,T]", "tasks to run, with or without a protocol: mmlu,gsm8k@lm-eval (see evalkit ls tasks), or lm-eval's: lm_eval:arc_easy"),
     "model": ("SPEC", f"hub id, folder, .gguf file, random:CONFIG, or a name from evalkit ls models (default: {DEMO_MODEL})"),
     "engine": ("ENGINE", "native, llama_cpp (a .gguf file in llama.cpp), lm_eval:CLASS (such as lm_eval:hf), openai:URL, or replay:RUN"),
     "data": ("DATA", "data source: hub, sample, or a folder (default: EVALKIT_DATA, else hub; for the demo model, sample)"),
@@ -29,6 +29,12 @@ SHARED = {
     "seed": ("N", "seed of the sampling"),
     "temperature": ("X", "sampling temperature, for tasks that can be sampled; 0 is greedy (default: the protocol's)"),
     "repeats": ("N", "sampled answers per document"),
+    "num_fewshot": ("K", "shots of lm_eval:NAME tasks (default: as each task's own file says)"),
+    "apply_chat_template": ("", "ask lm_eval:NAME tasks in the model's chat template"),
+    "fewshot_as_multiturn": ("", "with it, shots are turns of the conversation, not parts of the one question"),
+    "system_instruction": ("TEXT", "what the prompts of lm_eval:NAME tasks begin with; with the chat template, a system message"),
+    "include_path": ("DIR", "folder of lm-eval task files of your own, found by their names before lm-eval's own"),
+    "allow_task_code": ("", "run the Python of lm_eval:NAME tasks that have some, and metrics that they download"),
     "allow_unsafe_code": ("", "run model-written code even if the sandbox is incomplete"),
     "device": ("", "device to run on (default: auto, a GPU if there is one)"),
     "dtype": ("", "precision of weights and activations (default: auto, float32 on a CPU and bfloat16 on a GPU); int8: see docs/models.md"),

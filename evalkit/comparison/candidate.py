@@ -19,7 +19,7 @@ from evalkit.runner.run import prepare, run
 from evalkit.runner.staged import run_command, staged
 from evalkit.runner.workload import beginnings
 from evalkit.tasks import JudgedTask, Scored
-from evalkit.tasks.registry import resolve
+from evalkit.tasks.registry import spec_of
 
 
 class Candidate:
@@ -86,4 +86,4 @@ class Candidate:
 
 def _spec(key: str, entry: TaskEntry) -> str:
     """What --tasks calls a task of a finished run."""
-    return key if "@" in key or resolve(key).protocol.name == entry.protocol else f"{key}@{entry.protocol}"
+    return key if "@" in key else spec_of(key, entry.protocol)

@@ -11,19 +11,20 @@ import os
 import re
 import zlib
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from evalkit.data.download import DownloadFailed, Remote, download
 from evalkit.data.hub_files import HubError, Repository, commit_of
+from evalkit.data.datasets_library import dataset_of, loaded, own_files
 from evalkit.data.layouts import LAYOUTS, headless_csv, json_rows
 from evalkit.data.rows import Placed, checked
 from evalkit.errors import DataError, EvalkitError, MissingData, first_line
 from evalkit.files import encoding_of
 from evalkit.hashing import sha256_json
 from evalkit.record.schema import DataInfo
-from evalkit.tasks import Doc, HubTable, PackageTable, Table, Task, TextFile
+from evalkit.tasks import Doc, HubDataset, HubTable, PackageTable, Table, Task, TextFile
 
 _GZIP = b"\x1f\x8b"  # how each such file begins, and no UTF-8 text
 CACHE = Path(os.environ.get("EVALKIT_CACHE", "~/.cache/evalkit")).expanduser()
@@ -52,6 +53,17 @@ class _Source:
         self._read[file.path] = sha256_json(text)
         return text
 
+    def splits(self, dataset: HubDataset, names: Sequence[str]) -> Mapping[str, Any]:
+        """Those of the named splits that there are, each a `datasets.Dataset`. Raises DataError where the first is missing."""
+        found = own_files(dataset) or self._splits(dataset, names)
+        if names[0] not in found:
+            raise MissingData(f"{dataset.path} has no split {names[0]!r}; it has {', '.join(found)}")
+        return found
+
+    def note(self, name: str, rows: Any) -> None:
+        """Count rows as read, under a name."""
+        self._read[name] = sha256_json(rows)
+
     def sha256(self) -> str:
         """Digest of everything read so far, in any order."""
         return sha256_json(self._read)
@@ -64,6 +76,9 @@ class _Source:
         raise NotImplementedError
 
     def _text(self, file: TextFile) -> str:
+        raise NotImplementedError
+
+    def _splits(self, dataset: HubDataset, names: Sequence[str]) -> Mapping[str, Any]:
         raise NotImplementedError
 
     def _name(self, path: str) -> str:
@@ -102,6 +117,19 @@ class FolderSource(_Source):
         return decoded(self._bytes(file.path, hint), self._name(file.path))
 
 
+    def _splits(self, dataset: HubDataset, names: Sequence[str]) -> Mapping[str, Any]:
+        folder = Path(dataset.folder)
+        if folder.is_absolute() or ".." in folder.parts:
+            raise DataError(f"dataset {dataset.path} is a folder of its own; it is not looked for in {self.folder}, pass --data hub")
+        found = {}
+        for name in dict.fromkeys(names):
+            path = f"{dataset.folder}/{name}.jsonl"
+            if name == names[0] or (self.folder / path).exists():
+                raw = self._bytes(path, "put the split there, a JSON object a line, or pass --data hub")
+                found[name] = dataset_of(json_rows(decoded(raw, self._name(path)), self._name(path), ()), self._name(path))
+        return found
+
+
 class SampleSource(FolderSource):
     """The bundled sample: original questions in the benchmarks' formats, for trying things out. Its figures are not the benchmarks'."""
 
@@ -109,6 +137,12 @@ class SampleSource(FolderSource):
 
     def __init__(self) -> None:
         super().__init__(Path(str(importlib.resources.files("evalkit_tasks") / "sample")))
+
+    def _splits(self, dataset: HubDataset, names: Sequence[str]) -> Mapping[str, Any]:
+        raise DataError(
+            f"the bundled sample has no {dataset.path}, as no data of lm-eval's tasks; "
+            f"pass --data hub, or --data DIR with DIR/{dataset.folder}/{names[0]}.jsonl"
+        )
 
 
 class HubSource(_Source):
@@ -153,6 +187,13 @@ class HubSource(_Source):
 
     def _text(self, file: TextFile) -> str:
         return file.render(fetch(file))
+
+    def _splits(self, dataset: HubDataset, names: Sequence[str]) -> Mapping[str, Any]:
+        self._came_from(str(dataset.settings.get("revision", f"{dataset.path}@main")))
+        try:
+            return loaded(dataset)
+        except DataError as error:
+            raise DataError(f"{error}; or pass --data DIR with DIR/{dataset.folder}/{names[0]}.jsonl") from None
 
     def _came_from(self, revision: str) -> None:
         """The places that the rows came from, each once."""

@@ -40,7 +40,9 @@ class ReplayLM(LM):
             yield i, response
 
     def loglikelihood_rolling(self, texts: Sequence[str]) -> Iterator[tuple[int, float]]:
-        raise EvalkitError("replay does not record rolling log-likelihoods")
+        for i, response in self._answers([Loglikelihood("", (text,), rolling=True) for text in texts]):
+            assert isinstance(response, Loglikelihoods)
+            yield i, response.logprobs[0]
 
     def generate(self, requests: Sequence[Generate]) -> Iterator[tuple[int, Generated]]:
         for i, response in self._answers(requests):

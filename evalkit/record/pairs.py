@@ -160,7 +160,8 @@ def _task_answers(
     for part in parts:
         protocol = {"protocol": f"{task_of(part.name)}@{entry.protocol}", "settings": entry.protocol_sha256}
         answers = found[part.name]
-        tasks[part.name] = TaskAnswers(part.name, protocol, part.metric, frozenset({entry.averaging}), answers, tokenize)
+        lower = part.metric in entry.lower_is_better
+        tasks[part.name] = TaskAnswers(part.name, protocol, part.metric, frozenset({entry.averaging}), answers, tokenize, lower)
         require_count(part.name, file, len(answers), part.n)
         require_figure(tasks[part.name], part.stated, file, why=UNEQUAL_RATINGS if entry.judge else MEANS_ALONE)
     return tasks
@@ -236,7 +237,7 @@ def score_of(value: Any, metric: str) -> Score:
         references = tuple(value[0]) if isinstance(value[0], list | tuple) else (value[0],)
         if references and all(isinstance(reference, str) for reference in references):
             return references, value[1]
-    raise EvalkitError(f"{metric} of a document is {value!r:.40}, not a number; run it again")
+    raise EvalkitError(f"{metric} of a document is {value!r:.40}, not a number: no document has one; choose another metric with --metric")
 
 
 def cluster_of(doc: Mapping[str, Any], field: str) -> str:

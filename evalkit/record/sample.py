@@ -9,6 +9,7 @@ from evalkit.hashing import sha256_json
 from evalkit.tasks import Doc, Generate, Generated, Loglikelihoods, Request, Response, Scored, is_refused
 
 Score = float | tuple[tuple[str, ...], str]  # a number, or (references, hypothesis) where only the corpus has one
+Part = float | tuple[Any, ...] | Mapping[str, Any] | str | None  # a score, or what else a document adds to a metric of lm-eval's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +36,7 @@ class SampleRow:
     target: str
     extracted: str
     extraction_failed: bool
-    metrics: Mapping[str, Score]
+    metrics: Mapping[str, Part]
     requests: tuple[Request, ...]
     responses: tuple[Response, ...]
     judgments: tuple[RatedTurn, ...] = field(default=(), metadata=OPTIONAL)

@@ -244,6 +244,9 @@ class TaskEntry:
     cells: tuple[SuiteCell, ...] = field(default=(), metadata=OPTIONAL)
     coverage: Coverage | None = field(default=None, metadata=OPTIONAL)
     signatures: Mapping[str, str] = field(default_factory=dict, metadata=OPTIONAL)
+    without: Mapping[str, str] = field(default_factory=dict, metadata=OPTIONAL)  # metrics that have no figure, and why
+    lower_is_better: tuple[str, ...] = field(default=(), metadata=OPTIONAL)  # metrics
+    no_shares: tuple[str, ...] = field(default=(), metadata=OPTIONAL)  # metrics in a unit of their own: perplexities, BLEU from 0 to 100
     data: DataInfo
     seconds: float
     tokens: Tokens
@@ -254,6 +257,10 @@ class TaskEntry:
     def figure(self) -> Estimate | None:
         """The headline metric; None where there is none yet."""
         return self.metrics.get(self.headline)
+
+    def is_share(self, metric: str) -> bool:
+        """Is the metric a share of 1, which is printed in percent?"""
+        return self.judge is None and metric not in self.no_shares
 
     @property
     def size(self) -> str:

@@ -20,7 +20,7 @@ from evalkit.record.sample import Sample, SampleRow
 from evalkit.record.schema import Counts, Coverage, DataInfo, Environment, Metrics, ModelInfo, Run, TaskEntry, Tokens
 from evalkit.record.shots import in_shots
 from evalkit.stats.estimate import average
-from evalkit.tasks import SuiteCell, SuiteTask, Task
+from evalkit.tasks import AggregatedTask, SuiteCell, SuiteTask, Task
 
 
 def command_line() -> str:
@@ -75,12 +75,20 @@ def task_entry(
     subjects: Mapping[str, Metrics]
     coverage: Coverage | None = None
     signatures: Mapping[str, str] = {}
+    without: Mapping[str, str] = {}
+    lower_is_better: tuple[str, ...] = ()
+    no_shares: tuple[str, ...] = ()
     if isinstance(task, SuiteTask):
         from evalkit.stats.suite import figures  # scipy and sacrebleu: seconds, for suites alone
 
         found = figures(cells, task.incomplete, samples)
         headline, metrics, groups, subjects = found.headline, found.metrics, found.groups, found.subjects
         coverage, signatures = found.coverage, found.signatures
+    elif isinstance(task, AggregatedTask):
+        own = task.aggregate([(sample.doc, sample.scored) for sample in samples])
+        metrics, groups, subjects, without = own.metrics, own.groups, own.subjects, own.without
+        lower_is_better = tuple(sorted(task.lower_is_better & metrics.keys()))
+        no_shares = tuple(name for name in metrics if name not in task.shares or not _within_one(samples, name))
     else:
         metrics = _metrics(task, by_group)
         groups = {name: _metrics(task, members) for name, members in sorted(categories.items())}
@@ -102,10 +110,19 @@ def task_entry(
         cells=cells,
         coverage=coverage,
         signatures=signatures,
+        without=without,
+        lower_is_better=lower_is_better,
+        no_shares=no_shares,
         data=data,
         seconds=round(seconds, 3),
         tokens=tokens or Tokens(),
     )
+
+
+def _within_one(samples: Sequence[Sample], metric: str) -> bool:
+    """Does every document that has the metric have a number from 0 to 1?"""
+    values = [sample.scored.metrics[metric] for sample in samples if metric in sample.scored.metrics]
+    return all(isinstance(value, int | float) and 0 <= value <= 1 for value in values)
 
 
 def _cell(cell: SuiteCell) -> SuiteCell:

@@ -14,7 +14,7 @@ from evalkit.report.published import Column
 from evalkit.report.sections import multilingual
 from evalkit.report.verdict import WORDS, Measured, Verdict, measured_figure, scale_of, verdict_on, why_no_figure, why_not_comparable
 from evalkit.stats.estimate import combined
-from evalkit.tasks.registry import resolve
+from evalkit.tasks.registry import remark
 
 HEAD = ("task", "protocol", "published", "measured", "95% interval", "n", "data", "verdict")
 COUNTS = {
@@ -104,14 +104,16 @@ def _remarks(shown: Sequence[_Shown]) -> Iterator[str]:
         key, task, entry, column = each.key, each.task, each.entry, each.column
         if each.matches:
             yield f"{key}: {in_tables(each.matches)}"
-        if remark := resolve(f"{task}@{entry.protocol}").remark():
-            yield f"{key}: {remark}"
+        if said := remark(task, entry.protocol):
+            yield f"{key}: {said}"
         if each.figure is None:
             yield f"{key}: no figure yet: {why_no_figure(entry)}"
         elif reason := why_not_comparable(task, entry):
             yield f"{key}: not the benchmark's figure: {reason}"
         for line in multilingual.remarks(entry):
             yield f"{key}: {line}"
+        for name, reason in entry.without.items():
+            yield f"{key}: no figure for {name}: {reason}"
         for name, text in COUNTS.items():
             if count := getattr(entry.counts, name):
                 yield f"{key}: {count:,} of {entry.n:,} {text}"
@@ -148,10 +150,10 @@ def _given_away(entry: TaskEntry) -> str:
 
 def _parts(entry: TaskEntry, column: Column | None) -> Iterator[str]:
     """The other metrics, then the headline by category."""
-    scale = scale_of(entry, column)
     for name, figure in entry.metrics.items():
         if name != entry.headline:
-            yield f"{name} {decimal(scale * figure.value, column)}"
+            yield f"{name} {decimal(scale_of(entry, column, name) * figure.value, column)}"
+    scale = scale_of(entry, column, entry.headline)
     for name, metrics in entry.groups.items():
         if entry.headline in metrics:
             yield f"{name} {decimal(scale * metrics[entry.headline].value, column)}"
@@ -164,7 +166,7 @@ def _other_mean(entry: TaskEntry, column: Column | None) -> str:
     if entry.cells or len(figures) < 2 or any(figure.n < 2 for figure in figures):
         return ""
     other, over = ("macro", f"{len(figures)} subjects") if entry.averaging == "micro" else ("micro", f"{entry.n:,} documents")
-    mean, scale = combined(figures, other), scale_of(entry, column)
+    mean, scale = combined(figures, other), scale_of(entry, column, entry.headline)
     value, low, high = (decimal(scale * each, column) for each in (mean.value, *mean.ci95))
     return f"{entry.headline} as {other} mean, over {over}: {value} ({low} to {high})"
 

@@ -76,14 +76,14 @@ def measured_figure(entry: TaskEntry | None, column: Column | None = None) -> Me
     metrics = entry.groups.get(column.group, {}) if column and column.group else entry.metrics
     if (figure := metrics.get((column and column.metric) or entry.headline)) is None:
         return None
-    scale = scale_of(entry, column)
+    scale = scale_of(entry, column, (column and column.metric) or entry.headline)
     low, high = figure.ci95
     return Measured(scale * figure.value, scale * low, scale * high, figure.n)
 
 
-def scale_of(entry: TaskEntry, column: Column | None) -> float:
-    """The factor from a metric to its printed unit: its column's, or else 1 for a judge's ratings and 100 for shares."""
-    return column.scale if column else 1.0 if entry.judge else PERCENT
+def scale_of(entry: TaskEntry, column: Column | None, metric: str) -> float:
+    """The factor from a metric to its printed unit: its column's, or else 100 for shares and 1 for ratings, perplexities and the like."""
+    return column.scale if column else PERCENT if entry.is_share(metric) else 1.0
 
 
 def verdict(cell: PublishedFigure | None, column: Column | None, task: str, entry: TaskEntry | None, model: ModelInfo | None) -> Verdict:

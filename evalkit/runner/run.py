@@ -28,7 +28,7 @@ from evalkit.runner.plan import Plan, plan
 from evalkit.runner.programs import permit, score_programs
 from evalkit.runner.running_score import RunningScore
 from evalkit.runner.time_left import TimeLeft
-from evalkit.tasks import CodeTask, Doc, Generate, JudgedTask, Loglikelihood, Request, Response, Sampling, Task, is_refused
+from evalkit.tasks import CodeTask, Doc, Generate, JudgedTask, Loglikelihood, Loglikelihoods, Request, Response, Task, is_refused
 from evalkit.tasks.registry import resolve_all
 
 ENDING = (signal.SIGTERM, signal.SIGHUP)
@@ -46,8 +46,7 @@ def prepare(config: RunConfig, reporter: Reporter) -> Prepared:
     """Check all input and read the data, before a folder is made or a model opened. Raises EvalkitError."""
     require_folder(config.folder)
     require_model(config.model_spec)
-    sampling = Sampling(config.repeats, config.temperature, config.seed)
-    tasks = resolve_all(config.tasks, sampling)
+    tasks = resolve_all(config.tasks, config.sampling, config.lm_eval_options)
     with reporter.bar("reading data", 1, counted=False):
         plans = {name: plan(task, open_source(config.data_spec), config.limit) for name, task in tasks.items()}
     # permission is asked before anything is generated
@@ -244,12 +243,18 @@ def engine_errors(journal: Journal) -> Iterator[None]:
 
 
 def _ask(lm: LM, requests: Sequence[Request]) -> Iterator[tuple[Request, Response]]:
-    loglikelihoods = [r for r in requests if isinstance(r, Loglikelihood)]
+    loglikelihoods = [r for r in requests if isinstance(r, Loglikelihood) and not r.rolling]
+    texts = [r for r in requests if isinstance(r, Loglikelihood) and r.rolling]
     generates = [r for r in requests if isinstance(r, Generate)]
     if loglikelihoods:
         for i, response in lm.loglikelihood(loglikelihoods):
             require_finite(loglikelihoods[i], response)
             yield loglikelihoods[i], response
+    if texts:
+        for i, logprob in lm.loglikelihood_rolling([text.continuations[0] for text in texts]):
+            whole = Loglikelihoods((logprob,), (False,))
+            require_finite(texts[i], whole)
+            yield texts[i], whole
     if generates:
         for i, generated in lm.generate(generates):
             yield generates[i], generated

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from evalkit.tasks import Doc, Request, Response, Task
+from evalkit.tasks import AggregatedTask, Doc, Request, Response, Task
 
 
 class RunningScore:
@@ -27,8 +27,10 @@ class RunningScore:
 
     def _score(self, i: int, known: Mapping[Request, Response]) -> None:
         scored = self.task.score(self.docs[i], [known[request] for request in self.requests[i]])
-        value = scored.metrics.get(self.task.protocol.headline)
-        if isinstance(value, int | float):  # a corpus metric has no number per document
+        headline = self.task.protocol.headline
+        value = scored.metrics.get(headline)
+        # a corpus metric has no number per document, or one that is no share of anything
+        if isinstance(value, int | float) and not (isinstance(self.task, AggregatedTask) and headline not in self.task.shares):
             self.total += value
             self.count += 1
 

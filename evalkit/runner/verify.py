@@ -18,7 +18,7 @@ from evalkit.lm.base import LM, require_finite
 from evalkit.record.schema import ModelInfo
 from evalkit.record.write import model_info
 from evalkit.runner.plan import Plan, plan
-from evalkit.tasks import Generate, Generated, Loglikelihood, Loglikelihoods, Request, Sampling
+from evalkit.tasks import Generate, Generated, Loglikelihood, Loglikelihoods, Request
 from evalkit.tasks.registry import resolve_all
 
 if TYPE_CHECKING:
@@ -100,8 +100,7 @@ def verify(config: RunConfig, reporter: Reporter, open_lm: Callable[[ModelSpec],
     """Run every layout that the engine supports. `open_lm` opens the engine. Raises EvalkitError for bad input."""
     from evalkit import lm as back_ends
 
-    sampling = Sampling(config.repeats, config.temperature, config.seed)
-    tasks = resolve_all(config.tasks, sampling)
+    tasks = resolve_all(config.tasks, config.sampling, config.lm_eval_options)
     plans = {name: plan(task, open_source(config.data_spec), config.limit) for name, task in tasks.items()}
     requests = list(dict.fromkeys(request for each in plans.values() for asked in each.requests for request in asked))
     lm = (open_lm or back_ends.open_lm)(config.model_spec)
@@ -141,7 +140,10 @@ def answers(lm: LM, requests: Sequence[Request], layout: Layout, advance: Callab
 
 
 def _ask(lm: LM, requests: Sequence[Request]) -> Iterator[tuple[Request, Answer]]:
-    if scored := [request for request in requests if isinstance(request, Loglikelihood)]:
+    if texts := [request for request in requests if isinstance(request, Loglikelihood) and request.rolling]:
+        for i, logprob in lm.loglikelihood_rolling([text.continuations[0] for text in texts]):
+            yield texts[i], Answer(Loglikelihoods((logprob,), (False,)))
+    if scored := [request for request in requests if isinstance(request, Loglikelihood) and not request.rolling]:
         for i, likelihoods in lm.loglikelihood(scored):
             require_finite(scored[i], likelihoods)
             yield scored[i], Answer(likelihoods)

@@ -3,13 +3,14 @@
 from evalkit.codec import json_values
 from evalkit.errors import DataError, MissingData
 from evalkit.hashing import canonical_json, sha256_json
+from evalkit.tasks.aggregated import Aggregated, AggregatedTask
 from evalkit.tasks.answers import Answers, ReadsAnswers, ScoresTexts
 from evalkit.tasks.fields import ANY_TEXT, NAME, OBJECT, TEXT, WHOLE_NUMBER, Field, Rule, list_of, matching, one_of
 from evalkit.tasks.judged import READERS, Conversation, JudgedTask, JudgePrompt
 from evalkit.tasks.programs import CodeTask, FunctionCheck, Ran
 from evalkit.tasks.requests import REFUSED, Generate, Generated, Loglikelihood, Loglikelihoods, Request, Response, is_refused, last_asked
 from evalkit.tasks.suite import DataState, SuiteCell, SuiteTask
-from evalkit.tasks.tables import DataSource, HubTable, PackageTable, Table, TextFile
+from evalkit.tasks.tables import DataSource, HubDataset, HubTable, PackageTable, Table, TextFile
 from evalkit.tasks.task import UNSCORED, Doc, Protocol, Sampling, Scored, Task
 
 __all__ = [
@@ -21,6 +22,8 @@ __all__ = [
     "TEXT",
     "UNSCORED",
     "WHOLE_NUMBER",
+    "Aggregated",
+    "AggregatedTask",
     "Answers",
     "CodeTask",
     "Conversation",
@@ -32,6 +35,7 @@ __all__ = [
     "FunctionCheck",
     "Generate",
     "Generated",
+    "HubDataset",
     "HubTable",
     "JudgePrompt",
     "JudgedTask",

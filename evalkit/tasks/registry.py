@@ -7,6 +7,9 @@ from importlib.metadata import entry_points
 
 from evalkit.errors import EvalkitError, unknown
 from evalkit.tasks import CodeTask, Sampling, SuiteTask, Task
+from evalkit.tasks.lm_eval.options import AS_THEY_ARE, LmEvalOptions
+
+LM_EVAL = "lm_eval:"  # what comes after it is a name of the installed lm-eval's
 
 
 def task_classes() -> dict[str, type[Task]]:
@@ -59,12 +62,36 @@ def resolve(spec: str, sampling: Sampling | None = None) -> Task:
     return cls(replace(protocol, task=whole), sampling, part)
 
 
-def resolve_all(specs: Sequence[str], sampling: Sampling | None = None) -> dict[str, Task]:
-    """One Task per spec, in order, by its name in run.json: the task's name, or task@protocol where the task is given twice.
+def remark(task: str, protocol: str) -> str | None:
+    """What a reader of a task's figures under a protocol should know. Raises EvalkitError for a task that is not known here."""
+    return None if task.startswith(LM_EVAL) else resolve(f"{task}@{protocol}").remark()
+
+
+def spec_of(task: str, protocol: str) -> str:
+    """What --tasks calls a task of a finished run, without its protocol where that is the default one."""
+    if task.startswith(LM_EVAL):
+        return f"{task}@stable" if protocol.endswith("-stable") else task
+    return task if resolve(task).protocol.name == protocol else f"{task}@{protocol}"
+
+
+def _resolved(spec: str, sampling: Sampling | None, options: LmEvalOptions) -> Sequence[Task]:
+    """The tasks of one spec: several where it is a tag of lm-eval's."""
+    if not spec.startswith(LM_EVAL):
+        options.require_none(spec)
+        return [resolve(spec, sampling)]
+    from evalkit.tasks.lm_eval.task import tasks
+
+    if sampling and (sampling.repeats > 1 or sampling.temperature is not None):
+        raise EvalkitError(f"task {spec} is answered as its own file says; leave --repeats and --temperature out")
+    return tasks(spec.removeprefix(LM_EVAL), options, sampling)
+
+
+def resolve_all(specs: Sequence[str], sampling: Sampling | None = None, options: LmEvalOptions = AS_THEY_ARE) -> dict[str, Task]:
+    """The tasks of the specs, in order, by their names in run.json: the task's name, or task@protocol where the task is given twice.
 
     Raises EvalkitError where none is given, or the same task under the same protocol twice.
     """
-    tasks = [resolve(spec, sampling) for spec in specs]
+    tasks = [task for spec in specs for task in _resolved(spec, sampling, options)]
     if not tasks:
         raise EvalkitError("no task given; try --tasks mmlu,gsm8k")
     names = [task.protocol.task for task in tasks]

@@ -12,6 +12,8 @@ class Loglikelihood:
 
     Where the prompt exceeds `truncate_above` tokens, its last `truncate_to` are kept (and the cut is counted).
     `messages`, (role, content) each, are a conversation before the context: the model's own chat template writes it, up to the answer.
+    `rolling`: the one continuation, after no context, is scored from its first token on, in windows where it is longer than the model's
+    context.
     """
 
     context: str
@@ -19,6 +21,7 @@ class Loglikelihood:
     truncate_above: int | None = None
     truncate_to: int | None = None
     messages: tuple[tuple[str, str], ...] = field(default=(), metadata=OPTIONAL)
+    rolling: bool = field(default=False, metadata=OPTIONAL)
     kind: Literal["loglikelihood"] = "loglikelihood"
 
 

@@ -1,6 +1,6 @@
 """Where a benchmark's rows and texts come from: a data folder, the hub, a package."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from typing import Protocol as Interface
@@ -57,6 +57,22 @@ class TextFile:
     of_text: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class HubDataset:
+    """A dataset of the hub that `datasets.load_dataset(path, name, **settings)` reads, whole splits of it.
+
+    A data folder has its splits as lm_eval/PATH/NAME/SPLIT.jsonl, NAME being "default" where there is none.
+    """
+
+    path: str
+    name: str | None
+    settings: Mapping[str, Any]
+
+    @property
+    def folder(self) -> str:
+        return f"lm_eval/{self.path}/{self.name or 'default'}"
+
+
 class DataSource(Interface):
     """Where rows come from; raises DataError for what is missing or malformed. Never falls back to another source."""
 
@@ -65,3 +81,11 @@ class DataSource(Interface):
     def rows(self, table: Table) -> list[dict[str, Any]]: ...
 
     def text(self, file: TextFile) -> str: ...
+
+    def splits(self, dataset: HubDataset, names: Sequence[str]) -> Mapping[str, Any]:
+        """Those of the named splits that there are, each a `datasets.Dataset`; the first name must be among them."""
+        ...
+
+    def note(self, name: str, rows: Any) -> None:
+        """Count rows of `splits` as read: they are part of the content hash."""
+        ...

@@ -146,6 +146,8 @@ def read_score(value: Any, metric: str) -> tuple[float | None, bool]:
     """(the document's own score, whether only the corpus has one); (None, False) is unscored."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None, False
+    if not isinstance(value, int | float):
+        return None, True
     score = score_of(value, metric)
     return (score, False) if isinstance(score, float) else (None, True)
 

@@ -1,0 +1,47 @@
+"""Datasets that the `datasets` library reads, for the tasks of lm-eval: from the hub, from files that a task names, or from rows."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from evalkit.errors import DataError, in_words
+from evalkit.tasks import HubDataset
+
+FILE_FORMATS = frozenset({"json", "csv", "parquet", "text", "arrow"})  # what `datasets` reads without a repository
+
+
+def dataset_of(rows: Iterable[tuple[str, Mapping[str, Any]]], name: str) -> Any:
+    """Placed rows as a `datasets.Dataset`; a row without one of the columns has None in it. Raises DataError."""
+    import datasets
+    import pyarrow
+
+    listed = [row for _, row in rows]
+    if not listed:
+        raise DataError(f"{name} holds no rows")
+    columns = dict.fromkeys(key for row in listed for key in row)
+    try:
+        return datasets.Dataset.from_list([{key: row.get(key) for key in columns} for row in listed])
+    except (pyarrow.ArrowException, TypeError, ValueError, OverflowError) as error:
+        raise DataError(f"{name}: its rows have no common columns ({in_words(error)}); give each column one type in all rows") from None
+
+
+def own_files(dataset: HubDataset) -> Mapping[str, Any]:
+    """The splits where the task itself names files on this machine; {} where it does not. Raises DataError."""
+    given = dataset.settings.get("data_files")
+    if dataset.path not in FILE_FORMATS or not given:
+        return {}
+    listed = [given] if isinstance(given, str) else [*given.values()] if isinstance(given, Mapping) else [*given]
+    files = [file for each in listed for file in ([each] if isinstance(each, str) else each)]
+    return {} if any("://" in file for file in files) else loaded(dataset)
+
+
+def loaded(dataset: HubDataset) -> Mapping[str, Any]:
+    """What `datasets.load_dataset` makes of it. Raises DataError: the library raises whatever its readers and the network do."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    where = " ".join(filter(None, (dataset.path, dataset.name)))
+    try:
+        found: Mapping[str, Any] = datasets.load_dataset(dataset.path, dataset.name, **dataset.settings)
+    except Exception as error:
+        raise DataError(f"dataset {where} can't be had ({in_words(error)})") from None
+    return {name: found[name] for name in found}

@@ -1,0 +1,104 @@
+"""A task of lm-eval's, made by lm-eval itself out of its configuration, with its rows from a source of ours."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from typing import Any
+
+from evalkit.errors import DataError, EvalkitError, MissingData, in_words
+from evalkit.tasks.lm_eval.code import permit_metrics
+from evalkit.tasks.lm_eval.options import LmEvalOptions
+from evalkit.tasks.lm_eval.tree import Leaf
+from evalkit.tasks.lm_eval.yaml_files import FunctionRef
+from evalkit.tasks.tables import DataSource, HubDataset
+
+FEWSHOT_SEED = 1234  # lm-eval's --seed for shots, unless told otherwise
+MULTIMODAL = "asks about images or sounds, which no engine here reads"
+
+
+def build(leaf: Leaf, source: DataSource, options: LmEvalOptions) -> Any:
+    """lm-eval's Task object, its documents loaded, its shots seeded as `lm_eval` does. Raises DataError and EvalkitError."""
+    from lm_eval.api.task import ConfigurableTask
+
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns of defaults that its own files leave to it
+    permit_metrics(leaf, options.allow_task_code)
+    try:
+        config = _resolved(deepcopy(dict(leaf.config)))
+    except Exception as error:  # a task's code may raise anything when it is imported
+        raise EvalkitError(f"lm_eval:{leaf.name}: its code can't be loaded ({in_words(error)}); install what it needs") from None
+    config["metadata"] = dict(config.get("metadata") or {}) | {"config_source": str(leaf.path or "inline")}
+    kind = config.get("class", ConfigurableTask)
+    num_fewshot = shots_of(leaf, options)
+    made_of = _reading(kind, leaf, source, num_fewshot)
+    try:
+        task = made_of(config=config)
+    except EvalkitError:
+        raise
+    except Exception as error:  # jinja, a missing column, the task's own code
+        raise DataError(f"lm_eval:{leaf.name}: its rows do not fit its configuration ({in_words(error)})") from None
+    if getattr(task, "MULTIMODAL", False):
+        raise EvalkitError(f"lm_eval:{leaf.name} {MULTIMODAL}")
+    if "class" in config:
+        task.config.task = leaf.name
+    task.set_config("num_fewshot", num_fewshot)
+    task.set_fewshot_seed(FEWSHOT_SEED)
+    return task
+
+
+def shots_of(leaf: Leaf, options: LmEvalOptions) -> int:
+    """How many shots a task has. Raises EvalkitError where its file forbids those that are asked for."""
+    own = leaf.config.get("num_fewshot")
+    if options.num_fewshot is None:
+        return own or 0
+    if own == 0 and options.num_fewshot:
+        raise EvalkitError(f"lm_eval:{leaf.name} has no shots by its own file (num_fewshot: 0), and lm-eval would keep to that; leave --num-fewshot out")
+    return options.num_fewshot
+
+
+def _resolved(value: Any) -> Any:
+    """The configuration with its functions imported."""
+    from lm_eval.tasks._yaml_loader import _import_func_in_yml
+
+    if isinstance(value, FunctionRef):
+        return _import_func_in_yml(value.name, value.folder)
+    if isinstance(value, Mapping):
+        return {key: _resolved(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_resolved(each) for each in value]
+    return value
+
+
+def _reading(kind: Any, leaf: Leaf, source: DataSource, num_fewshot: int) -> Any:
+    """The class of a task, its rows read from `source`."""
+
+    def download(self: Any, *args: Any, **kwargs: Any) -> None:
+        config = self.config
+        if callable(config.custom_dataset):
+            kind.download(self, *args, **kwargs)
+            return
+        settings = {key: value for key, value in (config.dataset_kwargs or {}).items() if key != "trust_remote_code"}
+        dataset = HubDataset(self.DATASET_PATH, self.DATASET_NAME, settings)
+        self.dataset = _with_stand_ins(source.splits(dataset, _splits(self)), self, dataset, num_fewshot)
+
+    return type(kind.__name__, (kind,), {"download": download, "__module__": kind.__module__})
+
+
+def _splits(task: Any) -> Sequence[str]:
+    """The splits that a task reads, the one of its documents first."""
+    config = task.config
+    if config.test_split or config.validation_split:
+        own = [config.test_split or config.validation_split, config.fewshot_config.split, config.training_split, config.validation_split]
+    else:  # a class of its own names them in its code
+        own = ["test" if task.has_test_docs() else "validation", "train", "validation", "test"]
+    return list(dict.fromkeys(name for name in own if name))
+
+
+def _with_stand_ins(found: Mapping[str, Any], task: Any, dataset: HubDataset, num_fewshot: int) -> Any:
+    """The splits as a DatasetDict. One that is missing is empty where no shot is drawn: lm-eval asks for it all the same."""
+    import datasets
+
+    documents, *others = _splits(task)
+    missing = [name for name in others if name not in found]
+    if missing and num_fewshot and not (task.config.fewshot_config.samples or missing[0] == task.config.validation_split):
+        raise MissingData(f"lm_eval:{task.config.task} draws {num_fewshot} shots from {dataset.folder}/{missing[0]}.jsonl, which is missing")
+    return datasets.DatasetDict({**found, **{name: found[documents].select([]) for name in missing}})

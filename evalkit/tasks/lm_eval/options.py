@@ -1,0 +1,50 @@
+"""What a run sets of lm-eval's tasks, by the names of lm-eval's own options."""
+
+from dataclasses import dataclass
+
+from evalkit.errors import EvalkitError
+
+
+@dataclass(frozen=True, slots=True)
+class LmEvalOptions:
+    """`include_path`: a folder of one's own task files. `allow_task_code`: a task's Python may run, and its metrics be downloaded."""
+
+    num_fewshot: int | None = None
+    apply_chat_template: bool = False
+    fewshot_as_multiturn: bool = False
+    system_instruction: str | None = None
+    include_path: str | None = None
+    allow_task_code: bool = False
+
+    def __post_init__(self) -> None:
+        if self.num_fewshot is not None and self.num_fewshot < 0:
+            raise EvalkitError(f"num_fewshot is {self.num_fewshot}; give 0 or more")
+        if self.fewshot_as_multiturn and not self.apply_chat_template:
+            raise EvalkitError("--fewshot-as-multiturn makes turns of a conversation; add --apply-chat-template, or leave it out")
+
+    @property
+    def suffix(self) -> str:
+        """What a protocol's name ends with where the task is not run as its file has it."""
+        parts = [f"{self.num_fewshot}shot"] if self.num_fewshot is not None else []
+        parts += ["chat"] if self.apply_chat_template else []
+        parts += ["multiturn"] if self.fewshot_as_multiturn else []
+        parts += ["system"] if self.system_instruction is not None else []
+        return "".join(f"-{part}" for part in parts)
+
+    def require_none(self, task: str) -> None:
+        """Raises EvalkitError where anything is set for a task of evalkit's own."""
+        for option, value in (
+            ("--num-fewshot", self.num_fewshot is not None),
+            ("--apply-chat-template", self.apply_chat_template),
+            ("--system-instruction", self.system_instruction is not None),
+            ("--include-path", self.include_path is not None),
+            ("--allow-task-code", self.allow_task_code),
+        ):
+            if value:
+                raise EvalkitError(
+                    f"{option} is for lm-eval's tasks (lm_eval:NAME), and {task} is evalkit's own, "
+                    "whose protocol says all (see evalkit ls protocols); leave it out, or run the two by two commands"
+                )
+
+
+AS_THEY_ARE = LmEvalOptions()

@@ -1,0 +1,310 @@
+"""LmEvalTask: a task of lm-eval's, or a group of them, as a task of evalkit's.
+
+lm-eval makes the prompts, filters the responses and scores them; the requests, their responses and the figures are evalkit's. Shots are
+lm-eval's own: one generator a task, drawn in the documents' order, so that the documents of a `--limit` have those that `lm_eval --limit`
+gives them. Under the protocol `stable`, each document's are drawn by its own seed, and are the same in any subset.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
+from datetime import date, time
+from typing import Any
+
+from evalkit.errors import DataError, EvalkitError, in_words
+from evalkit.hashing import sha256_json
+from evalkit.stats.estimate import Estimate
+from evalkit.tasks.aggregated import Aggregated, AggregatedTask
+from evalkit.tasks.lm_eval.build import FEWSHOT_SEED, build, shots_of
+from evalkit.tasks.lm_eval.code import permit
+from evalkit.tasks.lm_eval.figures import Aggregation, NoFigure, figure, group_figure, is_mean
+from evalkit.tasks.lm_eval.index import index, lm_eval_version
+from evalkit.tasks.lm_eval.instances import Asked, Conversation, asked
+from evalkit.tasks.lm_eval.options import LmEvalOptions
+from evalkit.tasks.lm_eval.tree import Group, Leaf, Mean, members_of
+from evalkit.tasks.lm_eval.yaml_files import FunctionRef
+from evalkit.tasks.requests import Request, Response
+from evalkit.tasks.tables import DataSource, Table
+from evalkit.tasks.task import Doc, Protocol, Sampling, Scored
+
+PREFIX = "lm_eval:"
+STABLE = "stable"
+INVALID = "[invalid]"  # what lm-eval's regex filters give where they find nothing
+UNFILTERED = "none"
+
+
+@dataclass(slots=True)
+class _Loaded:
+    """One of lm-eval's tasks with its documents; the first `built` of them have their requests."""
+
+    task: Any
+    docs: Sequence[Any]
+    built: int = 0
+    asked: dict[int, Asked] = field(default_factory=dict)
+
+
+class LmEvalTask(AggregatedTask):
+    """One of lm-eval's tasks, or a group whose documents' groups are its tasks."""
+
+    name = "lm_eval"
+    protocols: Mapping[str, Protocol] = {}  # noqa: RUF012 - made by `tasks`, of what is installed
+    default_protocol = ""
+    official_n = 0
+    official_sha256 = ""
+
+    def __init__(self, member: Leaf | Group, stable: bool, options: LmEvalOptions, sampling: Sampling | None):
+        """Raises EvalkitError for a task that runs code without leave."""
+        self.member, self.stable, self.options = member, stable, options
+        self.leaves = _distinct(member)
+        permit(member.name, self.leaves, options.allow_task_code)
+        super().__init__(_protocol(member, self.leaves, stable, options, sampling or Sampling()), sampling)
+        self._loaded: dict[str, _Loaded] = {}
+        self._scored: dict[str, tuple[Sequence[Response], Scored]] = {}
+
+    @classmethod
+    def tables(cls, source: DataSource) -> list[Table]:
+        return []
+
+    def load(self, source: DataSource) -> list[Doc]:
+        docs: list[Doc] = []
+        for leaf in self.leaves:
+            task = build(leaf, source, self.options)
+            loaded = self._loaded[leaf.name] = _Loaded(task, list(task.eval_docs))
+            rows = [_plain(doc) for doc in loaded.docs]
+            source.note(leaf.name, rows)
+            if task.config.num_fewshot:
+                source.note(f"{leaf.name} shots", [_plain(doc) for doc in task.sampler.fewshot_docs()])
+            group = leaf.name if isinstance(self.member, Group) else "all"
+            docs += [Doc(self._id(leaf.name, i), group, row if isinstance(row, dict) else {"doc": row}) for i, row in enumerate(rows)]
+        self._settle()
+        return docs
+
+    def requests(self, doc: Doc) -> Sequence[Request]:
+        leaf, number = self._place(doc)
+        loaded = self._loaded[leaf]
+        try:
+            while number not in loaded.asked:
+                at = number if self.stable else loaded.built  # lm-eval's generator goes through the documents in order
+                loaded.asked[at] = self._asked(leaf, loaded, at)
+                loaded.built = at + 1
+        except EvalkitError:
+            raise
+        except Exception as error:  # jinja, a sampler without enough rows, the task's own code
+            raise DataError(f"lm_eval:{leaf}: no prompt can be made of its rows ({in_words(error)})") from None
+        return loaded.asked[number].requests
+
+    def score(self, doc: Doc, responses: Sequence[Response]) -> Scored:
+        known = self._scored.get(doc.id)
+        if known is None or known[0] != responses:
+            known = self._scored[doc.id] = list(responses), self._score(doc, responses)
+        return known[1]
+
+    def aggregate(self, scored: Sequence[tuple[Doc, Scored]]) -> Aggregated:
+        values: dict[str, dict[str, list[Any]]] = {leaf.name: defaultdict(list) for leaf in self.leaves}
+        for doc, each in scored:
+            for metric, value in each.metrics.items():
+                values[self._place(doc)[0]][metric].append(value)
+        figures: dict[str, dict[str, Estimate]] = {}
+        without: dict[str, str] = {}
+        for name, by_metric in values.items():
+            figures[name] = {}
+            for metric, listed in by_metric.items():
+                try:
+                    figures[name][metric] = figure(metric.partition(",")[0], self._aggregation(name, metric), listed)
+                except NoFigure as reason:
+                    without[metric if isinstance(self.member, Leaf) else f"{name} {metric}"] = str(reason)
+        if isinstance(self.member, Leaf):
+            return Aggregated(figures[self.member.name], without=without)
+        parts = {group.name: _means(group, figures, values) for group in self.member.groups() if group.means}
+        return Aggregated(_means(self.member, figures, values), parts, figures, without)
+
+    def _asked(self, leaf: str, loaded: _Loaded, number: int) -> Asked:
+        """A document's requests; lm-eval's generator of shots goes one step on."""
+        task, options = loaded.task, self.options
+        doc, doc_id = loaded.docs[number], self._id(leaf, number)
+        if self.stable:
+            task.set_fewshot_seed(int(sha256_json([leaf, STABLE, self.sampling.seed, number])[:8], 16))
+        chat = {"apply_chat_template": options.apply_chat_template, "chat_template": Conversation if options.apply_chat_template else None}
+        context = task.fewshot_context(
+            doc,
+            num_fewshot=task.config.num_fewshot,
+            system_instruction=options.system_instruction,
+            fewshot_as_multiturn=options.fewshot_as_multiturn,
+            gen_prefix=task.doc_to_prefix(doc),
+            **chat,
+        )
+        made = task.construct_requests(doc=doc, ctx=context, metadata=(leaf, number, task.config.repeats), **chat)
+        return asked(made if isinstance(made, list) else [made], leaf, doc_id, self.sampling.seed, options.apply_chat_template)
+
+    def _score(self, doc: Doc, responses: Sequence[Response]) -> Scored:
+        leaf, number = self._place(doc)
+        loaded = self._loaded[leaf]
+        task, item, questions = loaded.task, loaded.docs[number], loaded.asked[number]
+        questions.answer(responses)
+        metrics: dict[str, Any] = {}
+        extracted, failed = "", False
+        try:
+            for each in task._filters:
+                each.apply(questions.instances)
+            ordered = sorted(questions.instances, key=lambda instance: instance.idx)
+            for name in ordered[0].filtered_resps:
+                filtered = [instance.filtered_resps[name] for instance in ordered]
+                found = task.process_results(deepcopy(item), filtered)
+                metrics |= {key_of(metric, name): _plain(value, as_tuples=True) for metric, value in found.items()}
+                if not extracted:
+                    extracted, failed = _extracted(task, item, filtered)
+            target = _target(task, item)
+        except Exception as error:  # the task's own code, or a metric that is not installed
+            raise EvalkitError(f"lm_eval:{leaf}: document {number} can't be scored ({in_words(error)})") from error
+        return Scored(metrics, extracted, target, failed)
+
+    def _settle(self) -> None:
+        """What only the loaded tasks know: which metric is the headline, which are means, and which are better the lower they are."""
+        by_leaf = {name: loaded.task for name, loaded in self._loaded.items()}
+        first = next(iter(by_leaf.values()))
+        filters = [each.name for each in first._filters]
+        better = {metric: higher for task in by_leaf.values() for metric, higher in task.higher_is_better().items()}
+        names = [mean.metric for mean in self.member.means] if isinstance(self.member, Group) else list(first.aggregation())
+        chosen = next((m for m in names if is_mean(first.aggregation().get(m)) and better.get(m) is not False), names[0] if names else "")
+        means = self.member.means if isinstance(self.member, Group) else ()
+        kept = next((mean.filters for mean in means if mean.metric == chosen and mean.filters), filters)
+        every = [key_of(metric, name) for metric in better for name in dict.fromkeys([*filters, *kept])]
+        self.lower_is_better = frozenset(key for key in every if better[key.partition(",")[0]] is False)
+        self.shares = frozenset(key for key in every if is_mean(first.aggregation().get(key.partition(",")[0])))
+        self.protocol = replace(self.protocol, headline=key_of(chosen, kept[0]))
+
+    def _aggregation(self, leaf: str, metric: str) -> Aggregation | None:
+        found: Aggregation | None = self._loaded[leaf].task.aggregation().get(metric.partition(",")[0])
+        return found
+
+    def category(self, group: str) -> str | None:
+        """The group just below the top that a task is in."""
+        if not isinstance(self.member, Group):
+            return None
+        return next((part.name for part in self.member.members if isinstance(part, Group) and group in map(_name, part.leaves())), None)
+
+    def _id(self, leaf: str, number: int) -> str:
+        return f"{leaf}/{number}" if isinstance(self.member, Group) else str(number)
+
+    def _place(self, doc: Doc) -> tuple[str, int]:
+        """The task that a document is of, and its number there."""
+        leaf, _, number = doc.id.rpartition("/")
+        return leaf or self.leaves[0].name, int(number)
+
+
+def tasks(spec: str, options: LmEvalOptions, sampling: Sampling | None) -> list[LmEvalTask]:
+    """The tasks of NAME or NAME@stable: one, or those of a tag or of a group without a figure. Raises EvalkitError."""
+    name, _, protocol = spec.partition("@")
+    if protocol not in ("", STABLE):
+        raise EvalkitError(f"lm_eval:{name} has no protocol {protocol!r}: leave it out for lm-eval's own shots, or give @{STABLE} for the same shots in any subset")
+    names = index(options.include_path)
+    return [LmEvalTask(member, bool(protocol), options, sampling) for member in members_of(name, names)]
+
+
+def key_of(metric: str, filter_name: str) -> str:
+    """A metric's name in run.json: lm-eval's own key, METRIC,FILTER, without the filter that does nothing."""
+    return metric if filter_name == UNFILTERED else f"{metric},{filter_name}"
+
+
+def _name(leaf: Leaf) -> str:
+    return leaf.name
+
+
+def _distinct(member: Leaf | Group) -> list[Leaf]:
+    """The tasks, each once."""
+    return list({leaf.name: leaf for leaf in (member.leaves() if isinstance(member, Group) else [member])}.values())
+
+
+def _protocol(member: Leaf | Group, leaves: Sequence[Leaf], stable: bool, options: LmEvalOptions, sampling: Sampling) -> Protocol:
+    config = {leaf.name: leaf.config for leaf in leaves}
+    version = member.version if isinstance(member, Group) else str((member.config.get("metadata") or {}).get("version", "0"))
+    installed = lm_eval_version()
+    means = [[mean.metric, mean.filters, mean.by_documents] for mean in member.means] if isinstance(member, Group) else []
+    settings: dict[str, Any] = {
+        "lm_eval": installed,
+        "version": version,
+        "config_sha256": sha256_json([_identity(config), means]),
+        "num_fewshot": {leaf.name: shots_of(leaf, options) for leaf in leaves},
+        "shots": [STABLE, sampling.seed] if stable else ["lm_eval", FEWSHOT_SEED],
+        "apply_chat_template": options.apply_chat_template,
+        "fewshot_as_multiturn": options.fewshot_as_multiturn,
+        "system_instruction": options.system_instruction,
+    }
+    macro = isinstance(member, Group) and not member.means[0].by_documents
+    return Protocol(
+        task=f"{PREFIX}{member.name}",
+        name=f"lm-eval-{installed}-v{version}{options.suffix}{f'-{STABLE}' if stable else ''}",
+        summary=f"{member.name} as lm-eval {installed} has it, version {version}",
+        source="the installed lm-eval",
+        headline="",  # known once the task is loaded
+        averaging="macro" if macro else "micro",
+        settings=settings,
+    )
+
+
+def _identity(value: Any) -> Any:
+    """A configuration as JSON, its functions by the digest of their files."""
+    if isinstance(value, FunctionRef):
+        return value.identity()
+    if isinstance(value, Mapping):
+        return {str(key): _identity(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_identity(each) for each in value]
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+def _means(group: Group, figures: Mapping[str, Mapping[str, Estimate]], values: Mapping[str, Mapping[str, Sequence[Any]]]) -> dict[str, Estimate]:
+    """A group's figures over the tasks that have the metric. lm-eval weighs a task by its documents, whatever metric they lack."""
+    names = list(dict.fromkeys(map(_name, group.leaves())))
+    found: dict[str, Estimate] = {}
+    for mean in group.means:
+        keys = dict.fromkeys(key for name in names for key in figures.get(name, {}) if _fits(key, mean))
+        for key in keys:
+            having = {name: (figures[name][key], values[name][key]) for name in names if key in figures.get(name, {})}
+            found[key] = group_figure(having, mean.by_documents)
+    return found
+
+
+def _fits(key: str, mean: Mean) -> bool:
+    metric, _, name = key.partition(",")
+    return metric == mean.metric and (mean.filters is None or (name or UNFILTERED) in mean.filters)
+
+
+def _extracted(task: Any, doc: Any, filtered: Sequence[Any]) -> tuple[str, bool]:
+    """What is scored, in one line: the likeliest choice, or the filtered answer; and whether a filter found nothing."""
+    if task.OUTPUT_TYPE == "multiple_choice":
+        choices = task.doc_to_choice(doc)
+        likely = [logprob for logprob, _ in filtered[: len(choices)]]
+        return str(choices[likely.index(max(likely))]), False
+    if isinstance(filtered[0], tuple | float):
+        return "", False
+    first = filtered[0][0] if isinstance(filtered[0], list) and filtered[0] else filtered[0]
+    return str(first), str(first) == INVALID
+
+
+def _target(task: Any, doc: Any) -> str:
+    target = task.doc_to_target(doc)
+    if task.OUTPUT_TYPE == "multiple_choice":
+        choices = task.doc_to_choice(doc)
+        gold = task.doc_to_text(doc) if task.multiple_input else target
+        if isinstance(gold, int) and 0 <= gold < len(choices):
+            return str(choices[gold])
+        if isinstance(gold, list):
+            return " | ".join(str(choices[i]) for i in gold if isinstance(i, int) and 0 <= i < len(choices))
+    return " | ".join(map(str, target)) if isinstance(target, list) else str(target)
+
+
+def _plain(value: Any, as_tuples: bool = False) -> Any:
+    """A value as JSON can hold it: numpy's numbers and arrays, dates, sets."""
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each, as_tuples) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return (tuple if as_tuples and isinstance(value, tuple) else list)(_plain(each, as_tuples) for each in value)
+    if isinstance(value, date | time):
+        return value.isoformat()
+    if isinstance(value, set | frozenset):
+        return sorted(map(str, value))
+    return _plain(value.tolist(), as_tuples) if hasattr(value, "tolist") else str(value)
