@@ -74,7 +74,7 @@ class RunConfig:
     repeats: int = 1
     num_fewshot: int | None = None
     apply_chat_template: bool = False
-    fewshot_as_multiturn: bool = False
+    fewshot_as_multiturn: bool = True
     system_instruction: str | None = None
     include_path: str | None = None
     allow_task_code: bool = False

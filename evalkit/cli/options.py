@@ -6,7 +6,7 @@ An option that was not given is absent from the arguments, so that a configurati
 from __future__ import annotations
 
 import os
-from argparse import SUPPRESS, Action, ArgumentParser, ArgumentTypeError, Namespace, _ActionsContainer
+from argparse import SUPPRESS, Action, ArgumentParser, ArgumentTypeError, BooleanOptionalAction, Namespace, _ActionsContainer
 from collections.abc import Mapping
 from dataclasses import fields
 from json import JSONDecodeError
@@ -21,7 +21,10 @@ if TYPE_CHECKING:  # rich would slow --help down
 
 # the options of `evalkit run` by RunConfig's fields: (metavar, help); other commands take some of them
 SHARED = {
-    "tasks": ("T[,T]", "tasks to run, with or without a protocol: mmlu,gsm8k@lm-eval (see evalkit ls tasks), or lm-eval's: lm_eval:arc_easy"),
+    "tasks": (
+        "T[,T]",
+        "tasks to run, with or without a protocol: mmlu,gsm8k@lm-eval (see evalkit ls tasks), or lm-eval's: lm_eval:arc_easy",
+    ),
     "model": ("SPEC", f"hub id, folder, .gguf file, random:CONFIG, or a name from evalkit ls models (default: {DEMO_MODEL})"),
     "engine": ("ENGINE", "native, llama_cpp (a .gguf file in llama.cpp), lm_eval:CLASS (such as lm_eval:hf), openai:URL, or replay:RUN"),
     "data": ("DATA", "data source: hub, sample, or a folder (default: EVALKIT_DATA, else hub; for the demo model, sample)"),
@@ -31,7 +34,10 @@ SHARED = {
     "repeats": ("N", "sampled answers per document"),
     "num_fewshot": ("K", "shots of lm_eval:NAME tasks (default: as each task's own file says)"),
     "apply_chat_template": ("", "ask lm_eval:NAME tasks in the model's chat template"),
-    "fewshot_as_multiturn": ("", "with it, shots are turns of the conversation, not parts of the one question"),
+    "fewshot_as_multiturn": (
+        "",
+        "under the chat template, shots are turns of the conversation (lm-eval's default), or parts of the one question",
+    ),
     "system_instruction": ("TEXT", "what the prompts of lm_eval:NAME tasks begin with; with the chat template, a system message"),
     "include_path": ("DIR", "folder of lm-eval task files of your own, found by their names before lm-eval's own"),
     "allow_task_code": ("", "run the Python of lm_eval:NAME tasks that have some, and metrics that they download"),
@@ -63,7 +69,7 @@ def add_option(command: _ActionsContainer, config: type, field: str, help: str, 
     annotation = _without_none(get_type_hints(config)[field])
     default = next(each.default for each in fields(config) if each.name == field)
     if annotation is bool:
-        settings["action"] = "store_true"
+        settings["action"] = BooleanOptionalAction if default is True else "store_true"
     elif get_origin(annotation) is Mapping:
         settings |= {"type": _pair, "action": _Pairs}
     else:

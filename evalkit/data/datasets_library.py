@@ -1,6 +1,6 @@
 """Datasets that the `datasets` library reads, for the tasks of lm-eval: from the hub, from files that a task names, or from rows."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from evalkit.errors import DataError, in_words
@@ -24,14 +24,13 @@ def dataset_of(rows: Iterable[tuple[str, Mapping[str, Any]]], name: str) -> Any:
         raise DataError(f"{name}: its rows have no common columns ({in_words(error)}); give each column one type in all rows") from None
 
 
-def own_files(dataset: HubDataset) -> Mapping[str, Any]:
-    """The splits where the task itself names files on this machine; {} where it does not. Raises DataError."""
+def own_files(dataset: HubDataset) -> Mapping[str, Sequence[str]]:
+    """The files that a task itself names, by split; {} where it names a dataset."""
     given = dataset.settings.get("data_files")
     if dataset.path not in FILE_FORMATS or not given:
         return {}
-    listed = [given] if isinstance(given, str) else [*given.values()] if isinstance(given, Mapping) else [*given]
-    files = [file for each in listed for file in ([each] if isinstance(each, str) else each)]
-    return {} if any("://" in file for file in files) else loaded(dataset)
+    by_split = given if isinstance(given, Mapping) else {"train": given}
+    return {str(split): [files] if isinstance(files, str) else [*files] for split, files in by_split.items()}
 
 
 def loaded(dataset: HubDataset) -> Mapping[str, Any]:

@@ -15,9 +15,9 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from evalkit.data.datasets_library import dataset_of, loaded, own_files
 from evalkit.data.download import DownloadFailed, Remote, download
 from evalkit.data.hub_files import HubError, Repository, commit_of
-from evalkit.data.datasets_library import dataset_of, loaded, own_files
 from evalkit.data.layouts import LAYOUTS, headless_csv, json_rows
 from evalkit.data.rows import Placed, checked
 from evalkit.errors import DataError, EvalkitError, MissingData, first_line
@@ -26,6 +26,7 @@ from evalkit.hashing import sha256_json
 from evalkit.record.schema import DataInfo
 from evalkit.tasks import Doc, HubDataset, HubTable, PackageTable, Table, Task, TextFile
 
+HUB_FILES = "hf://datasets/"
 _GZIP = b"\x1f\x8b"  # how each such file begins, and no UTF-8 text
 CACHE = Path(os.environ.get("EVALKIT_CACHE", "~/.cache/evalkit")).expanduser()
 
@@ -55,7 +56,11 @@ class _Source:
 
     def splits(self, dataset: HubDataset, names: Sequence[str]) -> Mapping[str, Any]:
         """Those of the named splits that there are, each a `datasets.Dataset`. Raises DataError where the first is missing."""
-        found = own_files(dataset) or self._splits(dataset, names)
+        files = own_files(dataset)
+        if files and not any("://" in file for each in files.values() for file in each):
+            found = loaded(dataset)  # they are on this machine, wherever other data comes from
+        else:
+            found = self._splits(dataset, names)
         if names[0] not in found:
             raise MissingData(f"{dataset.path} has no split {names[0]!r}; it has {', '.join(found)}")
         return found
@@ -116,8 +121,9 @@ class FolderSource(_Source):
         hint = f"`evalkit data fetch --data {self.folder}` writes it (from {file.url})"
         return decoded(self._bytes(file.path, hint), self._name(file.path))
 
-
     def _splits(self, dataset: HubDataset, names: Sequence[str]) -> Mapping[str, Any]:
+        if files := own_files(dataset):
+            return self._copied(dataset, files)
         folder = Path(dataset.folder)
         if folder.is_absolute() or ".." in folder.parts:
             raise DataError(f"dataset {dataset.path} is a folder of its own; it is not looked for in {self.folder}, pass --data hub")
@@ -128,6 +134,15 @@ class FolderSource(_Source):
                 raw = self._bytes(path, "put the split there, a JSON object a line, or pass --data hub")
                 found[name] = dataset_of(json_rows(decoded(raw, self._name(path)), self._name(path), ()), self._name(path))
         return found
+
+    def _copied(self, dataset: HubDataset, files: Mapping[str, Sequence[str]]) -> Mapping[str, Any]:
+        """Files of hub repositories that a task names, hf://datasets/OWNER/NAME/FILE, from the copies at lm_eval/OWNER/NAME/FILE."""
+        copies = {split: [self.folder / "lm_eval" / file.removeprefix(HUB_FILES) for file in each] for split, each in files.items()}
+        for copy in (copy for each in copies.values() for copy in each):
+            if "://" in str(copy) or ".." in copy.parts or not copy.is_file():
+                raise MissingData(f"{copy} is missing; put the file there, or pass --data hub")
+        named = {split: [str(copy) for copy in each] for split, each in copies.items()}
+        return loaded(HubDataset(dataset.path, dataset.name, {**dataset.settings, "data_files": named}))
 
 
 class SampleSource(FolderSource):

@@ -87,8 +87,8 @@ def task_entry(
     elif isinstance(task, AggregatedTask):
         own = task.aggregate([(sample.doc, sample.scored) for sample in samples])
         metrics, groups, subjects, without = own.metrics, own.groups, own.subjects, own.without
-        lower_is_better = tuple(sorted(task.lower_is_better & metrics.keys()))
-        no_shares = tuple(name for name in metrics if name not in task.shares or not _within_one(samples, name))
+        lower_is_better = tuple(name for name in metrics if task.is_lower_better(name))
+        no_shares = tuple(name for name in metrics if not task.is_mean(name) or not _within_one(samples, name))
     else:
         metrics = _metrics(task, by_group)
         groups = {name: _metrics(task, members) for name, members in sorted(categories.items())}

@@ -30,7 +30,7 @@ class RunningScore:
         headline = self.task.protocol.headline
         value = scored.metrics.get(headline)
         # a corpus metric has no number per document, or one that is no share of anything
-        if isinstance(value, int | float) and not (isinstance(self.task, AggregatedTask) and headline not in self.task.shares):
+        if isinstance(value, int | float) and not (isinstance(self.task, AggregatedTask) and not self.task.is_mean(headline)):
             self.total += value
             self.count += 1
 

@@ -73,5 +73,5 @@ def run_command(config: RunConfig) -> str:
         if field.name == "chat_template_args":
             parts += [part for key, each in value.items() for part in ("--chat-template-arg", f"{key}={json.dumps(each)}")]
         else:
-            parts += [flag] if value is True else [flag, str(value)]
+            parts += [flag] if value is True else [f"--no-{flag[2:]}"] if value is False else [flag, str(value)]
     return shlex.join([*parts, "--name", config.run_name])

@@ -19,10 +19,15 @@ class Aggregated:
 
 
 class AggregatedTask(Task):
-    """A task whose figures are not all means over its documents. Once loaded, it knows which are."""
+    """A task whose figures are not all means over its documents. Which are, it knows once it is loaded."""
 
-    lower_is_better: frozenset[str] = frozenset()  # metrics
-    shares: frozenset[str] = frozenset()  # metrics that are means over documents; all others stay in the unit of their own
+    @abstractmethod
+    def is_mean(self, metric: str) -> bool:
+        """Is this metric of a document averaged?"""
+
+    @abstractmethod
+    def is_lower_better(self, metric: str) -> bool:
+        """Is a lower value of this metric a better one?"""
 
     @abstractmethod
     def aggregate(self, scored: Sequence[tuple[Doc, Scored]]) -> Aggregated:

@@ -30,6 +30,7 @@ def build(leaf: Leaf, source: DataSource, options: LmEvalOptions) -> Any:
     kind = config.get("class", ConfigurableTask)
     num_fewshot = shots_of(leaf, options)
     made_of = _reading(kind, leaf, source, num_fewshot)
+    seed_all()
     try:
         task = made_of(config=config)
     except EvalkitError:
@@ -45,13 +46,25 @@ def build(leaf: Leaf, source: DataSource, options: LmEvalOptions) -> Any:
     return task
 
 
+def seed_all() -> None:
+    """lm-eval's own seeds, since a task's code may draw (GPQA shuffles its options), whatever was loaded before it."""
+    import random
+
+    import numpy as np
+
+    random.seed(0)
+    np.random.seed(1234)
+
+
 def shots_of(leaf: Leaf, options: LmEvalOptions) -> int:
     """How many shots a task has. Raises EvalkitError where its file forbids those that are asked for."""
     own = leaf.config.get("num_fewshot")
     if options.num_fewshot is None:
         return own or 0
     if own == 0 and options.num_fewshot:
-        raise EvalkitError(f"lm_eval:{leaf.name} has no shots by its own file (num_fewshot: 0), and lm-eval would keep to that; leave --num-fewshot out")
+        raise EvalkitError(
+            f"lm_eval:{leaf.name} has no shots by its own file (num_fewshot: 0), and lm-eval would keep to that; leave --num-fewshot out"
+        )
     return options.num_fewshot
 
 
@@ -100,5 +113,7 @@ def _with_stand_ins(found: Mapping[str, Any], task: Any, dataset: HubDataset, nu
     documents, *others = _splits(task)
     missing = [name for name in others if name not in found]
     if missing and num_fewshot and not (task.config.fewshot_config.samples or missing[0] == task.config.validation_split):
-        raise MissingData(f"lm_eval:{task.config.task} draws {num_fewshot} shots from {dataset.folder}/{missing[0]}.jsonl, which is missing")
+        raise MissingData(
+            f"lm_eval:{task.config.task} draws {num_fewshot} shots from {dataset.folder}/{missing[0]}.jsonl, which is missing"
+        )
     return datasets.DatasetDict({**found, **{name: found[documents].select([]) for name in missing}})

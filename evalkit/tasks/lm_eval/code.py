@@ -34,13 +34,14 @@ def permit_metrics(leaf: Leaf, allowed: bool) -> None:
     from lm_eval.api.metrics import mean  # noqa: F401 - it registers lm-eval's own metrics
     from lm_eval.api.registry import METRIC_REGISTRY
 
+    if allowed or leaf.config.get("process_results") is not None:  # which computes the metrics itself
+        return
     for metric in leaf.config.get("metric_list") or []:
         name = metric.get("metric")
-        if isinstance(name, str) and leaf.config.get("process_results") is None and not allowed:
-            if metric.get("hf_evaluate") or name not in METRIC_REGISTRY:
-                raise EvalkitError(
-                    f"lm_eval:{leaf.name}: its metric {name} is code that lm-eval downloads from the hub; pass --allow-task-code to run it"
-                )
+        if isinstance(name, str) and (metric.get("hf_evaluate") or name not in METRIC_REGISTRY):
+            raise EvalkitError(
+                f"lm_eval:{leaf.name}: its metric {name} is code that lm-eval downloads from the hub; pass --allow-task-code to run it"
+            )
 
 
 def _reasons(value: Any) -> Iterator[str]:

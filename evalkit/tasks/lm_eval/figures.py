@@ -63,7 +63,9 @@ def group_figure(leaves: Mapping[str, tuple[Estimate, Sequence[Any]]], by_docume
     sizes = [len(values) for _, values in leaves.values()]
     n = sum(sizes)
     if min(sizes) < 2:  # a task of one document has no variance of its own
-        return average({name: [float(value) for value in values] for name, (_, values) in leaves.items()}, "micro" if by_documents else "macro")
+        return average(
+            {name: [float(value) for value in values] for name, (_, values) in leaves.items()}, "micro" if by_documents else "macro"
+        )
     if by_documents:
         value = sum(found.value * size for found, size in zip(figures, sizes, strict=True)) / n
         within = sum((size - 1) * found.stderr**2 * size for found, size in zip(figures, sizes, strict=True)) / (n - len(sizes))

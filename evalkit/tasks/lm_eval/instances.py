@@ -80,7 +80,9 @@ def _prompt(prompt: str, name: str, chat: bool) -> tuple[str, tuple[tuple[str, s
     if isinstance(prompt, Conversation):
         return prompt.begun, prompt.messages
     if chat and prompt:  # "" is lm-eval's context of an unconditional log-likelihood
-        raise EvalkitError(f"lm_eval:{name} writes its prompts by code of its own, which passes the chat template by; leave --apply-chat-template out")
+        raise EvalkitError(
+            f"lm_eval:{name} writes its prompts by code of its own, which passes the chat template by; leave --apply-chat-template out"
+        )
     return prompt, ()
 
 

@@ -7,11 +7,14 @@ from evalkit.errors import EvalkitError
 
 @dataclass(frozen=True, slots=True)
 class LmEvalOptions:
-    """`include_path`: a folder of one's own task files. `allow_task_code`: a task's Python may run, and its metrics be downloaded."""
+    """`include_path`: a folder of one's own task files. `allow_task_code`: a task's Python may run, and its metrics be downloaded.
+
+    `fewshot_as_multiturn`: under the chat template, shots are turns of the conversation, as lm-eval has them unless told otherwise.
+    """
 
     num_fewshot: int | None = None
     apply_chat_template: bool = False
-    fewshot_as_multiturn: bool = False
+    fewshot_as_multiturn: bool = True
     system_instruction: str | None = None
     include_path: str | None = None
     allow_task_code: bool = False
@@ -19,15 +22,13 @@ class LmEvalOptions:
     def __post_init__(self) -> None:
         if self.num_fewshot is not None and self.num_fewshot < 0:
             raise EvalkitError(f"num_fewshot is {self.num_fewshot}; give 0 or more")
-        if self.fewshot_as_multiturn and not self.apply_chat_template:
-            raise EvalkitError("--fewshot-as-multiturn makes turns of a conversation; add --apply-chat-template, or leave it out")
 
     @property
     def suffix(self) -> str:
         """What a protocol's name ends with where the task is not run as its file has it."""
         parts = [f"{self.num_fewshot}shot"] if self.num_fewshot is not None else []
         parts += ["chat"] if self.apply_chat_template else []
-        parts += ["multiturn"] if self.fewshot_as_multiturn else []
+        parts += ["singleturn"] if self.apply_chat_template and not self.fewshot_as_multiturn else []
         parts += ["system"] if self.system_instruction is not None else []
         return "".join(f"-{part}" for part in parts)
 
@@ -36,6 +37,7 @@ class LmEvalOptions:
         for option, value in (
             ("--num-fewshot", self.num_fewshot is not None),
             ("--apply-chat-template", self.apply_chat_template),
+            ("--no-fewshot-as-multiturn", not self.fewshot_as_multiturn),
             ("--system-instruction", self.system_instruction is not None),
             ("--include-path", self.include_path is not None),
             ("--allow-task-code", self.allow_task_code),

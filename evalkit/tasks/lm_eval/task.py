@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from datetime import date, time
-from typing import Any
+from typing import Any, ClassVar
 
 from evalkit.errors import DataError, EvalkitError, in_words
 from evalkit.hashing import sha256_json
 from evalkit.stats.estimate import Estimate
 from evalkit.tasks.aggregated import Aggregated, AggregatedTask
-from evalkit.tasks.lm_eval.build import FEWSHOT_SEED, build, shots_of
+from evalkit.tasks.lm_eval.build import FEWSHOT_SEED, build, seed_all, shots_of
 from evalkit.tasks.lm_eval.code import permit
 from evalkit.tasks.lm_eval.figures import Aggregation, NoFigure, figure, group_figure, is_mean
 from evalkit.tasks.lm_eval.index import index, lm_eval_version
@@ -48,7 +48,7 @@ class LmEvalTask(AggregatedTask):
     """One of lm-eval's tasks, or a group whose documents' groups are its tasks."""
 
     name = "lm_eval"
-    protocols: Mapping[str, Protocol] = {}  # noqa: RUF012 - made by `tasks`, of what is installed
+    protocols: ClassVar[Mapping[str, Protocol]] = {}  # made by `tasks`, of what is installed
     default_protocol = ""
     official_n = 0
     official_sha256 = ""
@@ -70,6 +70,7 @@ class LmEvalTask(AggregatedTask):
         docs: list[Doc] = []
         for leaf in self.leaves:
             task = build(leaf, source, self.options)
+            seed_all()
             loaded = self._loaded[leaf.name] = _Loaded(task, list(task.eval_docs))
             rows = [_plain(doc) for doc in loaded.docs]
             source.note(leaf.name, rows)
@@ -77,7 +78,7 @@ class LmEvalTask(AggregatedTask):
                 source.note(f"{leaf.name} shots", [_plain(doc) for doc in task.sampler.fewshot_docs()])
             group = leaf.name if isinstance(self.member, Group) else "all"
             docs += [Doc(self._id(leaf.name, i), group, row if isinstance(row, dict) else {"doc": row}) for i, row in enumerate(rows)]
-        self._settle()
+        self.protocol = replace(self.protocol, headline=self._headline())
         return docs
 
     def requests(self, doc: Doc) -> Sequence[Request]:
@@ -159,20 +160,23 @@ class LmEvalTask(AggregatedTask):
             raise EvalkitError(f"lm_eval:{leaf}: document {number} can't be scored ({in_words(error)})") from error
         return Scored(metrics, extracted, target, failed)
 
-    def _settle(self) -> None:
-        """What only the loaded tasks know: which metric is the headline, which are means, and which are better the lower they are."""
-        by_leaf = {name: loaded.task for name, loaded in self._loaded.items()}
-        first = next(iter(by_leaf.values()))
+    def is_mean(self, metric: str) -> bool:
+        return all(is_mean(self._aggregation(leaf.name, metric)) for leaf in self.leaves)
+
+    def is_lower_better(self, metric: str) -> bool:
+        name = metric.partition(",")[0]
+        return any(loaded.task.higher_is_better().get(name) is False for loaded in self._loaded.values())
+
+    def _headline(self) -> str:
+        """A group's first metric, or a task's: of several, the first mean of which more is better, by the first filter."""
+        first = self._loaded[self.leaves[0].name].task
         filters = [each.name for each in first._filters]
-        better = {metric: higher for task in by_leaf.values() for metric, higher in task.higher_is_better().items()}
-        names = [mean.metric for mean in self.member.means] if isinstance(self.member, Group) else list(first.aggregation())
-        chosen = next((m for m in names if is_mean(first.aggregation().get(m)) and better.get(m) is not False), names[0] if names else "")
-        means = self.member.means if isinstance(self.member, Group) else ()
-        kept = next((mean.filters for mean in means if mean.metric == chosen and mean.filters), filters)
-        every = [key_of(metric, name) for metric in better for name in dict.fromkeys([*filters, *kept])]
-        self.lower_is_better = frozenset(key for key in every if better[key.partition(",")[0]] is False)
-        self.shares = frozenset(key for key in every if is_mean(first.aggregation().get(key.partition(",")[0])))
-        self.protocol = replace(self.protocol, headline=key_of(chosen, kept[0]))
+        if isinstance(self.member, Group):
+            names, filters = [mean.metric for mean in self.member.means], [*(self.member.means[0].filters or filters)]
+        else:
+            names = list(first.aggregation())
+        good = [name for name in names if self.is_mean(name) and not self.is_lower_better(name)]
+        return key_of([*good, *names, ""][0], filters[0])
 
     def _aggregation(self, leaf: str, metric: str) -> Aggregation | None:
         found: Aggregation | None = self._loaded[leaf].task.aggregation().get(metric.partition(",")[0])
@@ -197,7 +201,9 @@ def tasks(spec: str, options: LmEvalOptions, sampling: Sampling | None) -> list[
     """The tasks of NAME or NAME@stable: one, or those of a tag or of a group without a figure. Raises EvalkitError."""
     name, _, protocol = spec.partition("@")
     if protocol not in ("", STABLE):
-        raise EvalkitError(f"lm_eval:{name} has no protocol {protocol!r}: leave it out for lm-eval's own shots, or give @{STABLE} for the same shots in any subset")
+        raise EvalkitError(
+            f"lm_eval:{name} has no protocol {protocol!r}; leave it out for lm-eval's shots, or give @{STABLE} for the same in any subset"
+        )
     names = index(options.include_path)
     return [LmEvalTask(member, bool(protocol), options, sampling) for member in members_of(name, names)]
 
@@ -254,7 +260,9 @@ def _identity(value: Any) -> Any:
     return value if isinstance(value, str | int | float | bool | None) else str(value)
 
 
-def _means(group: Group, figures: Mapping[str, Mapping[str, Estimate]], values: Mapping[str, Mapping[str, Sequence[Any]]]) -> dict[str, Estimate]:
+def _means(
+    group: Group, figures: Mapping[str, Mapping[str, Estimate]], values: Mapping[str, Mapping[str, Sequence[Any]]]
+) -> dict[str, Estimate]:
     """A group's figures over the tasks that have the metric. lm-eval weighs a task by its documents, whatever metric they lack."""
     names = list(dict.fromkeys(map(_name, group.leaves())))
     found: dict[str, Estimate] = {}

@@ -39,7 +39,7 @@ def read(path: Path, including: tuple[Path, ...] = ()) -> dict[str, Any]:
     loader = type("Loader", (getattr(yaml, "CSafeLoader", yaml.SafeLoader),), {})
     yaml.add_constructor("!function", lambda load, node: FunctionRef(load.construct_scalar(node), path.parent), Loader=loader)
     try:
-        own = yaml.load(path.read_bytes(), Loader=loader)  # noqa: S506 - a subclass of the safe loader
+        own = yaml.load(path.read_bytes(), Loader=loader)
     except OSError as error:
         raise EvalkitError(f"cannot read {path}: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
