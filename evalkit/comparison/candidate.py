@@ -56,7 +56,9 @@ class Candidate:
             if not part or doc.group.partition(":")[0] == part
         }
         protocol = {"protocol": f"{task_of(name)}@{plan.task.protocol.name}", "settings": sha256_json(asdict(plan.task.protocol))}
-        return TaskAnswers(name, protocol, base.metric, frozenset({plan.task.protocol.averaging}), answers)
+        return TaskAnswers(
+            name, protocol, base.metric, frozenset({plan.task.protocol.averaging}), answers, lower_is_better=base.lower_is_better
+        )
 
     def prefixes_in_documents(self) -> dict[str, int]:
         """By task, how many documents take as much work as the beginnings that prompts share (shots, headers), by their characters."""

@@ -26,7 +26,7 @@ def write(folder: Path, run: Run, samples: Mapping[str, Sequence[Sample]]) -> No
     for name, task_samples in samples.items():
         leaves: dict[str, list[Sample]] = {}
         for sample in task_samples:
-            leaves.setdefault(f"{name}_{sample.doc.group}" if run.tasks[name].subjects else name, []).append(sample)
+            leaves.setdefault(_part(name, sample.doc.group) if run.tasks[name].subjects else _theirs(name), []).append(sample)
         for leaf, members in leaves.items():
             write_atomically(
                 target / f"samples_{leaf}_{time}.jsonl", (json.dumps(row, ensure_ascii=False) + "\n" for row in _rows(members))
@@ -39,27 +39,30 @@ def _results(run: Run) -> dict[str, Any]:
     groups: dict[str, Any] = {}
     n_samples: dict[str, Any] = {}
     higher: dict[str, Any] = {}
-    leaves = {name: [f"{name}_{subject}" for subject in task.subjects] for name, task in run.tasks.items()}
-    for name, task in run.tasks.items():
+    leaves = {_theirs(name): [_part(name, subject) for subject in task.subjects] for name, task in run.tasks.items()}
+    for key, task in run.tasks.items():
+        name = _theirs(key)
         entry = {"alias": name, **_figures(task.metrics)}
         results[name] = entry
-        higher[name] = {_FILTERS.get(metric, (metric, ""))[0]: True for metric in task.metrics}
+        higher[name] = {_filtered(metric)[0]: metric not in task.lower_is_better for metric in task.metrics}
         if task.subjects:
             groups[name] = entry
             for category, metrics in task.groups.items():
-                results[f"{name}_{category}"] = groups[f"{name}_{category}"] = {"alias": f" - {category}", **_figures(metrics)}
+                results[_part(key, category)] = groups[_part(key, category)] = {"alias": f" - {category}", **_figures(metrics)}
             for subject, metrics in task.subjects.items():
-                results[f"{name}_{subject}"] = {"alias": f"  - {subject}", **_figures(metrics)}
+                results[_part(key, subject)] = {"alias": f"  - {subject}", **_figures(metrics)}
                 n = next(iter(metrics.values())).n
-                n_samples[f"{name}_{subject}"] = {"original": n, "effective": n}
+                n_samples[_part(key, subject)] = {"original": n, "effective": n}
         else:
             n_samples[name] = {"original": task.n_total, "effective": task.n}
     return {
         "results": results,
         **({"groups": groups} if groups else {}),
         "group_subtasks": leaves,
-        "configs": {name: {"task": name, "metadata": {"evalkit_protocol": task.protocol}} for name, task in run.tasks.items()},
-        "versions": {name: f"evalkit {task.protocol}" for name, task in run.tasks.items()},
+        "configs": {
+            _theirs(name): {"task": _theirs(name), "metadata": {"evalkit_protocol": task.protocol}} for name, task in run.tasks.items()
+        },
+        "versions": {_theirs(name): f"evalkit {task.protocol}" for name, task in run.tasks.items()},
         "higher_is_better": higher,
         "n-samples": n_samples,
         "config": {"model": run.model.engine, "model_args": run.model.spec, "limit": run.limit},
@@ -71,10 +74,26 @@ def _results(run: Run) -> dict[str, Any]:
     }
 
 
+def _theirs(task: str) -> str:
+    """A task's name in lm-eval's files: one of lm-eval's own has its own."""
+    return task.removeprefix("lm_eval:")
+
+
+def _part(task: str, part: str) -> str:
+    """The name of a subject or category of a task: the members of lm-eval's groups have whole names."""
+    return part if task.startswith("lm_eval:") else f"{task}_{part}"
+
+
+def _filtered(metric: str) -> tuple[str, str]:
+    """A metric's name and filter."""
+    name, _, filter_name = metric.partition(",")
+    return _FILTERS.get(metric, (name, filter_name or "none"))
+
+
 def _figures(metrics: Metrics) -> dict[str, float]:
     figures = {}
     for metric, estimate in metrics.items():
-        name, filter_name = _FILTERS.get(metric, (metric, "none"))
+        name, filter_name = _filtered(metric)
         figures[f"{name},{filter_name}"] = estimate.value
         figures[f"{name}_stderr,{filter_name}"] = estimate.stderr
     return figures
@@ -85,7 +104,7 @@ def _rows(samples: Sequence[Sample]) -> Iterator[dict[str, Any]]:
     for index, sample in enumerate(samples):
         filters: dict[str, dict[str, float]] = {}
         for metric, value in sample.scored.metrics.items():
-            name, filter_name = _FILTERS.get(metric, (metric, "none"))
+            name, filter_name = _filtered(metric)
             filters.setdefault(filter_name, {})[name] = value
         arguments, resps = _arguments(sample), _resps(sample)
         for filter_name, metrics in filters.items():

@@ -237,7 +237,9 @@ def score_of(value: Any, metric: str) -> Score:
         references = tuple(value[0]) if isinstance(value[0], list | tuple) else (value[0],)
         if references and all(isinstance(reference, str) for reference in references):
             return references, value[1]
-    raise EvalkitError(f"{metric} of a document is {value!r:.40}, not a number: no document has one; choose another metric with --metric")
+    raise EvalkitError(
+        f"{metric} of a document is {value!r:.40}, not a number; choose another metric with --metric, or other tasks with --tasks"
+    )
 
 
 def cluster_of(doc: Mapping[str, Any], field: str) -> str:

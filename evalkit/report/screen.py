@@ -14,7 +14,7 @@ from evalkit.report.published import Column
 from evalkit.report.sections import multilingual
 from evalkit.report.verdict import WORDS, Measured, Verdict, measured_figure, scale_of, verdict_on, why_no_figure, why_not_comparable
 from evalkit.stats.estimate import combined
-from evalkit.tasks.registry import remark
+from evalkit.tasks.registry import LM_EVAL, remark
 
 HEAD = ("task", "protocol", "published", "measured", "95% interval", "n", "data", "verdict")
 COUNTS = {
@@ -44,6 +44,11 @@ class _Shown:
     def figure(self) -> Measured | None:
         return measured_figure(self.entry, self.column)
 
+    @property
+    def is_share(self) -> bool:
+        """Is the figure printed in percent, or on a judge's scale, with its one decimal?"""
+        return self.entry.headline not in self.entry.no_shares
+
 
 def _shown(run: Run, published: str | None) -> Iterator[_Shown]:
     for key, entry in run.tasks.items():
@@ -66,8 +71,8 @@ def show(run: Run, folder: Path, console: Console, published: str | None = None)
             each.task,
             each.entry.protocol,
             " / ".join(dict.fromkeys(match.printed for match in each.matches)) or "-",
-            decimal(figure.value, each.column) if figure else "-",
-            interval(figure, each.column),
+            decimal(figure.value, each.column, each.is_share) if figure else "-",
+            interval(figure, each.column, each.is_share),
             each.entry.size,
             str(each.entry.data),
             found.word,
@@ -85,14 +90,14 @@ def show(run: Run, folder: Path, console: Console, published: str | None = None)
     _say(console, f"next: {next_step(run, folder)}")
 
 
-def decimal(value: float, column: Column | None) -> str:
-    """A figure with its column's decimals, or one."""
-    return f"{value:.{column.decimals if column else 1}f}"
+def decimal(value: float, column: Column | None, is_share: bool = True) -> str:
+    """A figure with its column's decimals, or one; of a perplexity and the like, four digits."""
+    return f"{value:.{column.decimals if column else 1}f}" if column or is_share else f"{value:.4g}"
 
 
-def interval(figure: Measured | None, column: Column | None) -> str:
+def interval(figure: Measured | None, column: Column | None, is_share: bool = True) -> str:
     """ "61.7 to 63.3"; "-" for no figure."""
-    return f"{decimal(figure.low, column)} to {decimal(figure.high, column)}" if figure else "-"
+    return f"{decimal(figure.low, column, is_share)} to {decimal(figure.high, column, is_share)}" if figure else "-"
 
 
 def _say(console: Console, line: str) -> None:
@@ -112,6 +117,8 @@ def _remarks(shown: Sequence[_Shown]) -> Iterator[str]:
             yield f"{key}: not the benchmark's figure: {reason}"
         for line in multilingual.remarks(entry):
             yield f"{key}: {line}"
+        if task.startswith(LM_EVAL):  # its protocol does not say
+            yield f"{key}: measured is {entry.headline}{' (lower is better)' if entry.headline in entry.lower_is_better else ''}"
         for name, reason in entry.without.items():
             yield f"{key}: no figure for {name}: {reason}"
         for name, text in COUNTS.items():
@@ -152,7 +159,7 @@ def _parts(entry: TaskEntry, column: Column | None) -> Iterator[str]:
     """The other metrics, then the headline by category."""
     for name, figure in entry.metrics.items():
         if name != entry.headline:
-            yield f"{name} {decimal(scale_of(entry, column, name) * figure.value, column)}"
+            yield f"{name} {decimal(scale_of(entry, column, name) * figure.value, column, name not in entry.no_shares)}"
     scale = scale_of(entry, column, entry.headline)
     for name, metrics in entry.groups.items():
         if entry.headline in metrics:

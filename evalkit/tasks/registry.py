@@ -43,6 +43,10 @@ def resolve(spec: str, sampling: Sampling | None = None) -> Task:
     whole, _, protocol_name = spec.partition("@")
     name, colon, part = whole.partition(":")
     classes = task_classes()
+    if name == "lm_eval":
+        if part:
+            raise EvalkitError(f"{spec} is a task of lm-eval's, which this command does not take; evalkit run --tasks {spec} does")
+        raise EvalkitError("lm_eval is no task; give the name of one of lm-eval's, as in --tasks lm_eval:arc_easy")
     if name not in classes:
         raise unknown("task", name, classes)
     cls = classes[name]

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.lm_eval_reference import Ours, load_from, pairs, simple_evaluate, their_pairs
-from helpers.lm_eval_rows import write
+from lm_eval_reference import Ours, load_from, pairs, simple_evaluate, their_pairs
+from lm_eval_rows import write
+from lm_eval_table import NEEDS, PAGE, TASKS, read_table, table
 
 from evalkit.config import RunConfig
 from evalkit.progress import Reporter
@@ -18,83 +19,6 @@ from evalkit.tasks.lm_eval.index import index
 
 pytest.importorskip("lm_eval", reason="lm-eval is not installed")
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(600)]  # warnings of lm-eval, datasets and sklearn
-
-# a task, or a group -> what is set; every number of shots but the file's own is ours
-TASKS: Mapping[str, Mapping[str, Any]] = {
-    # multiple_choice
-    "arc_easy": {},
-    "arc_challenge": {"num_fewshot": 3},
-    "openbookqa": {},
-    "sciq": {"num_fewshot": 1},
-    "piqa": {"num_fewshot": 2},
-    "hellaswag": {"num_fewshot": 2},
-    "winogrande": {"num_fewshot": 3},
-    "wsc273": {},
-    "xwinograd_en": {},
-    "copa": {"num_fewshot": 1},
-    "xcopa_it": {},
-    "paws_de": {"num_fewshot": 2},
-    "boolq": {"num_fewshot": 2},
-    "cb": {"num_fewshot": 1},
-    "wic": {},
-    "multirc": {},
-    "rte": {"num_fewshot": 2},
-    "mrpc": {},
-    "cola": {"num_fewshot": 4},
-    "race": {},
-    "belebele_deu_Latn": {"num_fewshot": 2},
-    "truthfulqa_mc1": {},
-    "truthfulqa_mc2": {},
-    "mmlu_anatomy": {"num_fewshot": 5},
-    "gpqa_main_zeroshot": {},
-    "logiqa": {},
-    "headqa_en": {},
-    "commonsense_qa": {"num_fewshot": 2},
-    "swag": {},
-    "anli_r1": {"num_fewshot": 1},
-    "social_iqa": {},
-    "medmcqa": {"num_fewshot": 2},
-    "storycloze_2016": {},
-    "kobest_boolq": {},
-    "qasper_bool": {},
-    "webqs": {},
-    "prost": {},
-    "blimp_adjunct_island": {},
-    # loglikelihood
-    "lambada_openai": {},
-    "lambada_standard": {"num_fewshot": 2},
-    "asdiv": {"num_fewshot": 1},
-    "arithmetic_1dc": {"num_fewshot": 2},
-    # loglikelihood_rolling
-    "wikitext": {},
-    "pile_arxiv": {},
-    # generate_until
-    "gsm8k": {},
-    "gsm8k_cot": {},
-    "gsm8k_cot_self_consistency": {},
-    "mgsm_direct_es": {"num_fewshot": 2},
-    "triviaqa": {"num_fewshot": 2},
-    "nq_open": {"num_fewshot": 2},
-    "truthfulqa_gen": {},
-    "bbh_cot_fewshot_boolean_expressions": {},
-    "bbh_zeroshot_boolean_expressions": {},
-    "mmlu_pro_biology": {},
-    "minerva_math_algebra": {},
-    "hendrycks_math_algebra": {"num_fewshot": 2},
-    "drop": {"num_fewshot": 2},
-    "anagrams1": {},
-    "babi": {"num_fewshot": 1},
-    "wmt16-en-de": {"num_fewshot": 1},
-    "ifeval": {},
-    "squad_completion": {},
-    "fda": {},
-    # groups
-    "mmlu": {"num_fewshot": 2},
-}
-NEEDS = {
-    "minerva_math_algebra": "math_verify",
-    "ifeval": "langdetect",
-}
 
 
 @pytest.fixture(scope="module")
@@ -266,3 +190,7 @@ def test_the_same_prompts_and_figures(name: str, both: Any) -> None:
         pytest.importorskip(package, reason=f"{name} needs {package}")
     record, folder, theirs = both(name, **TASKS[name])
     require_the_same(record, folder, theirs, name)
+
+
+def test_the_table_of_the_page_is_that_of_these_tasks() -> None:
+    assert read_table(PAGE.read_text()) == table(), "run `python tests/helpers/lm_eval_table.py`"

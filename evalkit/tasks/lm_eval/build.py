@@ -41,6 +41,10 @@ def build(leaf: Leaf, source: DataSource, options: LmEvalOptions) -> Any:
         raise EvalkitError(f"lm_eval:{leaf.name} {MULTIMODAL}")
     if "class" in config:
         task.config.task = leaf.name
+    if num_fewshot and (there := len(task.sampler.df)) < num_fewshot:
+        raise DataError(
+            f"lm_eval:{leaf.name}: {num_fewshot} shots are asked for, and its data has {there} rows for them; lower --num-fewshot"
+        )
     task.set_config("num_fewshot", num_fewshot)
     task.set_fewshot_seed(FEWSHOT_SEED)
     return task

@@ -6,6 +6,7 @@ A mean has its closed standard error. Any other aggregation has that of a bootst
 
 import math
 import random
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -32,10 +33,9 @@ def is_mean(aggregation: Aggregation | None) -> bool:
 def figure(metric: str, aggregation: Aggregation | None, values: Sequence[Any]) -> Estimate:
     """The aggregation over the documents' values. Raises NoFigure."""
     try:
-        if aggregation is None or is_mean(aggregation):
-            found = mean([float(value) for value in values])
-        else:
-            found = _bootstrapped(metric, aggregation, values)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of resamples that lack a class
+            found = mean(list(map(float, values))) if is_mean(aggregation) else _bootstrapped(metric, aggregation, values)
     except NoFigure:
         raise
     except Exception as error:  # an aggregation may be the task's own code
@@ -45,7 +45,8 @@ def figure(metric: str, aggregation: Aggregation | None, values: Sequence[Any]) 
     return found
 
 
-def _bootstrapped(metric: str, aggregation: Aggregation, values: Sequence[Any]) -> Estimate:
+def _bootstrapped(metric: str, aggregation: Aggregation | None, values: Sequence[Any]) -> Estimate:
+    assert aggregation is not None
     value = float(aggregation(values))
     n = len(values)
     if n < 2:

@@ -63,6 +63,8 @@ def entry(name: str, names: Index) -> Entry:
     """Raises EvalkitError with the nearest names where there is none of this name."""
     if name in names:
         return names[name]
+    if not name:
+        raise EvalkitError("lm_eval: needs the name of one of lm-eval's tasks, groups or tags, as in --tasks lm_eval:arc_easy")
     close = difflib.get_close_matches(name, names, n=_CLOSE, cutoff=0.6)
     parts = [each for each in names if name and name.lower() in each.lower()]
     near = dict.fromkeys([*close, *sorted(parts, key=len)])

@@ -75,7 +75,7 @@ class LmEvalTask(AggregatedTask):
             rows = [_plain(doc) for doc in loaded.docs]
             source.note(leaf.name, rows)
             if task.config.num_fewshot:
-                source.note(f"{leaf.name} shots", [_plain(doc) for doc in task.sampler.fewshot_docs()])
+                source.note(f"{leaf.name} shots", [_plain(doc) for doc in task.sampler.df])
             group = leaf.name if isinstance(self.member, Group) else "all"
             docs += [Doc(self._id(leaf.name, i), group, row if isinstance(row, dict) else {"doc": row}) for i, row in enumerate(rows)]
         self.protocol = replace(self.protocol, headline=self._headline())
