@@ -1,6 +1,7 @@
 """Datasets that the `datasets` library reads, for the tasks of lm-eval: from the hub, from files that a task names, or from rows."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from evalkit.errors import DataError, in_words
@@ -31,6 +32,12 @@ def own_files(dataset: HubDataset) -> Mapping[str, Sequence[str]]:
         return {}
     by_split = given if isinstance(given, Mapping) else {"train": given}
     return {str(split): [files] if isinstance(files, str) else [*files] for split, files in by_split.items()}
+
+
+def is_here(dataset: HubDataset) -> bool:
+    """Is all that the task names on this machine: a folder, or files?"""
+    files = own_files(dataset)
+    return Path(dataset.path).is_dir() or (bool(files) and not any("://" in file for each in files.values() for file in each))
 
 
 def loaded(dataset: HubDataset) -> Mapping[str, Any]:

@@ -15,9 +15,9 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evalkit.data.datasets_library import dataset_of, loaded, own_files
+from evalkit.data.datasets_library import FILE_FORMATS, dataset_of, is_here, loaded, own_files
 from evalkit.data.download import DownloadFailed, Remote, download
-from evalkit.data.hub_files import HubError, Repository, commit_of
+from evalkit.data.hub_files import HubError, Repository, Unavailable, commit_of
 from evalkit.data.layouts import LAYOUTS, headless_csv, json_rows
 from evalkit.data.rows import Placed, checked
 from evalkit.errors import DataError, EvalkitError, MissingData, first_line
@@ -56,11 +56,7 @@ class _Source:
 
     def splits(self, dataset: HubDataset, names: Sequence[str]) -> Mapping[str, Any]:
         """Those of the named splits that there are, each a `datasets.Dataset`. Raises DataError where the first is missing."""
-        files = own_files(dataset)
-        if files and not any("://" in file for each in files.values() for file in each):
-            found = loaded(dataset)  # they are on this machine, wherever other data comes from
-        else:
-            found = self._splits(dataset, names)
+        found = loaded(dataset) if is_here(dataset) else self._splits(dataset, names)
         if names[0] not in found:
             raise MissingData(f"{dataset.path} has no split {names[0]!r}; it has {', '.join(found)}")
         return found
@@ -124,9 +120,8 @@ class FolderSource(_Source):
     def _splits(self, dataset: HubDataset, names: Sequence[str]) -> Mapping[str, Any]:
         if files := own_files(dataset):
             return self._copied(dataset, files)
-        folder = Path(dataset.folder)
-        if folder.is_absolute() or ".." in folder.parts:
-            raise DataError(f"dataset {dataset.path} is a folder of its own; it is not looked for in {self.folder}, pass --data hub")
+        if Path(dataset.path).is_absolute() or ".." in Path(dataset.folder).parts:
+            raise DataError(f"dataset {dataset.path} is a folder of its own, and it is not there")
         found = {}
         for name in dict.fromkeys(names):
             path = f"{dataset.folder}/{name}.jsonl"
@@ -204,11 +199,27 @@ class HubSource(_Source):
         return file.render(fetch(file))
 
     def _splits(self, dataset: HubDataset, names: Sequence[str]) -> Mapping[str, Any]:
-        self._came_from(str(dataset.settings.get("revision", f"{dataset.path}@main")))
         try:
-            return loaded(dataset)
-        except DataError as error:
+            if dataset.path in FILE_FORMATS:  # of other addresses than a repository's
+                return loaded(dataset)
+            pinned = self._pinned(dataset)
+            found = loaded(pinned)
+        except (HubError, DataError) as error:
             raise DataError(f"{error}; or pass --data DIR with DIR/{dataset.folder}/{names[0]}.jsonl") from None
+        self._came_from(f"{dataset.path}@{pinned.settings.get('revision', 'the cache')}")
+        return found
+
+    def _pinned(self, dataset: HubDataset) -> HubDataset:
+        """The dataset at the commit that the hub has now; as it is where the user wants the cache alone. Raises HubError."""
+        try:
+            commit = Repository(dataset.path, dataset.settings.get("revision"), "dataset").listing().commit
+        except Unavailable:
+            from huggingface_hub import constants
+
+            if constants.HF_HUB_OFFLINE:
+                return dataset
+            raise
+        return HubDataset(dataset.path, dataset.name, {**dataset.settings, "revision": commit})
 
     def _came_from(self, revision: str) -> None:
         """The places that the rows came from, each once."""

@@ -103,7 +103,7 @@ def _rows(samples: Sequence[Sample]) -> Iterator[dict[str, Any]]:
     """One row a sample and filter, as lm-eval writes them."""
     for index, sample in enumerate(samples):
         filters: dict[str, dict[str, float]] = {}
-        for metric, value in sample.scored.metrics.items():
+        for metric, value in {**sample.scored.metrics, **sample.scored.parts}.items():
             name, filter_name = _filtered(metric)
             filters.setdefault(filter_name, {})[name] = value
         arguments, resps = _arguments(sample), _resps(sample)

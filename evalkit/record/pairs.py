@@ -113,6 +113,9 @@ def read_our_answers(place: Path, wanted: Sequence[str] = (), metric: str | None
     tasks: dict[str, TaskAnswers] = {}
     names: list[str] = []
     for key, entry in run.tasks.items():
+        if wanted and not any(name.partition("/")[0] == key for name in wanted):  # it need not have the metric
+            names.append(key)
+            continue
         parts = {part.name: part for part in _parts(key, entry, metric)}
         names += [key, *parts]
         chosen = [part for name, part in parts.items() if not wanted or key in wanted or name in wanted]
@@ -199,6 +202,11 @@ def _parts(key: str, entry: TaskEntry, metric: str | None) -> list[_Part]:
 
 def our_answer(row: SampleRow, metric: str, cluster: str | None, task: str) -> Answer:
     """One document's outcome by one metric. `cluster`: the document field that names a shared source. Raises EvalkitError."""
+    if metric in row.parts:
+        raise EvalkitError(
+            f"{metric} of {task} is one figure of all documents together, and means over documents are compared; "
+            "choose another metric with --metric, or other tasks with --tasks"
+        )
     if metric not in row.metrics:
         raise EvalkitError(f"document {row.doc_id} of {task} has no {metric}; run it again")
     said: list[str | float] = []
@@ -237,9 +245,7 @@ def score_of(value: Any, metric: str) -> Score:
         references = tuple(value[0]) if isinstance(value[0], list | tuple) else (value[0],)
         if references and all(isinstance(reference, str) for reference in references):
             return references, value[1]
-    raise EvalkitError(
-        f"{metric} of a document is {value!r:.40}, not a number; choose another metric with --metric, or other tasks with --tasks"
-    )
+    raise EvalkitError(f"{metric} of a document is {value!r:.40}, not a number; run it again")
 
 
 def cluster_of(doc: Mapping[str, Any], field: str) -> str:

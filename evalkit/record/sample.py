@@ -9,7 +9,6 @@ from evalkit.hashing import sha256_json
 from evalkit.tasks import Doc, Generate, Generated, Loglikelihoods, Request, Response, Scored, is_refused
 
 Score = float | tuple[tuple[str, ...], str]  # a number, or (references, hypothesis) where only the corpus has one
-Part = float | tuple[Any, ...] | Mapping[str, Any] | str | None  # a score, or what else a document adds to a metric of lm-eval's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +24,10 @@ class RatedTurn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleRow:
-    """A document with its requests, responses and scores. `cluster` names what it shares with others, "" for nothing."""
+    """A document with its requests, responses and scores. `cluster` names what it shares with others, "" for nothing.
+
+    `parts`: what it adds to metrics that only all documents together have (a log-likelihood and its words, to a perplexity).
+    """
 
     doc_id: str
     group: str
@@ -36,7 +38,8 @@ class SampleRow:
     target: str
     extracted: str
     extraction_failed: bool
-    metrics: Mapping[str, Part]
+    metrics: Mapping[str, Score]
+    parts: Mapping[str, Any] = field(default_factory=dict, metadata=OPTIONAL)
     requests: tuple[Request, ...]
     responses: tuple[Response, ...]
     judgments: tuple[RatedTurn, ...] = field(default=(), metadata=OPTIONAL)
@@ -69,6 +72,7 @@ class Sample:
             extracted=self.scored.extracted,
             extraction_failed=self.scored.extraction_failed,
             metrics=self.scored.metrics,
+            parts={name: None if part != part else part for name, part in self.scored.parts.items()},  # NaN is no JSON
             requests=tuple(self.requests),
             responses=tuple(self.responses),
         )

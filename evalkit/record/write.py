@@ -67,7 +67,7 @@ def task_entry(
         if category := task.category(group):
             categories.setdefault(category, {})[group] = members
     problems = Counter(problem for sample in samples for problem in sample.problems)
-    problems["unscored"] = sum(not sample.scored.metrics for sample in samples)
+    problems["unscored"] = sum(not (sample.scored.metrics or sample.scored.parts) for sample in samples)
     counts = Counts(**{count.name: problems[count.name] for count in fields(Counts)})
     headline, cells = task.protocol.headline, tuple(map(_cell, task.cells())) if isinstance(task, SuiteTask) else ()
     metrics: Metrics
@@ -121,8 +121,7 @@ def task_entry(
 
 def _within_one(samples: Sequence[Sample], metric: str) -> bool:
     """Does every document that has the metric have a number from 0 to 1?"""
-    values = [sample.scored.metrics[metric] for sample in samples if metric in sample.scored.metrics]
-    return all(isinstance(value, int | float) and 0 <= value <= 1 for value in values)
+    return all(0 <= sample.scored.metrics[metric] <= 1 for sample in samples if metric in sample.scored.metrics)
 
 
 def _cell(cell: SuiteCell) -> SuiteCell:

@@ -35,13 +35,15 @@ class Doc:
 class Scored:
     """The score of one document's responses: a number per metric, the answer that was extracted, and the right answer.
 
-    A corpus metric (BLEU) has no number per document: its value is (references, hypothesis).
+    A corpus metric (BLEU) has no number per document: its value is (references, hypothesis). `parts` are what the document adds to other
+    metrics that only all documents together have, as JSON.
     """
 
     metrics: Mapping[str, Any]
     extracted: str
     target: str
     extraction_failed: bool = False
+    parts: Mapping[str, Any] = field(default_factory=dict)
 
 
 UNSCORED = Scored({}, "", "")  # the responses alone do not decide: a judge or a program will

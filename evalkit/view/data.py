@@ -106,7 +106,7 @@ def _about_task(entry: TaskEntry) -> dict[str, Any]:
 def _sample(row: SampleRow, entry: TaskEntry) -> ViewedSample:
     """Scored by the headline metric, of a suite by its cell's."""
     metric = next((cell.metric for cell in entry.cells if cell.name == row.group), entry.headline)
-    score, corpus = read_score(row.metrics.get(metric), metric)
+    score, corpus = (None, True) if metric in row.parts else read_score(row.metrics.get(metric), metric)
     return ViewedSample(
         row.group,
         row.doc_hash,
@@ -117,7 +117,7 @@ def _sample(row: SampleRow, entry: TaskEntry) -> ViewedSample:
         row.extraction_failed,
         score,
         corpus or (entry.judge is not None and score is not None),
-        encode(row.metrics),
+        encode({**row.metrics, **row.parts}),
         [_request(request) for request in row.requests],
         [_response(response) for response in row.responses],
         encode(row.judgments),
@@ -146,8 +146,6 @@ def read_score(value: Any, metric: str) -> tuple[float | None, bool]:
     """(the document's own score, whether only the corpus has one); (None, False) is unscored."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None, False
-    if not isinstance(value, int | float):
-        return None, True
     score = score_of(value, metric)
     return (score, False) if isinstance(score, float) else (None, True)
 

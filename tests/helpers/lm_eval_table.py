@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from evalkit.tasks.lm_eval.code import reasons
+from evalkit.tasks.lm_eval.code import functions_of
 from evalkit.tasks.lm_eval.index import index
 from evalkit.tasks.lm_eval.tree import Group, members_of
 
@@ -108,7 +108,7 @@ def _row(name: str) -> str:
     output = "a class of its own" if "class" in config else str(config.get("output_type", "generate_until"))
     if isinstance(member, Group):
         output += f", a group of {len(leaves)}"
-    code = "yes" if any(any(reasons(leaf.config)) for leaf in leaves) else ""
+    code = "yes" if any(any(functions_of(leaf.config)) for leaf in leaves) else ""
     place = " ".join(filter(None, (config.get("dataset_path"), None if isinstance(member, Group) else config.get("dataset_name"))))
     needs = f", needs {NEEDS[name]}" if name in NEEDS else ""
     return f"| {name} | {output} | {shots} | {code}{needs} | {place} |\n"

@@ -194,3 +194,14 @@ def test_the_same_prompts_and_figures(name: str, both: Any) -> None:
 
 def test_the_table_of_the_page_is_that_of_these_tasks() -> None:
     assert read_table(PAGE.read_text()) == table(), "run `python tests/helpers/lm_eval_table.py`"
+
+
+@pytest.mark.slow
+def test_every_name_is_found_where_lm_eval_finds_it() -> None:
+    """Its whole index takes ten seconds and more, ours a second."""
+    from lm_eval.tasks import TaskManager
+
+    theirs = {name: (entry.kind.name.lower().removeprefix("py_"), entry.yaml_path) for name, entry in TaskManager().task_index.items()}
+    assert {name: (entry.kind, entry.path) for name, entry in index(None).items()} == theirs
+    tags = {name: sorted(entry.tags) for name, entry in TaskManager().task_index.items() if entry.kind.name == "TAG"}
+    assert {name: sorted(set(entry.tasks)) for name, entry in index(None).items() if entry.kind == "tag"} == tags

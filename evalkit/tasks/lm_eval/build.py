@@ -116,8 +116,18 @@ def _with_stand_ins(found: Mapping[str, Any], task: Any, dataset: HubDataset, nu
 
     documents, *others = _splits(task)
     missing = [name for name in others if name not in found]
-    if missing and num_fewshot and not (task.config.fewshot_config.samples or missing[0] == task.config.validation_split):
+    if num_fewshot and (shots := _shots_split(task)) in missing:
         raise MissingData(
-            f"lm_eval:{task.config.task} draws {num_fewshot} shots from {dataset.folder}/{missing[0]}.jsonl, which is missing"
+            f"lm_eval:{task.config.task}: {num_fewshot} shots are drawn from {dataset.folder}/{shots}.jsonl, which is missing"
         )
     return datasets.DatasetDict({**found, **{name: found[documents].select([]) for name in missing}})
+
+
+def _shots_split(task: Any) -> str | None:
+    """The split that shots are drawn from, by lm-eval's rule; None where the task's file has them."""
+    config = task.config
+    if config.fewshot_config.split or config.fewshot_config.samples is not None:
+        return config.fewshot_config.split or None
+    if task.has_training_docs():
+        return config.training_split or "train"
+    return (config.validation_split or "validation") if task.has_validation_docs() else config.test_split or "test"

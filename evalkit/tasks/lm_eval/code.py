@@ -20,7 +20,7 @@ def permit(name: str, leaves: "list[Leaf]", allowed: bool) -> None:
             )
     if allowed:
         return
-    reasons = list(dict.fromkeys(reason for leaf in leaves for reason in reasons(leaf.config)))
+    reasons = list(dict.fromkeys(reason for leaf in leaves for reason in functions_of(leaf.config)))
     if reasons:
         more = f" and {len(reasons) - _NAMED} more" if len(reasons) > _NAMED else ""
         raise EvalkitError(
@@ -44,18 +44,18 @@ def permit_metrics(leaf: Leaf, allowed: bool) -> None:
             )
 
 
-def reasons(value: Any) -> Iterator[str]:
+def functions_of(value: Any) -> Iterator[str]:
     """The functions that a configuration names, at any depth."""
     if isinstance(value, FunctionRef):
         yield value.name
     elif isinstance(value, Mapping):
         for each in value.values():
-            yield from reasons(each)
+            yield from functions_of(each)
     elif isinstance(value, list):
         for each in value:
-            yield from reasons(each)
+            yield from functions_of(each)
 
 
 def _where(leaves: list[Leaf]) -> str:
     """The folder of the first task that names a function."""
-    return str(next((leaf.path.parent for leaf in leaves if leaf.path and any(reasons(leaf.config))), "its file"))
+    return str(next((leaf.path.parent for leaf in leaves if leaf.path and any(functions_of(leaf.config))), "its file"))

@@ -5,32 +5,30 @@ lm-eval's own: one generator a task, drawn in the documents' order, so that the 
 gives them. Under the protocol `stable`, each document's are drawn by its own seed, and are the same in any subset.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
-from datetime import date, time
 from typing import Any, ClassVar
 
 from evalkit.errors import DataError, EvalkitError, in_words
 from evalkit.hashing import sha256_json
 from evalkit.stats.estimate import Estimate
 from evalkit.tasks.aggregated import Aggregated, AggregatedTask
-from evalkit.tasks.lm_eval.build import FEWSHOT_SEED, build, seed_all, shots_of
+from evalkit.tasks.lm_eval.build import build, seed_all
 from evalkit.tasks.lm_eval.code import permit
 from evalkit.tasks.lm_eval.figures import Aggregation, NoFigure, figure, group_figure, is_mean
-from evalkit.tasks.lm_eval.index import index, lm_eval_version
+from evalkit.tasks.lm_eval.index import index
 from evalkit.tasks.lm_eval.instances import Asked, Conversation, asked
 from evalkit.tasks.lm_eval.options import LmEvalOptions
+from evalkit.tasks.lm_eval.outcome import extracted_from, plain, target_of
+from evalkit.tasks.lm_eval.protocol import STABLE, protocol_of
 from evalkit.tasks.lm_eval.tree import Group, Leaf, Mean, members_of
-from evalkit.tasks.lm_eval.yaml_files import FunctionRef
 from evalkit.tasks.requests import Request, Response
 from evalkit.tasks.tables import DataSource, Table
 from evalkit.tasks.task import Doc, Protocol, Sampling, Scored
 
-PREFIX = "lm_eval:"
-STABLE = "stable"
-INVALID = "[invalid]"  # what lm-eval's regex filters give where they find nothing
 UNFILTERED = "none"
 
 
@@ -58,7 +56,7 @@ class LmEvalTask(AggregatedTask):
         self.member, self.stable, self.options = member, stable, options
         self.leaves = _distinct(member)
         permit(member.name, self.leaves, options.allow_task_code)
-        super().__init__(_protocol(member, self.leaves, stable, options, sampling or Sampling()), sampling)
+        super().__init__(protocol_of(member, self.leaves, stable, options, sampling or Sampling()), sampling)
         self._loaded: dict[str, _Loaded] = {}
         self._scored: dict[str, tuple[Sequence[Response], Scored]] = {}
 
@@ -72,10 +70,10 @@ class LmEvalTask(AggregatedTask):
             task = build(leaf, source, self.options)
             seed_all()
             loaded = self._loaded[leaf.name] = _Loaded(task, list(task.eval_docs))
-            rows = [_plain(doc) for doc in loaded.docs]
+            rows = [plain(doc) for doc in loaded.docs]
             source.note(leaf.name, rows)
             if task.config.num_fewshot:
-                source.note(f"{leaf.name} shots", [_plain(doc) for doc in task.sampler.df])
+                source.note(f"{leaf.name} shots", [plain(doc) for doc in task.sampler.df])
             group = leaf.name if isinstance(self.member, Group) else "all"
             docs += [Doc(self._id(leaf.name, i), group, row if isinstance(row, dict) else {"doc": row}) for i, row in enumerate(rows)]
         self.protocol = replace(self.protocol, headline=self._headline())
@@ -104,7 +102,7 @@ class LmEvalTask(AggregatedTask):
     def aggregate(self, scored: Sequence[tuple[Doc, Scored]]) -> Aggregated:
         values: dict[str, dict[str, list[Any]]] = {leaf.name: defaultdict(list) for leaf in self.leaves}
         for doc, each in scored:
-            for metric, value in each.metrics.items():
+            for metric, value in {**each.metrics, **each.parts}.items():
                 values[self._place(doc)[0]][metric].append(value)
         figures: dict[str, dict[str, Estimate]] = {}
         without: dict[str, str] = {}
@@ -152,13 +150,14 @@ class LmEvalTask(AggregatedTask):
             for name in ordered[0].filtered_resps:
                 filtered = [instance.filtered_resps[name] for instance in ordered]
                 found = task.process_results(deepcopy(item), filtered)
-                metrics |= {key_of(metric, name): _plain(value, as_tuples=True) for metric, value in found.items()}
+                metrics |= {key_of(metric, name): plain(value, as_tuples=True) for metric, value in found.items()}
                 if not extracted:
-                    extracted, failed = _extracted(task, item, filtered)
-            target = _target(task, item)
+                    extracted, failed = extracted_from(task, item, filtered)
+            target = target_of(task, item)
         except Exception as error:  # the task's own code, or a metric that is not installed
             raise EvalkitError(f"lm_eval:{leaf}: document {number} can't be scored ({in_words(error)})") from error
-        return Scored(metrics, extracted, target, failed)
+        numbers = {key: float(value) for key, value in metrics.items() if isinstance(value, int | float) and math.isfinite(value)}
+        return Scored(numbers, extracted, target, failed, {key: value for key, value in metrics.items() if key not in numbers})
 
     def is_mean(self, metric: str) -> bool:
         return all(is_mean(self._aggregation(leaf.name, metric)) for leaf in self.leaves)
@@ -222,44 +221,6 @@ def _distinct(member: Leaf | Group) -> list[Leaf]:
     return list({leaf.name: leaf for leaf in (member.leaves() if isinstance(member, Group) else [member])}.values())
 
 
-def _protocol(member: Leaf | Group, leaves: Sequence[Leaf], stable: bool, options: LmEvalOptions, sampling: Sampling) -> Protocol:
-    config = {leaf.name: leaf.config for leaf in leaves}
-    version = member.version if isinstance(member, Group) else str((member.config.get("metadata") or {}).get("version", "0"))
-    installed = lm_eval_version()
-    means = [[mean.metric, mean.filters, mean.by_documents] for mean in member.means] if isinstance(member, Group) else []
-    settings: dict[str, Any] = {
-        "lm_eval": installed,
-        "version": version,
-        "config_sha256": sha256_json([_identity(config), means]),
-        "num_fewshot": {leaf.name: shots_of(leaf, options) for leaf in leaves},
-        "shots": [STABLE, sampling.seed] if stable else ["lm_eval", FEWSHOT_SEED],
-        "apply_chat_template": options.apply_chat_template,
-        "fewshot_as_multiturn": options.fewshot_as_multiturn,
-        "system_instruction": options.system_instruction,
-    }
-    macro = isinstance(member, Group) and not member.means[0].by_documents
-    return Protocol(
-        task=f"{PREFIX}{member.name}",
-        name=f"lm-eval-{installed}-v{version}{options.suffix}{f'-{STABLE}' if stable else ''}",
-        summary=f"{member.name} as lm-eval {installed} has it, version {version}",
-        source="the installed lm-eval",
-        headline="",  # known once the task is loaded
-        averaging="macro" if macro else "micro",
-        settings=settings,
-    )
-
-
-def _identity(value: Any) -> Any:
-    """A configuration as JSON, its functions by the digest of their files."""
-    if isinstance(value, FunctionRef):
-        return value.identity()
-    if isinstance(value, Mapping):
-        return {str(key): _identity(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_identity(each) for each in value]
-    return value if isinstance(value, str | int | float | bool | None) else str(value)
-
-
 def _means(
     group: Group, figures: Mapping[str, Mapping[str, Estimate]], values: Mapping[str, Mapping[str, Sequence[Any]]]
 ) -> dict[str, Estimate]:
@@ -277,42 +238,3 @@ def _means(
 def _fits(key: str, mean: Mean) -> bool:
     metric, _, name = key.partition(",")
     return metric == mean.metric and (mean.filters is None or (name or UNFILTERED) in mean.filters)
-
-
-def _extracted(task: Any, doc: Any, filtered: Sequence[Any]) -> tuple[str, bool]:
-    """What is scored, in one line: the likeliest choice, or the filtered answer; and whether a filter found nothing."""
-    if task.OUTPUT_TYPE == "multiple_choice":
-        choices = task.doc_to_choice(doc)
-        likely = [logprob for logprob, _ in filtered[: len(choices)]]
-        return str(choices[likely.index(max(likely))]), False
-    if isinstance(filtered[0], tuple | float):
-        return "", False
-    first = filtered[0][0] if isinstance(filtered[0], list) and filtered[0] else filtered[0]
-    return str(first), str(first) == INVALID
-
-
-def _target(task: Any, doc: Any) -> str:
-    target = task.doc_to_target(doc)
-    if task.OUTPUT_TYPE == "multiple_choice":
-        choices = task.doc_to_choice(doc)
-        gold = task.doc_to_text(doc) if task.multiple_input else target
-        if isinstance(gold, int) and 0 <= gold < len(choices):
-            return str(choices[gold])
-        if isinstance(gold, list):
-            return " | ".join(str(choices[i]) for i in gold if isinstance(i, int) and 0 <= i < len(choices))
-    return " | ".join(map(str, target)) if isinstance(target, list) else str(target)
-
-
-def _plain(value: Any, as_tuples: bool = False) -> Any:
-    """A value as JSON can hold it: numpy's numbers and arrays, dates, sets."""
-    if value is None or isinstance(value, str | bool | int | float):
-        return value
-    if isinstance(value, Mapping):
-        return {str(key): _plain(each, as_tuples) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return (tuple if as_tuples and isinstance(value, tuple) else list)(_plain(each, as_tuples) for each in value)
-    if isinstance(value, date | time):
-        return value.isoformat()
-    if isinstance(value, set | frozenset):
-        return sorted(map(str, value))
-    return _plain(value.tolist(), as_tuples) if hasattr(value, "tolist") else str(value)
