@@ -18,7 +18,7 @@ from evalkit.lm.native import NOT_QUANTIZED, NUMERICS, device_of, dtype_of, rand
 from evalkit.lm.shape import shape_of, width_of
 from evalkit.lm.tokenized import one_line
 from moe_lm import known
-from moe_lm.checkpoint.folder import packed_kind
+from moe_lm.checkpoint.folder import kind_of
 from moe_lm.checkpoint.gguf_config import hf_config
 from moe_lm.checkpoint.gguf_file import GGUFFile
 from moe_lm.config import ModelConfig, from_hf
@@ -55,7 +55,7 @@ class Outline:
         as_stored = device_of(model) == "cpu" and model.kernel in ("auto", "cpu") and dtype_of(model) in ("float32", "int8")
         if path.is_dir():
             config = known.in_folder(path)
-            if as_stored and (kind := packed_kind(path, config.hidden_size)):
+            if as_stored and (kind := kind_of(path, config.hidden_size)):
                 self.kind, self._width = kind, width_of(config, kind)
             return config, sorted(file for file in path.iterdir() if file.is_file())
         file = GGUFFile(path)

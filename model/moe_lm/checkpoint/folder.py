@@ -45,7 +45,7 @@ def is_quantized(folder: Path) -> bool:
     return _scheme(folder, read_json(folder / "config.json")) is not None
 
 
-def packed_kind(folder: Path, inputs: int) -> str | None:
+def kind_of(folder: Path, inputs: int) -> str | None:
     """Of `moe_lm.quant.kinds`, what most of its weights are computed in, as its options say, where they have so many inputs.
 
     None where they are expanded. Raises ModelError as `is_quantized` does.

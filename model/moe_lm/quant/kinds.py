@@ -5,11 +5,11 @@ from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 # where in a block its float16 numbers lie: a scale, and in some a minimum
 FLOATS = {"Q8_0": (0,), "Q4_0": (0,), "Q4_1": (0, 2), "Q5_0": (0,), "Q5_1": (0, 2), "Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,)}
 KINDS = tuple(FLOATS)
-GROUPS = {"GROUP_32": 32, "GROUP_64": 64, "GROUP_128": 128}  # inputs that are packed together, with a scale and a zero point
+GROUPS = {"GROUP_32": 32, "GROUP_64": 64, "GROUP_128": 128}  # inputs of a group, or of a part of one, that products read with one scale and zero point
 
 
 def bytes_a_weight(kind: str) -> float:
-    """Of KINDS or GROUPS, packed: a group has a scale in float32 and a zero point of one byte."""
+    """Of KINDS or GROUPS, as products read them: a group has a scale in float32 and a zero point of one byte."""
     if kind in GROUPS:
         return 0.5 + 5 / GROUPS[kind]
     weights, nbytes = GGML_QUANT_SIZES[GGMLQuantizationType[kind]]
