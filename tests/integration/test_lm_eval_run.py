@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from lm_eval_reference import Ours, load_from
 from lm_eval_rows import write
+from lm_eval_table import PAGE
 
 from evalkit import cli
 from evalkit.comparison.answers import read_answers
@@ -15,6 +16,7 @@ from evalkit.data.hub_files import Listing, Repository, Unavailable
 from evalkit.record.read import read_run, read_samples
 from evalkit.runner import run as runner
 from evalkit.tasks import Generate, Generated
+from evalkit.tasks.lm_eval.index import index
 
 pytest.importorskip("lm_eval", reason="lm-eval is not installed")
 pytestmark = pytest.mark.filterwarnings("ignore")  # of lm-eval, datasets and sklearn
@@ -91,8 +93,6 @@ def test_what_is_wrong_is_one_line(
 def test_without_lm_eval(
     rows: Path, tmp_path: Path, oracle: Ours, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from evalkit.tasks.lm_eval.index import index
-
     index.cache_clear()
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == "lm_eval" else find(name, *more))
@@ -217,20 +217,17 @@ def test_stable_shots_do_not_depend_on_the_documents_before(rows: Path, tmp_path
     assert read_run(tmp_path / "whole" / "r").tasks["lm_eval:gsm8k"].protocol.endswith("-stable")
 
 
-def test_a_file_of_ones_own_is_hashed_into_the_protocol(rows: Path, tmp_path: Path, oracle: Ours) -> None:
+def test_the_pages_own_task_runs_and_its_file_is_hashed_into_the_protocol(
+    rows: Path, tmp_path: Path, oracle: Ours, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "tasks").mkdir()
     file = tmp_path / "tasks" / "capitals.yaml"
-    text = (
-        "task: capitals\ndataset_path: json\ndataset_kwargs: {data_files: {test: DATA}}\noutput_type: multiple_choice\ntest_split: test\n"
-    )
-    text += 'doc_to_text: "{{q}}"\ndoc_to_target: 0\ndoc_to_choice: ["Paris", "Rome"]\nmetric_list: [{metric: acc}]\n'
-    data = tmp_path / "capitals.jsonl"
-    data.write_text('{"q": "The capital of France is"}\n{"q": "France is ruled from"}\n')
+    text = PAGE.read_text().partition("```yaml\n")[2].partition("```")[0]
+    (tmp_path / "capitals.jsonl").write_text('{"q": "The capital of France is"}\n{"q": "France is ruled from"}\n')
+    monkeypatch.chdir(tmp_path)
     hashes = []
     for version in ("", "description: Answer.\n"):
-        file.write_text(text.replace("DATA", str(data)) + version)
-        from evalkit.tasks.lm_eval.index import index
-
+        file.write_text(text + version)
         index.cache_clear()
         assert run(rows, tmp_path, "lm_eval:capitals", "--include-path", str(file.parent)) == 0
         hashes.append(read_run(tmp_path / "r").tasks["lm_eval:capitals"].protocol_sha256)
