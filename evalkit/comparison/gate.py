@@ -10,7 +10,7 @@ from evalkit.comparison import bundle, gate_comment, gate_output
 from evalkit.comparison.ci import CI, annotate, junit, problem_junit
 from evalkit.comparison.compare import compare, one_line
 from evalkit.comparison.gate_config import GateConfig
-from evalkit.comparison.gate_outcome import EXIT, Case, Gate
+from evalkit.comparison.gate_outcome import EXIT, Case, Check, Gate
 from evalkit.comparison.gate_policy import decide_by_policy
 from evalkit.comparison.gate_published import published_cases
 from evalkit.comparison.gate_rule import decide_all
@@ -64,7 +64,8 @@ def gate_runs(config: GateConfig) -> int:
             level = "warning" if each.word == "inconclusive" or each.tier == "warning" else "error"
             annotate(ci, level, f"evalkit gate: {each.name}: {each.word}", gate_output.text(each))
     if gate.word == "cannot detect":
-        raise EvalkitError(next(each.reason for each in gate.all if (each.tier, each.word) == ("blocking", gate.word)))
+        first = next(each for each in gate.all if (each.tier, each.word) == ("blocking", gate.word))
+        raise EvalkitError(f"{first.name}: {first.reason}" if isinstance(first, Check) else first.reason)
     return EXIT[gate.word]
 
 

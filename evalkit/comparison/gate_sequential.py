@@ -78,7 +78,7 @@ def _tasks(rules: Rules, how: Sequential, base: RunAnswers, cand: RunAnswers, pr
         tasks.append(SequentialTask(each, margin, how.order_seed, block, how.max_documents, rule.allow_small_margin, rule.tier, guided))
         for check in checks_of(rule, each.protocol, each):
             if (check.tier, check.word) == ("blocking", "cannot detect"):
-                raise EvalkitError(f"{each.protocol} has {check.reason}")
+                raise EvalkitError(f"{check.name}: {check.reason}")
     for task in tasks:
         if task.tier == "blocking":
             task.require_detectable(by_policy=rules.policy is not None)

@@ -75,7 +75,7 @@ def checks_of(rule: Rule, name: str, pairs: Pairs) -> list[Check]:
     """What a rule asks for beside the score. `name`: what the task is printed as. Raises EvalkitError where the samples do not tell."""
     n, checks = len(pairs.ids), []
     if n < rule.min_documents:
-        reason = f"{n:,} documents, and the policy asks for at least {rule.min_documents:,}: run more"
+        reason = f"{n:,} of them, and the policy asks for at least {rule.min_documents:,}: run more"
         checks.append(Check(f"{name} documents", "cannot detect", reason, rule.tier))
     for count, bound in rule.allowed.items():
         base, cand = (sum(count in answer.problems for answer in answers) for answers in (pairs.base, pairs.cand))

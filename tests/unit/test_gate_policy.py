@@ -110,7 +110,7 @@ def test_the_least_number_of_documents(least: int, word: str | None, tmp_path: P
     file = policy(tmp_path, f'task = "mmlu"\nmin_documents = {least}')
     assert words(held(runs, file)).get("mmlu@qwen documents") == word
     if word:
-        assert refusal(runs, file) == "2,000 documents, and the policy asks for at least 2,001: run more"
+        assert refusal(runs, file) == "mmlu@qwen documents: 2,000 of them, and the policy asks for at least 2,001: run more"
         assert "gate: CANNOT DETECT" in capsys.readouterr().out  # after the table
 
 
@@ -204,7 +204,7 @@ def test_a_warning_is_told_everywhere(tmp_path: Path, monkeypatch: pytest.Monkey
     assert found["checks"] == {
         "arc@qwen documents": {
             "word": "cannot detect",
-            "reason": "20 documents, and the policy asks for at least 100: run more",
+            "reason": "20 of them, and the policy asks for at least 100: run more",
             "tier": "warning",
         }
     }
@@ -212,7 +212,7 @@ def test_a_warning_is_told_everywhere(tmp_path: Path, monkeypatch: pytest.Monkey
     summary = Path(files["summary"]).read_text()
     assert summary.startswith("## evalkit gate: pass, with 3 warnings\n")
     assert "| gsm8k@qwen | warning | FAIL |" in summary
-    assert "| arc@qwen documents | CANNOT DETECT | warning | 20 documents" in summary
+    assert "| arc@qwen documents | CANNOT DETECT | warning | 20 of them" in summary
 
 
 def test_each_tier_is_a_family_of_its_own(tmp_path: Path) -> None:
@@ -370,7 +370,7 @@ def test_a_policy_and_a_gate_that_stops_by_itself(tmp_path: Path) -> None:
     assert (missing.word, missing.outcomes) == ("fail", ())
     assert "mmlu: not looked at, since the gate had failed by then" in missing.notes
     few = policy(tmp_path, blocking.format("mmlu") + "\nmin_documents = 3000")
-    with pytest.raises(EvalkitError, match="mmlu@qwen has 2,000 documents, and the policy asks for at least 3,000"):
+    with pytest.raises(EvalkitError, match="mmlu@qwen documents: 2,000 of them, and the policy asks for at least 3,000"):
         stops(runs, few)
     with pytest.raises(EvalkitError, match=r"let the policy say margin = 0\.00"):
         stops(runs, policy(tmp_path, blocking.format("mmlu") + "\nmargin = 0.0001"))
