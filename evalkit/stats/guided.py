@@ -12,6 +12,7 @@ worth: one that says nothing of the flips costs documents, not errors. `evalkit.
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -116,14 +117,19 @@ class GuidedOrder:
     def _next(self) -> Block:
         while size := self._order.size:
             if size == self._order.left:  # all of them
-                units = self._order.draw(lambda _, count: count)
+                units = self._order.draw(self._order.equal_shares())
                 return Block(units, [1.0] * len(units))
             found = shares(self.sizes_S - self._seen_S, self._seen_S, self._squares_S, self.margin, self.bound, size)
-            drawn = found.drawn.tolist()
-            if units := self._order.draw(lambda stratum, count, drawn=drawn: drawn[stratum[1]] * count):
+            if units := self._order.draw(partial(_expected, found.drawn.tolist())):
                 weights = [float(found.weights[self.strata[unit]]) for unit in units]
                 return Block(units, weights, float(found.heaviest), float(found.square))
         return Block([], [])
+
+
+def _expected(drawn: Sequence[float], stratum: Hashable, count: int) -> float:
+    """Units of a stratum (group, closeness) with `count` left, by the share drawn of each closeness."""
+    assert isinstance(stratum, tuple)
+    return drawn[stratum[1]] * count
 
 
 def estimate(values: ArrayLike, strata: Sequence[int], sizes_S: Array, bound: float) -> tuple[float, float]:

@@ -113,10 +113,10 @@ class ConfidenceSequence:
         if not ((weighted > 0) & (weighted <= heaviest)).all():
             raise ValueError(f"weights from {weighted.min()} to {weighted.max()}, above 0 and at most {heaviest}")
         if len(drawn):
-            pairs, counts = np.unique(np.stack([drawn, weighted]), axis=1, return_counts=True)
+            (distinct, of_each), counts = np.unique(np.stack([drawn, weighted]), axis=1, return_counts=True)
             expected = expected_square(self.n, self.squares, self.margin, self.bound) if square is None else square
             bets = {sign: float(share(expected, self.margin, self.bound, sign > 0, heaviest)) for sign in (1.0, -1.0)}
-            self._blocks.append(_Block(*pairs, counts.astype(float), self.n, self.total, bets))
+            self._blocks.append(_Block(distinct, of_each, counts.astype(float), self.n, self.total, bets))
             self.n += len(drawn)
             self.total += math.fsum(drawn)
             self.squares += math.fsum(weighted * drawn**2)
@@ -215,6 +215,11 @@ class Order:
             size = self.left
         return size if self.most is None else max(0, min(size, self.most - self.drawn))
 
+    def equal_shares(self) -> Callable[[Hashable, int], float]:
+        """Of a block to which every stratum gives its share."""
+        size, left = self.size, self.left
+        return lambda _, count: size * count / left
+
     def draw(self, expected: Callable[[Hashable, int], float]) -> list[int]:
         """The next block, of each stratum so many units on average as `expected` says, given the stratum and how many it has left."""
         block: list[int] = []
@@ -232,7 +237,6 @@ class Order:
 def blocks(ids: Sequence[str], strata: Sequence[Hashable], step: int, seed: int, most: int | None = None) -> list[list[int]]:
     """All units in an `Order` in which every stratum gives its share of each block."""
     order, found = Order(ids, strata, step, seed, most), list[list[int]]()
-    while size := order.size:
-        left = order.left
-        found.append(order.draw(lambda _, count, size=size, left=left: size * count / left))
+    while order.size:
+        found.append(order.draw(order.equal_shares()))
     return [block for block in found if block]
