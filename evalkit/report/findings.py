@@ -7,9 +7,11 @@ from pathlib import Path
 from evalkit.codec import TomlFile, decode_toml, key
 from evalkit.errors import EvalkitError, unknown
 from evalkit.record.schema import Run, task_of
+from evalkit.report.other_mean import other_mean
 from evalkit.report.published import Column, PublishedTable, read_table
-from evalkit.report.verdict import Measured, measured_figure
+from evalkit.report.verdict import Measured, measured_figure, scale_of
 
+MEANS = (" as macro mean", " as micro mean")
 FIX = "correct the findings; results/README.md describes them"
 
 
@@ -18,7 +20,8 @@ class Finding:
     """One cause, tested on one cell of a published table: a table's name, a `model` of it and a column's key, `task`.
 
     `runs` are names of the report's runs that differ in the cause alone, the one that has it first; RUN/TASK@PROTOCOL where a run
-    holds the task under several protocols. Their figures are the effect; `conclusion` is what follows from it.
+    holds the task under several protocols, and with " as macro mean" or " as micro mean" after it the same answers averaged that way.
+    Their figures are the effect; `conclusion` is what follows from it.
     """
 
     table: str
@@ -45,7 +48,7 @@ class CheckedFinding:
 
     @property
     def run_names(self) -> set[str]:
-        return {name.partition("/")[0] for name in self.finding.runs}
+        return {name.removesuffix(_mean_in(name)).partition("/")[0] for name in self.finding.runs}
 
     def is_of(self, table: str, model: str, task: str) -> bool:
         """Whether it is about this cell."""
@@ -94,8 +97,14 @@ def _effect(finding: Finding, column: Column, runs: Sequence[Run]) -> str:
     return "; ".join(texts)
 
 
+def _mean_in(name: str) -> str:
+    """What a run's name in a finding ends with where another mean is asked for, or ""."""
+    return next((mean for mean in MEANS if name.endswith(mean)), "")
+
+
 def _measured(name: str, finding: Finding, column: Column, runs: Sequence[Run]) -> Measured:
-    run_name, _, wanted = name.partition("/")
+    mean = _mean_in(name)
+    run_name, _, wanted = name.removesuffix(mean).partition("/")
     named = [run for run in runs if run.name == run_name]
     if len(named) != 1:
         known = ", ".join(sorted(run.name for run in runs)) or "none"
@@ -106,7 +115,14 @@ def _measured(name: str, finding: Finding, column: Column, runs: Sequence[Run]) 
     if not wanted and len(entries) != 1:
         held = f"holds {', '.join(entries)}: name one, as in {run_name}/{next(iter(entries))}" if entries else f"has no {column.task}"
         raise EvalkitError(f"run {run_name} {held}")
-    figure = measured_figure(entries[wanted] if wanted else next(iter(entries.values())), column)
+    entry = entries[wanted] if wanted else next(iter(entries.values()))
+    if mean:
+        other = other_mean(entry)
+        if other is None or mean != f" as {other}":
+            raise EvalkitError(f"run {run_name} has no{mean.removeprefix(' as')} beside its headline; leave{mean} out")
+        scale = scale_of(entry, column, entry.headline)
+        return Measured(*(scale * each for each in (other.figure.value, *other.figure.ci95)), other.figure.n)
+    figure = measured_figure(entry, column)
     if figure is None:
         raise EvalkitError(f"run {run_name} has no figure for {finding.task}; judge or finish it first")
     return figure

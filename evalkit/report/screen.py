@@ -10,10 +10,10 @@ from rich.table import Table
 from evalkit.config import DEMO_MODEL
 from evalkit.record.schema import Run, TaskEntry, task_of
 from evalkit.report.matches import Match, column_for, in_tables, published_for
+from evalkit.report.other_mean import other_mean
 from evalkit.report.published import Column
 from evalkit.report.sections import multilingual
 from evalkit.report.verdict import WORDS, Measured, Verdict, measured_figure, scale_of, verdict_on, why_no_figure, why_not_comparable
-from evalkit.stats.estimate import combined
 from evalkit.tasks.registry import LM_EVAL, remark
 
 HEAD = ("task", "protocol", "published", "measured", "95% interval", "n", "data", "verdict")
@@ -167,15 +167,12 @@ def _parts(entry: TaskEntry, column: Column | None) -> Iterator[str]:
 
 
 def _other_mean(entry: TaskEntry, column: Column | None) -> str:
-    """The headline averaged the other way, where a task has subjects: published figures do not always say which mean they are."""
-    figures = [metrics[entry.headline] for metrics in entry.subjects.values() if entry.headline in metrics]
-    # a suite prints its own means; a subject of one document has no standard error
-    if entry.cells or len(figures) < 2 or any(figure.n < 2 for figure in figures):
+    other = other_mean(entry)
+    if other is None:
         return ""
-    other, over = ("macro", f"{len(figures)} subjects") if entry.averaging == "micro" else ("micro", f"{entry.n:,} documents")
-    mean, scale = combined(figures, other), scale_of(entry, column, entry.headline)
-    value, low, high = (decimal(scale * each, column) for each in (mean.value, *mean.ci95))
-    return f"{entry.headline} as {other} mean, over {over}: {value} ({low} to {high})"
+    scale = scale_of(entry, column, entry.headline)
+    value, low, high = (decimal(scale * each, column) for each in (other.figure.value, *other.figure.ci95))
+    return f"{entry.headline} as {other}, over {other.over}: {value} ({low} to {high})"
 
 
 def written(folder: Path) -> list[str]:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +191,23 @@ def test_a_run_of_several_protocols_is_named_with_its_task(tmp_path: Path, table
         read_inputs([table], [*paths, findings(tmp_path, runs='["both", "both/humaneval@codex"]')])
     (inputs,) = read_inputs([table], [*paths, findings(tmp_path, runs='["both/humaneval@chat", "both/humaneval@codex"]')])
     assert inputs.findings[0].effect.endswith("40.2 (32.7 to 47.7) in both/humaneval@codex, -8.5")
+
+
+def test_the_mean_can_be_the_cause(tmp_path: Path, table: str) -> None:
+    """A task with subjects has two means of the same answers."""
+    subjects = {name: {"pass@1": figure(value, 0.1, n)} for name, value, n in (("large", 0.4, 100), ("small", 0.7, 64))}
+    both = run("someone/Small-1B", "both", humaneval=replace(humaneval(85, "chat"), subjects=subjects))
+    paths = saved(tmp_path, both, RUNS[1])
+    (inputs,) = read_inputs([table], [*paths, findings(tmp_path, runs='["both", "both as macro mean"]')])
+    assert inputs.findings[0].effect.startswith("51.8 (44.3 to 59.3) in both; 55.0 (47.9 to 62.1) in")
+    assert inputs.findings[0].effect.endswith(") in both as macro mean, +3.2")
+    assert inputs.findings[0].run_names == {"both"}
+    for runs, message in (
+        ('["both", "both as micro mean"]', "run both has no micro mean beside its headline; leave as micro mean out"),
+        (f'["both", "{RUNS[1].name} as macro mean"]', f"run {RUNS[1].name} has no macro mean beside its headline"),
+    ):
+        with pytest.raises(EvalkitError, match=message):
+            read_inputs([table], [*paths, findings(tmp_path, runs=runs)])
 
 
 def test_a_table_of_runs_alone_names_no_published_figure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
