@@ -5,7 +5,7 @@ from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 # where in a block its float16 numbers lie: a scale, and in some a minimum
 FLOATS = {"Q8_0": (0,), "Q4_0": (0,), "Q4_1": (0, 2), "Q5_0": (0,), "Q5_1": (0, 2), "Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,)}
 KINDS = tuple(FLOATS)
-GROUPS = {"GROUP_32": 32, "GROUP_64": 64, "GROUP_128": 128}  # inputs of a group, or of a part of one, that products read with one scale and zero point
+GROUPS = {"GROUP_32": 32, "GROUP_64": 64, "GROUP_128": 128}  # inputs of a group, or of a part of a larger one
 
 
 def bytes_a_weight(kind: str) -> float:
