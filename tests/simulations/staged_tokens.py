@@ -118,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print("| decided after | tokens, prefixes computed in every block | less than the whole task by | kept between blocks | less by |")
     print("|---|---|---|---|---|")
     for decision in decisions:
-        at = next(n for n in ends if n >= decision)
+        at = min(ends, key=lambda n: abs(n - decision))  # the nearest end of a block
         print(f"| {at:,} | {' | '.join(f'{tokens[keep][at]:,} | {whole / tokens[keep][at]:.1f}' for keep in (False, True))} |")
 
 
