@@ -18,7 +18,7 @@ STABLE = "stable"
 def protocol_of(member: Leaf | Group, leaves: Sequence[Leaf], stable: bool, options: LmEvalOptions, sampling: Sampling) -> Protocol:
     """Functions count by the digest of their files. Raises EvalkitError for shots that a task's file forbids."""
     config = {leaf.name: leaf.config for leaf in leaves}
-    version = member.version if isinstance(member, Group) else str((member.config.get("metadata") or {}).get("version", "0"))
+    version = member.version if isinstance(member, Group) else str((member.config.get("metadata") or {}).get("version", ""))
     installed = lm_eval_version()
     means = [[mean.metric, mean.filters, mean.by_documents] for mean in member.means] if isinstance(member, Group) else []
     settings: dict[str, Any] = {
@@ -34,8 +34,8 @@ def protocol_of(member: Leaf | Group, leaves: Sequence[Leaf], stable: bool, opti
     macro = isinstance(member, Group) and not member.means[0].by_documents
     return Protocol(
         task=f"{PREFIX}{member.name}",
-        name=f"lm-eval-{installed}-v{version}{options.suffix}{f'-{STABLE}' if stable else ''}",
-        summary=f"{member.name} as lm-eval {installed} has it, version {version}",
+        name=f"lm-eval-{installed}{f'-v{version}' if version else ''}{options.suffix}{f'-{STABLE}' if stable else ''}",
+        summary=f"{member.name} as lm-eval {installed} has it{f', version {version}' if version else ''}",
         source="the installed lm-eval",
         headline="",  # known once the task is loaded
         averaging="macro" if macro else "micro",

@@ -92,7 +92,7 @@ def _group(name: str, config: Mapping[str, Any], overrides: Mapping[str, Any], n
     members = [each for item in ([listed] if isinstance(listed, str) else listed) for each in _members(item, name, passed_down, names)]
     listed = config.get("aggregate_metric_list") or []
     means = [_mean(name, each) for each in ([listed] if isinstance(listed, dict) else listed)]
-    return Group(name, members, means, str((config.get("metadata") or {}).get("version", "0")))
+    return Group(name, members, means, str((config.get("metadata") or {}).get("version", "")))
 
 
 def _members(item: Any, group: str, overrides: Mapping[str, Any], names: Index) -> "Iterator[Leaf | Group]":
