@@ -121,7 +121,8 @@ def _measured(name: str, finding: Finding, column: Column, runs: Sequence[Run]) 
         if other is None or mean != f" as {other}":
             raise EvalkitError(f"run {run_name} has no{mean.removeprefix(' as')} beside its headline; leave{mean} out")
         scale = scale_of(entry, column, entry.headline)
-        return Measured(*(scale * each for each in (other.figure.value, *other.figure.ci95)), other.figure.n)
+        low, high = other.figure.ci95
+        return Measured(scale * other.figure.value, scale * low, scale * high, other.figure.n)
     figure = measured_figure(entry, column)
     if figure is None:
         raise EvalkitError(f"run {run_name} has no figure for {finding.task}; judge or finish it first")
