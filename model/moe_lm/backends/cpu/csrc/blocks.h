@@ -123,12 +123,7 @@ struct Grouped {
         return (both >> (g < 4 ? 0 : 4)) & 0x0f0f0f0f;
     }
     static INLINE reg half(const uint8_t* block, int, int part) { return (reg)load_words(block + part * WIDTH * 4); }
-    static INLINE ireg zeros(const uint8_t* block, int part) {
-        typedef uint8_t bytes __attribute__((vector_size(WIDTH)));
-        bytes b;
-        std::memcpy(&b, block + ZEROS_AT + part * WIDTH, sizeof b);
-        return __builtin_convertvector(b, ireg);
-    }
+    static INLINE ireg zeros(const uint8_t* block, int part) { return load_bytes(block + ZEROS_AT + part * WIDTH); }
     struct Scale {
         reg d, zero;
         INLINE void load(const uint8_t* block, int, int part) {

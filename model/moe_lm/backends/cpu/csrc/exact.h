@@ -84,7 +84,7 @@ NOT_INLINE void multiply_one_row(const uint8_t* const* from, const float* x, int
 
 // The weights of one input of which a stripe has the codes at another place.
 template <class B>
-INLINE reg weight_at(const uint8_t* stripe, int place, int part) {
+INLINE reg weight_at(const uint8_t* stripe, unsigned place, int part) {
     const uint8_t* block = stripe + static_cast<std::size_t>(place / B::WEIGHTS) * B::BYTES;
     const int s = place % B::WEIGHTS / SUB, g = place % SUB / 4;
     typename B::Scale scale;

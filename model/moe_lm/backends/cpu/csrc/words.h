@@ -45,6 +45,20 @@ INLINE reg load_halves(const uint8_t* p) {
 #endif
 }
 
+// WIDTH bytes (compilers convert them one by one)
+INLINE ireg load_bytes(const uint8_t* p) {
+#if defined(__AVX512F__)
+    return (ireg)_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+#elif defined(__AVX2__)
+    return (ireg)_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+#else
+    typedef uint8_t bytes __attribute__((vector_size(WIDTH)));
+    bytes b;
+    std::memcpy(&b, p, sizeof b);
+    return __builtin_convertvector(b, ireg);
+#endif
+}
+
 // byte j of every word
 INLINE ireg unsigned_bytes(ureg r, int j) {
     return (ireg)((r >> (8 * j)) & 0xff);
