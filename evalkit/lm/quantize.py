@@ -50,8 +50,8 @@ def quantize(source: str, dest: Path, format: str, reporter: Reporter | None = N
     reporter = reporter or Reporter(quiet=True)
     if format not in FORMATS:
         raise unknown("format", format, FORMATS)
-    require_known(source)
     _require_new(dest, format)
+    require_known(source)
     with reporter.bar("reading the source", 1, counted=False):
         plan = _plan(source, format)
     _require_space(dest, plan.nbytes)

@@ -133,11 +133,12 @@ def test_the_screen_tells_what_stands_behind_a_verdict(tmp_path: Path, capsys: p
 # --- the tables ------------------------------------------------------------------------------------------------------------
 
 
-def test_the_coder_models_figures_under_five_protocols() -> None:
+def test_the_coder_models_figures_under_six_protocols() -> None:
     table = read_table("qwen2.5-coder")
     (row,) = [row for row in table.rows if row.model == "Qwen2.5-Coder-1.5B-Instruct"]
     assert {key: cell.printed for key, cell in row.cells.items()} == {
         "humaneval@qwen-coder": "70.7",
+        "humaneval@qwen-coder-plus": "66.5",
         "humaneval@multipl-e": "71.2",
         "humaneval@lm-eval": "53.66",
         "humaneval@lm-eval-instruct-v2": "17.07",
