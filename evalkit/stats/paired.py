@@ -109,7 +109,8 @@ def paired(
     before, after, value = (_mean(x, groups) for x in (a, b, d))
     own = clusters if units < n else ()
     stderr, expected = _stderr(d, own, groups), _expected(_stderr(a, own, groups))
-    binary = bool(np.isin(np.concatenate([a, b]), (0.0, 1.0)).all())
+    both = np.concatenate([a, b])
+    binary = any(bool(np.isin(both, scores).all()) for scores in ((0.0, 1.0), (0.0, -1.0)))  # -1: an error, where lower scores are better
     gained, lost = (int((d > 0).sum()), int((d < 0).sum())) if binary else (None, None)
     span = 1.0 if binary else float(max(a.max(), b.max()) - min(a.min(), b.min()))
     floor = span * _unseen(units, alpha)

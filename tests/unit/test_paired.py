@@ -69,6 +69,17 @@ def test_mcnemar_is_exact() -> None:
     assert found.p_drop == pytest.approx(scipy.stats.binomtest(3, 14, alternative="less").pvalue, abs=1e-9)
 
 
+def test_errors_are_tested_as_their_mirror_image_is() -> None:
+    """A metric of 0 and 1 of which less is better is given negated: the same exact test, the same flips."""
+    base, cand = [1.0] * 390 + [0.0] * 10, [0.0] * 4 + [1.0] * 387 + [0.0] * 9
+    right, wrong = paired(base, cand), paired([s - 1 for s in base], [s - 1 for s in cand]).negated()
+    assert (wrong.method, wrong.gained, wrong.lost) == (right.method, right.gained, right.lost) == ("McNemar", 1, 4)
+    assert (wrong.gain, wrong.least_gain, wrong.p, wrong.p_drop, wrong.mde) == pytest.approx(
+        (right.gain, right.least_gain, right.p, right.p_drop, right.mde)
+    )
+    assert wrong.ci95 == pytest.approx((-right.ci95[1], -right.ci95[0]))
+
+
 @pytest.mark.parametrize(("gained", "lost", "n"), [(3, 11, 200), (0, 4, 40), (40, 60, 500), (1, 0, 30), (351, 351, 14_042)])
 def test_tangos_bounds_solve_the_score_equation(gained: int, lost: int, n: int) -> None:
     """The statistic at each bound, its nuisance rate found by maximising the likelihood numerically, is the quantile."""
