@@ -2,17 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from statistics import median
 from typing import Final, Literal
 
-from evalkit.codec import OPTIONAL, decode, parse_json
+from evalkit.codec import OPTIONAL, Misfit, decode, parse_json, shown
 from evalkit.errors import EvalkitError
 from evalkit.files import read_text
 from evalkit.record.schema import Environment, ModelInfo
 
 SCHEMA: Final = 1
+AGAIN = "measure again with evalkit bench"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +96,43 @@ def read_bench(file: Path) -> BenchRecord:
         raise EvalkitError(f"cannot read {file}: {error}") from None
     if not isinstance(raw, dict) or raw.get("kind") != "bench" or raw.get("schema") != SCHEMA:
         raise EvalkitError(f"{file} is not a bench record of schema {SCHEMA}, which this evalkit reads")
-    return decode(BenchRecord, raw, str(file), "measure again with evalkit bench")
+    record = decode(BenchRecord, raw, str(file), AGAIN)
+    try:
+        _check(record)
+    except Misfit as misfit:
+        raise EvalkitError(f"{file}: {misfit}; {AGAIN}") from None
+    return record
+
+
+def _check(record: BenchRecord) -> None:
+    """Raises Misfit for a figure that no bench can measure: what is computed of them divides by durations and compares times."""
+    for name in ("seconds", "requests_per_second"):
+        _require_positive(getattr(record, name), name)
+    if record.roofline:
+        _require_positive(record.roofline.floor_seconds, "floor_seconds", "roofline")
+    for i, timing in enumerate(record.timings):
+        place = (i, "timings")
+        _require_positive(timing.seconds, "seconds", *place)
+        if timing.peak_memory is not None:
+            _require_positive(timing.peak_memory, "peak_memory", *place)
+        try:
+            has_zone = datetime.fromisoformat(timing.started).utcoffset() is not None
+        except ValueError:
+            has_zone = False
+        if not has_zone:
+            raise Misfit(f"is {shown(timing.started)}, expected a time with its zone, as 2026-01-01T12:00:00+00:00", "started", *place)
+        try:
+            begin, end = (each.astimezone(UTC) for each in timing.span)
+        except OverflowError:
+            found = f"is {shown(timing.seconds)}, which from {timing.started} on"
+            raise Misfit(f"{found} is not within the years 1 to 9999", "seconds", *place) from None
+        if begin == end:
+            raise Misfit(f"is {shown(timing.seconds)}, expected at least a microsecond", "seconds", *place)
+
+
+def _require_positive(value: float, *keys: str | int) -> None:
+    if value <= 0:
+        raise Misfit(f"is {shown(value)}, expected more than 0", *keys)
 
 
 def is_bench(path: Path) -> bool:

@@ -182,6 +182,43 @@ def test_medians_of_repeats(tmp_path: Path) -> None:
     assert read_bench(Path(path)) == found
 
 
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"seconds": 0.0}, "timings.1.seconds is 0.0, expected more than 0"),
+        ({"seconds": -1.0}, "timings.1.seconds is -1.0, expected more than 0"),
+        ({"seconds": 1e-300}, "timings.1.seconds is 1e-300, expected at least a microsecond"),
+        ({"seconds": 1e300}, "timings.1.seconds is 1e+300, which from 2026-01-01T12:02:00+00:00 on is not within"),
+        (
+            {"started": "9999-12-31T23:59:59+00:00"},
+            "timings.1.seconds is 4.0, which from 9999-12-31T23:59:59+00:00 on is not within the years 1 to 9999",
+        ),
+        ({"started": "yesterday"}, 'timings.1.started is "yesterday", expected a time with its zone'),
+        ({"started": "2026-01-01T12:00:00"}, 'timings.1.started is "2026-01-01T12:00:00", expected a time with its zone'),
+        ({"peak_memory": -5}, "timings.1.peak_memory is -5, expected more than 0"),
+    ],
+)
+def test_timings_that_no_bench_measures(
+    changes: dict[str, Any], complaint: str, runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "gate.toml").write_text("[throughput]\ndrop = 0.1\n" + RULE)
+    paths = written(tmp_path, record("a", [4.0] * 5), record("b", [4.0] * 5))
+    damaged = json.loads(Path(paths[0]).read_text())
+    damaged["timings"][1] |= changes
+    Path(paths[0]).write_text(json.dumps(damaged))
+    assert cli.main(["gate", *runs, "--policy", str(tmp_path / "gate.toml"), "--bench", *paths]) == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert f"{paths[0]}: {complaint}" in error
+    assert "measure again with evalkit bench" in error
+
+
+@pytest.mark.parametrize("name", ["seconds", "requests_per_second"])
+def test_figures_that_no_bench_measures(name: str, tmp_path: Path) -> None:
+    (path, _) = written(tmp_path, replace(record("a", [4.0]), **{name: 0.0}), record("b", [4.0]))
+    with pytest.raises(EvalkitError, match=rf"bench\.json: {name} is 0\.0, expected more than 0"):
+        read_bench(Path(path))
+
+
 def test_the_sign_test_and_its_bound() -> None:
     assert p_positive([1, 1, 1, 1, 1]) == pytest.approx(1 / 32)
     assert p_positive([1, 1, 1, 1, -1]) == pytest.approx(6 / 32)
