@@ -17,6 +17,7 @@ from evalkit.comparison.gate_outcome import Check
 from evalkit.comparison.policy import TIERS, Limit, Policy
 from evalkit.errors import EvalkitError
 from evalkit.record.read import is_ours, read_run
+from evalkit.record.schema import ModelInfo
 from evalkit.stats.median import p_positive, repeats_needed, upper_of_median
 from evalkit.stats.paired import ALPHA, holm
 
@@ -95,6 +96,11 @@ def _require_alike(config: GateConfig, base: BenchRecord, cand: BenchRecord) -> 
         one, other = getattr(base, name), getattr(cand, name)
         if one != other:
             raise EvalkitError(f"not comparable: {name} of --bench differs (BASE {one}, CAND {other}); {AGAIN.format('N')}")
+    if base.short_answers != cand.short_answers:
+        counts = f"{base.short_answers:,} of BASE's and {cand.short_answers:,} of CAND's"
+        raise EvalkitError(
+            f"not comparable: {counts} answers in --bench ended early, which is less work; time engines that hold ignore_eos"
+        )
     if len(base.timings) != len(cand.timings) or not base.timings:
         counts = f"{len(base.timings)} and {len(cand.timings)}"
         raise EvalkitError(f"not comparable: --bench has {counts} timings, and each repeat needs one of either; {AGAIN.format('N')}")
@@ -102,10 +108,21 @@ def _require_alike(config: GateConfig, base: BenchRecord, cand: BenchRecord) -> 
     if any(max(turn) > min(after) for turn, after in pairwise(turns)):
         raise EvalkitError(f"not comparable: the timings of --bench did not take turns; {AGAIN.format('N')}")
     for run, record, path in zip(config.runs, (base, cand), config.bench, strict=False):
-        if is_ours(run) and record.model.fingerprint != (fingerprint := read_run(run).model.fingerprint):
-            weights = read_run(run).model.weights
-            if weights is None or record.model.weights is None or weights.sha256 != record.model.weights.sha256:
-                raise EvalkitError(f"not comparable: {path} timed {record.model.spec}, and {run} has other weights ({fingerprint:.20}..)")
+        if is_ours(run):
+            _require_same_model(record, path, read_run(run).model, run)
+
+
+def _require_same_model(record: BenchRecord, path: str, model: ModelInfo, run: str) -> None:
+    """Raises EvalkitError where the record timed other weights than the run's, or had them computed in another way."""
+    timed = record.model
+    is_same = timed.weights is not None and model.weights is not None and timed.weights.sha256 == model.weights.sha256
+    if timed.fingerprint != model.fingerprint and not is_same:
+        raise EvalkitError(f"not comparable: {path} timed {timed.spec}, and {run} has other weights ({model.fingerprint:.20}..)")
+    # without their arguments: a server's address is not the model's. A replayed run does not say what first computed it
+    engine, computed = (each.engine.partition(":")[0] for each in (record, model))
+    for name, one, other in (("engine", engine, computed), ("dtype", record.dtype, model.dtype)):
+        if one != other and not (name == "engine" and other == "replay"):
+            raise EvalkitError(f"not comparable: {path} was timed with {name} {one}, and {run} has {other}; time it as the run was made")
 
 
 def _throughput(base: BenchRecord, cand: BenchRecord, limit: Limit) -> _Losses:

@@ -226,7 +226,9 @@ def test_repeats_take_turns(specs: Sequence[str], tmp_path: Path) -> None:
     runs = [str(fake_run(tmp_path / name, name, mmlu=[1.0, 0.0] * 200)) for name in "ab"]
     for run, record in zip(runs, (base, cand), strict=True):
         text = (Path(run) / "run.json").read_text()
-        (Path(run) / "run.json").write_text(re.sub(r'"fingerprint": "[^"]*"', f'"fingerprint": "{record.model.fingerprint}"', text))
+        for name, value in (("fingerprint", record.model.fingerprint), ("dtype", record.dtype)):
+            text = re.sub(rf'"{name}": "[^"]*"', f'"{name}": "{value}"', text)
+        (Path(run) / "run.json").write_text(text)
     (tmp_path / "gate.toml").write_text('[throughput]\ndrop = 0.5\n[[rule]]\ntask = "mmlu"\nmargin = 0.1\n')
     paths = tuple(str(config.folder(spec)) for spec in specs)
     (check,) = decide(GateConfig(tuple(runs), policy=str(tmp_path / "gate.toml"), bench=paths)).checks

@@ -20,6 +20,9 @@ from evalkit.codec import encode
 from evalkit.comparison import gate
 from evalkit.comparison.gate_config import GateConfig, Sequential
 from evalkit.errors import EvalkitError
+from evalkit.record.read import read_run
+from evalkit.record.schema import StoredWeights
+from evalkit.record.write import write_record
 from evalkit.stats.median import p_positive, repeats_needed, upper_of_median
 
 RULE = '[[rule]]\ntask = "mmlu"\nmargin = 0.1\n'
@@ -123,6 +126,13 @@ def test_records_that_are_missing(runs: list[str], tmp_path: Path, capsys: pytes
         (record("a", [4.0] * 5), record("b", [70.0] * 5), "did not take turns"),
         (record("a", [4.0] * 5), record("c", [4.0] * 5), "bench-b timed c, and .* has other weights"),
         (record("a", [4.0] * 5, [None] * 5), record("b", [4.0] * 5), "--bench has no peak memory"),
+        (record("a", [4.0] * 5), record("b", [4.0] * 5, dtype="int8"), r"bench-b was timed with dtype int8, and .* has bfloat16; time it"),
+        (
+            record("a", [4.0] * 5, engine="openai:http://x"),
+            record("b", [4.0] * 5, engine="openai:http://x"),
+            r"bench\.json was timed with engine openai, and .* has native; time it",
+        ),
+        (record("a", [4.0] * 5), record("b", [4.0] * 5, short_answers=7), "0 of BASE's and 7 of CAND's answers in --bench ended early"),
     ],
 )
 def test_records_that_say_nothing_of_each_other(
@@ -131,6 +141,22 @@ def test_records_that_say_nothing_of_each_other(
     with pytest.raises(EvalkitError, match=f"not comparable: .*{complaint}") as caught:
         word(runs, tmp_path, "[throughput]\ndrop = 0.1\n[memory]\nrise = 0.1\n", base, cand)
     assert caught.value.exit_code == 2
+
+
+def test_the_same_weights_in_another_dtype_are_another_model(runs: list[str], tmp_path: Path) -> None:
+    """Of weights that are converted as they are loaded, the digest alone says nothing of what was timed."""
+    stored = StoredWeights(precision="bfloat16", bits=16.0, sha256="ab" * 32)
+    for run in runs:
+        found = read_run(run)
+        write_record(Path(run), replace(found, model=replace(found.model, weights=stored)))
+    base, cand = (
+        replace(each, model=replace(each.model, fingerprint="sha256:other", weights=stored))
+        for each in (record("a", [4.0] * 5), record("b", [4.0] * 5))
+    )
+    limit = "[throughput]\ndrop = 0.1\n"
+    assert word(runs, tmp_path, limit, base, cand) == {"throughput": "pass"}
+    with pytest.raises(EvalkitError, match=r"bench-b was timed with dtype int8, and .* has bfloat16"):
+        word(runs, tmp_path, limit, base, replace(cand, dtype="int8"))
 
 
 @pytest.mark.parametrize(
