@@ -19,5 +19,8 @@ def upper_of_median(values: Sequence[float], alpha: float) -> float:
 
 
 def repeats_needed(alpha: float, hypotheses: int = 1) -> int:
-    """How many values can show anything at this level, adjusted for so many hypotheses: all of one sign have a chance of 0.5 ** n."""
-    return math.ceil(math.log2(hypotheses / alpha))
+    """How many values can show anything at this level, adjusted for so many hypotheses.
+
+    All of one sign have a chance of 0.5 ** n, which has to be below it.
+    """
+    return math.floor(math.log2(hypotheses / alpha)) + 1

@@ -253,6 +253,9 @@ def test_the_sign_test_and_its_bound() -> None:
     assert upper_of_median([3, 1, 2, 4], 0.05) == math.inf
     assert upper_of_median(range(8), 0.05) == 6  # 9 of 256 draws have at most one above the median
     assert (repeats_needed(0.05), repeats_needed(0.05, 2), repeats_needed(0.01)) == (5, 6, 7)
+    # at a power of two the chance of all repeats is the level, and not below it
+    assert (repeats_needed(0.125), repeats_needed(0.125, 2)) == (4, 5)
+    assert p_positive([1, 1, 1]) == 0.125
 
 
 def test_how_often_the_bound_of_the_median_errs() -> None:
