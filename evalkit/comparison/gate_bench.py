@@ -98,9 +98,7 @@ def _require_alike(config: GateConfig, base: BenchRecord, cand: BenchRecord) -> 
             raise EvalkitError(f"not comparable: {name} of --bench differs (BASE {one}, CAND {other}); {AGAIN.format('N')}")
     if base.short_answers != cand.short_answers:
         counts = f"{base.short_answers:,} of BASE's and {cand.short_answers:,} of CAND's"
-        raise EvalkitError(
-            f"not comparable: {counts} answers in --bench ended early, which is less work; time engines that hold ignore_eos"
-        )
+        raise EvalkitError(f"not comparable: {counts} answers in --bench ended early, which is less work; time engines with ignore_eos")
     if len(base.timings) != len(cand.timings) or not base.timings:
         counts = f"{len(base.timings)} and {len(cand.timings)}"
         raise EvalkitError(f"not comparable: --bench has {counts} timings, and each repeat needs one of either; {AGAIN.format('N')}")
