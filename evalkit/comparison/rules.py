@@ -62,8 +62,9 @@ def rules_of(config: GateConfig) -> Rules:
         else:
             checks.append(Check(f"{rule.task} {rule.metric or ''}".strip(), "fail", reason, rule.tier))
     _require_once(tasks)
-    if not tasks and not checks:
-        raise EvalkitError(f"{policy.path}: nothing is gated, since no task of it is in the runs: {'; '.join(notes)}")
+    if not tasks and all(check.tier == "warning" for check in checks):
+        reasons = "; ".join([*notes, *(check.reason for check in checks)])
+        raise EvalkitError(f"{policy.path}: nothing is gated, since no task of it is in the runs: {reasons}; correct the tasks' names")
     covered = {task for _, some in tasks for task in some}
     if left_out := [task for some in held["base"].values() for task in some if task not in covered]:
         notes.append(f"in the base, and in no rule of the policy, so not gated: {_listed(left_out)}")

@@ -252,6 +252,8 @@ def test_a_task_that_a_run_lacks(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert refused.startswith(f"{tmp_path / 'gate.toml'}:5: gsm8k is not in the candidate")
     assert 'run it there, or set missing = "fail" or "ignore"' in refused
     assert "nothing is gated" in refusal(runs, policy(tmp_path, 'task = "gsm8k"\nmissing = "ignore"'))
+    misspelt = refusal(runs, policy(tmp_path, 'task = "mmluu"\ntier = "warning"'))
+    assert "nothing is gated, since no task of it is in the runs: mmluu is not in the base nor in the candidate, which has mmlu" in misspelt
 
 
 def test_what_no_rule_names_is_said(tmp_path: Path) -> None:
