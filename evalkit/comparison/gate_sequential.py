@@ -75,7 +75,8 @@ def _tasks(rules: Rules, how: Sequential, base: RunAnswers, cand: RunAnswers, pr
         costly = min(prefixes.get(each.task, 0) // 2, len(each.ids) // 4)
         block = how.block or max(math.ceil(step(margin, ALPHA)), costly)
         guided = how.order == "margin"
-        tasks.append(SequentialTask(each, margin, how.order_seed, block, how.max_documents, rule.allow_small_margin, rule.tier, guided))
+        small, tier, least = rule.allow_small_margin, rule.tier, rule.min_documents
+        tasks.append(SequentialTask(each, margin, how.order_seed, block, how.max_documents, small, tier, guided, least))
         for check in checks_of(rule, each.protocol, each):
             if (check.tier, check.word) == ("blocking", "cannot detect"):
                 raise EvalkitError(f"{check.name}: {check.reason}")

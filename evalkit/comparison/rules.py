@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from evalkit.comparison.answers import tasks_in
 from evalkit.comparison.gate_bench import bench_checks
-from evalkit.comparison.gate_config import GateConfig
+from evalkit.comparison.gate_config import GateConfig, Sequential
 from evalkit.comparison.gate_outcome import Check
 from evalkit.comparison.policy import Policy, Rule, Share, read_policy
 from evalkit.errors import EvalkitError
@@ -46,7 +46,7 @@ def rules_of(config: GateConfig) -> Rules:
         return Rules(config)
     policy = read_policy(config.policy)
     if config.sequential:
-        _require_sequential(policy)
+        _require_sequential(policy, config.sequential)
     held = {side: tasks_in(run) for side, run in zip(SIDES, config.runs, strict=False)}  # a candidate that is still to run has none yet
     tasks, checks, notes = list[tuple[Rule, tuple[str, ...]]](), list[Check](), list[str]()
     for rule in policy.rules:
@@ -88,7 +88,7 @@ def checks_of(rule: Rule, name: str, pairs: Pairs) -> list[Check]:
     return checks
 
 
-def _require_sequential(policy: Policy) -> None:
+def _require_sequential(policy: Policy, how: Sequential) -> None:
     """Raises EvalkitError for what a gate that looks at some documents cannot decide."""
     for rule in policy.rules:
         keys = {"metric": rule.metric, "alpha": rule.alpha, "cluster": rule.cluster, "allowed": rule.allowed}
@@ -96,6 +96,11 @@ def _require_sequential(policy: Policy) -> None:
             raise EvalkitError(
                 f"{rule.place}: {odd[0]} is not for a gate that stops by itself; leave it out, or finish the candidate's run and gate both "
                 "runs without --sequential or --replay-order"
+            )
+        if how.max_documents is not None and how.max_documents < rule.min_documents:
+            raise EvalkitError(
+                f"{rule.place}: {rule.task} is not decided before min_documents = {rule.min_documents}, and --max-documents "
+                f"{how.max_documents} stops before that; give at least {rule.min_documents}, or leave --max-documents out"
             )
 
 

@@ -27,7 +27,7 @@ Ask = Callable[[str, Sequence[str]], Mapping[str, Answer]]  # (task, ids of docu
 
 class SequentialTask:
     """`pairs` has the base's answers; the candidate's in it are not looked at, and need not be known yet. `block`: documents of the first
-    blocks, by default as the margin suggests; `most`: of all of them, about.
+    blocks, by default as the margin suggests; `most`: of all of them, about; `least`: before so many are seen, nothing follows.
 
     Raises EvalkitError where the task has no mean of scores between 0 and 1, or too few documents to detect the margin.
     """
@@ -42,7 +42,9 @@ class SequentialTask:
         allow_small_margin: bool = False,
         tier: Tier = "blocking",
         guided: bool = False,
+        least: int = 1,
     ):
+        self.least = least
         self.pairs, self.margin, self.allow_small_margin, self.tier = pairs, margin, allow_small_margin, tier
         scores = [answer.score for answer in pairs.base]
         if not all(isinstance(score, float) and 0 <= score <= 1 for score in scores):
@@ -201,6 +203,8 @@ class SequentialTask:
             outcome = decide_case(self.fixed, p_drop, self.margin, self.allow_small_margin)
             return replace(outcome, looks=tuple(self.looks), of=len(self.pairs.ids), tier=self.tier)
         d, total = self.difference, len(self.pairs.ids)
+        if d.n < self.least:  # the confidence sequence holds whenever one stops, so later too
+            return None
         if fails(d, p_drop, self.margin):
             return self._outcome("fail", f"a real drop over all {total:,} documents, at least the margin in the {d.n:,} seen", p_drop)
         if passes(d, self.margin) and passes(self.fixed.difference, self.margin):
@@ -212,7 +216,7 @@ class SequentialTask:
         d, total = self.difference, len(self.pairs.ids)
         is_drop = d.gain <= -self.margin
         units = self.sequence.units_to_decide(0.0 if is_drop else -self.margin, ALPHA, above=not is_drop)
-        needed = min(total, max(d.n + 1, math.ceil(units * total / len(self.units))))
+        needed = min(total, max(d.n + 1, self.least, math.ceil(units * total / len(self.units))))
         enough = f"about {needed:,} would decide" if needed < total else "all of them may be too few"
         reason = f"{why} after {d.n:,} of {total:,} documents; {enough}"
         return self._outcome("inconclusive", reason, p_drop, needed)

@@ -380,6 +380,24 @@ def test_a_policy_and_a_gate_that_stops_by_itself(tmp_path: Path) -> None:
     assert stopped.word == "inconclusive"
 
 
+@pytest.mark.parametrize("cand", [SAME, WORSE])
+def test_a_gate_that_stops_by_itself_sees_the_least_number_of_documents(cand: Any, tmp_path: Path) -> None:
+    """Neither a pass nor a failure follows before so many were seen."""
+    runs = two_runs(tmp_path, mmlu=cand)
+    rule = 'task = "mmlu"\nmargin = 0.02\nallow_small_margin = true'
+    (early,) = stops(runs, policy(tmp_path, rule)).outcomes
+    assert early.difference.n < 1_500
+    (late,) = stops(runs, policy(tmp_path, rule + "\nmin_documents = 1500"), max_documents=1_900).outcomes
+    assert late.word == early.word
+    assert 1_500 <= late.difference.n < 2_000
+    with pytest.raises(
+        EvalkitError, match=r"gate\.toml:3: mmlu is not decided before min_documents = 1500, and --max-documents 1499 stops"
+    ):
+        stops(runs, policy(tmp_path, rule + "\nmin_documents = 1500"), max_documents=1_499)
+    (stopped,) = stops(runs, policy(tmp_path, rule + "\nmin_documents = 1500"), max_documents=1_500).outcomes
+    assert stopped.word == early.word
+
+
 @pytest.mark.parametrize("line", ['metric = "acc"', "alpha = 0.01", 'cluster = "q"', "allowed.empty = 0"])
 def test_rules_that_some_documents_cannot_decide(line: str, tmp_path: Path) -> None:
     runs = two_runs(tmp_path, mmlu=SAME)
