@@ -100,7 +100,7 @@ class PolicyFile:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
     """What one task, by one metric, has to keep. `drop` is a share of the base's score, in place of a margin; `alpha` None is the gate's
-    own; `place`: the file and line of the rule, for messages.
+    own; `place` and `drop_place`: the file and line of the rule and of its drop, for messages.
     """
 
     task: str
@@ -115,6 +115,7 @@ class Rule:
     missing: Missing = "fail"
     allowed: Mapping[str, int | Share] = field(default_factory=dict)
     place: str = ""
+    drop_place: str = ""
 
     def margin_of(self, base: float) -> float:
         """The margin for a base of this score. Raises EvalkitError where a share of it is none."""
@@ -123,9 +124,11 @@ class Rule:
         assert self.drop is not None
         margin = self.drop * abs(base)
         if not SMALLEST_MARGIN <= margin < 1:
+            # of a score above 1, as a rating's, a margin would be refused as well
+            fix = "give a margin instead" if margin < 1 else f"give drop = {0.9 / abs(base):.2g} or less"
             raise EvalkitError(
-                f"{self.place}: {self.task} has {base:g} in the base, and drop = {self.drop:g} of that is {margin:g}, not between "
-                f"{SMALLEST_MARGIN:g} and 1; give a margin instead"
+                f"{self.drop_place}: {self.task} has {base:g} in the base, and drop = {self.drop:g} of that is {margin:g}, not between "
+                f"{SMALLEST_MARGIN:g} and 1; {fix}"
             )
         return margin
 
@@ -169,7 +172,7 @@ def read_policy(path: str) -> Policy:
         raise misfit.in_file(file, FIX) from None
     rules: dict[tuple[str, str | None], Rule] = {}
     for i, row in enumerate(found.rule):
-        rule = _rule(row, found.default, file.place(("rule", i)))
+        rule = _rule(row, found.default, file, i)
         if earlier := rules.get((row.task, row.metric)):
             what = f"{row.task} by {row.metric}" if row.metric else row.task
             raise EvalkitError(f"{rule.place}: {what} has a rule already, at {earlier.place}; leave one of them out")
@@ -216,9 +219,11 @@ def _check_limit(limit: Limit, table: str) -> None:
         raise Misfit(f"is {shown(limit.alpha)}, expected from {ALPHAS[0]:g} to {ALPHAS[1]:g}", "alpha", table)
 
 
-def _rule(row: RuleRow, default: Demands, place: str) -> Rule:
-    """The rule, with the defaults where it says nothing itself. Raises EvalkitError where neither says how much may be lost."""
-    own = row if row.margin is not None or row.drop is not None else default
+def _rule(row: RuleRow, default: Demands, file: TomlFile, i: int) -> Rule:
+    """The i-th rule, with the defaults where it says nothing itself. Raises EvalkitError where neither says how much may be lost."""
+    is_own = row.margin is not None or row.drop is not None
+    own, place = row if is_own else default, file.place(("rule", i))
+    drop_place = file.place(("rule", i, "drop") if is_own else ("default", "drop"))
     if own.margin is None and own.drop is None:
         raise EvalkitError(
             f"{place}: {row.task} has neither margin nor drop; add margin = 0.01 (one point of accuracy) or drop = 0.02 (2% of the base's "
@@ -231,4 +236,5 @@ def _rule(row: RuleRow, default: Demands, place: str) -> Rule:
         if value is not None
     }
     allowed = default.allowed.given() | row.allowed.given()
-    return Rule(task=row.task, metric=row.metric, margin=own.margin, drop=own.drop, allowed=allowed, place=place, **said)
+    amounts = {"margin": own.margin, "drop": own.drop}
+    return Rule(task=row.task, metric=row.metric, allowed=allowed, place=place, drop_place=drop_place, **amounts, **said)

@@ -61,8 +61,20 @@ def test_a_rule_overrides_the_default_in_either_unit(tmp_path: Path) -> None:
     assert (by_margin.margin, by_margin.drop, by_margin.margin_of(0.5)) == (0.01, None, 0.01)
     (by_drop,) = read(tmp_path, '[default]\nmargin = 0.02\n[[rule]]\ntask = "mmlu"\ndrop = 0.04\n').rules
     assert (by_drop.margin, by_drop.drop, by_drop.margin_of(0.5)) == (None, 0.04, 0.02)
-    with pytest.raises(EvalkitError, match=r"gate\.toml:3: mmlu has 0 in the base, and drop = 0\.04 of that is 0, .*; give a margin"):
+    with pytest.raises(EvalkitError, match=r"gate\.toml:5: mmlu has 0 in the base, and drop = 0\.04 of that is 0, .*; give a margin"):
         by_drop.margin_of(0.0)
+
+
+@pytest.mark.parametrize("base", [2.0, 5.31, 20_000.0])
+def test_a_drop_that_is_too_large_for_a_rating(base: float, tmp_path: Path) -> None:
+    """A margin of 1 or more is refused, so the advice is a drop that is not."""
+    text = '[default]\ndrop = {}\n[[rule]]\ntask = "mt_bench"\n'
+    (rule,) = read(tmp_path, text.format(0.5)).rules
+    with pytest.raises(EvalkitError, match=r"gate\.toml:2: mt_bench has .* not between 1e-09 and 1; give drop = \S+ or less$") as caught:
+        rule.margin_of(base)
+    advised = str(caught.value).split()[-3]
+    (rule,) = read(tmp_path, text.format(advised)).rules
+    assert 0.8 < rule.margin_of(base) < 1
 
 
 @pytest.mark.parametrize(
