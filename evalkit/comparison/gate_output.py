@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from rich.text import Text
+
 from evalkit.comparison.compare import ALIKE, difference_json, figures, one_line, p_text, print_table, scale
 from evalkit.comparison.compare import HEAD as COMPARE_HEAD
 from evalkit.comparison.gate_outcome import EXIT, Check, Gate, GateOutcome
@@ -64,7 +66,10 @@ def show(gate: Gate) -> None:
     """Print the gate: the table, one line per task, and the outcome last."""
     console = standard_output()
     title = f"base: {one_line(gate.base, 300)}, candidate: {one_line(gate.cand, 300)}, {gate.asked}"
-    print_table(console, title, _head(gate), _rows(gate))
+    if gate.outcomes:
+        print_table(console, title, _head(gate), _rows(gate))
+    else:  # it had failed before any task was looked at
+        console.print(Text(title), soft_wrap=True)
     lines = [f"- {each.name}: {text(each)}" for each in gate.all] + [f"- {note}" for note in gate.notes]
     for line in [*lines, f"gate: {gate.word.upper()}{summary(gate).removeprefix(gate.word)}"]:
         console.print(one_line(line, 1_000), soft_wrap=True)
@@ -76,7 +81,8 @@ def to_markdown(gate: Gate) -> str:
         f"## evalkit gate: {summary(gate)}\n",
         f"{md(one_line(gate.base, 300))} -> {md(one_line(gate.cand, 300))}, {md(gate.asked)}\n",
     ]
-    parts.append(markdown_table(_head(gate), [[md(one_line(cell)) for cell in row] for row in _rows(gate)]))
+    if gate.outcomes:
+        parts.append(markdown_table(_head(gate), [[md(one_line(cell)) for cell in row] for row in _rows(gate)]))
     if gate.checks:
         parts.append(markdown_table(CHECKS, [[md(one_line(cell, 300)) for cell in row] for row in _check_rows(gate)]))
     parts += [f"- {md(one_line(f'{o.task}: {text(o)}', 1_000))}" for o in gate.outcomes]

@@ -31,7 +31,7 @@ def decide_in_turn(config: GateConfig) -> Gate:
     rules = rules_of(config)
     failed = any((check.tier, check.word) == ("blocking", "fail") for check in rules.checks)
     if failed or (rules.policy and not rules.asked):  # nothing is left to be decided
-        unseen = [f"{task}: not looked at, since the gate had failed by then" for task in rules.asked]
+        unseen = [f"{rule.task}: not looked at, since the gate had failed by then" for rule, _ in rules.tasks]
         return Gate(config.runs[0], config.runs[-1], config.margins, (), (*rules.notes, *unseen), rules.checks, rules.policy)
     base = read_answers(config.runs[0], rules.asked, config.metric, config.cluster)
     if how.run is None:

@@ -14,7 +14,7 @@ from bundles import rewritten
 from fake_runs import edit_run, fake_run, flips, sample, write_samples
 
 from evalkit import cli, progress
-from evalkit.comparison import gate
+from evalkit.comparison import gate, gate_output
 from evalkit.comparison.answers import read_answers
 from evalkit.comparison.bundle import unpack
 from evalkit.comparison.compare import difference
@@ -357,7 +357,7 @@ def stops(runs: list[str], policy: str, **how: Any) -> Gate:
     return gate.decide(GateConfig(tuple(runs), policy=policy, sequential=Sequential(None, **how)))
 
 
-def test_a_policy_and_a_gate_that_stops_by_itself(tmp_path: Path) -> None:
+def test_a_policy_and_a_gate_that_stops_by_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A warning that fails ends nothing; a failure that blocks ends the gate."""
     runs = two_runs(tmp_path, mmlu=SAME, gsm8k=WORSE)
     blocking, warning = 'task = "{}"\ntier = "blocking"', 'task = "{}"\ntier = "warning"\ndrop = 0.015'
@@ -371,6 +371,11 @@ def test_a_policy_and_a_gate_that_stops_by_itself(tmp_path: Path) -> None:
     missing = stops(runs, policy(tmp_path, blocking.format("mmlu"), 'task = "ifeval"'))
     assert (missing.word, missing.outcomes) == ("fail", ())
     assert "mmlu: not looked at, since the gate had failed by then" in missing.notes
+    qualified = stops(runs, policy(tmp_path, 'task = "mmlu@qwen"', 'task = "ifeval"'))
+    assert "mmlu@qwen: not looked at, since the gate had failed by then" in qualified.notes
+    gate_output.show(qualified)
+    assert "95% interval" not in capsys.readouterr().out  # a table without a row
+    assert "95% interval" not in gate_output.to_markdown(qualified)
     few = policy(tmp_path, blocking.format("mmlu") + "\nmin_documents = 3000")
     with pytest.raises(EvalkitError, match="mmlu@qwen documents: 2,000 of them, and the policy asks for at least 3,000"):
         stops(runs, few)
