@@ -236,5 +236,6 @@ def _rule(row: RuleRow, default: Demands, file: TomlFile, i: int) -> Rule:
         if value is not None
     }
     allowed = default.allowed.given() | row.allowed.given()
-    amounts = {"margin": own.margin, "drop": own.drop}
-    return Rule(task=row.task, metric=row.metric, allowed=allowed, place=place, drop_place=drop_place, **amounts, **said)
+    return Rule(
+        task=row.task, metric=row.metric, margin=own.margin, drop=own.drop, allowed=allowed, place=place, drop_place=drop_place, **said
+    )
