@@ -11,11 +11,14 @@ from lm_eval_rows import write
 from lm_eval_table import NEEDS, PAGE, TASKS, read_table, table
 
 from evalkit.config import RunConfig
+from evalkit.errors import EvalkitError
 from evalkit.progress import Reporter
 from evalkit.record.read import read_samples
 from evalkit.record.schema import Run
 from evalkit.runner import run as runner
-from evalkit.tasks.lm_eval.index import index
+from evalkit.tasks.lm_eval.code import permit, permit_metrics
+from evalkit.tasks.lm_eval.index import Index, index
+from evalkit.tasks.lm_eval.tree import Group, members_of
 
 pytest.importorskip("lm_eval", reason="lm-eval is not installed")
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(600)]  # warnings of lm-eval, datasets and sklearn
@@ -35,8 +38,9 @@ def both(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
     def run_both(name: str, include: Path | None = None, **settings: Any) -> tuple[Run, Path, Mapping[str, Any]]:
         ours = {"include_path": str(include)} if include else {}
+        leave = runs_code(name, index(str(include) if include else None))  # without it, templates are rendered in the sandbox
         config = RunConfig(
-            (f"lm_eval:{name}",), model="oracle", data=str(folder), out=str(tmp_path), allow_task_code=True, **ours, **settings
+            (f"lm_eval:{name}",), model="oracle", data=str(folder), out=str(tmp_path), allow_task_code=leave, **ours, **settings
         )
         record = runner.run(config, Reporter(quiet=True))
         with monkeypatch.context() as patched:
@@ -46,6 +50,18 @@ def both(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
             return record, config.folder, simple_evaluate([name], folders, **settings)
 
     return run_both
+
+
+def runs_code(name: str, names: Index) -> bool:
+    """Does a task need --allow-task-code?"""
+    leaves = [leaf for member in members_of(name, names) for leaf in (member.leaves() if isinstance(member, Group) else [member])]
+    try:
+        permit(name, leaves, False)
+        for leaf in leaves:
+            permit_metrics(leaf, False)
+    except EvalkitError:
+        return True
+    return False
 
 
 def require_the_same(record: Run, folder: Path, theirs: Mapping[str, Any], name: str) -> None:

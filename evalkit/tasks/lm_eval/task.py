@@ -8,6 +8,7 @@ gives them. Under the protocol `stable`, each document's are drawn by its own se
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
@@ -24,6 +25,7 @@ from evalkit.tasks.lm_eval.instances import Asked, Conversation, asked
 from evalkit.tasks.lm_eval.options import LmEvalOptions
 from evalkit.tasks.lm_eval.outcome import extracted_from, plain, target_of
 from evalkit.tasks.lm_eval.protocol import STABLE, protocol_of
+from evalkit.tasks.lm_eval.templates import rendered_for
 from evalkit.tasks.lm_eval.tree import Group, Leaf, Mean, members_of
 from evalkit.tasks.requests import Request, Response
 from evalkit.tasks.tables import DataSource, Table
@@ -67,7 +69,8 @@ class LmEvalTask(AggregatedTask):
     def load(self, source: DataSource) -> list[Doc]:
         docs: list[Doc] = []
         for leaf in self.leaves:
-            task = build(leaf, source, self.options)
+            with self._templates(leaf.name):
+                task = build(leaf, source, self.options)
             seed_all()
             loaded = self._loaded[leaf.name] = _Loaded(task, list(task.eval_docs))
             rows = [plain(doc) for doc in loaded.docs]
@@ -83,10 +86,11 @@ class LmEvalTask(AggregatedTask):
         leaf, number = self._place(doc)
         loaded = self._loaded[leaf]
         try:
-            while number not in loaded.asked:
-                at = number if self.stable else loaded.built  # lm-eval's generator goes through the documents in order
-                loaded.asked[at] = self._asked(leaf, loaded, at)
-                loaded.built = at + 1
+            with self._templates(leaf):
+                while number not in loaded.asked:
+                    at = number if self.stable else loaded.built  # lm-eval's generator goes through the documents in order
+                    loaded.asked[at] = self._asked(leaf, loaded, at)
+                    loaded.built = at + 1
         except EvalkitError:
             raise
         except Exception as error:  # jinja, a sampler without enough rows, the task's own code
@@ -144,20 +148,26 @@ class LmEvalTask(AggregatedTask):
         metrics: dict[str, Any] = {}
         extracted, failed = "", False
         try:
-            for each in task._filters:
-                each.apply(questions.instances)
-            ordered = sorted(questions.instances, key=lambda instance: instance.idx)
-            for name in ordered[0].filtered_resps:
-                filtered = [instance.filtered_resps[name] for instance in ordered]
-                found = task.process_results(deepcopy(item), filtered)
-                metrics |= {key_of(metric, name): plain(value, as_tuples=True) for metric, value in found.items()}
-                if not extracted:
-                    extracted, failed = extracted_from(task, item, filtered)
-            target = target_of(task, item)
+            with self._templates(leaf):
+                for each in task._filters:
+                    each.apply(questions.instances)
+                ordered = sorted(questions.instances, key=lambda instance: instance.idx)
+                for name in ordered[0].filtered_resps:
+                    filtered = [instance.filtered_resps[name] for instance in ordered]
+                    found = task.process_results(deepcopy(item), filtered)
+                    metrics |= {key_of(metric, name): plain(value, as_tuples=True) for metric, value in found.items()}
+                    if not extracted:
+                        extracted, failed = extracted_from(task, item, filtered)
+                target = target_of(task, item)
+        except EvalkitError:
+            raise
         except Exception as error:  # the task's own code, or a metric that is not installed
             raise EvalkitError(f"lm_eval:{leaf}: document {number} can't be scored ({in_words(error)})") from error
         numbers = {key: float(value) for key, value in metrics.items() if isinstance(value, int | float) and math.isfinite(value)}
         return Scored(numbers, extracted, target, failed, {key: value for key, value in metrics.items() if key not in numbers})
+
+    def _templates(self, leaf: str) -> AbstractContextManager[None]:
+        return rendered_for(leaf, self.options.allow_task_code)
 
     def is_mean(self, metric: str) -> bool:
         return all(is_mean(self._aggregation(leaf.name, metric)) for leaf in self.leaves)

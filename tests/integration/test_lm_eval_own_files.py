@@ -1,0 +1,92 @@
+"""A task file and rows of the user's own: what would run code or be scored wrong in silence is refused in one line."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lm_eval_reference import Ours
+
+from evalkit import cli
+from evalkit.record.read import read_samples
+from evalkit.runner import run as runner
+
+pytest.importorskip("lm_eval", reason="lm-eval is not installed")
+pytestmark = pytest.mark.filterwarnings("ignore")  # of lm-eval and datasets
+
+TASK: dict[str, Any] = {
+    "task": "own",
+    "dataset_path": "me/own",
+    "test_split": "test",
+    "output_type": "multiple_choice",
+    "doc_to_text": "{{q}}",
+    "doc_to_choice": ["Paris", "Rome"],
+    "doc_to_target": "a",
+    "metric_list": [{"metric": "acc"}],
+}
+Run = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run the task with `changes` over rows (JSON lines): the exit code, and what was said."""
+    monkeypatch.setattr(runner, "open_lm", lambda spec: Ours())
+    monkeypatch.setattr(runner, "require_model", lambda spec: None)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "none").mkdir()
+    monkeypatch.setattr("evalkit.tasks.lm_eval.index.installed", lambda: tmp_path / "none")  # its thousands of files take seconds
+
+    def run_own(lines: Sequence[Any], *options: str, shots: Sequence[Any] = (), **changes: Any) -> tuple[int, str]:
+        place = tmp_path / "lm_eval" / "me" / "own" / "default"
+        place.mkdir(parents=True, exist_ok=True)
+        for split, rows in (("test", lines), ("train", shots)):
+            if rows:
+                (place / f"{split}.jsonl").write_text("".join(f"{row if isinstance(row, str) else json.dumps(row)}\n" for row in rows))
+        config = {key: value for key, value in {**TASK, **changes}.items() if value is not None}
+        (tmp_path / "tasks").mkdir(exist_ok=True)
+        (tmp_path / "tasks" / "own.yaml").write_text("".join(f"{key}: {json.dumps(config[key])}\n" for key in config))
+        command = ["run", "--tasks", "lm_eval:own", "--model", "m", "--data", str(tmp_path), "--out", str(tmp_path), "--name", "r"]
+        code = cli.main([*command, "--quiet", "--include-path", str(tmp_path / "tasks"), *options])
+        return code, capsys.readouterr().err
+
+    return run_own
+
+
+def require_refused(found: tuple[int, str], *words: str) -> None:
+    code, said = found
+    assert code == 2, said
+    assert said.count("\n") == 1
+    assert all(word in said for word in words), said
+
+
+ROWS = [{"q": "The capital of France is", "a": 0}, {"q": "The capital of Italy is", "a": 1}]
+REACH = "{{ q }}{{ cycler.__init__.__globals__.os.system('touch pwned') }}"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"doc_to_text": REACH}, {"description": REACH}, {"doc_to_target": REACH}, {"doc_to_choice": REACH}, {"gen_prefix": REACH}],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_a_template_runs_no_code_without_leave(changes: dict[str, str], run: Run, tmp_path: Path) -> None:
+    from lm_eval import utils
+
+    environment = utils.env
+    require_refused(run(ROWS, **changes), "lm_eval:own", "--allow-task-code")
+    assert not (tmp_path / "pwned").exists()
+    assert utils.env is environment  # as other users of lm-eval have it
+
+
+def test_a_template_runs_what_it_likes_with_leave(run: Run, tmp_path: Path) -> None:
+    assert run(ROWS, "--allow-task-code", doc_to_text=REACH) == (0, "")
+    assert (tmp_path / "pwned").exists()
+
+
+def test_lm_evals_own_filters_and_errors_stay(run: Run, tmp_path: Path) -> None:
+    assert run(ROWS, doc_to_text="{{ q | regex_replace('capital', 'seat') }}") == (0, "")
+    assert [row.requests[0].context for row in read_samples(tmp_path / "r", "lm_eval:own")] == [
+        "The seat of France is",
+        "The seat of Italy is",
+    ]
+    require_refused(run(ROWS, doc_to_text="{{ nothing }}"), "lm_eval:own", "nothing")
