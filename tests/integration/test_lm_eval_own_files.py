@@ -90,3 +90,36 @@ def test_lm_evals_own_filters_and_errors_stay(run: Run, tmp_path: Path) -> None:
         "The seat of Italy is",
     ]
     require_refused(run(ROWS, doc_to_text="{{ nothing }}"), "lm_eval:own", "nothing")
+
+
+@pytest.mark.parametrize(
+    ("label", "words"),
+    [
+        (7, ["label 7 is none of its 2 choices ('Paris', 'Rome')", "index"]),
+        (-1, ["label -1", "a hidden test set has no labels; use a split that has them"]),
+        ("Oslo", ["label 'Oslo'"]),
+        ([0, 2], ["label 2"]),
+        ([], ["label []"]),
+    ],
+)
+def test_a_label_that_is_no_choice_is_refused(label: Any, words: Sequence[str], run: Run) -> None:
+    right = {int: 0, str: "Rome", list: [0, 1]}[type(label)]
+    require_refused(run([{"q": "One", "a": right}, {"q": "Two", "a": label}]), "lm_eval:own: document 1", *words)
+    assert run([{"q": "One", "a": right}, {"q": "Two", "a": right}]) == (0, "")
+
+
+def test_a_label_of_a_shot_or_of_a_generated_answer_is_refused(run: Run) -> None:
+    shots = [{"q": "The capital of Greece is", "a": -1}] * 2
+    require_refused(run(ROWS, "--num-fewshot", "1", shots=shots, fewshot_split="train"), "a shot", "label -1")
+    generated = {"output_type": "generate_until", "metric_list": [{"metric": "exact_match"}]}
+    require_refused(run([{"q": "One", "a": -1}], **generated), "document 0", "label -1")
+
+
+@pytest.mark.parametrize("field", ["doc_to_text", "doc_to_target"])
+def test_a_word_that_is_no_column_is_refused(field: str, run: Run) -> None:
+    require_refused(run(ROWS, **{field: "aa"}), f"{field}: aa is no column", "a, q")
+
+
+def test_one_target_for_all_rows(run: Run) -> None:
+    assert run(ROWS, doc_to_target="Rome") == (0, "")  # a choice
+    assert run(ROWS, doc_to_target="yes", doc_to_choice=None, output_type="loglikelihood") == (0, "")

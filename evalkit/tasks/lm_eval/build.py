@@ -6,6 +6,7 @@ from copy import deepcopy
 from typing import Any
 
 from evalkit.errors import DataError, EvalkitError, MissingData, in_words
+from evalkit.tasks.lm_eval.checks import require_choice, require_columns
 from evalkit.tasks.lm_eval.code import permit_metrics
 from evalkit.tasks.lm_eval.options import LmEvalOptions
 from evalkit.tasks.lm_eval.tree import Leaf
@@ -41,6 +42,8 @@ def build(leaf: Leaf, source: DataSource, options: LmEvalOptions) -> Any:
         raise EvalkitError(f"lm_eval:{leaf.name} {MULTIMODAL}")
     if "class" in config:
         task.config.task = leaf.name
+    else:
+        require_columns(task, leaf.name)
     if num_fewshot and (there := len(task.sampler.df)) < num_fewshot:
         raise DataError(
             f"lm_eval:{leaf.name}: {num_fewshot} shots are asked for, and its data has {there} rows for them; lower --num-fewshot"
@@ -97,7 +100,12 @@ def _reading(kind: Any, leaf: Leaf, source: DataSource, num_fewshot: int) -> Any
         dataset = HubDataset(self.DATASET_PATH, self.DATASET_NAME, settings)
         self.dataset = _with_stand_ins(source.splits(dataset, _splits(self)), self, dataset, num_fewshot)
 
-    return type(kind.__name__, (kind,), {"download": download, "__module__": kind.__module__})
+    def build_qa_turn(self: Any, *, c: Any = None, a: Any = None, **kwargs: Any) -> Any:
+        if c and isinstance(a, int):  # a shot's answer; Python takes -1 for the last choice
+            require_choice(a, c, f"lm_eval:{leaf.name}: a shot")
+        return kind.build_qa_turn(self, c=c, a=a, **kwargs)
+
+    return type(kind.__name__, (kind,), {"download": download, "build_qa_turn": build_qa_turn, "__module__": kind.__module__})
 
 
 def _splits(task: Any) -> Sequence[str]:

@@ -18,6 +18,7 @@ from evalkit.hashing import sha256_json
 from evalkit.stats.estimate import Estimate
 from evalkit.tasks.aggregated import Aggregated, AggregatedTask
 from evalkit.tasks.lm_eval.build import build, seed_all
+from evalkit.tasks.lm_eval.checks import TARGET_FIELDS, require_target
 from evalkit.tasks.lm_eval.code import permit
 from evalkit.tasks.lm_eval.figures import Aggregation, NoFigure, figure, group_figure, is_mean
 from evalkit.tasks.lm_eval.index import index
@@ -137,6 +138,8 @@ class LmEvalTask(AggregatedTask):
             gen_prefix=task.doc_to_prefix(doc),
             **chat,
         )
+        if not any(callable(getattr(task.config, each)) for each in TARGET_FIELDS):  # code may draw: it is called as often as lm-eval does
+            require_target(task, doc, f"lm_eval:{leaf}: document {number}")
         made = task.construct_requests(doc=doc, ctx=context, metadata=(leaf, number, task.config.repeats), **chat)
         return asked(made if isinstance(made, list) else [made], leaf, doc_id, self.sampling.seed, options.apply_chat_template)
 
@@ -151,6 +154,7 @@ class LmEvalTask(AggregatedTask):
             with self._templates(leaf):
                 for each in task._filters:
                     each.apply(questions.instances)
+                require_target(task, item, f"lm_eval:{leaf}: document {number}")
                 ordered = sorted(questions.instances, key=lambda instance: instance.idx)
                 for name in ordered[0].filtered_resps:
                     filtered = [instance.filtered_resps[name] for instance in ordered]
