@@ -1,6 +1,7 @@
 """Datasets that the `datasets` library reads, for the tasks of lm-eval: from the hub, from files that a task names, or from rows."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ def dataset_of(rows: Iterable[tuple[str, Mapping[str, Any]]], name: str) -> Any:
     import datasets
     import pyarrow
 
-    listed = [row for _, row in rows]
+    listed = [_finite(row, where) for where, row in rows]
     if not listed:
         raise DataError(f"{name} holds no rows")
     columns = dict.fromkeys(key for row in listed for key in row)
@@ -23,6 +24,23 @@ def dataset_of(rows: Iterable[tuple[str, Mapping[str, Any]]], name: str) -> Any:
         return datasets.Dataset.from_list([{key: row.get(key) for key in columns} for row in listed])
     except (pyarrow.ArrowException, TypeError, ValueError, OverflowError) as error:
         raise DataError(f"{name}: its rows have no common columns ({in_words(error)}); give each column one type in all rows") from None
+
+
+def _finite(row: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    """The row. Raises DataError for NaN and Infinity, which are no JSON and would be words in a prompt."""
+    for key, value in row.items():
+        for each in _numbers(value):
+            if not math.isfinite(each):
+                raise DataError(f"{where}: {key} holds {each}, which is no JSON number; write a number, or null")
+    return row
+
+
+def _numbers(value: Any) -> Iterator[float]:
+    if isinstance(value, float):
+        yield value
+    elif isinstance(value, Mapping | list):
+        for each in value.values() if isinstance(value, Mapping) else value:
+            yield from _numbers(each)
 
 
 def own_files(dataset: HubDataset) -> Mapping[str, Sequence[str]]:

@@ -123,3 +123,30 @@ def test_a_word_that_is_no_column_is_refused(field: str, run: Run) -> None:
 def test_one_target_for_all_rows(run: Run) -> None:
     assert run(ROWS, doc_to_target="Rome") == (0, "")  # a choice
     assert run(ROWS, doc_to_target="yes", doc_to_choice=None, output_type="loglikelihood") == (0, "")
+
+
+@pytest.mark.parametrize("text", ["{{q}}", "q"])
+@pytest.mark.parametrize("row", [{"a": 0, "b": 1}, {"q": None, "a": 0}])
+def test_a_null_in_a_prompt_is_refused(row: dict[str, Any], text: str, run: Run) -> None:
+    require_refused(run([*ROWS, row], doc_to_text=text), "lm_eval:own", "q is null")
+    shots = {"fewshot_split": "train", "shots": [ROWS[0], row]}
+    require_refused(run(ROWS, "--num-fewshot", "2", doc_to_text=text, **shots), "lm_eval:own", "q is null")
+
+
+def test_a_null_target_or_choice_is_refused(run: Run) -> None:
+    generated = {"output_type": "generate_until", "doc_to_choice": None, "metric_list": [{"metric": "exact_match"}]}
+    for target in ("a", "{{a}}"):
+        require_refused(run([{"q": "One", "a": "x"}, {"q": "Two", "a": None}], doc_to_target=target, **generated), "a is null")
+    for choices in ("c", "{{c}}", "{{[c[0], c[1]]}}"):
+        require_refused(run([{"q": "One", "a": 0, "c": ["Rome", None]}], doc_to_choice=choices), "a null is written")
+
+
+def test_a_null_that_nothing_writes_is_no_fault(run: Run) -> None:
+    rows = [{**ROWS[0], "hint": None}, {**ROWS[1], "hint": "Think."}]
+    assert run(rows) == (0, "")
+    assert run(rows, doc_to_text="{{ q }}{% if hint %} {{ hint }}{% endif %}") == (0, "")
+
+
+@pytest.mark.parametrize("cell", ["NaN", "-Infinity", "1e999", '{"b": [NaN]}'])
+def test_a_number_that_is_none_is_refused(cell: str, run: Run) -> None:
+    require_refused(run([ROWS[0], f'{{"q": "Two", "a": 1, "c": {cell}}}']), "test.jsonl line 2", "c holds")

@@ -6,7 +6,7 @@ from copy import deepcopy
 from typing import Any
 
 from evalkit.errors import DataError, EvalkitError, MissingData, in_words
-from evalkit.tasks.lm_eval.checks import require_choice, require_columns
+from evalkit.tasks.lm_eval.checks import TARGET_FIELDS, require_choice, require_columns, require_written
 from evalkit.tasks.lm_eval.code import permit_metrics
 from evalkit.tasks.lm_eval.options import LmEvalOptions
 from evalkit.tasks.lm_eval.tree import Leaf
@@ -105,7 +105,24 @@ def _reading(kind: Any, leaf: Leaf, source: DataSource, num_fewshot: int) -> Any
             require_choice(a, c, f"lm_eval:{leaf.name}: a shot")
         return kind.build_qa_turn(self, c=c, a=a, **kwargs)
 
-    return type(kind.__name__, (kind,), {"download": download, "build_qa_turn": build_qa_turn, "__module__": kind.__module__})
+    own = {"download": download, "__module__": kind.__module__}
+    if "class" not in leaf.config:
+        own |= {"build_qa_turn": build_qa_turn, **{field: _of_a_column(kind, field, leaf.name) for field in TARGET_FIELDS}}
+    return type(kind.__name__, (kind,), own)
+
+
+def _of_a_column(kind: Any, field: str, name: str) -> Any:
+    """A task's doc_to_text and the like, which refuses a null in the column that it is. A template's is refused where it is rendered."""
+
+    def checked(self: Any, doc: Any, own: Any = None) -> Any:
+        found = getattr(kind, field)(self, doc, own)
+        column = own or getattr(self.config, field)
+        theirs = field == "doc_to_target" and callable(self.config.process_results)  # which may know what a null means
+        if isinstance(column, str) and column in self.features and not theirs:
+            require_written(found, {**doc, column: found}, name)
+        return found
+
+    return checked
 
 
 def _splits(task: Any) -> Sequence[str]:

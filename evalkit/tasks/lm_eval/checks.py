@@ -1,6 +1,6 @@
-"""What lm-eval would ask or score in silence, and be wrong: a label that is no choice, a name that is no column."""
+"""What lm-eval would ask or score in silence, and be wrong: a label that is no choice, a name that is no column, a null as a word."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evalkit.errors import DataError
@@ -50,3 +50,17 @@ def require_choice(gold: Any, choices: Sequence[Any], where: str) -> None:
     hidden = gold in (-1, "", "-1", None)
     advice = "a hidden test set has no labels; use a split that has them" if hidden else "give the index of a choice, from 0, or its text"
     raise DataError(f"{where}: label {gold!r:.60} is none of its {len(choices)} choices ({listed}); {advice}")
+
+
+def require_written(value: Any, row: Mapping[str, Any], name: str) -> None:
+    """Raises DataError for a null, or a number that is none, where a prompt or a target is made: lm-eval writes "None" and "nan" there."""
+    found = next((each for each in (value if isinstance(value, list | tuple) else [value]) if each is None or _is_nan(each)), 0)
+    if found is None or _is_nan(found):
+        columns = [key for key, each in row.items() if each is None or _is_nan(each)]
+        what = f"{' and '.join(columns)} {'are' if len(columns) > 1 else 'is'} null" if columns else f"a null is written ({value!r:.60})"
+        own = {key: each for key, each in row.items() if not callable(each)}
+        raise DataError(f"lm_eval:{name}: {what} in a row that it asks, {own!r:.200}; fill it in, or leave the row out")
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and value != value
