@@ -38,7 +38,8 @@ def _environment(task: str, allowed: bool, theirs: Any) -> Any:
             error = sys.exc_info()[1]
             if isinstance(error, SecurityError):
                 raise EvalkitError(
-                    f"lm_eval:{task}: a template of its file does what the sandbox forbids ({str(error).rstrip('.')}); read it, then pass --allow-task-code"
+                    f"lm_eval:{task}: a template of its file does what the sandbox forbids ({str(error).rstrip('.')}); "
+                    "read the file, and pass --allow-task-code"
                 ) from None
             super().handle_exception(source)
 
