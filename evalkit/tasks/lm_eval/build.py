@@ -64,8 +64,10 @@ def seed_all() -> None:
 
 
 def shots_of(leaf: Leaf, options: LmEvalOptions) -> int:
-    """How many shots a task has. Raises EvalkitError where its file forbids those that are asked for."""
+    """How many shots a task has. Raises EvalkitError where its file forbids those that are asked for, or states no number."""
     own = leaf.config.get("num_fewshot")
+    if own is not None and (type(own) is not int or own < 0):
+        raise EvalkitError(f"lm_eval:{leaf.name} has num_fewshot: {own!r:.40} in its file; write a whole number there, 0 or more")
     if options.num_fewshot is None:
         return own or 0
     if own == 0 and options.num_fewshot:

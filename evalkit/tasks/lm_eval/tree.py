@@ -86,24 +86,35 @@ def _leaf(name: str, overrides: Mapping[str, Any], names: Index) -> Leaf:
     return Leaf(config["task"], {key: value for key, value in config.items() if key not in _NOT_OF_A_TASK}, path)
 
 
-def _group(name: str, config: Mapping[str, Any], overrides: Mapping[str, Any], names: Index) -> Group:
+def _group(name: str, config: Mapping[str, Any], overrides: Mapping[str, Any], names: Index, within: tuple[str, ...] = ()) -> Group:
+    """`within`: the groups that it is a member of. Raises EvalkitError for one that lists nothing, or itself."""
+    if name in within:
+        raise EvalkitError(
+            f"lm-eval's group {name} lists itself ({' -> '.join((*within[within.index(name) :], name))}); mend its task list"
+        )
     passed_down = {key: value for key, value in config.items() if key not in _GROUP_KEYS} | dict(overrides)
-    listed = config.get("task") or []
-    members = [each for item in ([listed] if isinstance(listed, str) else listed) for each in _members(item, name, passed_down, names)]
+    listed = [config["task"]] if isinstance(config.get("task"), str) else config.get("task") or []
+    if not isinstance(listed, list):
+        raise EvalkitError(f"lm-eval's group {name} has task: {listed!r:.80}, which is no list; list its tasks there")
+    members = [each for item in listed for each in _members(item, name, passed_down, names, (*within, name))]
+    if not members:
+        raise EvalkitError(f"lm-eval's group {name} lists no tasks (task: {config.get('task')!r}); list them there")
     listed = config.get("aggregate_metric_list") or []
     means = [_mean(name, each) for each in ([listed] if isinstance(listed, dict) else listed)]
     return Group(name, members, means, str((config.get("metadata") or {}).get("version", "")))
 
 
-def _members(item: Any, group: str, overrides: Mapping[str, Any], names: Index) -> "Iterator[Leaf | Group]":
+def _members(item: Any, group: str, overrides: Mapping[str, Any], names: Index, within: tuple[str, ...]) -> "Iterator[Leaf | Group]":
     """The members that one item of a group's list names. Raises EvalkitError for what is no item."""
     if isinstance(item, dict) and "group" in item:
         name = item["group"]
+        if not isinstance(name, str):
+            raise EvalkitError(f"lm-eval's group {group} lists {item!r:.80}, which names no group")
         if name in names:
             own = {**overrides, **{key: value for key, value in item.items() if key != "group"}}
-            yield _group(name, _read(names[name].path), own, names)
+            yield _group(name, _read(names[name].path), own, names, within)
         else:
-            yield _group(f"{group}::{name}", item, overrides, names)
+            yield _group(f"{group}::{name}", item, overrides, names, within)
         return
     name = item.get("task") if isinstance(item, dict) else item
     if not isinstance(name, str):
@@ -115,7 +126,7 @@ def _members(item: Any, group: str, overrides: Mapping[str, Any], names: Index) 
         full = f"{group}::{name}"
         yield Leaf(full, {**own, "task": full}, None)
     elif names[name].kind == "group":
-        yield _group(name, _read(names[name].path), own, names)
+        yield _group(name, _read(names[name].path), own, names, within)
     elif names[name].kind == "tag":
         for task in sorted(names[name].tasks):
             yield _leaf(task, {"task": task, **own}, names)

@@ -1,0 +1,80 @@
+"""Task and group files of one's own that state what cannot be: refused in one line, whatever they hold."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from lm_eval_reference import Ours
+
+from evalkit import cli
+from evalkit.runner import run as runner
+from evalkit.tasks.lm_eval import index
+
+pytest.importorskip("lm_eval", reason="lm-eval is not installed")
+pytestmark = pytest.mark.filterwarnings("ignore")  # of lm-eval and datasets
+
+CHOICE = """
+task: NAME
+dataset_path: json
+dataset_kwargs: {data_files: {test: FOLDER/rows.jsonl}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{q}}"
+doc_to_target: 0
+doc_to_choice: ["a", "b"]
+"""
+METRIC = "metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]\n"
+OTHER = "metric_list: [{metric: acc_norm, aggregation: mean, higher_is_better: true}]\n"
+LOWER = "metric_list: [{metric: acc, aggregation: mean, higher_is_better: false}]\n"
+
+Run = Callable[..., int]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run lm_eval:NAME of these files, each text under the name of its file."""
+    monkeypatch.setattr(runner, "open_lm", lambda spec: Ours())
+    monkeypatch.setattr(runner, "require_model", lambda spec: None)
+    monkeypatch.setattr(index, "installed", lambda: tmp_path / "none")  # 14,000 files
+    (tmp_path / "rows.jsonl").write_text('{"q": "one"}\n{"q": "two"}\n{"q": "three"}\n')
+    (tmp_path / "data").mkdir()
+    (tmp_path / "tasks").mkdir()
+
+    def run_it(name: str, *more: str, data: str = "", **files: str) -> int:
+        for file, text in files.items():
+            (tmp_path / "tasks" / f"{file}.yaml").write_text(text.replace("NAME", file).replace("FOLDER", str(tmp_path)))
+        place = ["--data", data or str(tmp_path / "data"), "--out", str(tmp_path), "--name", "r", "--include-path", str(tmp_path / "tasks")]
+        return cli.main(["run", "--tasks", f"lm_eval:{name}", "--model", "oracle", *place, *more])
+
+    return run_it
+
+
+def require_one_line(said: str, *words: str) -> None:
+    assert said.count("\n") == 1, said
+    assert all(word in said for word in words), said
+
+
+@pytest.mark.parametrize("shots", ['"2"', "-1", "1.5", "true", "[1]"])
+@pytest.mark.parametrize("more", [(), ("--num-fewshot", "0")])
+def test_shots_that_are_no_number(shots: str, more: tuple[str, ...], run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("mc", *more, "--quiet", mc=CHOICE + METRIC + f"num_fewshot: {shots}\n") == 2
+    require_one_line(capsys.readouterr().err, "lm_eval:mc has num_fewshot: ", "a whole number")
+
+
+@pytest.mark.parametrize(
+    ("name", "files", "words"),
+    [
+        ("g", {"g": "group: g\ntask: [g]\n"}, ["group g lists itself", "(g -> g)"]),
+        ("g", {"g": "group: g\ntask: [h]\n", "h": "group: h\ntask: [mc, {group: g}]\n"}, ["(g -> h -> g)"]),
+        ("g", {"g": "group: g\ntask: [h]\n", "h": "group: h\ntask: [{task: h, num_fewshot: 0}]\n"}, ["group h lists itself", "(h -> h)"]),
+        ("g", {"g": "group: g\ntask: []\n"}, ["group g lists no tasks", "task: []"]),
+        ("g", {"g": "group: g\ntask: [mc, h]\n", "h": "group: h\ntask: []\n"}, ["group h lists no tasks"]),
+        ("g", {"g": "group: g\ntask: 5\n"}, ["group g has task: 5"]),
+        ("g", {"g": "group: g\ntask: [{group: [h], task: [mc]}]\n"}, ["group g lists {'group': ['h']", "names no group"]),
+    ],
+)
+def test_a_group_that_lists_nothing_or_itself(
+    name: str, files: dict[str, str], words: list[str], run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(name, "--quiet", mc=CHOICE + METRIC, **files) == 2
+    require_one_line(capsys.readouterr().err, *words)
