@@ -7,6 +7,7 @@ import pytest
 from lm_eval_reference import Ours
 
 from evalkit import cli
+from evalkit.record.read import read_run
 from evalkit.runner import run as runner
 from evalkit.tasks.lm_eval import index
 
@@ -78,3 +79,31 @@ def test_a_group_that_lists_nothing_or_itself(
 ) -> None:
     assert run(name, "--quiet", mc=CHOICE + METRIC, **files) == 2
     require_one_line(capsys.readouterr().err, *words)
+
+
+def group(tasks: str, metric: str = "acc") -> str:
+    return f"group: g\ntask: {tasks}\naggregate_metric_list: [{{metric: {metric}}}]\n"
+
+
+def test_a_task_that_a_group_has_twice(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    twice = group("[{task: mc, num_fewshot: 1}, {task: mc, num_fewshot: 0}]")
+    assert run("g", "--quiet", mc=CHOICE + METRIC, g=twice) == 2
+    require_one_line(capsys.readouterr().err, "group g has the task mc twice, with num_fewshot: 1 and 0")
+
+
+def test_a_group_in_a_group_keeps_its_tasks(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    inner = group("[mc, other]").replace("group: g", "group: h")
+    assert run("g", mc=CHOICE + METRIC, other=CHOICE + METRIC, h=inner, g=group("[{task: h, num_fewshot: 0}, mc_tag]")) == 2  # no mc_tag
+    assert "'mc_tag'" in capsys.readouterr().err
+    index.index.cache_clear()
+    assert run("g", g=group("[{task: h, num_fewshot: 0}]")) == 0
+    assert set(read_run(tmp_path / "r").tasks["lm_eval:g"].subjects) == {"mc", "other"}
+    index.index.cache_clear()
+    assert run("g", "--quiet", g=group("[{group: h, task: [mc]}]")) == 2
+    assert "the group h with tasks of its own" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["num_fewshot: 1\nnum_fewshot: 0\n", "metadata: {version: 1, 'version': 2}\n", "x: [{a: 1, a: 1}]\n"])
+def test_a_key_that_a_file_has_twice(text: str, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("mc", "--quiet", mc=CHOICE + METRIC + text) == 2
+    require_one_line(capsys.readouterr().err, "mc.yaml has ", " twice, again in line 1")

@@ -231,8 +231,17 @@ def _name(leaf: Leaf) -> str:
 
 
 def _distinct(member: Leaf | Group) -> list[Leaf]:
-    """The tasks, each once."""
-    return list({leaf.name: leaf for leaf in (member.leaves() if isinstance(member, Group) else [member])}.values())
+    """The tasks, each once. Raises EvalkitError for two of one name."""
+    found: dict[str, Leaf] = {}
+    for leaf in member.leaves() if isinstance(member, Group) else [member]:
+        first = found.setdefault(leaf.name, leaf)
+        if differ := [key for key in {**first.config, **leaf.config} if first.config.get(key) != leaf.config.get(key)]:
+            one, other = (f"{each.config.get(differ[0], 'not set')!s:.40}" for each in (first, leaf))
+            raise EvalkitError(
+                f"lm-eval's group {member.name} has the task {leaf.name} twice, with {differ[0]}: {one} and {other}; "
+                "leave one out, or give them names of their own"
+            )
+    return list(found.values())
 
 
 def _means(

@@ -111,6 +111,11 @@ def _members(item: Any, group: str, overrides: Mapping[str, Any], names: Index, 
         if not isinstance(name, str):
             raise EvalkitError(f"lm-eval's group {group} lists {item!r:.80}, which names no group")
         if name in names:
+            if "task" in item:
+                raise EvalkitError(
+                    f"lm-eval's group {group} lists the group {name} with tasks of its own, and {name} is a group already; leave them out, "
+                    "or give it another name"
+                )
             own = {**overrides, **{key: value for key, value in item.items() if key != "group"}}
             yield _group(name, _read(names[name].path), own, names, within)
         else:
@@ -125,7 +130,9 @@ def _members(item: Any, group: str, overrides: Mapping[str, Any], names: Index, 
             raise EvalkitError(f"lm-eval's group {group} lists {name!r}, and there is no such task")
         full = f"{group}::{name}"
         yield Leaf(full, {**own, "task": full}, None)
-    elif names[name].kind == "group":
+        return
+    own.pop("task", None)  # a name, not a setting for what it names
+    if names[name].kind == "group":
         yield _group(name, _read(names[name].path), own, names, within)
     elif names[name].kind == "tag":
         for task in sorted(names[name].tasks):

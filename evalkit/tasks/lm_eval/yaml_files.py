@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.errors import EvalkitError, first_line
+from evalkit.tasks.lm_eval.index import installed
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,10 @@ def read(path: Path, including: tuple[Path, ...] = ()) -> dict[str, Any]:
     loader = type("Loader", (getattr(yaml, "CSafeLoader", yaml.SafeLoader),), {})
     yaml.add_constructor("!function", lambda load, node: FunctionRef(load.construct_scalar(node), path.parent), Loader=loader)
     try:
-        own = yaml.load(path.read_bytes(), Loader=loader)
+        raw = path.read_bytes()
+        if not path.is_relative_to(installed()):  # some of lm-eval's own state a key twice, and it takes the last
+            _require_distinct(yaml.compose(raw, Loader=loader), path, set())
+        own = yaml.load(raw, Loader=loader)
     except OSError as error:
         raise EvalkitError(f"cannot read {path}: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -52,3 +56,20 @@ def read(path: Path, including: tuple[Path, ...] = ()) -> dict[str, Any]:
         included = read((path.parent / name).resolve(), (*including, path))
         found |= {key: value for key, value in included.items() if key != "task_list"}
     return found | own
+
+
+def _require_distinct(node: Any, path: Path, seen: set[int]) -> None:
+    """Raises EvalkitError for a mapping of the file that has a key twice. `seen`: nodes that were looked at, which aliases repeat."""
+    if id(node) in seen or not isinstance(getattr(node, "value", None), list):  # nothing, or a scalar
+        return
+    seen.add(id(node))
+    keys: set[Any] = set()
+    for child in node.value:
+        if not isinstance(child, tuple):
+            _require_distinct(child, path, seen)
+            continue
+        key, value = child
+        if isinstance(key.value, str) and (key.tag, key.value) in keys:
+            raise EvalkitError(f"{path} has {key.value} twice, again in line {key.start_mark.line + 1}; leave one of them out")
+        keys.add((key.tag, str(key.value)))
+        _require_distinct(value, path, seen)
