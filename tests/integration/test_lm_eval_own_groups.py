@@ -107,3 +107,24 @@ def test_a_group_in_a_group_keeps_its_tasks(run: Run, tmp_path: Path, capsys: py
 def test_a_key_that_a_file_has_twice(text: str, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("mc", "--quiet", mc=CHOICE + METRIC + text) == 2
     require_one_line(capsys.readouterr().err, "mc.yaml has ", " twice, again in line 1")
+
+
+@pytest.mark.parametrize("metric", ["f1", "acc, filter_list: strict"])
+def test_a_metric_that_none_of_a_groups_tasks_has(metric: str, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("g", "--quiet", mc=CHOICE + METRIC, other=CHOICE + OTHER, g=group("[mc, other]", metric)) == 2
+    name = metric.replace(", filter_list: ", ",")
+    require_one_line(capsys.readouterr().err, f"group g averages {name}, which none of its tasks has; they have acc, acc_norm: ")
+
+
+def test_one_of_a_groups_metrics_that_none_of_its_tasks_has(run: Run, tmp_path: Path) -> None:
+    two = group("[mc]").replace("[{metric", "[{metric: f1}, {metric")
+    assert run("g", mc=CHOICE + METRIC, g=two) == 0
+    entry = read_run(tmp_path / "r").tasks["lm_eval:g"]
+    assert entry.headline == "acc"
+    assert set(entry.metrics) == {"acc"}
+    assert entry.without == {"f1 of g": "none of its tasks has it; they have acc"}
+
+
+def test_a_metric_of_two_directions(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("g", "--quiet", mc=CHOICE + METRIC, other=CHOICE + LOWER, g=group("[mc, other]")) == 2
+    require_one_line(capsys.readouterr().err, "group g averages acc, of which less is better in other and more in mc")

@@ -80,6 +80,8 @@ class LmEvalTask(AggregatedTask):
                 source.note(f"{leaf.name} shots", [plain(doc) for doc in task.sampler.df])
             group = leaf.name if isinstance(self.member, Group) else "all"
             docs += [Doc(self._id(leaf.name, i), group, row if isinstance(row, dict) else {"doc": row}) for i, row in enumerate(rows)]
+        for part in [self.member, *self.member.groups()] if isinstance(self.member, Group) else ():
+            self._require_one_direction(part)
         self.protocol = replace(self.protocol, headline=self._headline())
         return docs
 
@@ -121,6 +123,12 @@ class LmEvalTask(AggregatedTask):
         if isinstance(self.member, Leaf):
             return Aggregated(figures[self.member.name], without=without)
         parts = {group.name: _means(group, figures, values) for group in self.member.groups() if group.means}
+        for group in (self.member, *self.member.groups()):
+            found = parts.get(group.name) or _means(group, figures, values)
+            for mean in group.means:
+                if not any(_fits(key, mean) for key in found):
+                    has = ", ".join(dict.fromkeys(key for leaf in group.leaves() for key in figures[leaf.name])) or "none"
+                    without[f"{mean.metric} of {group.name}"] = f"none of its tasks has it; they have {has}"
         return Aggregated(_means(self.member, figures, values), parts, figures, without)
 
     def _asked(self, leaf: str, loaded: _Loaded, number: int) -> Asked:
@@ -181,15 +189,49 @@ class LmEvalTask(AggregatedTask):
         return any(loaded.task.higher_is_better().get(name) is False for loaded in self._loaded.values())
 
     def _headline(self) -> str:
-        """A group's first metric, or a task's: of several, the first mean of which more is better, by the first filter."""
-        first = self._loaded[self.leaves[0].name].task
-        filters = [each.name for each in first._filters]
+        """A group's first metric, or a task's: of several, the first mean of which more is better, by the first filter.
+
+        Raises EvalkitError for a group of whose metrics its tasks have none.
+        """
         if isinstance(self.member, Group):
-            names, filters = [mean.metric for mean in self.member.means], [*(self.member.means[0].filters or filters)]
+            choices = [(mean.metric, filters[0]) for mean in self.member.means if (filters := self._filters(self.member, mean))]
+            if not choices:
+                wanted = ", ".join(key_of(mean.metric, f) for mean in self.member.means for f in mean.filters or [UNFILTERED])
+                raise EvalkitError(
+                    f"lm-eval's group {self.member.name} averages {wanted}, which none of its tasks has; they have "
+                    f"{', '.join(self._declared())}: name one of these in its aggregate_metric_list"
+                )
         else:
-            names = list(first.aggregation())
-        good = [name for name in names if self.is_mean(name) and not self.is_lower_better(name)]
-        return key_of([*good, *names, ""][0], filters[0])
+            first = self._loaded[self.leaves[0].name].task
+            choices = [(name, first._filters[0].name) for name in [*first.aggregation()] or [""]]
+        good = [each for each in choices if self.is_mean(each[0]) and not self.is_lower_better(each[0])]
+        return key_of(*[*good, *choices][0])
+
+    def _filters(self, group: Group, mean: Mean) -> list[str]:
+        """The filters by which tasks of the group have the metric, or may have it: what a task's own code returns is known by then only."""
+        tasks = [self._loaded[leaf.name].task for leaf in group.leaves()]
+        having = [task for task in tasks if mean.metric in task.aggregation() or _own_results(task)]
+        there = dict.fromkeys(each.name for task in having for each in task._filters)
+        return [name for name in mean.filters or there if name in there]
+
+    def _declared(self) -> list[str]:
+        """The metrics that the tasks' files name."""
+        tasks = [loaded.task for loaded in self._loaded.values()]
+        return list(dict.fromkeys(key_of(metric, each.name) for task in tasks for metric in task.aggregation() for each in task._filters))
+
+    def _require_one_direction(self, group: Group) -> None:
+        """Raises EvalkitError for a metric of which less is better in one task of the group, and more in another."""
+        for mean in group.means:
+            lower: dict[bool, str] = {}
+            for leaf in group.leaves():
+                task = self._loaded[leaf.name].task
+                if mean.metric in task.aggregation():
+                    lower.setdefault(task.higher_is_better().get(mean.metric) is False, leaf.name)
+            if len(lower) > 1:
+                raise EvalkitError(
+                    f"lm-eval's group {group.name} averages {mean.metric}, of which less is better in {lower[True]} and more in "
+                    f"{lower[False]}; mend their higher_is_better, or leave one of them out"
+                )
 
     def _aggregation(self, leaf: str, metric: str) -> Aggregation | None:
         found: Aggregation | None = self._loaded[leaf].task.aggregation().get(metric.partition(",")[0])
@@ -224,6 +266,14 @@ def tasks(spec: str, options: LmEvalOptions, sampling: Sampling | None) -> list[
 def key_of(metric: str, filter_name: str) -> str:
     """A metric's name in run.json: lm-eval's own key, METRIC,FILTER, without the filter that does nothing."""
     return metric if filter_name == UNFILTERED else f"{metric},{filter_name}"
+
+
+def _own_results(task: Any) -> bool:
+    """May its results have other names than its metrics? By code of the task's own, or by a metric that returns several values."""
+    from lm_eval.api.task import ConfigurableTask
+
+    several = task.OUTPUT_TYPE == "generate_until" and any(metric != "exact_match" for metric in task.aggregation())
+    return several or callable(task.config.process_results) or type(task).process_results is not ConfigurableTask.process_results
 
 
 def _name(leaf: Leaf) -> str:
