@@ -67,6 +67,7 @@ def run(rows: Path, out: Path, tasks: str, *more: str) -> int:
         ("lm_eval:arc_easy", ("--include-path", "/nowhere"), ["--include-path /nowhere"]),
         ("mmlu", ("--num-fewshot", "2"), ["--num-fewshot is for lm-eval's tasks", "mmlu"]),
         ("mmlu", ("--no-fewshot-as-multiturn",), ["--no-fewshot-as-multiturn is for lm-eval's tasks"]),
+        ("lm_eval:arc_easy", ("--no-fewshot-as-multiturn",), ["--no-fewshot-as-multiturn has no effect without --apply-chat-template"]),
         ("lm_eval:arc_easy,gsm8k", ("--apply-chat-template",), ["--apply-chat-template is for lm-eval's tasks", "gsm8k"]),
         ("lm_eval:hellaswag", (), ["utils.process_docs", "--allow-task-code", "hellaswag"]),
         ("lm_eval:squad_completion", (), ["task.SQUADCompletion", "--allow-task-code"]),

@@ -259,6 +259,8 @@ def tasks(spec: str, options: LmEvalOptions, sampling: Sampling | None) -> list[
         raise EvalkitError(
             f"lm_eval:{name} has no protocol {protocol!r}; leave it out for lm-eval's shots, or give @{STABLE} for the same in any subset"
         )
+    if not options.fewshot_as_multiturn and not options.apply_chat_template:
+        raise EvalkitError("--no-fewshot-as-multiturn has no effect without --apply-chat-template; leave it out, or give both")
     names = index(options.include_path)
     return [LmEvalTask(member, bool(protocol), options, sampling) for member in members_of(name, names)]
 
