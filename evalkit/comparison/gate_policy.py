@@ -8,7 +8,7 @@ from evalkit.comparison.gate_rule import decide_all
 from evalkit.comparison.policy import Rule
 from evalkit.comparison.rules import checks_of, rules_of
 from evalkit.errors import EvalkitError
-from evalkit.record.pairs import Pairs, RunAnswers, align
+from evalkit.record.pairs import Pairs, RunAnswers, align, filter_of
 from evalkit.stats.paired import ALPHA
 
 
@@ -42,4 +42,11 @@ def _read(run: str, tasks: tuple[str, ...], rule: Rule) -> RunAnswers:
         raise EvalkitError(
             f"{rule.place}: {run} is lm-eval's, whose samples do not say which answers have a problem; leave `allowed` out of the rule"
         )
+    for task in answers.tasks.values():
+        by, own = task.extracted_by, filter_of(task.metric)
+        if "extraction_failed" in rule.allowed and by is not None and own != by:
+            raise EvalkitError(
+                f"{rule.place}: {run} counts extraction_failed of {task.name} by the filter {by or 'none'}, and {task.metric} is by "
+                f"{own or 'none'}; leave allowed.extraction_failed out of this rule, and of [default]"
+            )
     return answers

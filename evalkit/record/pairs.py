@@ -53,7 +53,8 @@ class TaskAnswers:
     """One task of a run, or one set of a suite. `protocol` holds the settings that must agree, by name; `answers` are by document id.
 
     `averagings`: "micro" (documents count the same) or "macro" (groups do); both where the task's own figure does not tell which.
-    `tokenize` is BLEU's sacrebleu tokenizer by group, where it is not the default.
+    `tokenize` is BLEU's sacrebleu tokenizer by group, where it is not the default. `extracted_by`: the filter whose answers the samples'
+    `extraction_failed` is about, None where it is about all that is compared.
     """
 
     name: str
@@ -63,6 +64,7 @@ class TaskAnswers:
     answers: Mapping[str, Answer]
     tokenize: Mapping[str, str] = field(default_factory=dict)
     lower_is_better: bool = False
+    extracted_by: str | None = None
 
     @property
     def averaging(self) -> str:
@@ -164,7 +166,8 @@ def _task_answers(
         protocol = {"protocol": f"{task_of(part.name)}@{entry.protocol}", "settings": entry.protocol_sha256}
         answers = found[part.name]
         lower = part.metric in entry.lower_is_better
-        tasks[part.name] = TaskAnswers(part.name, protocol, part.metric, frozenset({entry.averaging}), answers, tokenize, lower)
+        by = None if entry.cells else filter_of(entry.headline)
+        tasks[part.name] = TaskAnswers(part.name, protocol, part.metric, frozenset({entry.averaging}), answers, tokenize, lower, by)
         require_count(part.name, file, len(answers), part.n)
         require_figure(tasks[part.name], part.stated, file, why=UNEQUAL_RATINGS if entry.judge else MEANS_ALONE)
     return tasks
@@ -225,6 +228,11 @@ def our_answer(row: SampleRow, metric: str, cluster: str | None, task: str) -> A
         tuple(said),
         problems_of(row.requests, row.responses, row.extraction_failed),
     )
+
+
+def filter_of(metric: str) -> str:
+    """The filter in lm-eval's name of a metric (exact_match,strict-match) or in evalkit's own (exact_match_strict); "" for none."""
+    return metric.partition(",")[2] or metric.partition("exact_match_")[2]
 
 
 def _prompt(requests: Sequence[Request]) -> str:

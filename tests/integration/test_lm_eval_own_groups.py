@@ -9,6 +9,7 @@ from lm_eval_reference import Ours
 from evalkit import cli
 from evalkit.record.read import read_run
 from evalkit.runner import run as runner
+from evalkit.tasks import Generated
 from evalkit.tasks.lm_eval import index
 
 pytest.importorskip("lm_eval", reason="lm-eval is not installed")
@@ -24,6 +25,20 @@ doc_to_text: "{{q}}"
 doc_to_target: 0
 doc_to_choice: ["a", "b"]
 """
+FILTERED = """
+task: NAME
+dataset_path: json
+dataset_kwargs: {data_files: {test: FOLDER/rows.jsonl}}
+test_split: test
+output_type: generate_until
+doc_to_text: "{{q}}"
+doc_to_target: "5"
+generation_kwargs: {until: ["\\n"]}
+metric_list: [{metric: exact_match, aggregation: mean, higher_is_better: true}]
+filter_list:
+  - {name: strict, filter: [{function: regex, regex_pattern: "#### ([0-9]+)"}, {function: take_first}]}
+  - {name: flex, filter: [{function: regex, regex_pattern: "([0-9]+)"}, {function: take_first}]}
+"""
 METRIC = "metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]\n"
 OTHER = "metric_list: [{metric: acc_norm, aggregation: mean, higher_is_better: true}]\n"
 LOWER = "metric_list: [{metric: acc, aggregation: mean, higher_is_better: false}]\n"
@@ -34,7 +49,9 @@ Run = Callable[..., int]
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run lm_eval:NAME of these files, each text under the name of its file."""
-    monkeypatch.setattr(runner, "open_lm", lambda spec: Ours())
+    model = Ours()
+    model.generate = lambda requests: ((i, Generated("5", "stop", 1)) for i, _ in enumerate(requests))  # type: ignore[method-assign]
+    monkeypatch.setattr(runner, "open_lm", lambda spec: model)
     monkeypatch.setattr(runner, "require_model", lambda spec: None)
     monkeypatch.setattr(index, "installed", lambda: tmp_path / "none")  # 14,000 files
     (tmp_path / "rows.jsonl").write_text('{"q": "one"}\n{"q": "two"}\n{"q": "three"}\n')
@@ -128,3 +145,10 @@ def test_one_of_a_groups_metrics_that_none_of_its_tasks_has(run: Run, tmp_path: 
 def test_a_metric_of_two_directions(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("g", "--quiet", mc=CHOICE + METRIC, other=CHOICE + LOWER, g=group("[mc, other]")) == 2
     require_one_line(capsys.readouterr().err, "group g averages acc, of which less is better in other and more in mc")
+
+
+@pytest.mark.parametrize(("name", "failed", "value"), [("gen", 3, 0.0), ("g", 0, 1.0)])
+def test_extractions_are_those_of_the_headlines_filter(name: str, failed: int, value: float, run: Run, tmp_path: Path) -> None:
+    assert run(name, gen=FILTERED, g=group("[gen]", "exact_match, filter_list: flex")) == 0
+    entry = read_run(tmp_path / "r").tasks[f"lm_eval:{name}"]
+    assert (entry.counts.extraction_failed, entry.metrics[entry.headline].value) == (failed, value)

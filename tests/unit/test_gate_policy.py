@@ -417,3 +417,25 @@ def test_the_rules_place_is_no_part_of_the_decision(tmp_path: Path) -> None:
     runs = two_runs(tmp_path, mmlu=SAME)
     here, there = (held(runs, policy(tmp_path / name, 'task = "mmlu"', 'task = "gsm8k"')) for name in ("here", "there"))
     assert replace(here, policy=None) == replace(there, policy=None)
+
+
+@pytest.mark.parametrize(
+    ("headline", "metric", "refused"),
+    [("acc,strict", "acc,flex", True), ("exact_match_strict", "exact_match_flex", True), ("acc,strict", "len,strict", False)],
+)
+def test_extractions_of_another_filter(headline: str, metric: str, refused: bool, tmp_path: Path) -> None:
+    runs = []
+    for name in "ab":
+        rows = [sample(i, 1.0, f"{name} {i}", metrics={headline: 1.0, metric: 1.0}) for i in range(100)]
+        run = fake_run(tmp_path / name, name, gsm8k=[1.0] * 100)
+        write_samples(run, "gsm8k", rows)
+        one = json.loads((run / "run.json").read_text())["tasks"]["gsm8k"]["metrics"]["acc"]
+        edit_run(run, "gsm8k", headline=headline, metrics={headline: one, metric: one})
+        runs.append(str(run))
+    file = policy(tmp_path, f'task = "gsm8k"\nmetric = "{metric}"\nmargin = 0.2\nallowed.extraction_failed = 0')
+    if refused:
+        assert "counts extraction_failed of gsm8k by the filter strict, and " + metric + " is by flex; leave allowed." in refusal(
+            runs, file
+        )
+    else:
+        assert words(held(runs, file)) == {f"gsm8k@qwen {metric}": "pass", f"gsm8k@qwen {metric} extraction_failed": "pass"}

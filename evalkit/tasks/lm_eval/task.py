@@ -157,7 +157,7 @@ class LmEvalTask(AggregatedTask):
         task, item, questions = loaded.task, loaded.docs[number], loaded.asked[number]
         questions.answer(responses)
         metrics: dict[str, Any] = {}
-        extracted, failed = "", False
+        by_filter: dict[str, list[Any]] = {}
         try:
             with self._templates(leaf):
                 for each in task._filters:
@@ -168,8 +168,9 @@ class LmEvalTask(AggregatedTask):
                     filtered = [instance.filtered_resps[name] for instance in ordered]
                     found = task.process_results(deepcopy(item), filtered)
                     metrics |= {key_of(metric, name): plain(value, as_tuples=True) for metric, value in found.items()}
-                    if not extracted:
-                        extracted, failed = extracted_from(task, item, filtered)
+                    by_filter[name] = filtered
+                chosen = self.protocol.headline.partition(",")[2] or UNFILTERED
+                extracted, failed = extracted_from(task, item, by_filter.get(chosen, next(iter(by_filter.values()))))
                 target = target_of(task, item)
         except EvalkitError:
             raise
