@@ -39,9 +39,11 @@ class _Source:
 
     def __init__(self) -> None:
         self._read: dict[str, str] = {}
+        self._kinds: set[str] = set()
 
     def rows(self, table: Table) -> list[dict[str, Any]]:
         """Every row of a table, checked. Raises DataError for what is missing, malformed or does not fit the table's columns."""
+        self._kinds.add(self.kind)
         rows = checked(table, self._rows(table))
         if not rows:
             raise DataError(f"{self._name(table.path)} holds no rows")
@@ -56,7 +58,9 @@ class _Source:
 
     def splits(self, dataset: HubDataset, names: Sequence[str]) -> Mapping[str, Any]:
         """Those of the named splits that there are, each a `datasets.Dataset`. Raises DataError where the first is missing."""
-        found = loaded(dataset) if is_here(dataset) else self._splits(dataset, names)
+        here = is_here(dataset)
+        self._kinds.add("dir" if here else self.kind)
+        found = loaded(dataset) if here else self._splits(dataset, names)
         if names[0] not in found:
             raise MissingData(f"{dataset.path} has no split {names[0]!r}; it has {', '.join(found)}")
         return found
@@ -70,8 +74,8 @@ class _Source:
         return sha256_json(self._read)
 
     def describe(self) -> DataInfo:
-        """What was read so far, in run.json's form."""
-        return DataInfo(source=self.kind, revision=self.revision, sha256=self.sha256())
+        """What was read so far, in run.json's form. Files that a task itself names are a "dir", whatever the source."""
+        return DataInfo(source="dir" if self._kinds == {"dir"} else self.kind, revision=self.revision, sha256=self.sha256())
 
     def _rows(self, table: Table) -> Placed:
         raise NotImplementedError

@@ -152,3 +152,10 @@ def test_extractions_are_those_of_the_headlines_filter(name: str, failed: int, v
     assert run(name, gen=FILTERED, g=group("[gen]", "exact_match, filter_list: flex")) == 0
     entry = read_run(tmp_path / "r").tasks[f"lm_eval:{name}"]
     assert (entry.counts.extraction_failed, entry.metrics[entry.headline].value) == (failed, value)
+
+
+@pytest.mark.parametrize("data", ["hub", "sample", ""])
+def test_files_of_ones_own_are_no_benchmarks_data(data: str, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("mc", data=data, mc=CHOICE + METRIC) == 0
+    assert str(read_run(tmp_path / "r").tasks["lm_eval:mc"].data).startswith("dir ")
+    assert "--data hub" not in capsys.readouterr().out
