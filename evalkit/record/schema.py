@@ -264,8 +264,11 @@ class TaskEntry:
 
     @property
     def size(self) -> str:
-        """ "1,319", or "200 of 1,319"."""
-        return f"{self.n:,}" if self.n == self.n_total else f"{self.n:,} of {self.n_total:,}"
+        """ "1,319", or "200 of 1,319"; "60 with acc, of 1,319" where the other documents lack the headline metric."""
+        whole = f"{self.n:,}" if self.n == self.n_total else f"{self.n:,} of {self.n_total:,}"
+        if self.figure is None or self.judge or self.cells or self.figure.n >= self.n:
+            return whole
+        return f"{self.figure.n:,} with {self.headline}, of {whole}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -159,3 +159,12 @@ def test_files_of_ones_own_are_no_benchmarks_data(data: str, run: Run, tmp_path:
     assert run("mc", data=data, mc=CHOICE + METRIC) == 0
     assert str(read_run(tmp_path / "r").tasks["lm_eval:mc"].data).startswith("dir ")
     assert "--data hub" not in capsys.readouterr().out
+
+
+def test_documents_without_the_headline_metric_are_not_its_n(run: Run, tmp_path: Path) -> None:
+    assert run("g", mc=CHOICE + METRIC, other=CHOICE + OTHER, g=group("[mc, other]")) == 0
+    assert read_run(tmp_path / "r").tasks["lm_eval:g"].size == "3 with acc, of 6"
+    assert run("g", "--limit", "4") == 0
+    assert read_run(tmp_path / "r").tasks["lm_eval:g"].size == "2 with acc, of 4 of 6"
+    assert run("mc", "--fresh") == 0
+    assert read_run(tmp_path / "r").tasks["lm_eval:mc"].size == "3"
