@@ -89,12 +89,20 @@ def test_shots_that_are_no_number(shots: str, more: tuple[str, ...], run: Run, c
         ("g", {"g": "group: g\ntask: [mc, h]\n", "h": "group: h\ntask: []\n"}, ["group h lists no tasks"]),
         ("g", {"g": "group: g\ntask: 5\n"}, ["group g has task: 5"]),
         ("g", {"g": "group: g\ntask: [{group: [h], task: [mc]}]\n"}, ["group g lists {'group': ['h']", "names no group"]),
+        (
+            "g",
+            {"g": "group: g\ntask: [mc]\naggregate_metric_list: [{weight_by_size: true}]\n"},
+            ["group g aggregates {'weight", "name the metric"],
+        ),
+        ("g", {"g": "group: g\ntask: [mc]\naggregate_metric_list: acc\n"}, ["group g aggregates 'acc'"]),
+        ("g", {"g": "group: g\ntask: [mc]\nmetadata: 3\n"}, ["lm_eval:g has metadata: 3", "version"]),
+        ("mc", {"mc": CHOICE + "metadata: new\n"}, ["lm_eval:mc has metadata: 'new'"]),
     ],
 )
-def test_a_group_that_lists_nothing_or_itself(
+def test_a_file_that_states_what_cannot_be(
     name: str, files: dict[str, str], words: list[str], run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(name, "--quiet", mc=CHOICE + METRIC, **files) == 2
+    assert run(name, "--quiet", **{"mc": CHOICE + METRIC, **files}) == 2
     require_one_line(capsys.readouterr().err, *words)
 
 

@@ -83,7 +83,16 @@ def _read(path: Path | None) -> dict[str, Any]:
 def _leaf(name: str, overrides: Mapping[str, Any], names: Index) -> Leaf:
     path = entry(name, names).path
     config = {**_read(path), **overrides}
+    _version(name, config)
     return Leaf(config["task"], {key: value for key, value in config.items() if key not in _NOT_OF_A_TASK}, path)
+
+
+def _version(name: str, config: Mapping[str, Any]) -> str:
+    """What a file's metadata says of it, or "". Raises EvalkitError for metadata that have no keys."""
+    metadata = config.get("metadata") or {}
+    if not isinstance(metadata, Mapping):
+        raise EvalkitError(f"lm_eval:{name} has metadata: {metadata!r:.80}; give them keys, as in metadata: {{version: 1.0}}")
+    return str(metadata.get("version", ""))
 
 
 def _group(name: str, config: Mapping[str, Any], overrides: Mapping[str, Any], names: Index, within: tuple[str, ...] = ()) -> Group:
@@ -100,8 +109,8 @@ def _group(name: str, config: Mapping[str, Any], overrides: Mapping[str, Any], n
     if not members:
         raise EvalkitError(f"lm-eval's group {name} lists no tasks (task: {config.get('task')!r}); list them there")
     listed = config.get("aggregate_metric_list") or []
-    means = [_mean(name, each) for each in ([listed] if isinstance(listed, dict) else listed)]
-    return Group(name, members, means, str((config.get("metadata") or {}).get("version", "")))
+    means = [_mean(name, each) for each in (listed if isinstance(listed, list) else [listed])]
+    return Group(name, members, means, _version(name, config))
 
 
 def _members(item: Any, group: str, overrides: Mapping[str, Any], names: Index, within: tuple[str, ...]) -> "Iterator[Leaf | Group]":
@@ -141,7 +150,11 @@ def _members(item: Any, group: str, overrides: Mapping[str, Any], names: Index, 
         yield _leaf(name, {"task": name, **own}, names)
 
 
-def _mean(group: str, config: Mapping[str, Any]) -> Mean:
+def _mean(group: str, config: Any) -> Mean:
+    if not (isinstance(config, Mapping) and isinstance(config.get("metric"), str)):
+        raise EvalkitError(
+            f"lm-eval's group {group} aggregates {config!r:.80}; name the metric, as in aggregate_metric_list: [{{metric: acc}}]"
+        )
     if isinstance(config.get("aggregation", "mean"), FunctionRef):
         raise EvalkitError(f"lm-eval's group {group} aggregates {config.get('metric')} by a function; name its tasks one by one")
     filters = config.get("filter_list")
