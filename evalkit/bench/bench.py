@@ -94,7 +94,7 @@ def _time(config: BenchConfig, model: str, device: Device | None, reporter: Repo
         reporter.say(f"{model}: {work.num_requests:,} requests; this device takes at least {least:,.1f} s")
     described, where = model_info(model, config.engine, engine.lm), environment()
     is_remote = config.engine.startswith("openai:")
-    place = None if is_remote else described.device or "cpu"
+    place = None if is_remote or described.device == "auto" else described.device or "cpu"
     with reporter.bar(model, work.num_requests) as advance:
         counted = forget_peak(place)
         begun, start = datetime.now(UTC), time.perf_counter()

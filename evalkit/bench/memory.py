@@ -6,7 +6,7 @@ STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def forget_peak(device: str | None) -> bool:
-    """From here on the peak is counted. False where this system does not count it; `device` None is a server's."""
+    """From here on the peak is counted. False where this system does not count it; `device` None: a server's, or not known."""
     if device is None:
         return False
     if device.partition(":")[0] == "cuda":

@@ -88,6 +88,12 @@ def of_repeats(records: Sequence[BenchRecord]) -> BenchRecord:
     return replace(first, roofline=roofline, timings=timings, short_answers=max(record.short_answers for record in records), **medians)
 
 
+def bench_file(path: str) -> Path:
+    """A bench record by its path, or by that of its folder."""
+    place = Path(path)
+    return place / "bench.json" if place.is_dir() else place
+
+
 def read_bench(file: Path) -> BenchRecord:
     """Read a bench record. Raises EvalkitError if it is damaged, has another schema, or does not fit it."""
     try:

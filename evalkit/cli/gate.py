@@ -65,7 +65,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         type=int,
         metavar="N",
         help="documents before the first look and between looks (default: by the margin, and more where prompts share long beginnings, "
-        "which every block computes once)",
+        "which engines other than native compute again in every block)",
     )
     sequential.add_argument(
         "--max-documents", type=int, metavar="N", help="stop after about N documents of each task: what is undecided is 3"

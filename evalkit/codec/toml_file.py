@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.errors import EvalkitError
-from evalkit.files import read_text
+from evalkit.files import encoding_of
 
 LONGEST = 200  # lines of one statement; the keys of a longer one have no line
 Keys = tuple[str | int, ...]  # ("row", 0, "cell", "mmlu"): what leads to a value
@@ -17,18 +17,20 @@ Keys = tuple[str | int, ...]  # ("row", 0, "cell", "mmlu"): what leads to a valu
 
 @dataclass(frozen=True)
 class TomlFile:
-    """A file's values and its text."""
+    """A file's values, its text, and its bytes as they were read."""
 
     path: Path
     values: dict[str, Any]
     text: str
+    raw: bytes
 
     @classmethod
     def read(cls, path: Path) -> "TomlFile":
         """Raises EvalkitError where it can't be read."""
         try:
-            text = read_text(path).replace("\r\n", "\n")
-            return cls(path, tomllib.loads(text), text)
+            raw = path.read_bytes()
+            text = raw.decode(encoding_of(raw)).replace("\r\n", "\n")
+            return cls(path, tomllib.loads(text), text, raw)
         except OSError as error:
             raise EvalkitError(f"cannot read {path}: {error.strerror}") from None
         except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, or nested too deep

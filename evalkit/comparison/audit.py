@@ -21,17 +21,17 @@ def audit(file: Path) -> tuple[Gate, list[str]]:
     """The gate, decided again from the bundle's samples, and what to know of it, a line each. Raises EvalkitError where it differs."""
     with TemporaryDirectory(prefix="evalkit-audit-") as scratch:
         folder = Path(scratch)
-        policy, stated = unpack(file, folder)
+        asked, stated = unpack(file, folder)
         runs = [folder / name for name in ("base", "cand")]
-        gate = decide(policy.config(*runs))
+        gate = decide(asked.config(*runs))
         models = [read_run(run).model for run in runs]
     if difference := _difference(stated, as_json(gate), ""):
         raise EvalkitError(f"{file} states another decision than its samples give: {difference}; do not rely on it")
-    names = [f"{model.spec} ({run})" for model, run in zip(models, policy.runs, strict=True)]
-    notes = tuple(_renamed(note, dict(zip(map(str, runs), policy.runs, strict=True))) for note in gate.notes)
+    names = [f"{model.spec} ({run})" for model, run in zip(models, asked.runs, strict=True)]
+    notes = tuple(_renamed(note, dict(zip(map(str, runs), asked.runs, strict=True))) for note in gate.notes)
     rules = gate.policy and replace(gate.policy, path="gate.toml")
     gate = replace(gate, base=names[0], cand=names[1], notes=notes, policy=rules)
-    lines = [f"decided by evalkit {policy.evalkit} on {policy.runs[0]} and {policy.runs[1]}"]
+    lines = [f"decided by evalkit {asked.evalkit} on {asked.runs[0]} and {asked.runs[1]}"]
     lines += [f"{name}: {model.spec}, {model.fingerprint}" for name, model in zip(("base", "cand"), models, strict=True)]
     return gate, lines
 

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from evalkit.bench.record import bench_file
 from evalkit.codec import OPTIONAL, decode, encode, parse_json
 from evalkit.comparison.gate_config import ORDERS, GateConfig, Margins, Sequential
 from evalkit.comparison.policy import Policy
@@ -120,7 +121,7 @@ def packed(asked: Asked, gate: Mapping[str, Any], policy: Policy | None = None) 
                 file = samples_file(folder, task)
                 files[f"{name}/samples/{file.name}"] = file.read_bytes()
     for name, path in zip(RUNS, asked.bench, strict=False):
-        files[f"{name}/bench.json"] = (Path(path) / "bench.json" if Path(path).is_dir() else Path(path)).read_bytes()
+        files[f"{name}/bench.json"] = bench_file(path).read_bytes()
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as zipped:
         for name, content in files.items():
@@ -131,7 +132,7 @@ def packed(asked: Asked, gate: Mapping[str, Any], policy: Policy | None = None) 
 
 
 def unpack(file: Path, folder: Path) -> tuple[Asked, Any]:
-    """Write a bundle's runs into a folder; returns its policy and its gate.json.
+    """Write a bundle's runs into a folder; returns what was asked, and its gate.json.
 
     Raises EvalkitError where one byte is not as it was written, or the archive holds anything else than a bundle does.
     """
@@ -165,10 +166,10 @@ def unpack(file: Path, folder: Path) -> tuple[Asked, Any]:
         raise EvalkitError(
             f"cannot unpack {file} into {folder}: {error.strerror}; make room there, or name another folder by TMPDIR"
         ) from None
-    policy, gate = (_parsed(folder / name, file) for name in ("policy.json", "gate.json"))
-    if not isinstance(policy, dict) or policy.get("schema") != SCHEMA:
+    raw, gate = (_parsed(folder / name, file) for name in ("policy.json", "gate.json"))
+    if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
         raise EvalkitError(f"{file} is a bundle of another version; read it with the evalkit that wrote it")
-    asked = decode(Asked, policy, f"{file}: policy.json", FIX)
+    asked = decode(Asked, raw, f"{file}: policy.json", FIX)
     rules = folder / "gate.toml"
     if asked.policy_sha256 != (hashlib.sha256(rules.read_bytes()).hexdigest() if rules.exists() else None):
         raise EvalkitError(f"{file} holds another gate.toml than its policy.json names, or none; {FIX}")

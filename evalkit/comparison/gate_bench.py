@@ -8,13 +8,14 @@ loss is real (sign test, Holm-adjusted over the bounds of a tier); pass, where a
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from statistics import median
+from typing import Any
 
-from evalkit.bench.record import BenchRecord, read_bench
+from evalkit.bench.record import BenchRecord, bench_file, read_bench
 from evalkit.comparison.gate_config import GateConfig
 from evalkit.comparison.gate_outcome import Check
 from evalkit.comparison.policy import TIERS, Limit, Policy
+from evalkit.config import DEMO_MODEL
 from evalkit.errors import EvalkitError
 from evalkit.record.read import is_ours, read_run
 from evalkit.record.schema import ModelInfo
@@ -48,7 +49,7 @@ def bench_checks(config: GateConfig, policy: Policy) -> tuple[list[Check], list[
         return [], []
     if not config.bench:
         return _missing(limits, policy)
-    base, cand = (_read(path) for path in config.bench)
+    base, cand = (read_bench(bench_file(path)) for path in config.bench)
     _require_alike(config, base, cand)
     losses = [_throughput(base, cand, limit) if name == "throughput" else _memory(base, cand, limit) for name, limit in limits.items()]
     return [check for tier in TIERS for check in _decided([each for each in losses if each.limit.tier == tier])], []
@@ -85,11 +86,6 @@ def _missing(limits: Mapping[str, Limit], policy: Policy) -> tuple[list[Check], 
     return checks, notes
 
 
-def _read(path: str) -> BenchRecord:
-    place = Path(path)
-    return read_bench(place / "bench.json" if place.is_dir() else place)
-
-
 def _require_alike(config: GateConfig, base: BenchRecord, cand: BenchRecord) -> None:
     """Raises EvalkitError where the two records say nothing of each other, or are not of the models that are gated."""
     for name in ALIKE:
@@ -108,6 +104,19 @@ def _require_alike(config: GateConfig, base: BenchRecord, cand: BenchRecord) -> 
     for run, record, path in zip(config.runs, (base, cand), config.bench, strict=False):
         if is_ours(run):
             _require_same_model(record, path, read_run(run).model, run)
+    if config.sequential and config.sequential.run is not None:
+        _require_asked(cand, config.bench[1], config.sequential.run)
+
+
+def _require_asked(record: BenchRecord, path: str, candidate: Mapping[str, Any]) -> None:
+    """Raises EvalkitError where the record timed another model than the candidate that is still to run, by what is asked of that one."""
+    timed = {"model": record.model.spec, "engine": record.engine, "dtype": record.dtype}
+    asked = {"model": DEMO_MODEL, "engine": "native", "dtype": "auto"} | {name: candidate[name] for name in timed if name in candidate}
+    for name, wanted in asked.items():
+        if wanted not in (timed[name], "auto"):
+            raise EvalkitError(
+                f"not comparable: {path} was timed with --{name} {timed[name]}, and the candidate has {wanted}; time that one"
+            )
 
 
 def _require_same_model(record: BenchRecord, path: str, model: ModelInfo, run: str) -> None:

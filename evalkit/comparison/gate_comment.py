@@ -28,12 +28,12 @@ MEANS = {
 
 def comment(config: GateConfig, gate: Gate) -> str:
     """The comment. Where all tasks would be too many for one, those that pass are left out first, and a line says how many."""
-    text = _comment(config, gate, gate.all)
+    found = _comment(config, gate, gate.all)
     worst_first = sorted(gate.all, key=lambda each: each.word == "pass")
     for most in (200, 100, 50, 20, 5):
-        if len(text) > LARGEST:
-            text = _comment(config, gate, worst_first[:most])
-    return text
+        if len(found) > LARGEST:
+            found = _comment(config, gate, worst_first[:most])
+    return found
 
 
 def refused_comment(word: str, problem: str) -> str:

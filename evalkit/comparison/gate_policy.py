@@ -16,7 +16,7 @@ def decide_by_policy(config: GateConfig) -> Gate:
     """Raises EvalkitError where the policy cannot be read, or the runs are not comparable."""
     rules = rules_of(config)
     found: dict[tuple[str, str], tuple[Pairs, Rule]] = {}
-    names, notes = [f"{run}" for run in config.runs], dict.fromkeys(rules.notes)
+    names, notes = list(config.runs), dict.fromkeys(rules.notes)
     for rule, tasks in rules.tasks:
         base, cand = (_read(run, tasks, rule) for run in config.runs)
         names, notes = [f"{run.model} ({run.path})" for run in (base, cand)], notes | dict.fromkeys([*base.notes, *cand.notes])

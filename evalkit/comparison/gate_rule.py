@@ -2,10 +2,10 @@
 
 Decided in this order, for each task:
 
-FAIL 1: the drop is at least the margin and real (one-sided p below alpha, 5%, Holm-adjusted over the tasks: no more than 5% of gates fail
-by chance, for any number of tasks). PASS 0 if all answers are the same. CANNOT DETECT 2: the margin is below the detectable effect, which
-depends on the base alone (docs/statistics.md). PASS 0: the one-sided 95% lower bound is above -margin (all tasks must pass, so none is
-adjusted). INCONCLUSIVE 3: none of these.
+FAIL 1: the drop is at least the margin and real (one-sided p below alpha, 5%, Holm-adjusted over the tasks of its tier: no more than 5% of
+gates fail by chance, for any number of tasks). PASS 0 if all answers are the same. CANNOT DETECT 2: the margin is below the detectable
+effect, which depends on the base alone (docs/statistics.md). PASS 0: the one-sided 95% lower bound is above -margin (all tasks must pass,
+so none is adjusted). INCONCLUSIVE 3: none of these.
 """
 
 import math
@@ -16,7 +16,7 @@ from scipy import stats
 
 from evalkit.comparison.compare import one_line
 from evalkit.comparison.gate_outcome import Case, GateOutcome
-from evalkit.comparison.policy import TIERS, Rule
+from evalkit.comparison.policy import TIERS, Rule, Tier
 from evalkit.stats.paired import ALPHA, POWER, Difference, holm
 
 
@@ -30,17 +30,26 @@ def passes(d: Difference, margin: float) -> bool:
     return d.least_gain > -margin
 
 
-def decide_all(cases: Sequence[tuple[Case, Rule]]) -> tuple[GateOutcome, ...]:
-    """All outcomes. Each tier is a family of its own: warnings do not make a failure that blocks harder to see, nor it them."""
-    found: dict[int, GateOutcome] = {}
+def adjusted(p_values: Sequence[float], tiers: Sequence[Tier], alphas: Sequence[float] = ()) -> list[float]:
+    """Holm's adjusted p-values, in the order given. Each tier is a family of its own: warnings do not make a failure that blocks harder to
+    see, nor it them.
+    """
+    found: dict[int, float] = {}
     for tier in TIERS:
-        family = [(i, case, rule) for i, (case, rule) in enumerate(cases) if rule.tier == tier]
-        alphas = [rule.alpha or ALPHA for _, _, rule in family]
-        adjusted = holm([case.difference.p_drop for _, case, _ in family], alphas)
-        for (i, case, rule), p, alpha in zip(family, adjusted, alphas, strict=True):
-            outcome = decide_case(case, p, rule.margin_of(case.difference.base), rule.allow_small_margin, alpha, bool(rule.place))
-            found[i] = replace(outcome, tier=rule.tier)
-    return tuple(found[i] for i in range(len(cases)))
+        family = [i for i, each in enumerate(tiers) if each == tier]
+        found |= zip(family, holm([p_values[i] for i in family], [alphas[i] for i in family] if alphas else ()), strict=True)
+    return [found[i] for i in range(len(tiers))]
+
+
+def decide_all(cases: Sequence[tuple[Case, Rule]]) -> tuple[GateOutcome, ...]:
+    """All outcomes."""
+    alphas = [rule.alpha or ALPHA for _, rule in cases]
+    p_values = adjusted([case.difference.p_drop for case, _ in cases], [rule.tier for _, rule in cases], alphas)
+    outcomes = []
+    for (case, rule), p, alpha in zip(cases, p_values, alphas, strict=True):
+        outcome = decide_case(case, p, rule.margin_of(case.difference.base), rule.allow_small_margin, alpha, bool(rule.place))
+        outcomes.append(replace(outcome, tier=rule.tier))
+    return tuple(outcomes)
 
 
 def decide_case(

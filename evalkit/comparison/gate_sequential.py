@@ -1,10 +1,9 @@
 """`evalkit gate BASE --model SPEC --sequential`: the candidate answers block by block until the gate is decided.
 
-Tasks take turns, a block each. A task that is decided gets no more, and the first one that fails ends the gate. Over several tasks the p of
-a drop is Holm's, as in the fixed gate: each task's is valid whenever one looks, so the adjusted ones are too.
+Tasks take turns, a block each. A task that is decided gets no more, and the first one that fails and blocks ends the gate. Over several
+tasks the p of a drop is Holm's over its tier, as in the fixed gate: each task's is valid whenever one looks, so the adjusted ones are too.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -12,13 +11,11 @@ from evalkit.comparison.answers import read_answers
 from evalkit.comparison.compare import difference
 from evalkit.comparison.gate_config import ORDERS, GateConfig, Sequential
 from evalkit.comparison.gate_outcome import Gate
-from evalkit.comparison.policy import TIERS
+from evalkit.comparison.gate_rule import adjusted
 from evalkit.comparison.rules import Rules, checks_of, rules_of
-from evalkit.comparison.sequential_task import Ask, SequentialTask
+from evalkit.comparison.sequential_task import Ask, SequentialTask, block_of
 from evalkit.errors import EvalkitError, OutOfTime, Undecided
 from evalkit.record.pairs import RunAnswers, align
-from evalkit.stats.paired import ALPHA, holm
-from evalkit.stats.sequential import step
 
 
 def decide_in_turn(config: GateConfig) -> Gate:
@@ -29,8 +26,7 @@ def decide_in_turn(config: GateConfig) -> Gate:
     how = config.sequential
     assert how is not None
     rules = rules_of(config)
-    failed = any((check.tier, check.word) == ("blocking", "fail") for check in rules.checks)
-    if failed or (rules.policy and not rules.asked):  # nothing is left to be decided
+    if any((check.tier, check.word) == ("blocking", "fail") for check in rules.checks):  # nothing is left to be decided
         unseen = [f"{rule.task}: not looked at, since the gate had failed by then" for rule, _ in rules.tasks]
         return Gate(config.runs[0], config.runs[-1], config.margins, (), (*rules.notes, *unseen), rules.checks, rules.policy)
     base = read_answers(config.runs[0], rules.asked, config.metric, config.cluster)
@@ -63,8 +59,8 @@ def _order(how: Sequential, tasks: Sequence[SequentialTask]) -> list[str]:
 def _tasks(rules: Rules, how: Sequential, base: RunAnswers, cand: RunAnswers, prefixes: Mapping[str, int]) -> list[SequentialTask]:
     """All tasks before their first block. Raises EvalkitError before anything is computed.
 
-    `prefixes`: how many documents take as much work as the beginnings that prompts share, which every block computes once. A block has at
-    least half as many, unless that were a quarter of all.
+    `prefixes`: how many documents take as much work as the beginnings that prompts share, which an engine that keeps none computes once
+    a block.
     """
     pairs = align(base, cand)
     rules.config.margins.require_known(tuple(name for each in pairs for name in dict.fromkeys((each.task, each.protocol))))
@@ -72,17 +68,16 @@ def _tasks(rules: Rules, how: Sequential, base: RunAnswers, cand: RunAnswers, pr
     for each in pairs:
         rule = rules.of((each.task, each.protocol))
         margin = rule.margin or rule.margin_of(difference(replace(each, cand=each.base)).base)
-        costly = min(prefixes.get(each.task, 0) // 2, len(each.ids) // 4)
-        block = how.block or max(math.ceil(step(margin, ALPHA)), costly)
+        block = how.block or block_of(margin, prefixes.get(each.task, 0), len(each.ids))
         guided = how.order == "margin"
-        small, tier, least = rule.allow_small_margin, rule.tier, rule.min_documents
-        tasks.append(SequentialTask(each, margin, how.order_seed, block, how.max_documents, small, tier, guided, least))
+        small, tier, least, by_policy = rule.allow_small_margin, rule.tier, rule.min_documents, rules.policy is not None
+        tasks.append(SequentialTask(each, margin, how.order_seed, block, how.max_documents, small, tier, guided, least, by_policy))
         for check in checks_of(rule, each.protocol, each):
             if (check.tier, check.word) == ("blocking", "cannot detect"):
                 raise EvalkitError(f"{check.name}: {check.reason}")
     for task in tasks:
         if task.tier == "blocking":
-            task.require_detectable(by_policy=rules.policy is not None)
+            task.require_detectable()
     return tasks
 
 
@@ -122,16 +117,13 @@ def _blocks(task: SequentialTask) -> bool:
 
 def _adjusted(tasks: Sequence[SequentialTask]) -> list[float]:
     """Each task's p of a drop, adjusted over its tier."""
-    found: dict[int, float] = {}
-    for tier in TIERS:
-        family = [i for i, task in enumerate(tasks) if task.tier == tier]
-        found |= zip(family, holm([tasks[i].p_drop for i in family]), strict=True)
-    return [found[i] for i in range(len(tasks))]
+    return adjusted([task.p_drop for task in tasks], [task.tier for task in tasks])
 
 
 def _gate(rules: Rules, tasks: Sequence[SequentialTask], base: RunAnswers, cand: RunAnswers, notes: Sequence[str]) -> Gate:
     names = [f"{run.model} ({run.path})" for run in (base, cand)]
     outcomes = tuple(task.outcome for task in tasks if task.outcome)
-    checks = [check for task in tasks for check in checks_of(rules.of((task.pairs.task,)), task.pairs.protocol, task.pairs)]
+    pairs = [task.pairs for task in tasks]
+    checks = [check for each in pairs for check in checks_of(rules.of((each.task, each.protocol)), each.protocol, each)]
     notes = tuple(dict.fromkeys([*rules.notes, *base.notes, *cand.notes, *notes]))
     return Gate(names[0], names[1], rules.config.margins, outcomes, notes, (*rules.checks, *checks), rules.policy)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from evalkit.codec import Misfit, TomlFile, decode_toml, encode, key, shown
+from evalkit.codec import Misfit, TomlFile, decode_toml, key, shown
 from evalkit.comparison.gate_config import SMALLEST_MARGIN
 from evalkit.errors import EvalkitError
 
@@ -177,46 +177,48 @@ def read_policy(path: str) -> Policy:
             what = f"{row.task} by {row.metric}" if row.metric else row.task
             raise EvalkitError(f"{rule.place}: {what} has a rule already, at {earlier.place}; leave one of them out")
         rules[row.task, row.metric] = rule
-    return Policy(path, file.path.read_bytes(), encode(file.values), tuple(rules.values()), found.throughput, found.memory)
+    return Policy(path, file.raw, file.values, tuple(rules.values()), found.throughput, found.memory)
 
 
 def _check(demands: Demands, *table: str | int) -> None:
     """Raises Misfit for a value that no gate could hold. `table`: the keys that lead to these."""
-
-    def require(holds: bool, expected: str, *keys: str) -> None:
-        if not holds:
-            value: Any = demands
-            for key in keys:
-                value = getattr(value, key)
-            raise Misfit(f"is {shown(value)}, expected {expected}", *reversed((*table, *keys)))
-
+    around = table[::-1]  # as Misfit has them, the innermost first
     if demands.margin is not None and demands.drop is not None:
-        raise Misfit("stands beside a margin: give one of them", "drop", *reversed(table))
+        raise Misfit("stands beside a margin: give one of them", "drop", *around)
     if demands.margin is not None:
         expected = f"a drop in the metric's unit, from {SMALLEST_MARGIN:g} to below 1 (0.01 is one point of accuracy)"
-        require(SMALLEST_MARGIN <= demands.margin < 1, expected, "margin")
+        _require(SMALLEST_MARGIN <= demands.margin < 1, demands.margin, expected, "margin", *around)
     if demands.drop is not None:
-        require(SMALLEST_MARGIN <= demands.drop < 1, f"a share of the base's score, from {SMALLEST_MARGIN:g} to below 1", "drop")
-    if demands.alpha is not None:
-        require(ALPHAS[0] <= demands.alpha <= ALPHAS[1], f"from {ALPHAS[0]:g} to {ALPHAS[1]:g}", "alpha")
+        expected = f"a share of the base's score, from {SMALLEST_MARGIN:g} to below 1"
+        _require(SMALLEST_MARGIN <= demands.drop < 1, demands.drop, expected, "drop", *around)
+    _require_alpha(demands.alpha, *around)
     if demands.min_documents is not None:
-        require(demands.min_documents >= 1, "at least 1", "min_documents")
+        _require(demands.min_documents >= 1, demands.min_documents, "at least 1", "min_documents", *around)
     for name in ("cluster", *(("task", "metric") if isinstance(demands, RuleRow) else ())):
-        require(getattr(demands, name) != "", "a name", name)
+        _require(getattr(demands, name) != "", "", "a name", name, *around)
     for name, bound in demands.allowed.given().items():
         if isinstance(bound, Share):
-            require(0 <= bound.share <= 1, "a share of the documents, from 0 to 1", "allowed", name, "share")
+            _require(0 <= bound.share <= 1, bound.share, "a share of the documents, from 0 to 1", "share", name, "allowed", *around)
         else:
-            require(bound >= 0, "a number of documents, 0 or more", "allowed", name)
+            _require(bound >= 0, bound, "a number of documents, 0 or more", name, "allowed", *around)
 
 
 def _check_limit(limit: Limit, table: str) -> None:
     """The same for [throughput] and [memory]."""
     name, most = ("drop", 1) if isinstance(limit, Throughput) else ("rise", 10)
-    if not SMALLEST_MARGIN <= limit.bound < most:
-        raise Misfit(f"is {shown(limit.bound)}, expected a share of the base's, above 0 and below {most}", name, table)
-    if limit.alpha is not None and not ALPHAS[0] <= limit.alpha <= ALPHAS[1]:
-        raise Misfit(f"is {shown(limit.alpha)}, expected from {ALPHAS[0]:g} to {ALPHAS[1]:g}", "alpha", table)
+    _require(SMALLEST_MARGIN <= limit.bound < most, limit.bound, f"a share of the base's, above 0 and below {most}", name, table)
+    _require_alpha(limit.alpha, table)
+
+
+def _require_alpha(alpha: float | None, *around: str | int) -> None:
+    if alpha is not None:
+        _require(ALPHAS[0] <= alpha <= ALPHAS[1], alpha, f"from {ALPHAS[0]:g} to {ALPHAS[1]:g}", "alpha", *around)
+
+
+def _require(holds: bool, value: Any, expected: str, *keys: str | int) -> None:
+    """`keys`: the value's own, then those around it."""
+    if not holds:
+        raise Misfit(f"is {shown(value)}, expected {expected}", *keys)
 
 
 def _rule(row: RuleRow, default: Demands, file: TomlFile, i: int) -> Rule:

@@ -34,7 +34,9 @@ class Rules:
         return tuple(dict.fromkeys(task for _, tasks in self.tasks for task in tasks)) if self.policy else self.config.tasks
 
     def of(self, names: tuple[str, ...]) -> Rule:
-        """The rule of a task that goes by these names (mmlu, mmlu@qwen), where each has one. Raises EvalkitError where it has none."""
+        """The rule of a task that goes by these names (mmlu, mmlu@qwen). Raises EvalkitError where the command line's margins have none
+        for it.
+        """
         if self.policy is None:
             return Rule(task=names[0], margin=self.config.margins.of(names), allow_small_margin=self.config.allow_small_margin)
         return next(rule for rule, tasks in self.tasks if names[0] in tasks)

@@ -19,10 +19,17 @@ from evalkit.comparison.policy import Tier
 from evalkit.errors import EvalkitError
 from evalkit.record.pairs import Answer, Pairs
 from evalkit.stats.guided import GuidedOrder, estimate
-from evalkit.stats.paired import ALPHA, Difference
+from evalkit.stats.paired import ALPHA, Difference, t_tests
 from evalkit.stats.sequential import ConfidenceSequence, blocks, step
 
 Ask = Callable[[str, Sequence[str]], Mapping[str, Answer]]  # (task, ids of documents) -> the candidate's answers to them
+
+
+def block_of(margin: float, prefixes: int, documents: int) -> int:
+    """How many documents the first blocks have: as the margin suggests, and at least half of the `prefixes`, documents that take as much
+    work as the beginnings that prompts share, unless that were a quarter of all.
+    """
+    return max(math.ceil(step(margin, ALPHA)), min(prefixes // 2, documents // 4))
 
 
 class SequentialTask:
@@ -43,8 +50,9 @@ class SequentialTask:
         tier: Tier = "blocking",
         guided: bool = False,
         least: int = 1,
+        by_policy: bool = False,
     ):
-        self.least = least
+        self.least, self.by_policy = least, by_policy
         self.pairs, self.margin, self.allow_small_margin, self.tier = pairs, margin, allow_small_margin, tier
         scores = [answer.score for answer in pairs.base]
         if not all(isinstance(score, float) and 0 <= score <= 1 for score in scores):
@@ -63,7 +71,7 @@ class SequentialTask:
         self.bound = max(math.fsum(self.weights[i] for i in unit) for unit in self.units)
         self.sequence = ConfidenceSequence(len(self.units), self.bound, margin)
         per_unit = len(pairs.ids) / len(self.units)
-        self.block = block or math.ceil(step(margin, ALPHA))
+        self.block = block or block_of(margin, 0, len(pairs.ids))
         strata = [tuple(sorted({pairs.base[i].group for i in unit})) for unit in self.units]
         first, all_in_all = math.ceil(self.block / per_unit), most and math.ceil(most / per_unit)
         self.guided: GuidedOrder | None = None
@@ -79,10 +87,10 @@ class SequentialTask:
         self.difference = self.whole  # of the documents seen, with what the confidence sequence says of all
         self.outcome: GateOutcome | None = None
 
-    def require_detectable(self, by_policy: bool = False) -> None:
+    def require_detectable(self) -> None:
         """Raises EvalkitError where the base's documents are too few for the margin: the fixed gate would say so after the run."""
         case = Case((self.pairs.task, self.pairs.protocol), self.whole)
-        found = decide_case(case, 1.0, self.margin, self.allow_small_margin, by_policy=by_policy)
+        found = decide_case(case, 1.0, self.margin, self.allow_small_margin, by_policy=self.by_policy)
         if found.word == "cannot detect":
             raise EvalkitError(found.reason)
 
@@ -148,20 +156,8 @@ class SequentialTask:
         )
         value = -gain if self.pairs.lower_is_better else gain
         t = stats.t(max(1, len(units) - 1))
-        half, one_sided = stderr * float(t.ppf(1 - ALPHA / 2)), stderr * float(t.ppf(1 - ALPHA))
-        return replace(
-            d,
-            base=base,
-            cand=base + value,
-            value=value,
-            stderr=stderr,
-            ci95=(value - half, value + half),
-            lower=value - one_sided,
-            upper=value + one_sided,
-            p=float(2 * t.sf(abs(gain) / stderr)),
-            p_drop=float(t.cdf(gain / stderr)),
-            method="stratified t",
-        )
+        tests = t_tests(value, stderr, t) | {"p_drop": float(t.cdf(gain / stderr))}  # of a worse candidate, whichever way scores go
+        return replace(d, base=base, cand=base + value, value=value, stderr=stderr, **tests, method="stratified t")
 
     def _before(self, i: int) -> float:
         score = self.pairs.base[i].score
@@ -200,7 +196,7 @@ class SequentialTask:
     def decide(self, p_drop: float) -> GateOutcome | None:
         """The outcome, if one follows by now. `p_drop` is the one above, adjusted for the number of tasks."""
         if self.is_whole:
-            outcome = decide_case(self.fixed, p_drop, self.margin, self.allow_small_margin)
+            outcome = decide_case(self.fixed, p_drop, self.margin, self.allow_small_margin, by_policy=self.by_policy)
             return replace(outcome, looks=tuple(self.looks), of=len(self.pairs.ids), tier=self.tier)
         d, total = self.difference, len(self.pairs.ids)
         if d.n < self.least:  # the confidence sequence holds whenever one stops, so later too

@@ -1,8 +1,8 @@
 """A guided order: units whose decision was close in the base are drawn more often, since these are the ones that flip.
 
 Strata are ranks of closeness: the closest 16th of the units, the rest of the closest 8th, 4th and half, and the others. Before each block
-every stratum gets the share of its units that is drawn, by what was seen of it so far: in proportion to how often its units flip, or
-rather to the root of that (Neyman 1934), but no less than a floor, of which the one is taken whose bets grow fastest. As long as nothing
+every stratum gets the share of its units that is drawn, by what was seen of it so far: in proportion to the root of how often its units
+flip (Neyman 1934), but no less than a floor; of several floors the one is taken with which the capital grows fastest. As long as nothing
 flips, all shares are equal, as in `evalkit.stats.sequential.blocks`.
 
 Shares and bets are fixed before their block, so the capital is not expected to grow where the claim is true, whatever the closeness is
@@ -22,7 +22,7 @@ from evalkit.stats.paired import ALPHA, Array
 from evalkit.stats.sequential import FLIPS, FLIPS_FIRST, SUPPOSED, Order, share
 
 EDGES = (1 / 16, 1 / 8, 1 / 4, 1 / 2)  # of the units, the closest first: where a stratum ends
-FLOORS = (1.0, 0.85, 0.7, 0.55, 0.4, 0.3)  # the smallest share drawn of any stratum, in the largest
+FLOORS = (1.0, 0.85, 0.7, 0.55, 0.4, 0.3)  # the smallest share drawn of any stratum, as a part of the largest
 PRIOR = 2.0  # flips that are supposed in each stratum, at the rate of all, so that one without any by chance is not left out
 
 
@@ -56,22 +56,18 @@ def shares(left_S: ArrayLike, seen_S: ArrayLike, squares_S: ArrayLike, margin: f
     square_S = (FLIPS * margin * bound * supposed_S + squares_S) / np.maximum(supposed_S + seen_S, 1e-9)
     of_all_1 = (left_S / left_1 * square_S).sum(-1, keepdims=True)
     root_S = np.sqrt((PRIOR * bound**2 + squares_S) / (PRIOR * bound**2 / np.maximum(of_all_1, 1e-9) + seen_S))
-    found = []
-    for floor in FLOORS:
-        wanted_S = np.maximum(root_S / root_S.max(-1, keepdims=True), floor)
-        drawn_S = np.minimum(1.0, wanted_S * size_1 / np.maximum((wanted_S * left_S).sum(-1, keepdims=True), 1e-9))
-        count_1 = (drawn_S * left_S).sum(-1, keepdims=True)
-        weights_S = count_1 / (left_1 * drawn_S)
-        heaviest = np.where(left_S > 0, weights_S, 1.0).max(-1)
-        square = (left_S / left_1 * weights_S * square_S).sum(-1)
-        bet = share(square, margin, bound, True, heaviest) / bound
-        pace = (bet * margin - bet**2 * square / 2) * np.minimum(1.0, count_1 / size_1)[..., 0]
-        found.append((pace, drawn_S, weights_S, heaviest, square))
-    best = np.argmax(np.stack([pace for pace, *_ in found]), axis=0)
-    drawn_S, weights_S, heaviest, square = (
-        np.take_along_axis(each, best.reshape(1, *best.shape, *[1] * (each.ndim - 1 - best.ndim)), 0)[0]
-        for each in map(np.stack, list(zip(*found, strict=True))[1:])
-    )
+    floors_F = np.reshape(FLOORS, (-1, *[1] * root_S.ndim))
+    wanted_FS = np.maximum(root_S / root_S.max(-1, keepdims=True), floors_F)  # from here on of each floor, (F, .., S)
+    drawn_FS = np.minimum(1.0, wanted_FS * size_1 / np.maximum((wanted_FS * left_S).sum(-1, keepdims=True), 1e-9))
+    count_F1 = (drawn_FS * left_S).sum(-1, keepdims=True)
+    weights_FS = count_F1 / (left_1 * drawn_FS)
+    heaviest_F = np.where(left_S > 0, weights_FS, 1.0).max(-1)
+    square_F = (left_S / left_1 * weights_FS * square_S).sum(-1)
+    bet_F = share(square_F, margin, bound, True, heaviest_F) / bound
+    pace_F = (bet_F * margin - bet_F**2 * square_F / 2) * np.minimum(1.0, count_F1 / size_1)[..., 0]
+    best_1 = pace_F.argmax(0, keepdims=True)
+    drawn_S, weights_S = (np.take_along_axis(each, best_1[..., None], 0)[0] for each in (drawn_FS, weights_FS))
+    heaviest, square = (np.take_along_axis(each, best_1, 0)[0] for each in (heaviest_F, square_F))
     return Shares(drawn_S, weights_S, heaviest, np.where(seen_S.sum(-1) > 0, square, FLIPS_FIRST * margin * bound))
 
 

@@ -121,7 +121,7 @@ def paired(
         method, spread = "t" if units == n else f"t, {units:,} clusters", _t(max(units - 1, 1))
         largest = max(1.0, float(np.abs([a, b]).max()))
         if units > 1 and stderr > LEAST_SPREAD * largest:
-            tests = _t_tests(value, stderr, spread, alpha)
+            tests = t_tests(value, stderr, spread, alpha)
         else:
             method = method.replace("t", NO_SPREAD, 1)
             tests = _no_spread(value, span if units == 1 else largest, _independent(_weights(d, groups)[0], own), alpha)
@@ -144,7 +144,7 @@ def paired(
 def unpaired(base: float, base_stderr: float, cand: float, cand_stderr: float, n: int) -> Difference:
     """Difference of two figures of which only means and standard errors are known, such as a published one; normal approximation."""
     stderr = math.hypot(base_stderr, cand_stderr)
-    tests = _t_tests(cand - base, stderr, stats.norm) if stderr else _no_spread(cand - base, 1.0, n)
+    tests = t_tests(cand - base, stderr, stats.norm) if stderr else _no_spread(cand - base, 1.0, n)
     expected = math.sqrt(2) * base_stderr  # taking the candidate's standard error to be the base's, and the two figures to be independent
     mde = max(_detectable(expected, stats.norm), _unseen(n, ALPHA))
     return Difference(n, base, cand, cand - base, stderr, **tests, expected_stderr=expected, mde=mde, method="unpaired")
@@ -196,7 +196,7 @@ def mean_of(differences: Sequence[Difference]) -> Difference:
     stderr = math.sqrt(math.fsum(each**2 for each in changed)) / count
     n = sum(d.n for d in differences)
     if stderr or cand != base:
-        tests = _t_tests(cand - base, stderr, stats.norm)
+        tests = t_tests(cand - base, stderr, stats.norm)
     else:  # no task shows a difference: the mean is no more certain than they are
         low, high, lower, upper, mde = np.mean([(*d.ci95, d.lower, d.upper, d.mde) for d in differences], axis=0).tolist()
         tests = {"ci95": (low, high), "lower": lower, "upper": upper, "p": 1.0, "p_drop": 1.0}
@@ -236,12 +236,13 @@ def holm(p_values: Sequence[float], alphas: Sequence[float] = ()) -> list[float]
     hypotheses left one is rejected if p / alpha <= 1 / k. While no true one has been, k is at least their number m, so the first of them
     to be rejected has p <= alpha / m: the chance is at most the sum of their alpha / m, their mean alpha.
     """
+    alphas = alphas or [1.0] * len(p_values)
     largest = max(alphas, default=1.0)
-    scaled = [p * (largest / alpha) for p, alpha in zip(p_values, alphas, strict=True)] if alphas else p_values
+    scaled = [p * (largest / alpha) for p, alpha in zip(p_values, alphas, strict=True)]
     adjusted, running = [0.0] * len(p_values), 0.0
     for rank, i in enumerate(sorted(range(len(scaled)), key=scaled.__getitem__)):
         running = max(running, (len(scaled) - rank) * scaled[i])
-        adjusted[i] = min(1.0, running * (alphas[i] / largest) if alphas else running)
+        adjusted[i] = min(1.0, running * (alphas[i] / largest))
     return adjusted
 
 
@@ -303,7 +304,8 @@ def _unseen(units: float, alpha: float) -> float:
     return z2 / (units + z2)
 
 
-def _t_tests(value: float, stderr: float, spread: Any, alpha: float = ALPHA) -> dict[str, Any]:
+def t_tests(value: float, stderr: float, spread: Any, alpha: float = ALPHA) -> dict[str, Any]:
+    """Interval, one-sided bounds and p-values of a Difference whose value over its standard error has this distribution."""
     half, one_sided = stderr * float(spread.ppf(1 - ALPHA / 2)), stderr * float(spread.ppf(1 - alpha))
     t = value / stderr if stderr else math.copysign(math.inf, value)
     return {

@@ -202,10 +202,15 @@ class Order:
     def __init__(self, ids: Sequence[str], strata: Sequence[Hashable], step: int, seed: int, most: int | None = None):
         """Blocks have about `step` units, or the 12th part of those before; with `most`, about so many in all."""
         self.ids, self.step, self.seed, self.most = ids, step, seed, most
-        self.drawn, self.left, self._turn = 0, len(ids), 0
+        self.drawn, self._turn = 0, 0
         self._members: dict[Hashable, list[int]] = {}
         for i in sorted(range(len(ids)), key=lambda i: sha256_json(["order", seed, ids[i]])):
             self._members.setdefault(strata[i], []).append(i)
+
+    @property
+    def left(self) -> int:
+        """Units that are not drawn yet."""
+        return len(self.ids) - self.drawn
 
     @property
     def size(self) -> int:
@@ -230,7 +235,7 @@ class Order:
                 count = int(share) + (chance < share - int(share))
                 block += queue[:count]
                 del queue[:count]
-        self.drawn, self.left, self._turn = self.drawn + len(block), self.left - len(block), self._turn + 1
+        self.drawn, self._turn = self.drawn + len(block), self._turn + 1
         return block
 
 

@@ -7,7 +7,6 @@ that counts stands in for the arithmetic. Tokens are exact, and the same on any 
 """
 
 import argparse
-import math
 import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -16,16 +15,16 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
+from evalkit.comparison.sequential_task import block_of
 from evalkit.config import ModelSpec
 from evalkit.data.sources import open_source
 from evalkit.lm.native import NativeLM
 from evalkit.runner.plan import plan
 from evalkit.runner.workload import beginnings
-from evalkit.stats.paired import ALPHA
-from evalkit.stats.sequential import blocks, step
+from evalkit.stats.sequential import blocks
 from evalkit.tasks import Doc, Loglikelihood
 from evalkit.tasks.registry import resolve
-from moe_lm.backends.base import Backend, Batch
+from moe_lm.backends.base import PAGE, Backend, Batch
 from moe_lm.config import ModelConfig
 from moe_lm.engine.scorer import ScoreRequest
 
@@ -47,7 +46,7 @@ class Counting(Backend):
     @property
     def page_bytes(self) -> int:
         config = self.config
-        return config.num_hidden_layers * 2 * config.num_key_value_heads * 128 * config.head_dim * self.dtype.itemsize
+        return config.num_hidden_layers * 2 * config.num_key_value_heads * PAGE * config.head_dim * self.dtype.itemsize
 
     def forward(self, batch: Batch, wanted: Sequence[int]) -> Tensor:
         return torch.ones(len(wanted), 1)  # zeros would be taken for an overflow
@@ -102,8 +101,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     found = plan(resolve(arguments.task), open_source(os.environ["EVALKIT_DATA"]), None)
     requests = [request for (request,) in found.requests if isinstance(request, Loglikelihood)]
     assert len(requests) == len(found.docs), "a task of one log-likelihood request a document"
-    costly = min(beginnings(requests) // 2, len(requests) // 4)
-    first = max(math.ceil(step(MARGIN, ALPHA)), costly)
+    first = block_of(MARGIN, beginnings(requests), len(requests))
     order = blocks([f"{arguments.task} document {doc.id}" for doc in found.docs], [doc.group for doc in found.docs], first, 0)
     asked = scored(opened(arguments.model, memory, False), found.docs, requests)
     parts, seen = [], 0

@@ -199,6 +199,29 @@ def test_a_slower_candidate_is_not_even_run(runs: list[str], tmp_path: Path) -> 
     assert (found.word, found.outcomes) == ("fail", ())
 
 
+@pytest.mark.parametrize(
+    ("candidate", "complaint"),
+    [
+        ({"model": "b"}, ""),
+        ({"model": "b", "dtype": "auto", "engine": "native"}, ""),
+        ({"model": "c"}, "was timed with --model b, and the candidate has c; time that one"),
+        ({}, "was timed with --model b, and the candidate has demo"),
+        ({"model": "b", "engine": "llama_cpp"}, "was timed with --engine native, and the candidate has llama_cpp"),
+        ({"model": "b", "dtype": "int8"}, "was timed with --dtype bfloat16, and the candidate has int8"),
+    ],
+)
+def test_the_record_of_a_candidate_that_is_still_to_run(candidate: dict[str, str], complaint: str, runs: list[str], tmp_path: Path) -> None:
+    """What is asked of it has to be what was timed. It is slower, so that none is run here."""
+    (tmp_path / "gate.toml").write_text("[throughput]\ndrop = 0.1\n" + RULE)
+    paths = written(tmp_path, record("a", [4.0] * 5), record("b", [8.0] * 5))
+    config = GateConfig((runs[0],), policy=str(tmp_path / "gate.toml"), bench=paths, sequential=Sequential(candidate))
+    if complaint:
+        with pytest.raises(EvalkitError, match=complaint):
+            gate.decide(config)
+    else:
+        assert gate.decide(config).word == "fail"
+
+
 def test_medians_of_repeats(tmp_path: Path) -> None:
     found = record("a", [4.0, 5.0, 40.0], [1, 2, 3])
     assert (found.seconds, found.requests_per_second, len(found.timings)) == (5.0, 2.0, 3)

@@ -439,3 +439,14 @@ def test_extractions_of_another_filter(headline: str, metric: str, refused: bool
         )
     else:
         assert words(held(runs, file)) == {f"gsm8k@qwen {metric}": "pass", f"gsm8k@qwen {metric} extraction_failed": "pass"}
+
+
+def test_what_a_warning_cannot_detect_is_mended_in_the_policy(tmp_path: Path) -> None:
+    """Once all documents are in, a gate that stops by itself gives the advice of the fixed one: options are refused beside a policy."""
+    runs = two_runs(tmp_path, mmlu=flips(400, 20, 20), gsm8k=SAME)
+    rules = policy(tmp_path / "p", 'task = "mmlu"\ntier = "warning"\nmargin = 0.001', 'task = "gsm8k"')
+    found = gate.decide(GateConfig(tuple(runs), policy=rules, sequential=Sequential(None)))
+    (warned,) = [each for each in found.outcomes if each.tier == "warning"]
+    assert (warned.word, warned.difference.n) == ("cannot detect", 400)
+    assert "let the policy say margin = " in warned.reason
+    assert "--allow-small-margin" not in warned.reason

@@ -116,6 +116,11 @@ def test_blocks_of_another_size(tmp_path: Path) -> None:
     assert len(only(runs, 0.01, {"block": 50}).looks) > 6
 
 
+def test_a_margin_by_the_task_and_its_protocol(tmp_path: Path) -> None:
+    runs = two_runs(tmp_path, 3_000, 0, 0)
+    assert decided(runs, "mmlu@qwen=0.02").word == decided(runs, "mmlu=0.02").word == "pass"
+
+
 def test_tasks_take_turns_and_the_first_that_fails_ends_the_gate(tmp_path: Path) -> None:
     good, bad, unclear = flips(2_000, 0, 0), flips(2_000, 5, 360), flips(2_000, 80, 96)
     runs = [str(fake_run(tmp_path / name, name, mmlu=unclear[i], arc=good[i], gsm8k=bad[i])) for i, name in enumerate("ab")]

@@ -1,7 +1,9 @@
 """gate.toml: what it says, and every file that is refused, in one line that names the file's line and the fix."""
 
 import hashlib
+import os
 import re
+import threading
 from dataclasses import fields
 from pathlib import Path
 
@@ -16,6 +18,19 @@ RULE = '[[rule]]\ntask = "mmlu"\nmargin = 0.01\n'
 def read(folder: Path, text: str) -> Policy:
     (folder / "gate.toml").write_text(text)
     return read_policy(str(folder / "gate.toml"))
+
+
+def test_a_policy_is_read_once(tmp_path: Path) -> None:
+    """Its hash is of what was understood, also where it comes through a pipe and cannot be read again."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=(RULE,))
+    writer.start()
+    found = read_policy(str(pipe))
+    writer.join()
+    assert found.raw == RULE.encode()
+    assert found.sha256 == hashlib.sha256(RULE.encode()).hexdigest()
+    assert [rule.task for rule in found.rules] == ["mmlu"]
 
 
 def test_everything_that_a_policy_can_say(tmp_path: Path) -> None:
