@@ -18,7 +18,7 @@ from evalkit.fidelity.record import SCHEMA, Copy, Fidelity, Measured, TaskData
 from evalkit.files import read_text, require_folder, write_output
 from evalkit.hashing import sha256_json
 from evalkit.lm import open_lm, require_model
-from evalkit.lm.distributions import ENGINES, GivesDistributions
+from evalkit.lm.distributions import GIVING, GivesDistributions
 from evalkit.record.write import command_line, environment, model_info, now
 from evalkit.runner.plan import Plan, plan
 from evalkit.runner.programs import permit
@@ -46,7 +46,7 @@ def fidelity(config: FidelityConfig, reporter: Reporter, open_model: Callable[[M
     if config.out is not None:
         require_folder(Path(config.out))
     for text in (config.reference, *config.copies):
-        if (model := config.model(text)).engine not in ENGINES:
+        if (model := config.model(text)).engine not in GIVING:
             raise _without_distributions(text, model)
         require_model(model)
     tasks = resolve_all(config.tasks)

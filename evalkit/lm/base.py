@@ -30,7 +30,8 @@ class LM(ABC):
         return
 
     def keep_prefixes(self) -> None:
-        """Be told, before the first request, that they come some at a time: an engine that can keeps what they begin with."""
+        """Be told, before the first request, that they come some at a time: an engine that is able to then keeps what they
+        begin with, between calls."""
         return
 
     @abstractmethod

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-ENGINES = ("native", "llama_cpp")  # that offer it
+GIVING = ("native", "llama_cpp")  # the engines that offer it
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,7 +103,7 @@ class NativeLM(TokenizedLM):
 
     tokenizer: Tokenizer
     kv_memory: int | None = None  # bytes for keys and values
-    keeps_prefixes = False  # between calls, of what is scored; what is generated does in any case
+    keeps_prefixes = False  # between calls, for requests that are scored; the generator keeps them in any case
     revision: str | None = None  # the hub's commit that the checkpoint is of
 
     def __init__(
@@ -229,7 +229,7 @@ class NativeLM(TokenizedLM):
             if self.recipe:
                 model = preserve(model, self.recipe)
             backend = build(model, self.kernel, self.dtype == "int8")
-        trim_heap()  # and reading the weights
+        trim_heap()  # what reading the weights took
         return backend
 
     @property

@@ -16,7 +16,7 @@ def shape_of(config: ModelConfig, width: float, cached: int) -> Shape:
     """The work of a decoder with this configuration, at `width` bytes per weight and `cached` bytes per cached number."""
     parameters, moe = count(config), config.moe
     embedding = config.vocab_size * config.hidden_size
-    sparse_layers = sum(config.is_sparse(layer) for layer in range(config.num_hidden_layers)) if moe else 0
+    sparse_layers = config.num_sparse_layers
     expert = 3 * config.hidden_size * moe.moe_intermediate_size if moe else 0
     top_k = moe.num_experts_per_tok if moe else 0
     return Shape(
@@ -39,13 +39,13 @@ def shape_of(config: ModelConfig, width: float, cached: int) -> Shape:
 
 def width_of(config: ModelConfig, kind: str) -> float:
     """Bytes of a weight, on average, where a folder's quantised ones are of a kind. Its embedding, output head, routers and the gate of a
-    shared expert are float32, as every tool leaves them unless it is told otherwise; which ones are is what tensors say, not read here."""
-    total, moe = count(config).total, config.moe
-    floats = config.vocab_size * config.hidden_size * (1 if config.tie_word_embeddings else 2)
+    shared expert are float32, as every tool leaves them unless it is told otherwise; which ones are is what tensors say, not read here.
+    """
+    parameters, moe = count(config), config.moe
+    total, floats = parameters.total, parameters.activated - parameters.activated_non_embedding
     if moe:
-        sparse_layers = sum(config.is_sparse(layer) for layer in range(config.num_hidden_layers))
         has_gate = moe.shared_expert_intermediate_size > 0 and moe.shared_expert_gate
-        floats += sparse_layers * config.hidden_size * (moe.num_experts + has_gate)
+        floats += config.num_sparse_layers * config.hidden_size * (moe.num_experts + has_gate)
     return (4 * floats + bytes_a_weight(kind) * (total - floats)) / total
 
 

@@ -97,6 +97,11 @@ class ModelConfig:
         """Does this layer have experts?"""
         return self.moe is not None and layer not in self.moe.dense_layers
 
+    @property
+    def num_sparse_layers(self) -> int:
+        """How many layers have experts."""
+        return sum(map(self.is_sparse, range(self.num_hidden_layers)))
+
 
 def from_hf(raw: Raw) -> ModelConfig:
     """Read a Hugging Face config.json. Raises ModelError for a missing key, an unknown family or an unsupported option."""

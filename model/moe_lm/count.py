@@ -24,7 +24,7 @@ def count(config: ModelConfig) -> ParameterCount:
     attention = D * (q + 2 * kv) + q * D + (q + 2 * kv if config.qkv_bias else 0)
     qk_norms = {None: 0, "head": 2 * config.head_dim, "projection": q + kv}[config.qk_norm]
     norms = (4 if config.post_norms else 2) * D + qk_norms
-    sparse_layers = sum(config.is_sparse(layer) for layer in range(config.num_hidden_layers))
+    sparse_layers = config.num_sparse_layers
     dense_layers = config.num_hidden_layers - sparse_layers
     body = config.num_hidden_layers * (attention + norms) + dense_layers * 3 * D * config.intermediate_size + D  # the last norm
     idle = 0

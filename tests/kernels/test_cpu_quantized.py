@@ -11,9 +11,9 @@ from int8_products import grouped_product, product
 from moe_lm.backends.cpu.launch import gemm
 from moe_lm.backends.cpu.moe import routed_experts
 from moe_lm.backends.cpu.pack import PackedMatrix
-from moe_lm.backends.cpu.pack_quantized import GROUPS, PackedBlocks, Stripes
+from moe_lm.backends.cpu.pack_quantized import PackedBlocks, Stripes
 from moe_lm.quant.grouped import GroupedWeight
-from moe_lm.quant.kinds import KINDS
+from moe_lm.quant.kinds import GROUPS, KINDS
 from moe_lm.quant.ordered import OrderedWeight
 from moe_lm.quant.weight import QuantizedWeight
 

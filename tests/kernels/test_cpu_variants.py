@@ -21,8 +21,8 @@ from moe_lm.backends.cpu.launch import (
     sigmoid,
 )
 from moe_lm.backends.cpu.pack import PackedMatrix
-from moe_lm.backends.cpu.pack_quantized import GROUPS, PACKED_KINDS, PackedBlocks
-from moe_lm.quant.kinds import KINDS
+from moe_lm.backends.cpu.pack_quantized import PACKED_KINDS, PackedBlocks
+from moe_lm.quant.kinds import GROUPS, KINDS
 
 pytestmark = [
     needs_kernels,

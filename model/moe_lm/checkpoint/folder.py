@@ -19,7 +19,7 @@ from moe_lm.families import family_of
 from moe_lm.families.multimodal import multimodal, text_config
 from moe_lm.families.names import HF_STACKED_EXPERTS
 from moe_lm.files import is_there, read_json
-from moe_lm.quant.kinds import GROUPS
+from moe_lm.quant.kinds import group_kind
 from moe_lm.tokenizer.folder import FILES as TOKENIZER_FILES
 from moe_lm.tokenizer.tokenizer import Tokenizer
 
@@ -55,7 +55,7 @@ def kind_of(folder: Path, inputs: int) -> str | None:
     size = math.gcd(inputs, inputs if size == -1 else size)
     if bits == 8:
         return "Q8_0" if size % WEIGHTS == 0 else None
-    return next((kind for kind in reversed(GROUPS) if size % GROUPS[kind] == 0), None) if bits else None
+    return group_kind(size) if bits else None
 
 
 def _scheme(folder: Path, raw: Mapping[str, Any]) -> Scheme | None:

@@ -8,6 +8,11 @@ KINDS = tuple(FLOATS)
 GROUPS = {"GROUP_32": 32, "GROUP_64": 64, "GROUP_128": 128}  # inputs of a group, or of a part of a larger one
 
 
+def group_kind(size: int) -> str | None:
+    """What groups of so many inputs are packed in: themselves, or parts of them; None where in nothing."""
+    return next((kind for kind in reversed(GROUPS) if size % GROUPS[kind] == 0), None)
+
+
 def bytes_a_weight(kind: str) -> float:
     """Of KINDS or GROUPS, as products read them: a group has a scale in float32 and a zero point of one byte."""
     if kind in GROUPS:

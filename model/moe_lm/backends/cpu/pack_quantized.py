@@ -9,7 +9,7 @@ from torch import Tensor
 from moe_lm.backends.cpu.check import check, check_indices
 from moe_lm.backends.cpu.library import call
 from moe_lm.backends.cpu.pack import ACTIVATIONS, in_large_pages
-from moe_lm.quant.kinds import GROUPS, KINDS
+from moe_lm.quant.kinds import GROUPS, KINDS, group_kind
 from moe_lm.quant.ordered import OrderedWeight
 from moe_lm.quant.weight import Blocks, Quantized, QuantizedWeight, are_ordered_alike, places_of
 
@@ -46,7 +46,8 @@ class Stripes:
         else:
             for name, dtype in (("codes", torch.uint8), ("scales", torch.float32), ("zeros", torch.uint8)):
                 check(name, getattr(weight, name), (E, outputs, None), dtype)
-            kind = next(name for name in reversed(GROUPS) if weight.group_size % GROUPS[name] == 0)
+            kind = group_kind(weight.group_size)
+            assert kind  # a GroupedWeight has groups that one divides
             found = cls._empty(kind, E, outputs, inputs)
             sizes = (E, outputs, inputs, weight.group_size)
             call("pack_groups", weight.codes, weight.scales, weight.zeros, *sizes, PACKED_KINDS.index(kind), found.packed)
