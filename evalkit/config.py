@@ -117,12 +117,12 @@ class RunConfig:
     def lm_eval_options(self) -> LmEvalOptions:
         """What is set of lm-eval's tasks. Raises EvalkitError for options that do not go together."""
         return LmEvalOptions(
-            self.num_fewshot,
-            self.apply_chat_template,
-            self.fewshot_as_multiturn,
-            self.system_instruction,
-            self.include_path,
-            self.allow_task_code,
+            num_fewshot=self.num_fewshot,
+            apply_chat_template=self.apply_chat_template,
+            fewshot_as_multiturn=self.fewshot_as_multiturn,
+            system_instruction=self.system_instruction,
+            include_path=self.include_path,
+            allow_task_code=self.allow_task_code,
         )
 
     @property

@@ -145,7 +145,8 @@ def _figure(spec: str, key: str, entry: "TaskEntry") -> tuple[str, str, str, str
     figure = measured_figure(entry, column)
     if figure is None:
         return "-", WAITS if entry.counts.unscored else "-", entry.size, str(entry.data)
-    return decimal(figure.value, column), interval(figure, column), entry.size, str(entry.data)
+    own = entry.in_own_unit(entry.headline)
+    return decimal(figure.value, column, own), interval(figure, column, own), entry.size, str(entry.data)
 
 
 def _bench(file: Path) -> str:

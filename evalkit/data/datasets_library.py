@@ -68,4 +68,4 @@ def loaded(dataset: HubDataset) -> Mapping[str, Any]:
         found: Mapping[str, Any] = datasets.load_dataset(dataset.path, dataset.name, **dataset.settings)
     except Exception as error:
         raise DataError(f"dataset {where} can't be had ({in_words(error)})") from None
-    return {name: found[name] for name in found}
+    return found

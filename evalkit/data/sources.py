@@ -57,7 +57,9 @@ class _Source:
         return text
 
     def splits(self, dataset: HubDataset, names: Sequence[str]) -> Mapping[str, Any]:
-        """Those of the named splits that there are, each a `datasets.Dataset`. Raises DataError where the first is missing."""
+        """The dataset's splits, at least those of the names that there are, each a `datasets.Dataset`. Raises DataError where the first is
+        missing.
+        """
         here = is_here(dataset)
         self._kinds.add("dir" if here else self.kind)
         found = loaded(dataset) if here else self._splits(dataset, names)

@@ -13,6 +13,7 @@ from evalkit.files import shortened, write_atomically
 from evalkit.record.sample import Sample
 from evalkit.record.schema import Metrics, Run
 from evalkit.tasks import Generate, Generated, Loglikelihood, Loglikelihoods, Request
+from evalkit.tasks.lm_eval.options import PREFIX
 
 _FILTERS = {"exact_match_strict": ("exact_match", "strict-match"), "exact_match_flexible": ("exact_match", "flexible-extract")}
 
@@ -76,12 +77,12 @@ def _results(run: Run) -> dict[str, Any]:
 
 def _theirs(task: str) -> str:
     """A task's name in lm-eval's files: one of lm-eval's own has its own."""
-    return task.removeprefix("lm_eval:")
+    return task.removeprefix(PREFIX)
 
 
 def _part(task: str, part: str) -> str:
     """The name of a subject or category of a task: the members of lm-eval's groups have whole names."""
-    return part if task.startswith("lm_eval:") else f"{task}_{part}"
+    return part if task.startswith(PREFIX) else f"{task}_{part}"
 
 
 def _filtered(metric: str) -> tuple[str, str]:

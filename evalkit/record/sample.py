@@ -1,5 +1,6 @@
 """One document of a run: `Sample`, as it was answered, and `SampleRow`, its line of samples/TASK.jsonl."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -72,10 +73,19 @@ class Sample:
             extracted=self.scored.extracted,
             extraction_failed=self.scored.extraction_failed,
             metrics=self.scored.metrics,
-            parts={name: None if part != part else part for name, part in self.scored.parts.items()},  # NaN is no JSON
+            parts=_finite(self.scored.parts),
             requests=tuple(self.requests),
             responses=tuple(self.responses),
         )
+
+
+def _finite(value: Any) -> Any:
+    """None for a NaN or an infinity, at any depth: they are no JSON."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(each) for key, each in value.items()}
+    return type(value)(map(_finite, value)) if isinstance(value, list | tuple) else value
 
 
 def problems_of(requests: Sequence[Request], responses: Sequence[Response], extraction_failed: bool) -> frozenset[str]:

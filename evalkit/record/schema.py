@@ -258,9 +258,13 @@ class TaskEntry:
         """The headline metric; None where there is none yet."""
         return self.metrics.get(self.headline)
 
+    def in_own_unit(self, metric: str) -> bool:
+        """Is the metric neither a share of 1 nor a judge's rating, but a perplexity or the like?"""
+        return metric in self.no_shares
+
     def is_share(self, metric: str) -> bool:
         """Is the metric a share of 1, which is printed in percent?"""
-        return self.judge is None and metric not in self.no_shares
+        return self.judge is None and not self.in_own_unit(metric)
 
     @property
     def size(self) -> str:

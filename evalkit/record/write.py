@@ -62,10 +62,6 @@ def task_entry(
     by_group: dict[str, list[Sample]] = {}
     for sample in samples:
         by_group.setdefault(sample.doc.group, []).append(sample)
-    categories: dict[str, dict[str, list[Sample]]] = {}
-    for group, members in by_group.items():
-        if category := task.category(group):
-            categories.setdefault(category, {})[group] = members
     problems = Counter(problem for sample in samples for problem in sample.problems)
     problems["unscored"] = sum(not (sample.scored.metrics or sample.scored.parts) for sample in samples)
     counts = Counts(**{count.name: problems[count.name] for count in fields(Counts)})
@@ -90,6 +86,10 @@ def task_entry(
         lower_is_better = tuple(name for name in metrics if task.is_lower_better(name))
         no_shares = tuple(name for name in metrics if not task.is_mean(name) or not _within_one(samples, name))
     else:
+        categories: dict[str, dict[str, list[Sample]]] = {}
+        for group, members in by_group.items():
+            if category := task.category(group):
+                categories.setdefault(category, {})[group] = members
         metrics = _metrics(task, by_group)
         groups = {name: _metrics(task, members) for name, members in sorted(categories.items())}
         subjects = {group: _metrics(task, {group: members}) for group, members in sorted(by_group.items())} if categories else {}

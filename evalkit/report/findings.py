@@ -9,7 +9,7 @@ from evalkit.errors import EvalkitError, unknown
 from evalkit.record.schema import Run, task_of
 from evalkit.report.other_mean import other_mean
 from evalkit.report.published import Column, PublishedTable, read_table
-from evalkit.report.verdict import Measured, measured_figure, scale_of
+from evalkit.report.verdict import Measured, measured_figure, scale_of, scaled
 
 MEANS = (" as macro mean", " as micro mean")
 FIX = "correct the findings; results/README.md describes them"
@@ -120,9 +120,7 @@ def _measured(name: str, finding: Finding, column: Column, runs: Sequence[Run]) 
         other = other_mean(entry)
         if other is None or mean != f" as {other}":
             raise EvalkitError(f"run {run_name} has no{mean.removeprefix(' as')} beside its headline; leave{mean} out")
-        scale = scale_of(entry, column, entry.headline)
-        low, high = other.figure.ci95
-        return Measured(scale * other.figure.value, scale * low, scale * high, other.figure.n)
+        return scaled(other.figure, scale_of(entry, column, entry.headline))
     figure = measured_figure(entry, column)
     if figure is None:
         raise EvalkitError(f"run {run_name} has no figure for {finding.task}; judge or finish it first")

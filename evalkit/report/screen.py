@@ -13,8 +13,19 @@ from evalkit.report.matches import Match, column_for, in_tables, published_for
 from evalkit.report.other_mean import other_mean
 from evalkit.report.published import Column
 from evalkit.report.sections import multilingual
-from evalkit.report.verdict import WORDS, Measured, Verdict, measured_figure, scale_of, verdict_on, why_no_figure, why_not_comparable
-from evalkit.tasks.registry import LM_EVAL, remark
+from evalkit.report.verdict import (
+    WORDS,
+    Measured,
+    Verdict,
+    measured_figure,
+    scale_of,
+    scaled,
+    verdict_on,
+    why_no_figure,
+    why_not_comparable,
+)
+from evalkit.tasks.lm_eval.options import PREFIX
+from evalkit.tasks.registry import remark
 
 HEAD = ("task", "protocol", "published", "measured", "95% interval", "n", "data", "verdict")
 COUNTS = {
@@ -44,11 +55,6 @@ class _Shown:
     def figure(self) -> Measured | None:
         return measured_figure(self.entry, self.column)
 
-    @property
-    def is_share(self) -> bool:
-        """Is the figure printed in percent, or on a judge's scale, with its one decimal?"""
-        return self.entry.headline not in self.entry.no_shares
-
 
 def _shown(run: Run, published: str | None) -> Iterator[_Shown]:
     for key, entry in run.tasks.items():
@@ -66,13 +72,14 @@ def show(run: Run, folder: Path, console: Console, published: str | None = None)
     verdicts: dict[str, Verdict] = {}
     for each in shown:
         found, figure = verdict_on(each.matches, each.task, each.entry, run.model), each.figure
+        own = each.entry.in_own_unit(each.entry.headline)
         verdicts[each.key] = found
         table.add_row(
             each.task,
             each.entry.protocol,
             " / ".join(dict.fromkeys(match.printed for match in each.matches)) or "-",
-            decimal(figure.value, each.column, each.is_share) if figure else "-",
-            interval(figure, each.column, each.is_share),
+            decimal(figure.value, each.column, own) if figure else "-",
+            interval(figure, each.column, own),
             each.entry.size,
             str(each.entry.data),
             found.word,
@@ -90,14 +97,14 @@ def show(run: Run, folder: Path, console: Console, published: str | None = None)
     _say(console, f"next: {next_step(run, folder)}")
 
 
-def decimal(value: float, column: Column | None, is_share: bool = True) -> str:
+def decimal(value: float, column: Column | None, in_own_unit: bool) -> str:
     """A figure with its column's decimals, or one; of a perplexity and the like, four digits."""
-    return f"{value:.{column.decimals if column else 1}f}" if column or is_share else f"{value:.4g}"
+    return f"{value:.4g}" if in_own_unit and not column else f"{value:.{column.decimals if column else 1}f}"
 
 
-def interval(figure: Measured | None, column: Column | None, is_share: bool = True) -> str:
+def interval(figure: Measured | None, column: Column | None, in_own_unit: bool) -> str:
     """ "61.7 to 63.3"; "-" for no figure."""
-    return f"{decimal(figure.low, column, is_share)} to {decimal(figure.high, column, is_share)}" if figure else "-"
+    return f"{decimal(figure.low, column, in_own_unit)} to {decimal(figure.high, column, in_own_unit)}" if figure else "-"
 
 
 def _say(console: Console, line: str) -> None:
@@ -117,7 +124,7 @@ def _remarks(shown: Sequence[_Shown]) -> Iterator[str]:
             yield f"{key}: not the benchmark's figure: {reason}"
         for line in multilingual.remarks(entry):
             yield f"{key}: {line}"
-        if task.startswith(LM_EVAL):  # its protocol does not say
+        if task.startswith(PREFIX):  # its protocol does not say
             yield f"{key}: measured is {entry.headline}{' (lower is better)' if entry.headline in entry.lower_is_better else ''}"
         for name, reason in entry.without.items():
             yield f"{key}: no figure for {name}: {reason}"
@@ -142,8 +149,8 @@ def _by_protocol(shown: Sequence[_Shown]) -> Iterator[str]:
     found: dict[tuple[str, str, int], list[str]] = {}
     for each in shown:
         if figure := each.figure:
-            rows = (each.task, str(each.entry.data), each.entry.n)
-            found.setdefault(rows, []).append(f"{decimal(figure.value, each.column)} under {each.entry.protocol}")
+            rows, own = (each.task, str(each.entry.data), each.entry.n), each.entry.in_own_unit(each.entry.headline)
+            found.setdefault(rows, []).append(f"{decimal(figure.value, each.column, own)} under {each.entry.protocol}")
     for (task, _, n), figures in found.items():
         if len(figures) > 1:
             yield f"{task}: on the same {n:,} documents the same weights score {' and '.join(figures)}"
@@ -159,19 +166,19 @@ def _parts(entry: TaskEntry, column: Column | None) -> Iterator[str]:
     """The other metrics, then the headline by category."""
     for name, figure in entry.metrics.items():
         if name != entry.headline:
-            yield f"{name} {decimal(scale_of(entry, column, name) * figure.value, column, name not in entry.no_shares)}"
+            yield f"{name} {decimal(scale_of(entry, column, name) * figure.value, column, entry.in_own_unit(name))}"
     scale = scale_of(entry, column, entry.headline)
     for name, metrics in entry.groups.items():
         if entry.headline in metrics:
-            yield f"{name} {decimal(scale * metrics[entry.headline].value, column)}"
+            yield f"{name} {decimal(scale * metrics[entry.headline].value, column, entry.in_own_unit(entry.headline))}"
 
 
 def _other_mean(entry: TaskEntry, column: Column | None) -> str:
     other = other_mean(entry)
     if other is None:
         return ""
-    scale = scale_of(entry, column, entry.headline)
-    value, low, high = (decimal(scale * each, column) for each in (other.figure.value, *other.figure.ci95))
+    figure = scaled(other.figure, scale_of(entry, column, entry.headline))
+    value, low, high = (decimal(each, column, entry.in_own_unit(entry.headline)) for each in (figure.value, figure.low, figure.high))
     return f"{entry.headline} as {other}, over {other.over}: {value} ({low} to {high})"
 
 

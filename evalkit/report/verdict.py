@@ -9,6 +9,7 @@ from evalkit.record.schema import ModelInfo, TaskEntry, task_of
 from evalkit.report.matches import Match, in_tables
 from evalkit.report.published import Column, PublishedFigure, rounding
 from evalkit.report.weights import Weights, weights_of
+from evalkit.stats.estimate import Estimate
 from evalkit.tasks.registry import task_classes
 
 WIDEST = 0.08  # of the scale: with a wider half interval, a figure does not count as reproduced
@@ -74,9 +75,13 @@ def measured_figure(entry: TaskEntry | None, column: Column | None = None) -> Me
     if entry is None:
         return None
     metrics = entry.groups.get(column.group, {}) if column and column.group else entry.metrics
-    if (figure := metrics.get((column and column.metric) or entry.headline)) is None:
-        return None
-    scale = scale_of(entry, column, (column and column.metric) or entry.headline)
+    metric = (column and column.metric) or entry.headline
+    figure = metrics.get(metric)
+    return None if figure is None else scaled(figure, scale_of(entry, column, metric))
+
+
+def scaled(figure: Estimate, scale: float) -> Measured:
+    """A figure of run.json in its printed unit."""
     low, high = figure.ci95
     return Measured(scale * figure.value, scale * low, scale * high, figure.n)
 

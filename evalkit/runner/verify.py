@@ -142,7 +142,9 @@ def answers(lm: LM, requests: Sequence[Request], layout: Layout, advance: Callab
 def _ask(lm: LM, requests: Sequence[Request]) -> Iterator[tuple[Request, Answer]]:
     if texts := [request for request in requests if isinstance(request, Loglikelihood) and request.rolling]:
         for i, logprob in lm.loglikelihood_rolling([text.continuations[0] for text in texts]):
-            yield texts[i], Answer(Loglikelihoods((logprob,), (False,)))
+            whole = Loglikelihoods((logprob,), (False,))
+            require_finite(texts[i], whole)
+            yield texts[i], Answer(whole)
     if scored := [request for request in requests if isinstance(request, Loglikelihood) and not request.rolling]:
         for i, likelihoods in lm.loglikelihood(scored):
             require_finite(scored[i], likelihoods)

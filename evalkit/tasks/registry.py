@@ -7,9 +7,7 @@ from importlib.metadata import entry_points
 
 from evalkit.errors import EvalkitError, unknown
 from evalkit.tasks import CodeTask, Sampling, SuiteTask, Task
-from evalkit.tasks.lm_eval.options import AS_THEY_ARE, LmEvalOptions
-
-LM_EVAL = "lm_eval:"  # what comes after it is a name of the installed lm-eval's
+from evalkit.tasks.lm_eval.options import AS_THEY_ARE, PREFIX, STABLE, LmEvalOptions
 
 
 def task_classes() -> dict[str, type[Task]]:
@@ -68,26 +66,26 @@ def resolve(spec: str, sampling: Sampling | None = None) -> Task:
 
 def remark(task: str, protocol: str) -> str | None:
     """What a reader of a task's figures under a protocol should know. Raises EvalkitError for a task that is not known here."""
-    return None if task.startswith(LM_EVAL) else resolve(f"{task}@{protocol}").remark()
+    return None if task.startswith(PREFIX) else resolve(f"{task}@{protocol}").remark()
 
 
 def spec_of(task: str, protocol: str) -> str:
     """What --tasks calls a task of a finished run, without its protocol where that is the default one."""
-    if task.startswith(LM_EVAL):
-        return f"{task}@stable" if protocol.endswith("-stable") else task
+    if task.startswith(PREFIX):
+        return f"{task}@{STABLE}" if protocol.endswith(f"-{STABLE}") else task
     return task if resolve(task).protocol.name == protocol else f"{task}@{protocol}"
 
 
 def _resolved(spec: str, sampling: Sampling | None, options: LmEvalOptions) -> Sequence[Task]:
     """The tasks of one spec: several where it is a tag of lm-eval's."""
-    if not spec.startswith(LM_EVAL):
+    if not spec.startswith(PREFIX):
         options.require_none(spec)
         return [resolve(spec, sampling)]
     from evalkit.tasks.lm_eval.task import tasks
 
     if sampling and (sampling.repeats > 1 or sampling.temperature is not None):
         raise EvalkitError(f"task {spec} is answered as its own file says; leave --repeats and --temperature out")
-    return tasks(spec.removeprefix(LM_EVAL), options, sampling)
+    return tasks(spec.removeprefix(PREFIX), options, sampling)
 
 
 def resolve_all(specs: Sequence[str], sampling: Sampling | None = None, options: LmEvalOptions = AS_THEY_ARE) -> dict[str, Task]:

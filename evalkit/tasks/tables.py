@@ -83,7 +83,7 @@ class DataSource(Interface):
     def text(self, file: TextFile) -> str: ...
 
     def splits(self, dataset: HubDataset, names: Sequence[str]) -> Mapping[str, Any]:
-        """Those of the named splits that there are, each a `datasets.Dataset`; the first name must be among them."""
+        """The dataset's splits, at least those of the names that there are, each a `datasets.Dataset`; the first must be there."""
         ...
 
     def note(self, name: str, rows: Any) -> None:

@@ -4,11 +4,12 @@ The model is a hash of the text that it is asked: each side has the same one, an
 """
 
 import hashlib
-import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from evalkit.lm.base import LM
 from evalkit.tasks import Generate, Generated, Loglikelihood, Loglikelihoods, Request
@@ -25,6 +26,18 @@ SAID = (
     "We get $\\boxed{3}$.",
     "",
 )
+
+
+def answered_by(patch: pytest.MonkeyPatch, make: Callable[[], LM]) -> None:
+    """Have runs ask what `make` gives, whatever model they name."""
+    patch.setattr("evalkit.runner.run.open_lm", lambda spec: make())
+    patch.setattr("evalkit.runner.run.require_model", lambda spec: None)
+
+
+def require_one_line(said: str, *words: str) -> None:
+    """A refusal: one line, with these words in it."""
+    assert said.count("\n") == 1, said
+    assert all(word in said for word in words), said
 
 
 def draw(*parts: Any) -> float:
@@ -162,4 +175,4 @@ def their_pairs(arguments: Sequence[Sequence[Any]]) -> list[tuple[Any, ...]]:
             found.append((each[0], [stop for stop in stops if stop], length, float(settings.get("temperature", 0.0)) if sampled else 0.0))
         else:
             found.append(tuple(each))
-    return json.loads(json.dumps(found)) and found
+    return found

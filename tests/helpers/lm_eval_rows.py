@@ -157,19 +157,6 @@ def _drop(i: int, question: str, options: Sequence[str], right: int) -> dict[str
     }
 
 
-def _coqa(i: int, question: str, options: Sequence[str], right: int) -> dict[str, Any]:
-    turns = [f"{question}?", "And what did Anna eat?"][: 1 + i % 2]
-    said = {"input_text": [options[right], "An apple"][: len(turns)]}
-    other = {"input_text": [options[right].lower(), "a red apple"][: len(turns)]}
-    return {
-        "id": f"c{i}",
-        "story": STORY,
-        "questions": {"input_text": turns},
-        "answers": said,
-        "additional_answers": {"0": other, "1": other, "2": said},
-    }
-
-
 def _qasper(i: int, question: str, options: Sequence[str], right: int) -> dict[str, Any]:
     answer = {"unanswerable": False, "yes_no": bool(i % 2), "free_form_answer": "", "extractive_spans": []}
     return {"title": f"On {options[right]}", "abstract": STORY, "qas": {"question": [f"{question}?"], "answers": [{"answer": [answer]}]}}
@@ -357,7 +344,6 @@ DATASETS: Mapping[str, Mapping[str, Rows]] = {
     ),
     "EleutherAI/hendrycks_math/algebra": _parts(train=_math, test=_math),
     "EleutherAI/drop/default": _parts(train=_drop, validation=_drop),
-    "EleutherAI/coqa/default": _parts(train=_coqa, validation=_coqa),
     "EleutherAI/unscramble/mid_word_1_anagrams": _parts(
         validation=lambda i, q, o, r: {"context": f"{o[r][::-1]} is a mixed word. The word is", "completion": f" {o[r]}"}
     ),

@@ -102,7 +102,7 @@ def read_table(text: str) -> str:
 
 def _row(name: str) -> str:
     (member,) = members_of(name, index(None))
-    leaves = list(member.leaves()) if isinstance(member, Group) else [member]
+    leaves = list(member.leaves())
     config = leaves[0].config
     shots = TASKS[name].get("num_fewshot", config.get("num_fewshot") or 0)
     output = "a class of its own" if "class" in config else str(config.get("output_type", "generate_until"))

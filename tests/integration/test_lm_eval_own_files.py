@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lm_eval_reference import Ours
+from lm_eval_reference import Ours, answered_by, require_one_line
 
 from evalkit import cli
 from evalkit.record.read import read_samples
-from evalkit.runner import run as runner
 
 pytest.importorskip("lm_eval", reason="lm-eval is not installed")
 pytestmark = pytest.mark.filterwarnings("ignore")  # of lm-eval and datasets
@@ -31,10 +30,8 @@ Run = Callable[..., tuple[int, str]]
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Run the task with `changes` over rows (JSON lines): the exit code, and what was said."""
-    monkeypatch.setattr(runner, "open_lm", lambda spec: Ours())
-    monkeypatch.setattr(runner, "require_model", lambda spec: None)
+    answered_by(monkeypatch, Ours)
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "none").mkdir()
     monkeypatch.setattr("evalkit.tasks.lm_eval.index.installed", lambda: tmp_path / "none")  # its thousands of files take seconds
 
     def run_own(lines: Sequence[Any], *options: str, shots: Sequence[Any] = (), **changes: Any) -> tuple[int, str]:
@@ -56,8 +53,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 def require_refused(found: tuple[int, str], *words: str) -> None:
     code, said = found
     assert code == 2, said
-    assert said.count("\n") == 1
-    assert all(word in said for word in words), said
+    require_one_line(said, *words)
 
 
 ROWS = [{"q": "The capital of France is", "a": 0}, {"q": "The capital of Italy is", "a": 1}]

@@ -4,11 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from lm_eval_reference import Ours
+from lm_eval_reference import Ours, answered_by, require_one_line
 
 from evalkit import cli
 from evalkit.record.read import read_run
-from evalkit.runner import run as runner
 from evalkit.tasks import Generated
 from evalkit.tasks.lm_eval import index
 
@@ -51,8 +50,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run lm_eval:NAME of these files, each text under the name of its file."""
     model = Ours()
     model.generate = lambda requests: ((i, Generated("5", "stop", 1)) for i, _ in enumerate(requests))  # type: ignore[method-assign]
-    monkeypatch.setattr(runner, "open_lm", lambda spec: model)
-    monkeypatch.setattr(runner, "require_model", lambda spec: None)
+    answered_by(monkeypatch, lambda: model)
     monkeypatch.setattr(index, "installed", lambda: tmp_path / "none")  # 14,000 files
     (tmp_path / "rows.jsonl").write_text('{"q": "one"}\n{"q": "two"}\n{"q": "three"}\n')
     (tmp_path / "data").mkdir()
@@ -65,11 +63,6 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         return cli.main(["run", "--tasks", f"lm_eval:{name}", "--model", "oracle", *place, *more])
 
     return run_it
-
-
-def require_one_line(said: str, *words: str) -> None:
-    assert said.count("\n") == 1, said
-    assert all(word in said for word in words), said
 
 
 @pytest.mark.parametrize("shots", ['"2"', "-1", "1.5", "true", "[1]"])
@@ -97,6 +90,7 @@ def test_shots_that_are_no_number(shots: str, more: tuple[str, ...], run: Run, c
         ("g", {"g": "group: g\ntask: [mc]\naggregate_metric_list: acc\n"}, ["group g aggregates 'acc'"]),
         ("g", {"g": "group: g\ntask: [mc]\nmetadata: 3\n"}, ["lm_eval:g has metadata: 3", "version"]),
         ("mc", {"mc": CHOICE + "metadata: new\n"}, ["lm_eval:mc has metadata: 'new'"]),
+        ("g", {"g": "group: g\ntask: [{task: inside, metadata: new}]\n"}, ["lm_eval:g::inside has metadata: 'new'"]),
     ],
 )
 def test_a_file_that_states_what_cannot_be(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from lm_eval_reference import Ours, load_from
+from lm_eval_reference import Ours, answered_by, load_from
 from lm_eval_rows import write
 from lm_eval_table import PAGE
 
@@ -14,7 +14,6 @@ from evalkit import cli
 from evalkit.comparison.answers import read_answers
 from evalkit.data.hub_files import Listing, Repository, Unavailable
 from evalkit.record.read import read_run, read_samples
-from evalkit.runner import run as runner
 from evalkit.tasks import Generate, Generated
 from evalkit.tasks.lm_eval.index import index
 
@@ -43,8 +42,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def oracle(monkeypatch: pytest.MonkeyPatch) -> Ours:
     """The model of every run of the test."""
     model = Ours()
-    monkeypatch.setattr(runner, "open_lm", lambda spec: model)
-    monkeypatch.setattr(runner, "require_model", lambda spec: None)
+    answered_by(monkeypatch, lambda: model)
     return model
 
 
@@ -157,6 +155,10 @@ def test_the_same_command_again_asks_nothing(rows: Path, tmp_path: Path, oracle:
     entry = read_run(tmp_path / "r").tasks["lm_eval:pile_arxiv"]
     assert entry.lower_is_better == ("word_perplexity", "byte_perplexity", "bits_per_byte") == entry.no_shares
     assert entry.counts.unscored == 0
+    perplexity = f"{entry.metrics['word_perplexity'].value:.4g}"  # no share of anything, on every screen
+    assert perplexity in screen
+    assert cli.main(["ls", "runs", "--out", str(tmp_path)]) == 0
+    assert perplexity in capsys.readouterr().out
 
 
 def test_a_replay_has_the_same_answers(rows: Path, tmp_path: Path, oracle: Ours, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lm_eval_reference import Ours, load_from, pairs, simple_evaluate, their_pairs
+from lm_eval_reference import Ours, answered_by, load_from, pairs, simple_evaluate, their_pairs
 from lm_eval_rows import write
 from lm_eval_table import NEEDS, PAGE, TASKS, read_table, table
 
@@ -18,7 +18,7 @@ from evalkit.record.schema import Run
 from evalkit.runner import run as runner
 from evalkit.tasks.lm_eval.code import permit, permit_metrics
 from evalkit.tasks.lm_eval.index import Index, index
-from evalkit.tasks.lm_eval.tree import Group, members_of
+from evalkit.tasks.lm_eval.tree import members_of
 
 pytest.importorskip("lm_eval", reason="lm-eval is not installed")
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(600)]  # warnings of lm-eval, datasets and sklearn
@@ -33,8 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def both(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Run a task by evalkit and by lm-eval: (our record, our folder, their results)."""
     monkeypatch.setenv("DISABLE_MULTIPROC", "1")
-    monkeypatch.setattr(runner, "open_lm", lambda spec: Ours())
-    monkeypatch.setattr(runner, "require_model", lambda spec: None)
+    answered_by(monkeypatch, Ours)
 
     def run_both(name: str, include: Path | None = None, **settings: Any) -> tuple[Run, Path, Mapping[str, Any]]:
         ours = {"include_path": str(include)} if include else {}
@@ -54,7 +53,7 @@ def both(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 def runs_code(name: str, names: Index) -> bool:
     """Does a task need --allow-task-code?"""
-    leaves = [leaf for member in members_of(name, names) for leaf in (member.leaves() if isinstance(member, Group) else [member])]
+    leaves = [leaf for member in members_of(name, names) for leaf in member.leaves()]
     try:
         permit(name, leaves, False)
         for leaf in leaves:
@@ -77,7 +76,7 @@ def require_the_same(record: Run, folder: Path, theirs: Mapping[str, Any], name:
                     sample["arguments"]
                 )
     assert {row.doc_id: pairs(row.requests) for row in rows} == asked
-    figures = {**{name: entry.metrics}, **entry.groups, **entry.subjects}
+    figures = {name: entry.metrics, **entry.groups, **entry.subjects}
     compared = 0
     for task, metrics in theirs["results"].items():
         for key, value in metrics.items():

@@ -104,6 +104,18 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     assert read_bench(tmp_path / "bench.json") == bench("m", 2.0)
 
 
+def test_parts_that_are_no_number_are_null_at_any_depth(tmp_path: Path) -> None:
+    parts = {"words": (float("nan"), 3), "bytes": float("inf"), "both": {"low": [-float("inf"), 1.5]}}
+    asked, said = (Loglikelihood("", ("a",)),), (Loglikelihoods((-1.0,), (False,)),)
+    write_samples(tmp_path, "t", [Sample(Doc("1", "all", {}), asked, said, Scored({}, "", "", False, parts)).row()])
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    (line,) = (tmp_path / "samples" / "t.jsonl").read_text("utf-8").splitlines()
+    assert json.loads(line, parse_constant=refuse)["parts"] == {"words": [None, 3], "bytes": None, "both": {"low": [None, 1.5]}}
+
+
 def test_what_does_not_apply_is_left_out() -> None:
     plain = encode(run("m", mmlu=entry(0.6)))
     assert not {"subjects", "cells", "coverage", "signatures", "judge", "pairwise"} & plain["tasks"]["mmlu"].keys()

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from typing import Any
 
 from evalkit.errors import DataError, EvalkitError, MissingData, in_words
@@ -24,7 +23,7 @@ def build(leaf: Leaf, source: DataSource, options: LmEvalOptions) -> Any:
     logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns of defaults that its own files leave to it
     permit_metrics(leaf, options.allow_task_code)
     try:
-        config = _resolved(deepcopy(dict(leaf.config)))
+        config = _resolved(leaf.config)
     except Exception as error:  # a task's code may raise anything when it is imported
         raise EvalkitError(f"lm_eval:{leaf.name}: its code can't be loaded ({in_words(error)}); install what it needs") from None
     config["metadata"] = dict(config.get("metadata") or {}) | {"config_source": str(leaf.path or "inline")}

@@ -10,7 +10,7 @@ from evalkit.tasks.lm_eval.yaml_files import FunctionRef
 _NAMED = 4  # functions in a message
 
 
-def permit(name: str, leaves: "list[Leaf]", allowed: bool) -> None:
+def permit(name: str, leaves: list[Leaf], allowed: bool) -> None:
     """Raises EvalkitError for tasks that run code without leave, or a model's programs at all."""
     for leaf in leaves:
         if leaf.config.get("unsafe_code"):

@@ -66,7 +66,7 @@ def entry(name: str, names: Index) -> Entry:
     if not name:
         raise EvalkitError("lm_eval: needs the name of one of lm-eval's tasks, groups or tags, as in --tasks lm_eval:arc_easy")
     close = difflib.get_close_matches(name, names, n=_CLOSE, cutoff=0.6)
-    parts = [each for each in names if name and name.lower() in each.lower()]
+    parts = [each for each in names if name.lower() in each.lower()]
     near = dict.fromkeys([*close, *sorted(parts, key=len)])
     hint = f"did you mean {', '.join([*near][:_CLOSE])}?" if near else "see https://github.com/EleutherAI/lm-evaluation-harness"
     raise EvalkitError(f"lm-eval {lm_eval_version()} has no task, group or tag {name!r}; {hint}")
@@ -76,11 +76,12 @@ def _index(folder: Path) -> Index:
     found: dict[str, Entry] = {}
     for path in sorted(_files(folder), key=Path.as_posix):
         keys = _keys(path)
-        names = keys.get("group" if "group" in keys and "class" not in keys else "task", ())
+        kind: Literal["task", "group"] = "group" if "group" in keys and "class" not in keys else "task"
+        names = keys.get(kind, ())
         if len(names) != 1 or names[0] in found:  # the first file of a name has it
             continue
-        found[names[0]] = Entry("group" if "group" in keys and "class" not in keys else "task", path)
-        if found[names[0]].kind == "task":
+        found[names[0]] = Entry(kind, path)
+        if kind == "task":
             for tag in keys.get("tag", ()):
                 found.setdefault(tag, Entry("tag", None)).tasks.append(names[0])
     return found

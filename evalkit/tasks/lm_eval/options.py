@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from evalkit.errors import EvalkitError
 
+PREFIX = "lm_eval:"  # what comes after it is a name of the installed lm-eval's
+STABLE = "stable"  # the protocol under which a document has the same shots in any subset
+
 
 @dataclass(frozen=True, slots=True)
 class LmEvalOptions:

@@ -6,20 +6,16 @@ from typing import Any
 from evalkit.hashing import sha256_json
 from evalkit.tasks.lm_eval.build import FEWSHOT_SEED, shots_of
 from evalkit.tasks.lm_eval.index import lm_eval_version
-from evalkit.tasks.lm_eval.options import LmEvalOptions
+from evalkit.tasks.lm_eval.options import PREFIX, STABLE, LmEvalOptions
 from evalkit.tasks.lm_eval.tree import Group, Leaf
 from evalkit.tasks.lm_eval.yaml_files import FunctionRef
 from evalkit.tasks.task import Protocol, Sampling
-
-PREFIX = "lm_eval:"
-STABLE = "stable"
 
 
 def protocol_of(member: Leaf | Group, leaves: Sequence[Leaf], stable: bool, options: LmEvalOptions, sampling: Sampling) -> Protocol:
     """Functions count by the digest of their files. Raises EvalkitError for shots that a task's file forbids."""
     config = {leaf.name: leaf.config for leaf in leaves}
-    version = member.version if isinstance(member, Group) else str((member.config.get("metadata") or {}).get("version", ""))
-    installed = lm_eval_version()
+    version, installed = member.version, lm_eval_version()
     means = [[mean.metric, mean.filters, mean.by_documents] for mean in member.means] if isinstance(member, Group) else []
     settings: dict[str, Any] = {
         "lm_eval": installed,

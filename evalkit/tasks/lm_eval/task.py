@@ -23,9 +23,9 @@ from evalkit.tasks.lm_eval.code import permit
 from evalkit.tasks.lm_eval.figures import Aggregation, NoFigure, figure, group_figure, is_mean
 from evalkit.tasks.lm_eval.index import index
 from evalkit.tasks.lm_eval.instances import Asked, Conversation, asked
-from evalkit.tasks.lm_eval.options import LmEvalOptions
+from evalkit.tasks.lm_eval.options import STABLE, LmEvalOptions
 from evalkit.tasks.lm_eval.outcome import extracted_from, plain, target_of
-from evalkit.tasks.lm_eval.protocol import STABLE, protocol_of
+from evalkit.tasks.lm_eval.protocol import protocol_of
 from evalkit.tasks.lm_eval.templates import rendered_for
 from evalkit.tasks.lm_eval.tree import Group, Leaf, Mean, members_of
 from evalkit.tasks.requests import Request, Response
@@ -122,14 +122,15 @@ class LmEvalTask(AggregatedTask):
                     without[metric if isinstance(self.member, Leaf) else f"{name} {metric}"] = str(reason)
         if isinstance(self.member, Leaf):
             return Aggregated(figures[self.member.name], without=without)
-        parts = {group.name: _means(group, figures, values) for group in self.member.groups() if group.means}
-        for group in (self.member, *self.member.groups()):
-            found = parts.get(group.name) or _means(group, figures, values)
+        groups = [self.member, *self.member.groups()]
+        found = {group.name: _means(group, figures, values) for group in groups}
+        for group in groups:
             for mean in group.means:
-                if not any(_fits(key, mean) for key in found):
+                if not any(_fits(key, mean) for key in found[group.name]):
                     has = ", ".join(dict.fromkeys(key for leaf in group.leaves() for key in figures[leaf.name])) or "none"
                     without[f"{mean.metric} of {group.name}"] = f"none of its tasks has it; they have {has}"
-        return Aggregated(_means(self.member, figures, values), parts, figures, without)
+        parts = {group.name: found[group.name] for group in groups[1:] if group.means}
+        return Aggregated(found[self.member.name], parts, figures, without)
 
     def _asked(self, leaf: str, loaded: _Loaded, number: int) -> Asked:
         """A document's requests; lm-eval's generator of shots goes one step on."""
@@ -146,7 +147,7 @@ class LmEvalTask(AggregatedTask):
             gen_prefix=task.doc_to_prefix(doc),
             **chat,
         )
-        if not any(callable(getattr(task.config, each)) for each in TARGET_FIELDS):  # code may draw: it is called as often as lm-eval does
+        if not _is_made_by_code(task):  # code may draw, so it is called no more often than lm-eval does before it asks
             require_target(task, doc, f"lm_eval:{leaf}: document {number}")
         made = task.construct_requests(doc=doc, ctx=context, metadata=(leaf, number, task.config.repeats), **chat)
         return asked(made if isinstance(made, list) else [made], leaf, doc_id, self.sampling.seed, options.apply_chat_template)
@@ -162,7 +163,8 @@ class LmEvalTask(AggregatedTask):
             with self._templates(leaf):
                 for each in task._filters:
                     each.apply(questions.instances)
-                require_target(task, item, f"lm_eval:{leaf}: document {number}")
+                if _is_made_by_code(task):  # others were looked at before they were asked
+                    require_target(task, item, f"lm_eval:{leaf}: document {number}")
                 ordered = sorted(questions.instances, key=lambda instance: instance.idx)
                 for name in ordered[0].filtered_resps:
                     filtered = [instance.filtered_resps[name] for instance in ordered]
@@ -238,12 +240,6 @@ class LmEvalTask(AggregatedTask):
         found: Aggregation | None = self._loaded[leaf].task.aggregation().get(metric.partition(",")[0])
         return found
 
-    def category(self, group: str) -> str | None:
-        """The group just below the top that a task is in."""
-        if not isinstance(self.member, Group):
-            return None
-        return next((part.name for part in self.member.members if isinstance(part, Group) and group in map(_name, part.leaves())), None)
-
     def _id(self, leaf: str, number: int) -> str:
         return f"{leaf}/{number}" if isinstance(self.member, Group) else str(number)
 
@@ -279,6 +275,11 @@ def _own_results(task: Any) -> bool:
     return several or callable(task.config.process_results) or type(task).process_results is not ConfigurableTask.process_results
 
 
+def _is_made_by_code(task: Any) -> bool:
+    """Does the task's own Python make its prompt, its target or its choices?"""
+    return any(callable(getattr(task.config, each)) for each in TARGET_FIELDS)
+
+
 def _name(leaf: Leaf) -> str:
     return leaf.name
 
@@ -286,7 +287,7 @@ def _name(leaf: Leaf) -> str:
 def _distinct(member: Leaf | Group) -> list[Leaf]:
     """The tasks, each once. Raises EvalkitError for two of one name."""
     found: dict[str, Leaf] = {}
-    for leaf in member.leaves() if isinstance(member, Group) else [member]:
+    for leaf in member.leaves():
         first = found.setdefault(leaf.name, leaf)
         if differ := [key for key in {**first.config, **leaf.config} if first.config.get(key) != leaf.config.get(key)]:
             one, other = (f"{each.config.get(differ[0], 'not set')!s:.40}" for each in (first, leaf))

@@ -18,11 +18,18 @@ _NOT_OF_A_TASK = ("tag", "group", "task_list")
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """One task of lm-eval's: its configuration, in which functions are not resolved, and its file (None: written in its group's)."""
+    """One task of lm-eval's: its configuration, in which functions are not resolved, its file (None: written in its group's), and the
+    version that it states, or "".
+    """
 
     name: str
     config: Mapping[str, Any]
     path: Path | None
+    version: str
+
+    def leaves(self) -> "Iterator[Leaf]":
+        """Itself."""
+        yield self
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +53,7 @@ class Group:
     def leaves(self) -> Iterator[Leaf]:
         """Its tasks and those of its groups, in order."""
         for member in self.members:
-            yield from member.leaves() if isinstance(member, Group) else (member,)
+            yield from member.leaves()
 
     def groups(self) -> "Iterator[Group]":
         """The groups below it."""
@@ -83,8 +90,8 @@ def _read(path: Path | None) -> dict[str, Any]:
 def _leaf(name: str, overrides: Mapping[str, Any], names: Index) -> Leaf:
     path = entry(name, names).path
     config = {**_read(path), **overrides}
-    _version(name, config)
-    return Leaf(config["task"], {key: value for key, value in config.items() if key not in _NOT_OF_A_TASK}, path)
+    version = _version(name, config)
+    return Leaf(config["task"], {key: value for key, value in config.items() if key not in _NOT_OF_A_TASK}, path, version)
 
 
 def _version(name: str, config: Mapping[str, Any]) -> str:
@@ -138,7 +145,7 @@ def _members(item: Any, group: str, overrides: Mapping[str, Any], names: Index, 
         if not isinstance(item, dict):
             raise EvalkitError(f"lm-eval's group {group} lists {name!r}, and there is no such task")
         full = f"{group}::{name}"
-        yield Leaf(full, {**own, "task": full}, None)
+        yield Leaf(full, {**own, "task": full}, None, _version(full, own))
         return
     own.pop("task", None)  # a name, not a setting for what it names
     if names[name].kind == "group":
