@@ -146,3 +146,21 @@ def test_a_null_that_nothing_writes_is_no_fault(run: Run) -> None:
 @pytest.mark.parametrize("cell", ["NaN", "-Infinity", "1e999", '{"b": [NaN]}'])
 def test_a_number_that_is_none_is_refused(cell: str, run: Run) -> None:
     require_refused(run([ROWS[0], f'{{"q": "Two", "a": 1, "c": {cell}}}']), "test.jsonl line 2", "c holds")
+
+
+GENERATED = {"output_type": "generate_until", "doc_to_choice": None, "doc_to_target": "q"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"metric_list": "acc"}, ["metric_list: 'acc'", "list its metrics there"]),
+        ({"metric_list": ["acc"]}, ["metric_list: ['acc']", "list its metrics there"]),
+        ({"metric_list": {"metric": "acc"}}, ["metric_list: {'metric': 'acc'}"]),
+        (GENERATED | {"generation_kwargs": {"until": ["#", 5]}}, ["stops at 5, which is no text"]),
+        (GENERATED | {"generation_kwargs": {"max_gen_toks": 0}}, ["generates at most 0 tokens"]),
+        (GENERATED | {"generation_kwargs": {"max_new_tokens": -4}}, ["generates at most -4 tokens"]),
+    ],
+)
+def test_settings_of_another_type(changes: dict[str, Any], words: list[str], run: Run) -> None:
+    require_refused(run(ROWS, **changes), *words)

@@ -30,13 +30,18 @@ def permit(name: str, leaves: list[Leaf], allowed: bool) -> None:
 
 
 def permit_metrics(leaf: Leaf, allowed: bool) -> None:
-    """Raises EvalkitError for a metric that lm-eval would fetch from the hub, as code, and does not have itself."""
+    """Raises EvalkitError for a metric that lm-eval would fetch from the hub, as code, and does not have itself, or for no list of them."""
+    metrics = leaf.config.get("metric_list") or []
+    if not (isinstance(metrics, list) and all(isinstance(metric, Mapping) for metric in metrics)):
+        raise EvalkitError(
+            f"lm_eval:{leaf.name} has metric_list: {metrics!r:.80}; list its metrics there, as in metric_list: [{{metric: acc}}]"
+        )
     from lm_eval.api.metrics import mean  # noqa: F401 - it registers lm-eval's own metrics
     from lm_eval.api.registry import METRIC_REGISTRY
 
     if allowed or leaf.config.get("process_results") is not None:  # which computes the metrics itself
         return
-    for metric in leaf.config.get("metric_list") or []:
+    for metric in metrics:
         name = metric.get("metric")
         if isinstance(name, str) and (metric.get("hf_evaluate") or name not in METRIC_REGISTRY):
             raise EvalkitError(

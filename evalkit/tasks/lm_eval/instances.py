@@ -93,6 +93,8 @@ def _generates(
     given = dict(settings)
     lengths = [given.pop(each, None) for each in _LENGTHS]
     length = next((int(each) for each in lengths if each is not None), MAX_NEW_TOKENS)
+    if length < 1:
+        raise EvalkitError(f"lm_eval:{name} generates at most {length} tokens by its file; allow 1 or more there")
     until = given.pop("until", None) or []
     temperature = float(given.pop("temperature", 0.0) or 0.0)
     sampled = given.pop("do_sample", None)
@@ -104,6 +106,8 @@ def _generates(
     if sampled and not temperature:
         raise EvalkitError(f"lm_eval:{name} samples without a temperature, which evalkit's engines do not do")
     stops = tuple(stop for stop in ([until] if isinstance(until, str) else until) if stop)
+    if odd := [stop for stop in stops if not isinstance(stop, str)]:
+        raise EvalkitError(f"lm_eval:{name} stops at {odd[0]!r:.40}, which is no text; put it in quotes in its file")
     for i in range(repeats):
         seed = int(sha256_json([key, i])[:8], 16) if sampled else 0
         yield Generate(context, stops, length, temperature if sampled else 0.0, seed, messages)

@@ -9,7 +9,7 @@ GROUPS = {"GROUP_32": 32, "GROUP_64": 64, "GROUP_128": 128}  # inputs of a group
 
 
 def group_kind(size: int) -> str | None:
-    """What groups of so many inputs are packed in: themselves, or parts of them; None where in nothing."""
+    """The kind that groups of so many inputs are stored as, whole or in parts; None if there is none."""
     return next((kind for kind in reversed(GROUPS) if size % GROUPS[kind] == 0), None)
 
 
