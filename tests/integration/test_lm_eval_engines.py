@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from lm_eval_reference import load_from, pairs, their_pairs
 from lm_eval_rows import write
 
 from evalkit.config import RunConfig
+from evalkit.errors import EvalkitError
 from evalkit.progress import Reporter
 from evalkit.record.read import read_run, read_samples
 from evalkit.runner.run import run
@@ -21,6 +23,11 @@ pytest.importorskip("transformers", reason="lm-eval's HF class needs transformer
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("one_thread"), pytest.mark.timeout(900)]
 
 TASKS = ("arc_easy", "winogrande", "lambada_openai", "pile_arxiv", "anagrams1")  # each output type, and contexts that differ
+
+CHATML = """{% for message in messages %}<|im_start|>{{ message.role }}
+{{ message.content }}<|im_end|>
+{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"""
 
 
 @pytest.fixture(scope="module")
@@ -78,3 +85,107 @@ def test_the_same_answers_and_figures(engine: str, theirs: Any, model_folder: Pa
                 found = entry.metrics[metric if chosen == "none" else key]
                 assert found.value == pytest.approx(value, rel=1e-4, abs=1e-9), (name, key)
     assert largest < 1e-3
+
+
+def test_our_engine_under_lm_evals_own_command(
+    theirs: Any, model_folder: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The results of lm-eval with `--model evalkit` are those of lm-eval with its HF class."""
+    from lm_eval import evaluator
+    from lm_eval.tasks import TaskManager
+
+    import evalkit.lm_eval  # noqa: F401 - it registers the model
+
+    monkeypatch.setenv("DISABLE_MULTIPROC", "1")
+    monkeypatch.setattr("datasets.load_dataset", load_from(rows, tmp_path))
+    manager = TaskManager(include_defaults=False, include_path=[str(index(None)[name].path.parent) for name in TASKS])
+    settings = {"tasks": [*TASKS], "task_manager": manager, "num_fewshot": 1, "limit": 4, "bootstrap_iters": 1000}
+    ours = evaluator.simple_evaluate("evalkit", f"pretrained={model_folder}", device="cpu", batch_size=4, **settings)
+    for name in TASKS:
+        for mine, other in zip(ours["samples"][name], theirs["samples"][name], strict=True):
+            assert mine["arguments"] == other["arguments"]
+            for metric in mine["metrics"]:
+                assert mine[metric] == pytest.approx(other[metric], abs=1e-3)
+        require_equal(ours["results"][name], theirs["results"][name])
+    assert ours["config"]["model_num_parameters"] == theirs["config"]["model_num_parameters"]
+    assert ours["config"]["evalkit"]["fingerprint"].startswith("sha256:")
+
+
+def require_equal(mine: Mapping[str, Any], other: Mapping[str, Any]) -> None:
+    assert mine.keys() == other.keys()
+    for key, value in other.items():
+        assert mine[key] == (pytest.approx(value, rel=1e-4, abs=1e-9) if isinstance(value, float) else value), key
+
+
+@pytest.fixture(scope="module")
+def chat_folder(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("chat") / "chat"
+    shutil.copytree(tiny_model, folder)
+    (folder / "chat_template.jinja").write_text(CHATML)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def our_model(chat_folder: Path) -> Any:
+    from evalkit.lm_eval import EvalkitLM
+
+    return EvalkitLM(str(chat_folder))
+
+
+def test_conversations_are_written_as_transformers_writes_them(our_model: Any, chat_folder: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(chat_folder)
+    turns = [{"role": "user", "content": "Two and two?"}, {"role": "assistant", "content": "4"}, {"role": "user", "content": "Three?"}]
+    assert our_model.apply_chat_template(turns) == tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    begun = [*turns, {"role": "assistant", "content": "The answer is"}]
+    written = tokenizer.apply_chat_template(begun, tokenize=False, continue_final_message=True)
+    assert our_model.apply_chat_template(begun, add_generation_prompt=False) == written
+    assert our_model.chat_template(True) == tokenizer.chat_template
+
+
+def test_sampled_answers_differ_and_come_again(our_model: Any) -> None:
+    from lm_eval.api.instance import Instance
+
+    def answers(count: int) -> list[str]:
+        sampled = {"until": [], "max_gen_toks": 8, "do_sample": True, "temperature": 1.0}
+        our_model.asked.clear()
+        asked = [Instance("generate_until", {}, ("one two", sampled), i, (name, 0, 1)) for i, name in enumerate(["t"] * count)]
+        return our_model.generate_until(asked, disable_tqdm=True)
+
+    first = answers(3)
+    assert len({*first}) == 3
+    assert answers(2) == first[:2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({}, "names no model"),
+        ({"pretrained": "demo", "trust_remote_code": True}, "runs no code of a checkpoint"),
+        ({"pretrained": "demo", "load_in_4bit": True}, "unknown model argument 'load_in_4bit'"),
+        ({"pretrained": "demo", "engine": "lm_eval:hf"}, "give --model hf"),
+        ({"pretrained": "demo", "dtype": "float8"}, "unknown dtype 'float8'"),
+        ({"pretrained": "demo", "device": "mps"}, "unknown device 'mps'"),
+    ],
+)
+def test_arguments_without_a_meaning_are_refused(arguments: dict[str, Any], words: str) -> None:
+    from evalkit.lm_eval import EvalkitLM
+
+    with pytest.raises(EvalkitError, match=words):
+        EvalkitLM(**arguments, batch_size=8, max_batch_size=None)
+
+
+def test_a_refusal_under_lm_evals_command_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from lm_eval.api.registry import get_model
+
+    from evalkit.lm_eval.__main__ import main
+
+    def run_it() -> None:
+        get_model("evalkit")(pretrained="demo", dtype="float8")
+
+    monkeypatch.setattr("evalkit.lm_eval.__main__.cli_evaluate", run_it)
+    assert main() == 2
+    said = capsys.readouterr().err
+    assert said.startswith("evalkit: unknown dtype 'float8'")
+    assert said.count("\n") == 1

@@ -71,7 +71,7 @@ def asked(instances: Sequence[Any], name: str, doc_id: str, seed: int, chat: boo
         else:
             open_context = None
             first = len(requests)
-            requests += _generates(context, messages, argument, repeats, name, sha256_json([name, seed, doc_id, first]))
+            requests += generations(context, messages, argument, repeats, name, sha256_json([name, seed, doc_id, first]))
             places.append([(first + i, 0) for i in range(repeats)])
     return Asked(instances, tuple(requests), places)
 
@@ -86,10 +86,13 @@ def _prompt(prompt: str, name: str, chat: bool) -> tuple[str, tuple[tuple[str, s
     return prompt, ()
 
 
-def _generates(
+def generations(
     context: str, messages: tuple[tuple[str, str], ...], settings: Mapping[str, Any], repeats: int, name: str, key: str
 ) -> Iterator[Generate]:
-    """One request an answer; a greedy one is the same request again, and is computed once."""
+    """One request an answer; a greedy one is the same request again, and is computed once.
+
+    Raises EvalkitError for settings that our engines do not have.
+    """
     given = dict(settings)
     lengths = [given.pop(each, None) for each in _LENGTHS]
     length = next((int(each) for each in lengths if each is not None), MAX_NEW_TOKENS)
