@@ -4,6 +4,7 @@ python -m evalkit.lm_eval --model evalkit --model_args pretrained=MODEL --tasks 
 """
 
 try:
+    import lm_eval.models  # noqa: F401 - it registers lm-eval's own, which it would not where there is one already
     from lm_eval.api.registry import model_registry
 except ImportError:
     raise ImportError("evalkit.lm_eval needs lm-eval; run `pip install 'evalkit[lm-eval]'`") from None

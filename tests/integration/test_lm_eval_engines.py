@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -174,6 +176,14 @@ def test_arguments_without_a_meaning_are_refused(arguments: dict[str, Any], word
 
     with pytest.raises(EvalkitError, match=words):
         EvalkitLM(**arguments, batch_size=8, max_batch_size=None)
+
+
+def test_lm_evals_own_models_stay() -> None:
+    """In a process of its own: this one has asked for lm-eval's models before."""
+    code = "import evalkit.lm_eval; from lm_eval.api.registry import get_model; print(get_model('evalkit'), get_model('dummy'))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "EvalkitLM" in done.stdout
+    assert "DummyLM" in done.stdout
 
 
 def test_a_refusal_under_lm_evals_command_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

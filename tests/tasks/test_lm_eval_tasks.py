@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import lm_eval_real_rows
 import pytest
 from lm_eval_reference import Ours, answered_by, load_from, pairs, simple_evaluate, their_pairs
 from lm_eval_rows import write
@@ -32,23 +33,23 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def both(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Run a task by evalkit and by lm-eval: (our record, our folder, their results)."""
+    return lambda *asked, **settings: run_both(folder, tmp_path, monkeypatch, *asked, **settings)
+
+
+def run_both(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, include: Path | None = None, **settings: Any
+) -> tuple[Run, Path, Mapping[str, Any]]:
     monkeypatch.setenv("DISABLE_MULTIPROC", "1")
     answered_by(monkeypatch, Ours)
-
-    def run_both(name: str, include: Path | None = None, **settings: Any) -> tuple[Run, Path, Mapping[str, Any]]:
-        ours = {"include_path": str(include)} if include else {}
-        leave = runs_code(name, index(str(include) if include else None))  # without it, templates are rendered in the sandbox
-        config = RunConfig(
-            (f"lm_eval:{name}",), model="oracle", data=str(folder), out=str(tmp_path), allow_task_code=leave, **ours, **settings
-        )
-        record = runner.run(config, Reporter(quiet=True))
-        with monkeypatch.context() as patched:
-            patched.setattr("datasets.load_dataset", load_from(folder, tmp_path / "cache"))
-            entry = index(str(include) if include else None)[name]
-            folders = [include] if include else [entry.path.parent]
-            return record, config.folder, simple_evaluate([name], folders, **settings)
-
-    return run_both
+    ours = {"include_path": str(include)} if include else {}
+    leave = runs_code(name, index(str(include) if include else None))  # without it, templates are rendered in the sandbox
+    config = RunConfig((f"lm_eval:{name}",), model="oracle", data=str(folder), out=str(tmp_path), allow_task_code=leave, **ours, **settings)
+    record = runner.run(config, Reporter(quiet=True))
+    with monkeypatch.context() as patched:
+        patched.setattr("datasets.load_dataset", load_from(folder, tmp_path / "cache"))
+        entry = index(str(include) if include else None)[name]
+        folders = [include] if include else [entry.path.parent]
+        return record, config.folder, simple_evaluate([name], folders, **settings)
 
 
 def runs_code(name: str, names: Index) -> bool:
@@ -205,6 +206,16 @@ def test_the_same_prompts_and_figures(name: str, both: Any) -> None:
         pytest.importorskip(package, reason=f"{name} needs {package}")
     record, folder, theirs = both(name, **TASKS[name])
     require_the_same(record, folder, theirs, name)
+
+
+@pytest.fixture(scope="module")
+def real_rows(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return lm_eval_real_rows.write(data_dir, tmp_path_factory.mktemp("real"), count=16)
+
+
+@pytest.mark.parametrize("name", lm_eval_real_rows.TASKS)
+def test_the_same_prompts_and_figures_on_real_rows(name: str, real_rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    require_the_same(*run_both(real_rows, tmp_path, monkeypatch, name, **lm_eval_real_rows.TASKS[name]), name)
 
 
 def test_the_table_of_the_page_is_that_of_these_tasks() -> None:
