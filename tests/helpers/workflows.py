@@ -123,6 +123,7 @@ class Runner:
             shutil.copytree(store, self.workspace, dirs_exist_ok=True)
         script = "\n".join([*described["before_script"], *described["script"]])
         code = self._run(script, environment)
+        self._run("\n".join(described.get("after_script", [])), environment)  # its exit code counts for nothing
         for what, folder, paths in ((cache, store, cache["paths"]), (artifacts, self.root / "artifacts" / job, artifacts["paths"])):
             if what["when"] == "always" or code == 0:
                 for path in paths:

@@ -11,6 +11,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from gitlab_notes import merge_request
 from workflows import DOCS, WORKFLOWS, Runner, changes_to_make, parsed
 
 from evalkit import cli
@@ -124,13 +125,24 @@ def test_a_release(settings: dict[str, str], tmp_path: Path) -> None:
     assert runner.outcomes["keep the base's answers"] == "skipped"
 
 
+@pytest.mark.skipif(shutil.which("curl") is None, reason="the job's last step needs curl, which GitLab's python image has")
 def test_gitlab(settings: dict[str, str], tmp_path: Path) -> None:
+    """A worse model fails, its base is kept all the same, and one comment of ours is updated by the next push."""
     runner = Runner(tmp_path / "ci")
-    assert runner.gitlab("gitlab-ci.yml", "merge request", **settings, LIMIT="42") == 1, runner.output
-    (kept,) = (runner.root / "cache").iterdir()  # although the job failed
-    assert (kept / "runs" / "base" / "run.json").exists()
-    assert outcome(runner.root / "artifacts" / "merge request" / "report") == "fail"
-    assert runner.gitlab("gitlab-ci.yml", "merge request", **settings | {"CAND": settings["BASE"]}, LIMIT="42") == 0, runner.output
+    theirs = {"id": 1, "author": {"id": 8}, "body": f"{MARKER}\nsomebody else's"}
+    notes = [theirs.copy()]
+    with merge_request(notes) as given:
+        asked = {**settings, **given, "LIMIT": "42"}
+        assert runner.gitlab("gitlab-ci.yml", "merge request", **asked) == 1, runner.output
+        (kept,) = (runner.root / "cache").iterdir()  # although the job failed
+        assert (kept / "runs" / "base" / "run.json").exists()
+        assert outcome(runner.root / "artifacts" / "merge request" / "report") == "fail"
+        other, first = notes
+        assert first["body"].startswith(f"{MARKER}\n## evalkit gate: fail\n")
+        assert runner.gitlab("gitlab-ci.yml", "merge request", **asked | {"CAND": settings["BASE"]}) == 0, runner.output
+        other, first = notes
+        assert first["body"].startswith(f"{MARKER}\n## evalkit gate: pass\n")
+        assert other == theirs
 
 
 @pytest.mark.slow
