@@ -1,15 +1,17 @@
 """Files that are written whole or not at all, names for them, and the encoding of files that others wrote."""
 
 import codecs
+import gzip
 import hashlib
 import os
 import tempfile
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from errno import EDQUOT, EIO, ENOSPC
 from pathlib import Path
 
-from evalkit.errors import EvalkitError, RunIncomplete, first_line
+from evalkit.errors import DataError, EvalkitError, RunIncomplete, first_line
 
 # UTF-32's first: its little-endian one begins with UTF-16's
 _MARKS = (
@@ -18,6 +20,7 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+_GZIP = b"\x1f\x8b"  # how each such file begins, and no UTF-8 text
 LONGEST_NAME = 160  # bytes of a file's or folder's name; file systems allow 255, and suffixes are added
 
 
@@ -39,6 +42,20 @@ def read_text(path: Path, errors: str = "strict") -> str:
     """A text file in the encoding that its byte order mark names. Raises OSError and ValueError as Path.read_text does."""
     raw = path.read_bytes()
     return raw.decode(encoding_of(raw), errors)
+
+
+def decoded(raw: bytes, name: str) -> str:
+    """The text of a file, unpacked if it is gzip or its name says so, without a byte order mark. Raises DataError if it is damaged."""
+    try:
+        raw = gzip.decompress(raw) if name.endswith(".gz") or raw.startswith(_GZIP) else raw
+        text = raw.decode(encoding_of(raw))
+    except UnicodeDecodeError as error:
+        raise DataError(f"{name} is not {error.encoding.upper()} text (byte {error.start}); save it as UTF-8") from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{name} is not a readable gzip file ({first_line(error)}); it may be truncated") from None
+    if "\0" in text[:2]:
+        raise DataError(f"{name} begins with a NUL character, as UTF-16 does without a byte order mark; save it as UTF-8")
+    return text
 
 
 def unwritable(path: Path, error: OSError, fix: str = "give a path in a writable folder") -> EvalkitError:

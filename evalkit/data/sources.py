@@ -3,13 +3,11 @@
 The content hash is over the rows read, not over files: the same documents give the same hash from a folder and from the hub.
 """
 
-import gzip
 import hashlib
 import importlib.resources
 import importlib.util
 import os
 import re
-import zlib
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -21,13 +19,12 @@ from evalkit.data.hub_files import HubError, Repository, Unavailable, commit_of
 from evalkit.data.layouts import LAYOUTS, headless_csv, json_rows
 from evalkit.data.rows import Placed, checked
 from evalkit.errors import DataError, EvalkitError, MissingData, first_line
-from evalkit.files import encoding_of
+from evalkit.files import decoded
 from evalkit.hashing import sha256_json
 from evalkit.record.schema import DataInfo
 from evalkit.tasks import Doc, HubDataset, HubTable, PackageTable, Table, Task, TextFile
 
 HUB_FILES = "hf://datasets/"
-_GZIP = b"\x1f\x8b"  # how each such file begins, and no UTF-8 text
 CACHE = Path(os.environ.get("EVALKIT_CACHE", "~/.cache/evalkit")).expanduser()
 
 
@@ -70,6 +67,11 @@ class _Source:
     def note(self, name: str, rows: Any) -> None:
         """Count rows as read, under a name."""
         self._read[name] = sha256_json(rows)
+
+    def note_own(self, name: str, rows: Any) -> None:
+        """The same for rows that a task has of its own file, whatever this source is."""
+        self._kinds.add("dir")
+        self.note(name, rows)
 
     def sha256(self) -> str:
         """Digest of everything read so far, in any order."""
@@ -295,20 +297,6 @@ def _text_rows(raw: bytes, name: str, columns: Collection[str], layout: str = ""
     """The rows of a .csv, .jsonl or .jsonl.gz file, or of a file in the given layout. Raises DataError if it is damaged."""
     read = LAYOUTS[layout] if layout else headless_csv if name.endswith(".csv") else json_rows
     return read(decoded(raw, name), name, columns)
-
-
-def decoded(raw: bytes, name: str) -> str:
-    """The text of a file, unpacked if it is gzip or its name says so, without a byte order mark. Raises DataError if it is damaged."""
-    try:
-        raw = gzip.decompress(raw) if name.endswith(".gz") or raw.startswith(_GZIP) else raw
-        text = raw.decode(encoding_of(raw))
-    except UnicodeDecodeError as error:
-        raise DataError(f"{name} is not {error.encoding.upper()} text (byte {error.start}); save it as UTF-8") from None
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{name} is not a readable gzip file ({first_line(error)}); it may be truncated") from None
-    if "\0" in text[:2]:
-        raise DataError(f"{name} begins with a NUL character, as UTF-16 does without a byte order mark; save it as UTF-8")
-    return text
 
 
 def documents(task: Task, source: FolderSource | HubSource) -> list[Doc]:

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from evalkit.data.rows import shown
-from evalkit.data.sources import decoded, documents, open_source
+from evalkit.data.sources import documents, open_source
 from evalkit.errors import EvalkitError
-from evalkit.files import require_folder, shortened
+from evalkit.files import decoded, require_folder, shortened
 from evalkit.hashing import sha256_json
 from evalkit.judge.answered import file_name
 from evalkit.judge.fastchat import Row, read_single

@@ -230,6 +230,7 @@ class Pairwise:
 class TaskEntry:
     """One task of a run: its figures and everything that they depend on."""
 
+    file: str | None = field(default=None, metadata=OPTIONAL)  # of a task of one's own: its file, as it was named
     protocol: str
     protocol_sha256: str
     headline: str

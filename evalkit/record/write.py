@@ -96,6 +96,7 @@ def task_entry(
     if counts.why_no_score(len(samples)):
         metrics, groups, subjects = {}, {}, {}
     return TaskEntry(
+        file=task.file,
         protocol=task.protocol.name,
         protocol_sha256=sha256_json(asdict(task.protocol)),
         headline=headline,

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from evalkit.config import RUNS, require_folder_name
-from evalkit.data.sources import decoded, documents, open_source
+from evalkit.data.sources import documents, open_source
 from evalkit.errors import EvalkitError, unknown
 from evalkit.exchange import lm_eval_write
-from evalkit.files import require_folder, shortened
+from evalkit.files import decoded, require_folder, shortened
 from evalkit.progress import Reporter
 from evalkit.record.sample import Sample
 from evalkit.record.schema import ModelInfo, Run

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from evalkit.hashing import sha256_json
+from evalkit.tasks.prompt_form import Form
 from evalkit.tasks.requests import Generate, Generated, Request, Response
 from evalkit.tasks.tables import TextFile
-from evalkit.tasks.task import UNSCORED, Doc, Scored, Task
+from evalkit.tasks.task import UNSCORED, Doc, Protocol, Scored, Task
 
 READERS = ("published", "strict")  # how a judge's text is read: as the benchmark's authors do, or as a person would
 
@@ -97,6 +98,10 @@ class JudgedTask(Task):
     def temperature(self, doc: Doc) -> float:
         """Of the model's answers."""
         return 0.0
+
+    @classmethod
+    def in_form(cls, protocol: Protocol, form: Form) -> Protocol:
+        return protocol if form == Form(chat=True) else super().in_form(protocol, form)  # it is a conversation
 
     def requests(self, doc: Doc) -> Sequence[Request]:
         return self.follow_up(doc, ())

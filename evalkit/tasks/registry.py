@@ -1,13 +1,18 @@
-"""Names -> tasks. `mmlu` is `mmlu` under its default protocol, `mmlu@lm-eval` names another; `belebele:th` is a part of a suite."""
+"""Names -> tasks. `mmlu` is `mmlu` under its default protocol, `mmlu@lm-eval` names another, `mmlu@qwen+chat` one in another form;
+`belebele:th` is a part of a suite, `capitals.csv` and `my_tasks.py:capitals` are tasks of one's own.
+"""
 
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from importlib.metadata import entry_points
+from pathlib import Path
 
 from evalkit.errors import EvalkitError, unknown
-from evalkit.tasks import CodeTask, Sampling, SuiteTask, Task
+from evalkit.tasks import CodeTask, Protocol, Sampling, SuiteTask, Task
 from evalkit.tasks.lm_eval.options import AS_THEY_ARE, PREFIX, STABLE, LmEvalOptions
+from evalkit.tasks.own import OwnSpec, is_own
+from evalkit.tasks.prompt_form import AS_IT_IS, Form
 
 
 def task_classes() -> dict[str, type[Task]]:
@@ -36,51 +41,104 @@ def installed_tasks() -> dict[str, type[Task]]:
     return found
 
 
-def resolve(spec: str, sampling: Sampling | None = None) -> Task:
-    """ "mmlu", "mmlu@opencompass", "belebele:th" or "belebele:th@qwen" -> the Task. Raises EvalkitError with the nearest known name."""
-    whole, _, protocol_name = spec.partition("@")
-    name, colon, part = whole.partition(":")
+def task_class(name: str) -> type[Task]:
+    """A task by its name, or a file's (`my_tasks.py:capitals`, `capitals.csv`). Raises EvalkitError with the nearest known name."""
+    if own := OwnSpec.parse(name):
+        return _own_class(own)
     classes = task_classes()
-    if name == "lm_eval":
-        if part:
-            raise EvalkitError(f"{spec} is a task of lm-eval's, which this command does not take; evalkit run --tasks {spec} does")
-        raise EvalkitError("lm_eval is no task; give the name of one of lm-eval's, as in --tasks lm_eval:arc_easy")
     if name not in classes:
         raise unknown("task", name, classes)
-    cls = classes[name]
-    protocol_name = protocol_name or cls.default_protocol
-    if protocol_name not in cls.protocols:
-        raise unknown(f"protocol of {name}", protocol_name, cls.protocols)
-    protocol = cls.protocols[protocol_name]
+    return classes[name]
+
+
+def _own_class(own: OwnSpec) -> type[Task]:
+    """The task of a file of one's own. Raises EvalkitError."""
+    if not own.is_python:
+        from evalkit_tasks.data_file.task import data_file_task
+
+        return data_file_task(own.file)
+    from evalkit.tasks.python_file import classes
+
+    found = classes(own.file)
+    if own.name and own.name not in found:
+        raise unknown(f"task of {own.file}", own.name, found)
+    if not own.name and len(found) > 1:
+        raise EvalkitError(f"{own.file} has several tasks; name one: {', '.join(f'{own.file}:{name}' for name in found)}")
+    return found[own.name] if own.name else next(iter(found.values()))
+
+
+def resolve(spec: str, sampling: Sampling | None = None, form: Form = AS_IT_IS) -> Task:
+    """ "mmlu", "mmlu@opencompass", "mmlu@qwen+3-shot", "belebele:th", "belebele:th@qwen", "my_tasks.py:capitals" -> the Task.
+
+    Raises EvalkitError with the nearest known name.
+    """
+    if own := OwnSpec.parse(spec):
+        name, part, protocol_name = str(own.file) + (f":{own.name}" if own.name else ""), own.part, own.protocol
+    else:
+        whole, _, protocol_name = spec.partition("@")
+        name, colon, part = whole.partition(":")
+        if colon and not part:
+            raise EvalkitError(f"{spec} names no part after the colon; leave the colon out")
+        if name == "lm_eval":
+            if part:
+                raise EvalkitError(f"{spec} is a task of lm-eval's, which this command does not take; evalkit run --tasks {spec} does")
+            raise EvalkitError("lm_eval is no task; give the name of one of lm-eval's, as in --tasks lm_eval:arc_easy")
+    cls = task_class(name)
+    protocol = _protocol(cls, protocol_name, form)
     asked = sampling and (sampling.repeats > 1 or sampling.temperature is not None)
     if asked and not issubclass(cls, CodeTask):
-        raise EvalkitError(f"task {name} is answered once, as its protocol says; leave --repeats and --temperature out")
-    if not colon:
+        raise EvalkitError(f"task {cls.name} is answered once, as its protocol says; leave --repeats and --temperature out")
+    if not part:
         return cls(protocol, sampling)
     if not issubclass(cls, SuiteTask):
-        raise EvalkitError(f"task {name} has no parts; leave out {colon}{part}")
+        raise EvalkitError(f"task {cls.name} has no parts; leave out :{part}")
     if part not in cls.parts():
-        raise unknown(f"part of {name}", part, cls.parts())
-    return cls(replace(protocol, task=whole), sampling, part)
+        raise unknown(f"part of {cls.name}", part, cls.parts())
+    return cls(replace(protocol, task=f"{cls.name}:{part}"), sampling, part)
+
+
+def _protocol(cls: type[Task], name: str, form: Form) -> Protocol:
+    """A task's protocol by its name, which may say its form ("qwen+3-shot+chat"), in that form and `form`. Raises EvalkitError."""
+    base, said = Form.of_name(name)
+    base = base or cls.default_protocol
+    if base not in cls.protocols:
+        raise unknown(f"protocol of {cls.name}", base, cls.protocols)
+    protocol, wanted = cls.protocols[base], said.beside(form)
+    if wanted != AS_IT_IS:
+        protocol = cls.in_form(protocol, wanted)
+    if lacking := [part for part in name.split("+")[1:] if part.startswith(("system-", "file-")) and part not in protocol.name.split("+")]:
+        what = "give its text with --system-instruction" if lacking[0].startswith("system-") else f"{cls.file} has changed since"
+        raise EvalkitError(f"{cls.name} is not to be had as {name}, but as {protocol.name}: {what}")
+    return protocol
 
 
 def remark(task: str, protocol: str) -> str | None:
     """What a reader of a task's figures under a protocol should know. Raises EvalkitError for a task that is not known here."""
-    return None if task.startswith(PREFIX) else resolve(f"{task}@{protocol}").remark()
+    if task.startswith(PREFIX) or is_own(task):
+        return None
+    if protocol not in task_class(task.partition(":")[0]).protocols:
+        return f"no published figure is under {protocol}, a protocol of one's own or another form of a published one"
+    return resolve(f"{task}@{protocol}").remark()
 
 
-def spec_of(task: str, protocol: str) -> str:
-    """What --tasks calls a task of a finished run, without its protocol where that is the default one."""
+def spec_of(task: str, protocol: str, file: str | None = None) -> str:
+    """What --tasks calls a task of a finished run, without its protocol where that is the default one; `file`: the one it was read from.
+
+    Raises EvalkitError where the file is not there, or a protocol is not known here.
+    """
     if task.startswith(PREFIX):
         return f"{task}@{STABLE}" if protocol.endswith(f"-{STABLE}") else task
-    return task if resolve(task).protocol.name == protocol else f"{task}@{protocol}"
+    spec = task if file is None else f"{Path(file).parent / task}"
+    first, *parts = protocol.split("+")
+    base = "+".join([first, *(part for part in parts if not part.startswith(("system-", "file-")))])
+    return spec if resolve(spec).protocol.name == protocol else f"{spec}@{base}"
 
 
 def _resolved(spec: str, sampling: Sampling | None, options: LmEvalOptions) -> Sequence[Task]:
     """The tasks of one spec: several where it is a tag of lm-eval's."""
     if not spec.startswith(PREFIX):
-        options.require_none(spec)
-        return [resolve(spec, sampling)]
+        options.require_for_lm_eval(spec)
+        return [resolve(spec, sampling, options.form)]
     from evalkit.tasks.lm_eval.task import tasks
 
     if sampling and (sampling.repeats > 1 or sampling.temperature is not None):

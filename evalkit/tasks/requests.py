@@ -5,6 +5,8 @@ from typing import Literal
 
 from evalkit.codec import OPTIONAL
 
+Messages = tuple[tuple[str, str], ...]  # (role, content) each
+
 
 @dataclass(frozen=True, slots=True)
 class Loglikelihood:
@@ -20,7 +22,7 @@ class Loglikelihood:
     continuations: tuple[str, ...]
     truncate_above: int | None = None
     truncate_to: int | None = None
-    messages: tuple[tuple[str, str], ...] = field(default=(), metadata=OPTIONAL)
+    messages: Messages = field(default=(), metadata=OPTIONAL)
     rolling: bool = field(default=False, metadata=OPTIONAL)
     kind: Literal["loglikelihood"] = "loglikelihood"
 
@@ -38,7 +40,7 @@ class Generate:
     max_new_tokens: int
     temperature: float = 0.0
     seed: int = 0
-    messages: tuple[tuple[str, str], ...] = ()
+    messages: Messages = ()
     max_total_tokens: int | None = field(default=None, metadata=OPTIONAL)
     kind: Literal["generate"] = "generate"
 

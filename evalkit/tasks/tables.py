@@ -89,3 +89,7 @@ class DataSource(Interface):
     def note(self, name: str, rows: Any) -> None:
         """Count rows of `splits` as read: they are part of the content hash."""
         ...
+
+    def note_own(self, name: str, rows: Any) -> None:
+        """The same for rows that a task has of its own file, whatever this source is."""
+        ...

@@ -9,10 +9,14 @@ cells), judged.py (rated by a language model), programs.py (answers are programs
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from evalkit.tasks.requests import Request, Response
+from evalkit.errors import EvalkitError
+from evalkit.tasks.requests import Messages, Request, Response
 from evalkit.tasks.tables import DataSource, Table, TextFile
+
+if TYPE_CHECKING:
+    from evalkit.tasks.prompt_form import Form
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +32,7 @@ class Doc:
     fields: Mapping[str, Any]
     prefix: str = ""
     cluster: str = ""
-    messages: tuple[tuple[str, str], ...] = ()
+    messages: Messages = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,14 +87,20 @@ class Task(ABC):
     official_n: ClassVar[int]  # documents of the whole benchmark
     official_sha256: ClassVar[str]  # content hash of the rows of `tables`, as `data verify` computes it
     text_files: ClassVar[Sequence[TextFile]] = ()  # what `data fetch` fetches besides the tables
+    file: ClassVar[str | None] = None  # of a task of one's own: its file, as it was named
 
     def __init__(self, protocol: Protocol, sampling: Sampling | None = None):
         self.protocol, self.sampling = protocol, sampling or Sampling()
 
     @classmethod
-    @abstractmethod
     def tables(cls, source: DataSource) -> list[Table]:
-        """Every table of the benchmark, as `data verify` reads them (the sample may hold fewer)."""
+        """Every table of the benchmark, as `data verify` reads them (the sample may hold fewer); none where its rows are its own."""
+        return []
+
+    @classmethod
+    def in_form(cls, protocol: Protocol, form: "Form") -> Protocol:
+        """The protocol with other shots, or in the model's chat template. Raises EvalkitError where the task has no such form."""
+        raise EvalkitError(f"{protocol} is asked in one form, as its protocol says, and {form.suffix} is another; leave it out")
 
     @abstractmethod
     def load(self, source: DataSource) -> list[Doc]:

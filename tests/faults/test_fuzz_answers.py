@@ -15,8 +15,9 @@ import pytest
 from mutations import mutated_bytes, mutated_json
 
 from evalkit import cli
-from evalkit.data.sources import FolderSource, SampleSource, decoded, documents
+from evalkit.data.sources import FolderSource, SampleSource, documents
 from evalkit.errors import EvalkitError
+from evalkit.files import decoded
 from evalkit.judge.given import score_judgments
 from evalkit.runner.given_answers import read_texts
 from evalkit.tasks import Generated, ScoresTexts

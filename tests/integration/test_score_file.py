@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from evalkit import cli
-from evalkit.data.sources import FolderSource, SampleSource, decoded
+from evalkit.data.sources import FolderSource, SampleSource
 from evalkit.errors import DataError
+from evalkit.files import decoded
 from evalkit.runner.given_answers import read_texts
 from evalkit.tasks import ScoresTexts
 from evalkit.tasks.registry import resolve

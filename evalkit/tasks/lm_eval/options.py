@@ -1,8 +1,9 @@
-"""What a run sets of lm-eval's tasks, by the names of lm-eval's own options."""
+"""What a run sets of lm-eval's tasks and of the prompts of evalkit's own, by the names of lm-eval's options."""
 
 from dataclasses import dataclass
 
 from evalkit.errors import EvalkitError
+from evalkit.tasks.prompt_form import Form
 
 PREFIX = "lm_eval:"  # what comes after it is a name of the installed lm-eval's
 STABLE = "stable"  # the protocol under which a document has the same shots in any subset
@@ -35,20 +36,17 @@ class LmEvalOptions:
         parts += ["system"] if self.system_instruction is not None else []
         return "".join(f"-{part}" for part in parts)
 
-    def require_none(self, task: str) -> None:
-        """Raises EvalkitError where anything is set for a task of evalkit's own."""
-        for option, value in (
-            ("--num-fewshot", self.num_fewshot is not None),
-            ("--apply-chat-template", self.apply_chat_template),
-            ("--no-fewshot-as-multiturn", not self.fewshot_as_multiturn),
-            ("--system-instruction", self.system_instruction is not None),
-            ("--include-path", self.include_path is not None),
-            ("--allow-task-code", self.allow_task_code),
-        ):
+    @property
+    def form(self) -> Form:
+        """The same for tasks of evalkit's own."""
+        return Form(self.num_fewshot, self.apply_chat_template, self.fewshot_as_multiturn, self.system_instruction)
+
+    def require_for_lm_eval(self, task: str) -> None:
+        """Raises EvalkitError where anything is set for a task of evalkit's own that only lm-eval's have."""
+        for option, value in (("--include-path", self.include_path is not None), ("--allow-task-code", self.allow_task_code)):
             if value:
                 raise EvalkitError(
-                    f"{option} is for lm-eval's tasks (lm_eval:NAME), and {task} is evalkit's own, "
-                    "whose protocol says all (see evalkit ls protocols); leave it out, or run the two by two commands"
+                    f"{option} is for lm-eval's tasks (lm_eval:NAME), and {task} is none; leave it out, or run the two by two commands"
                 )
 
 
