@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from evalkit.cli.options import add_shared, with_data
 from evalkit.cli.table import print_table
-from evalkit.errors import DataError, EvalkitError, unknown
+from evalkit.errors import DataError, EvalkitError
 from evalkit.tasks import DataState, SuiteTask
 
 if TYPE_CHECKING:
@@ -39,6 +39,9 @@ def status(spec: str, names: Sequence[str]) -> int:
     rows = []
     for cls in _chosen(names):
         paths = [table.path for table in cls.tables(source)]
+        if cls.file:
+            rows.append((cls.name, cls.file, f"{cls.official_n:,} documents" if cls.official_n else "read by its own code"))
+            continue
         if isinstance(source, FolderSource):
             here = sum((source.folder / path).exists() for path in paths)
             others = [file.path for file in cls.text_files if not any((source.folder / (file.path + end)).exists() for end in ("", ".gz"))]
@@ -55,7 +58,7 @@ def verify(spec: str, names: Sequence[str]) -> int:
     from evalkit.data.sources import open_source
 
     found = {cls.name: _read(cls, open_source(spec)) for cls in _chosen(names)}
-    good = [name for name, data in found.items() if data.state in ("official", "sample")]
+    good = [name for name, data in found.items() if data.state in ("official", "sample", "your own")]
     rows = [(name, data.state, f"{data.documents:,}", data.detail) for name, data in found.items()]
     if open_source(spec).kind == "sample":
         summary = f"the bundled sample is complete for {len(good)} of {len(found)} tasks; its figures are not the benchmarks'"
@@ -87,13 +90,11 @@ def fetch(spec: str, names: Sequence[str]) -> int:
 
 
 def _chosen(names: Sequence[str]) -> list[type[Task]]:
-    from evalkit.tasks.registry import task_classes
+    from evalkit.tasks.registry import task_class, task_classes
 
-    classes = task_classes()
-    for name in names:
-        if name not in classes:
-            raise unknown("task", name, classes)
-    return [classes[name] for name in names or (name for name, cls in classes.items() if not (issubclass(cls, SuiteTask) and cls.part_of))]
+    if names:
+        return [task_class(name) for name in names]
+    return [cls for cls in task_classes().values() if not (issubclass(cls, SuiteTask) and cls.part_of)]
 
 
 def _read(cls: type[Task], source: FolderSource | HubSource) -> DataState:
@@ -107,6 +108,8 @@ def _read(cls: type[Task], source: FolderSource | HubSource) -> DataState:
         documents = len(cls(cls.protocols[cls.default_protocol]).load(source))
     except DataError as error:
         return DataState("missing or broken", str(error), 0)
+    if cls.file:
+        return DataState("your own", source.sha256(), documents)
     if source.kind == "sample":
         return DataState("sample", digest, documents)
     return DataState("official" if digest == cls.official_sha256 else "differs from the official rows", digest, documents)

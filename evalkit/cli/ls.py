@@ -37,7 +37,13 @@ def _tasks(out: Path) -> None:
         (name, f"{cls.official_n:,}", ", ".join(p + (" (default)" if p == cls.default_protocol else "") for p in cls.protocols))
         for name, cls in task_classes().items()
     ]
-    print_table("tasks", ("task", "documents", "protocols"), rows, "any task of lm-eval's: --tasks lm_eval:NAME (docs/lm-eval-tasks.md)")
+    print_table(
+        "tasks",
+        ("task", "documents", "protocols"),
+        rows,
+        "any task of lm-eval's: --tasks lm_eval:NAME (docs/lm-eval-tasks.md)",
+        "a task of your own: --tasks FILE.csv, FILE.toml or FILE.py:NAME (docs/tasks.md)",
+    )
 
 
 def _protocols(out: Path) -> None:

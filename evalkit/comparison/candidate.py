@@ -88,4 +88,4 @@ class Candidate:
 
 def _spec(key: str, entry: TaskEntry) -> str:
     """What --tasks calls a task of a finished run."""
-    return key if "@" in key and entry.file is None else spec_of(task_of(key), entry.protocol, entry.file)
+    return spec_of(task_of(key), entry.protocol, entry.file)

@@ -10,7 +10,7 @@ from evalkit.record.read import read_complete, read_samples, run_folder, samples
 from evalkit.record.sample import SampleRow
 from evalkit.record.schema import Run, TaskEntry, task_of
 from evalkit.tasks import Conversation, Generated, JudgedTask
-from evalkit.tasks.registry import resolve, task_classes
+from evalkit.tasks.registry import resolve, spec_of, task_classes
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +43,15 @@ def read_answered(path: Path) -> Answered:
     """The judged task of a finished run. Raises EvalkitError where the run holds none, or its samples are damaged."""
     run, folder = read_complete(path), run_folder(path)
     judged = [name for name, cls in task_classes().items() if issubclass(cls, JudgedTask)]
-    tasks = [key for key in run.tasks if task_of(key) in judged]
+    tasks = [key for key, entry in run.tasks.items() if task_of(key) in judged or (entry.file and (entry.judge or entry.counts.unscored))]
     if not tasks:
         raise EvalkitError(f"{path} holds nothing to judge; run a judged task: {', '.join(judged)}")
     if reason := run.tasks[tasks[0]].counts.why_no_score(run.tasks[tasks[0]].n):
         raise EvalkitError(f"{path} is not judged: {reason}; look at {samples_file(folder, tasks[0])}, mend that and run it again")
-    judged_task = resolve(f"{task_of(tasks[0])}@{run.tasks[tasks[0]].protocol}")
-    assert isinstance(judged_task, JudgedTask)
+    entry = run.tasks[tasks[0]]
+    judged_task = resolve(f"{spec_of(task_of(tasks[0]), entry.protocol, entry.file).partition('@')[0]}@{entry.protocol}")
+    if not isinstance(judged_task, JudgedTask):
+        raise EvalkitError(f"{path} holds nothing to judge: {tasks[0]} is no judged task")
     rows = list(read_samples(folder, tasks[0]))
     found = {row.doc_id: _conversation(row, samples_file(folder, tasks[0])) for row in rows}
     return Answered(folder, run, tasks[0], judged_task, rows, found)

@@ -16,6 +16,7 @@ from evalkit.record.sample import SampleRow, Score, problems_of
 from evalkit.record.schema import TaskEntry, task_of
 from evalkit.stats.estimate import Estimate
 from evalkit.tasks import Loglikelihoods, Request, last_asked
+from evalkit.tasks.own import in_run
 
 TAIL = 300  # characters kept of a prompt's end
 LARGEST = 1e100  # of a score: squares of more are no floats
@@ -111,7 +112,7 @@ def read_our_answers(place: Path, wanted: Sequence[str] = (), metric: str | None
 
     Raises EvalkitError where it can't be read, holds no such task, metric or field, or where its samples are not those of its figures.
     """
-    run = read_complete(place)
+    run, wanted = read_complete(place), tuple(map(in_run, wanted))
     tasks: dict[str, TaskAnswers] = {}
     names: list[str] = []
     for key, entry in run.tasks.items():

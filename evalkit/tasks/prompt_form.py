@@ -111,7 +111,7 @@ def opening(protocol: Protocol, header: str, shots: Sequence[Shot], delimiter: s
     system = form.get("system")
     is_text = not form.get("chat")
     if not is_text and form["multiturn"] and shots:
-        turns = [(role, text) for pair in shots for role, text in zip(("user", "assistant"), pair, strict=True)]
+        turns = [(role, text.strip("\n")) for pair in shots for role, text in zip(("user", "assistant"), pair, strict=True)]
         turns[0] = ("user", header + turns[0][1])
         return "", (*_system(system), *turns)
     prefix = header + "".join(f"{question}{delimiter}{answer}{shot_end}" for question, answer in shots)
@@ -127,9 +127,9 @@ def begun_with(protocol: Protocol, text: str) -> str:
 
 
 def prompt(protocol: Protocol, doc: Doc, question: str) -> tuple[str, Messages]:
-    """A request's context and messages: the question after what `opening` gave the document."""
+    """A request's context and messages: the question after what `opening` gave the document. A turn has no line breaks around it."""
     if is_conversation(protocol):
-        return "", (*doc.messages, ("user", doc.prefix + question))
+        return "", (*doc.messages, ("user", (doc.prefix + question).strip("\n")))
     return doc.prefix + question, ()
 
 

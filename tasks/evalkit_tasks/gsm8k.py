@@ -2,6 +2,7 @@
 
 import ast
 import random
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,17 +11,25 @@ from evalkit.tasks import (
     DataError,
     DataSource,
     Doc,
+    EvalkitError,
+    Form,
     Generate,
     Generated,
     HubTable,
+    Protocol,
     Request,
     Response,
     Scored,
     ScoresTexts,
+    Shot,
     Table,
     Task,
     TextFile,
+    in_form,
     matching,
+    opening,
+    prompt,
+    stops,
 )
 from evalkit_tasks.extraction import EXTRACTIONS, gold
 from evalkit_tasks.protocol_files import read_protocols
@@ -33,7 +42,7 @@ COLUMNS = {"question": TEXT, "answer": ANSWER}
 HUB = ("openai/gsm8k", "740312add88f781978c0658806c59bc2815b9866")
 SETTINGS = {"shots": str, "item": str, "until": list, "max_new_tokens": int, "extraction": str}
 CHAT = {"chat": bool}  # each shot is a user and an assistant turn, in the model's own chat template
-NUM_SHOTS = 5  # where they are drawn
+NUM_SHOTS = {"qwen_8shot": 8, "opencompass_4shot": 4, "lm_eval_5shot": 5, "lighteval_5shot": 5}
 LM_EVAL_SEED, LIGHTEVAL_SEED = 1234, 42
 
 
@@ -86,6 +95,16 @@ class GSM8K(Task, ScoresTexts):
     official_sha256 = "2ebbc76944d6c24aff2af35470ec1b568f80974664dd223d1535236a13445d3a"
 
     @classmethod
+    def in_form(cls, protocol: Protocol, form: Form) -> Protocol:
+        most = NUM_SHOTS[protocol.settings["shots"]]
+        if protocol.settings["shots"] in WORKED_EXAMPLES and (form.num_fewshot or 0) > most:
+            raise EvalkitError(
+                f"{protocol} has {most} worked examples, and {form.num_fewshot} are asked for; give {most} or fewer, "
+                "or gsm8k@lm-eval, which draws them"
+            )
+        return in_form(protocol, form, most, protocol.settings.get("chat", False))
+
+    @classmethod
     def tables(cls, source: DataSource) -> list[Table]:
         return [table("train"), table("test")]
 
@@ -93,9 +112,10 @@ class GSM8K(Task, ScoresTexts):
         items = source.rows(table("test"))
         shots = self.protocol.settings["shots"]
         if shots in WORKED_EXAMPLES:
-            prefix = source.text(WORKED_EXAMPLES[shots])
-            return [Doc(str(i), "all", row, prefix) for i, row in enumerate(items)]
-        drawn = DRAWS[shots](source.rows(table("train")), len(items))
+            examples = self._worked(source.text(WORKED_EXAMPLES[shots]))
+            prefix, messages = opening(self.protocol, "", examples, "", "")
+            return [Doc(str(i), "all", row, prefix, messages=messages) for i, row in enumerate(items)]
+        drawn = DRAWS[shots](source.rows(table("train")), len(items), self._num_fewshot)
         return [self._doc(str(i), row, rows) for i, (row, rows) in enumerate(zip(items, drawn, strict=True))]
 
     def requests(self, doc: Doc) -> Sequence[Request]:
@@ -104,7 +124,8 @@ class GSM8K(Task, ScoresTexts):
         until, length = tuple(settings["until"]), settings["max_new_tokens"]
         if settings.get("chat", False):
             return [Generate("", until, length, messages=(*doc.messages, ("user", item)))]
-        return [Generate(doc.prefix + item, until, length)]
+        context, messages = prompt(self.protocol, doc, item)
+        return [Generate(context, stops(self.protocol, until), length, messages=messages)]
 
     def score(self, doc: Doc, responses: Sequence[Response]) -> Scored:
         (response,) = responses
@@ -121,23 +142,45 @@ class GSM8K(Task, ScoresTexts):
 
     def _doc(self, name: str, row: dict[str, Any], shots: Sequence[Row]) -> Doc:
         """A document after its drawn shots, each "Question: ..\nAnswer:" and " " + its solution."""
-        turns = [(f"Question: {shot['question']}\nAnswer:", f" {shot['answer']}") for shot in shots]
-        if self.protocol.settings.get("chat", False):
-            return Doc(name, "all", row, messages=tuple(m for user, assistant in turns for m in (("user", user), ("assistant", assistant))))
-        return Doc(name, "all", row, "".join(f"{user}{assistant}\n\n" for user, assistant in turns))
+        turns = [(f"Question: {shot['question']}\nAnswer:", shot["answer"]) for shot in shots]
+        if self.protocol.settings.get("chat", False):  # lighteval leaves the blank before the solution
+            own = tuple(m for user, assistant in turns for m in (("user", user), ("assistant", f" {assistant}")))
+            return Doc(name, "all", row, messages=own)
+        prefix, messages = opening(self.protocol, "", turns, " ", "\n\n")
+        return Doc(name, "all", row, prefix, messages=messages)
+
+    @property
+    def _num_fewshot(self) -> int:
+        settings = self.protocol.settings
+        return int(settings.get("num_fewshot", NUM_SHOTS[settings["shots"]]))
+
+    def _worked(self, text: str) -> list[Shot]:
+        """The first worked examples of a prompt's text, each cut after what the item ends with; all of them are the whole text."""
+        settings = self.protocol.settings
+        cue = settings["item"].partition("{question}")[2]
+        end = text[len(text.rstrip("\n")) :]
+        starts = [match.start() for match in re.finditer(r"^Question:", text, re.MULTILINE)]
+        blocks = [text[a:b] for a, b in zip(starts, [*starts[1:], len(text)], strict=True)]
+        count = NUM_SHOTS[settings["shots"]]
+        if len(blocks) != count or starts[0] or any(block.count(cue) != 1 for block in blocks):
+            raise DataError(f"{WORKED_EXAMPLES[settings['shots']].path} does not hold {count} worked examples as {self.protocol} asks")
+        chosen = blocks[: self._num_fewshot]
+        if chosen:
+            chosen[-1] = chosen[-1].rstrip("\n") + end
+        return [(f"{question}{cue}", answer) for question, _, answer in (block.partition(cue) for block in chosen)]
 
 
-def _lm_eval_draw(train: list[Row], n: int) -> list[list[Row]]:
+def _lm_eval_draw(train: list[Row], n: int, count: int) -> list[list[Row]]:
     """lm-eval draws each document's shots from one generator, in the documents' order: document i gets the i-th draw.
 
     Drawn here for all documents at once, whatever subset is asked for: the same document always gets the same shots,
     those of lm-eval's whole run.
     """
     rng = random.Random(LM_EVAL_SEED)
-    return [_draw(rng, train) for _ in range(n)]
+    return [_draw(rng, train, count) for _ in range(n)]
 
 
-def _lighteval_draw(train: list[Row], n: int) -> list[list[Row]]:
+def _lighteval_draw(train: list[Row], n: int, count: int) -> list[list[Row]]:
     """lighteval shuffles the documents, then draws in the new order, from the same generator.
 
     Source: create_requests_from_tasks in lighteval/tasks/lighteval_task.py, `random_sampling_from_train` in prompt_manager.py.
@@ -145,14 +188,14 @@ def _lighteval_draw(train: list[Row], n: int) -> list[list[Row]]:
     rng = random.Random(LIGHTEVAL_SEED)
     order = list(range(n))
     rng.shuffle(order)
-    drawn = {i: _draw(rng, train) for i in order}
+    drawn = {i: _draw(rng, train, count) for i in order}
     return [drawn[i] for i in range(n)]
 
 
-def _draw(rng: random.Random, train: list[Row]) -> list[Row]:
-    if len(train) < NUM_SHOTS:
-        raise DataError(f"{table('train').path} holds {len(train)} rows, the protocol needs {NUM_SHOTS}")
-    return rng.sample(train, NUM_SHOTS)
+def _draw(rng: random.Random, train: list[Row], count: int) -> list[Row]:
+    if len(train) < count:
+        raise DataError(f"{table('train').path} holds {len(train)} rows, the protocol needs {count}")
+    return rng.sample(train, count)
 
 
 DRAWS = {"lm_eval_5shot": _lm_eval_draw, "lighteval_5shot": _lighteval_draw}

@@ -12,16 +12,24 @@ from evalkit.tasks import (
     DataError,
     DataSource,
     Doc,
+    Form,
     HubTable,
     Loglikelihood,
     Loglikelihoods,
+    Messages,
+    Protocol,
     Request,
     Response,
     Scored,
     ScoresTexts,
     Table,
     Task,
+    delimiter,
+    in_form,
+    is_conversation,
     one_of,
+    opening,
+    prompt,
 )
 from evalkit_tasks.choices import score_choice
 from evalkit_tasks.protocol_files import read_protocols
@@ -94,6 +102,10 @@ class MMLU(Task, ScoresTexts):
     official_sha256 = "02d86e263406bf68e8e8fca57e33db7c1b44e7857a67dbeee4c157d00ef47691"
 
     @classmethod
+    def in_form(cls, protocol: Protocol, form: Form) -> Protocol:
+        return in_form(protocol, form, protocol.settings["num_fewshot"], protocol.settings.get("chat", False))
+
+    @classmethod
     def tables(cls, source: DataSource) -> list[Table]:
         return [table(subject, split) for subject in _subjects(source) for split in ("dev", "test")]
 
@@ -104,22 +116,24 @@ class MMLU(Task, ScoresTexts):
             if len(shots) < self.protocol.settings["num_fewshot"]:
                 needed = self.protocol.settings["num_fewshot"]
                 raise DataError(f"{table(subject, 'dev').path} holds {len(shots)} rows, {self.protocol} needs {needed}")
-            prefix = self._prefix(subject, shots)
-            docs += [Doc(f"{subject}/{i}", subject, row, prefix) for i, row in enumerate(items)]
+            prefix, messages = self._opening(subject, shots)
+            docs += [Doc(f"{subject}/{i}", subject, row, prefix, messages=messages) for i, row in enumerate(items)]
         return docs
 
     def requests(self, doc: Doc) -> Sequence[Request]:
         settings = self.protocol.settings
         letters = settings["scores"] == "letters"
-        continuations = tuple(" " + (letter if letters else doc.fields[letter]) for letter in LETTERS)
-        prompt, chat = doc.prefix + self._item(doc.fields), settings.get("chat", False)
+        before = delimiter(self.protocol)
+        context, messages = prompt(self.protocol, doc, self._item(doc.fields))
+        if settings.get("chat", False):
+            context, messages = "", (("user", context),)
         return [
             Loglikelihood(
-                "" if chat else prompt,
-                continuations,
-                truncate_above=settings["truncate_above"] or None,
-                truncate_to=settings["truncate_to"] or None,
-                messages=(("user", prompt),) if chat else (),
+                context,
+                tuple(before + (letter if letters else doc.fields[letter]) for letter in LETTERS),
+                truncate_above=None if is_conversation(self.protocol) else settings["truncate_above"] or None,
+                truncate_to=None if is_conversation(self.protocol) else settings["truncate_to"] or None,
+                messages=messages,
             )
         ]
 
@@ -145,13 +159,12 @@ class MMLU(Task, ScoresTexts):
     def category(self, group: str) -> str | None:
         return CATEGORY_OF[group]
 
-    def _prefix(self, subject: str, shots: list[dict[str, Any]]) -> str:
+    def _opening(self, subject: str, rows: list[dict[str, Any]]) -> tuple[str, Messages]:
         settings = self.protocol.settings
         header = settings["header"].format(subject=subject.replace("_", " "))
-        return header + "".join(
-            f"{self._item(row)} {row['answer'] if settings['scores'] == 'letters' else row[row['answer']]}{settings['shot_end']}"
-            for row in shots[: settings["num_fewshot"]]
-        )
+        letters = settings["scores"] == "letters"
+        shots = [(self._item(row), row["answer"] if letters else row[row["answer"]]) for row in rows[: settings["num_fewshot"]]]
+        return opening(self.protocol, header, shots, " ", settings["shot_end"] or "\n\n")  # "" where a protocol has no shots by itself
 
     def _item(self, row: Mapping[str, Any]) -> str:
         question = row["question"].strip() if self.protocol.settings["strip_question"] else row["question"]

@@ -17,7 +17,7 @@ ROW = {"question": " Why? ", "A": "None", "B": "b", "C": "c c", "D": "{d}", "ans
 
 def prompt(protocol: str) -> Loglikelihood:
     task = resolve(f"mmlu@{protocol}")
-    doc = Doc("x/0", "x", ROW, task._prefix("us_foreign_policy", [ROW] * 5))
+    doc = Doc("x/0", "x", ROW, task._opening("us_foreign_policy", [ROW] * 5)[0])
     (request,) = task.requests(doc)
     assert isinstance(request, Loglikelihood)
     return request
@@ -131,7 +131,7 @@ def test_shots_are_drawn_for_each_document(protocol: str) -> None:
 def test_smollm_draws_as_lighteval_does() -> None:
     """One generator shuffles the documents, then draws for them in the new order: here for 3 of 4 documents out of 7 rows."""
     train = [{"question": f"q{i}", "answer": f"a{i}"} for i in range(7)]
-    drawn = [[row["question"] for row in rows] for rows in _lighteval_draw(train, 4)]
+    drawn = [[row["question"] for row in rows] for rows in _lighteval_draw(train, 4, 5)]
     rng = random.Random()
     rng.seed(42)
     documents = ["d0", "d1", "d2", "d3"]
@@ -140,7 +140,7 @@ def test_smollm_draws_as_lighteval_does() -> None:
     expected = {name: [row["question"] for row in rng.sample(train, 5)] for name in documents}
     assert drawn == [expected[name] for name in sorted(expected)]
     with pytest.raises(DataError, match="holds 4 rows, the protocol needs 5"):
-        _lighteval_draw(train[:4], 4)
+        _lighteval_draw(train[:4], 4, 5)
 
 
 def test_smollm_shots_are_text_or_turns() -> None:

@@ -13,15 +13,19 @@ from evalkit.tasks import (
     CodeTask,
     DataSource,
     Doc,
+    EvalkitError,
+    Form,
     FunctionCheck,
     Generate,
     Generated,
+    Protocol,
     Ran,
     ReadsAnswers,
     Request,
     Response,
     Scored,
     Table,
+    in_form,
     sha256_json,
 )
 from evalkit_tasks.humaneval import answers
@@ -50,6 +54,17 @@ class HumanEval(CodeTask, ReadsAnswers):
     official_n = 164
     text_files = (EVALPLUS_FILE,)
     official_sha256 = "c73c472f1c42c46f67395c0f09fb83071a7abfbb31c305b05e4efa873353d047"
+
+    @classmethod
+    def in_form(cls, protocol: Protocol, form: Form) -> Protocol:
+        if form.chat and not protocol.settings["chat"]:
+            chats = ", ".join(f"humaneval@{name}" for name, each in cls.protocols.items() if each.settings["chat"])
+            raise EvalkitError(
+                f"{protocol} has the model continue a program, which no conversation does; leave --apply-chat-template out, or take {chats}"
+            )
+        if form.num_fewshot or form.system is not None:
+            raise EvalkitError(f"{protocol} has no shots and no system message, and {form.suffix} would add one; leave it out")
+        return in_form(protocol, form, 0, protocol.settings["chat"])
 
     @classmethod
     def tables(cls, source: DataSource) -> list[Table]:
