@@ -76,6 +76,7 @@ class RunConfig:
     apply_chat_template: bool = False
     fewshot_as_multiturn: bool = True
     system_instruction: str | None = None
+    protocol_file: str | None = None
     include_path: str | None = None
     allow_task_code: bool = False
     allow_unsafe_code: bool = False
@@ -115,7 +116,7 @@ class RunConfig:
 
     @property
     def lm_eval_options(self) -> LmEvalOptions:
-        """What is set of lm-eval's tasks. Raises EvalkitError for options that do not go together."""
+        """What is set of prompts, of lm-eval's tasks and others. Raises EvalkitError for options that do not go together."""
         return LmEvalOptions(
             num_fewshot=self.num_fewshot,
             apply_chat_template=self.apply_chat_template,
@@ -123,6 +124,7 @@ class RunConfig:
             system_instruction=self.system_instruction,
             include_path=self.include_path,
             allow_task_code=self.allow_task_code,
+            protocol_file=self.protocol_file,
         )
 
     @property
@@ -146,6 +148,7 @@ class RunConfig:
         parts += [f"limit{self.limit}"] if self.limit else []
         parts += [f"t{self.temperature:g}x{self.repeats}"] if self.temperature is not None else []
         parts += [f"seed{self.seed}"] if self.seed else []
+        parts += [Path(self.protocol_file).stem] if self.protocol_file else []
         parts += [self.lm_eval_options.suffix[1:]] if self.lm_eval_options.suffix else []
         parts += [f"{key}-{json.dumps(value)}" for key, value in self.chat_template_args.items()]
         return shortened(re.sub(r"[^\w.@+-]+", "-", "--".join(parts)).lower())

@@ -23,7 +23,8 @@ if TYPE_CHECKING:  # rich would slow --help down
 SHARED = {
     "tasks": (
         "T[,T]",
-        "tasks to run, with or without a protocol: mmlu,gsm8k@lm-eval (see evalkit ls tasks), or lm-eval's: lm_eval:arc_easy",
+        "tasks to run, with or without a protocol: mmlu,gsm8k@lm-eval (see evalkit ls tasks), lm-eval's: lm_eval:arc_easy, or your own: "
+        "capitals.csv, my_tasks.py:capitals (docs/tasks.md)",
     ),
     "model": ("SPEC", f"hub id, folder, .gguf file, random:CONFIG, or a name from evalkit ls models (default: {DEMO_MODEL})"),
     "engine": ("ENGINE", "native, llama_cpp (a .gguf file in llama.cpp), lm_eval:CLASS (such as lm_eval:hf), openai:URL, or replay:RUN"),
@@ -32,13 +33,14 @@ SHARED = {
     "seed": ("N", "seed of the sampling"),
     "temperature": ("X", "sampling temperature, for tasks that can be sampled; 0 is greedy (default: the protocol's)"),
     "repeats": ("N", "sampled answers per document"),
-    "num_fewshot": ("K", "shots of lm_eval:NAME tasks (default: as each task's own file says)"),
-    "apply_chat_template": ("", "ask lm_eval:NAME tasks in the model's chat template"),
+    "num_fewshot": ("K", "shots of each document (default: as the protocol has it); another number is another protocol: qwen+3-shot"),
+    "apply_chat_template": ("", "ask in the model's chat template; the protocol is then another one: qwen+chat"),
     "fewshot_as_multiturn": (
         "",
         "under the chat template, shots are turns of the conversation (lm-eval's default), or parts of the one question",
     ),
-    "system_instruction": ("TEXT", "what the prompts of lm_eval:NAME tasks begin with; with the chat template, a system message"),
+    "system_instruction": ("TEXT", "what the prompts begin with; with the chat template, a system message"),
+    "protocol_file": ("FILE.toml", "protocol of your own for a built-in task, in the schema of evalkit_tasks/protocols (docs/tasks.md)"),
     "include_path": ("DIR", "folder of lm-eval task files of your own, found by their names before lm-eval's own"),
     "allow_task_code": ("", "run the Python of lm_eval:NAME tasks that have some, and metrics that they download"),
     "allow_unsafe_code": ("", "run model-written code even if the sandbox is incomplete"),

@@ -1,12 +1,26 @@
 """The task API: all that a task adapter imports from evalkit. `evalkit.tasks.registry` turns names into tasks."""
 
-from evalkit.codec import TomlFile, decode_toml, json_values, parse_json
+from evalkit.codec import Misfit, TomlFile, decode_toml, json_values, parse_json, shown
 from evalkit.errors import DataError, EvalkitError, MissingData, first_line, in_words
 from evalkit.files import decoded
 from evalkit.hashing import canonical_json, sha256_json
 from evalkit.tasks.aggregated import Aggregated, AggregatedTask
 from evalkit.tasks.answers import Answers, ReadsAnswers, ScoresTexts
-from evalkit.tasks.fields import ANY_TEXT, NAME, OBJECT, TEXT, WHOLE_NUMBER, Field, Rule, list_of, matching, one_of
+from evalkit.tasks.fields import (
+    ANY_TEXT,
+    NAME,
+    NOT_EMPTY,
+    OBJECT,
+    TEXT,
+    WHOLE_NUMBER,
+    Field,
+    Rule,
+    at_least,
+    list_of,
+    matching,
+    one_of,
+    template,
+)
 from evalkit.tasks.judged import READERS, Conversation, JudgedTask, JudgePrompt
 from evalkit.tasks.own import read_bytes
 from evalkit.tasks.programs import CodeTask, FunctionCheck, Ran
@@ -30,6 +44,7 @@ from evalkit.tasks.task import UNSCORED, Doc, Protocol, Sampling, Scored, Task
 __all__ = [
     "ANY_TEXT",
     "NAME",
+    "NOT_EMPTY",
     "OBJECT",
     "READERS",
     "REFUSED",
@@ -58,6 +73,7 @@ __all__ = [
     "Loglikelihood",
     "Loglikelihoods",
     "Messages",
+    "Misfit",
     "MissingData",
     "PackageTable",
     "Protocol",
@@ -76,6 +92,7 @@ __all__ = [
     "Task",
     "TextFile",
     "TomlFile",
+    "at_least",
     "begun_with",
     "canonical_json",
     "decode_toml",
@@ -96,5 +113,7 @@ __all__ = [
     "prompt",
     "read_bytes",
     "sha256_json",
+    "shown",
     "stops",
+    "template",
 ]

@@ -1,6 +1,7 @@
 """What the columns of a benchmark's tables may hold. Every row is checked against it when it is read (evalkit/data/rows.py)."""
 
 import re
+import string
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,7 @@ class Rule:
 ANY_TEXT = Field("a text", is_text)
 TEXT = Field("a text that is not empty", lambda value: is_text(value) and bool(value.strip()))
 WHOLE_NUMBER = Field("a whole number", lambda value: type(value) is int)
+NOT_EMPTY = Field("a text that is not empty", lambda value: is_text(value) and value != "")
 NAME = Field("a whole number or a text", lambda value: type(value) is int or TEXT.fits(value))
 OBJECT = Field("an object", lambda value: isinstance(value, dict))
 
@@ -41,6 +43,29 @@ def matching(pattern: str, wanted: str) -> Field:
     """A text in which the pattern is found."""
     compiled = re.compile(pattern)
     return Field(wanted, lambda value: is_text(value) and compiled.search(value) is not None)
+
+
+def at_least(least: int) -> Field:
+    """A whole number that is not less."""
+    return Field(f"a whole number, {least} or more", lambda value: type(value) is int and value >= least)
+
+
+def template(*names: str, needs: str = "") -> Field:
+    """A text for str.format, whose placeholders are of these names, `needs` among them."""
+    wanted = f"a text with {{{needs}}}" if needs else "a text"
+
+    def fits(value: Any) -> bool:
+        try:
+            used = [part[1:] for part in string.Formatter().parse(value) if part[1] is not None] if is_text(value) else None
+        except ValueError:  # a brace that is alone
+            return False
+        return (
+            used is not None
+            and all(part[0] in names and not part[1] and not part[2] for part in used)
+            and (not needs or any(part[0] == needs for part in used))
+        )
+
+    return Field(f"{wanted}, and no placeholder but {', '.join(f'{{{name}}}' for name in names)}", fits)
 
 
 def list_of(field: Field, least: int, most: int | None = None) -> Field:

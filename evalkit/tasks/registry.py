@@ -2,13 +2,16 @@
 `belebele:th` is a part of a suite, `capitals.csv` and `my_tasks.py:capitals` are tasks of one's own.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 
+from evalkit.codec import Misfit, TomlFile
 from evalkit.errors import EvalkitError, unknown
+from evalkit.hashing import sha256_json
 from evalkit.tasks import CodeTask, Protocol, Sampling, SuiteTask, Task
 from evalkit.tasks.lm_eval.options import AS_THEY_ARE, PREFIX, STABLE, LmEvalOptions
 from evalkit.tasks.own import OwnSpec, is_own
@@ -67,7 +70,7 @@ def _own_class(own: OwnSpec) -> type[Task]:
     return found[own.name] if own.name else next(iter(found.values()))
 
 
-def resolve(spec: str, sampling: Sampling | None = None, form: Form = AS_IT_IS) -> Task:
+def resolve(spec: str, sampling: Sampling | None = None, form: Form = AS_IT_IS, protocol_file: str | None = None) -> Task:
     """ "mmlu", "mmlu@opencompass", "mmlu@qwen+3-shot", "belebele:th", "belebele:th@qwen", "my_tasks.py:capitals" -> the Task.
 
     Raises EvalkitError with the nearest known name.
@@ -84,7 +87,7 @@ def resolve(spec: str, sampling: Sampling | None = None, form: Form = AS_IT_IS) 
                 raise EvalkitError(f"{spec} is a task of lm-eval's, which this command does not take; evalkit run --tasks {spec} does")
             raise EvalkitError("lm_eval is no task; give the name of one of lm-eval's, as in --tasks lm_eval:arc_easy")
     cls = task_class(name)
-    protocol = _protocol(cls, protocol_name, form)
+    protocol = _protocol(cls, protocol_name, form, protocol_file)
     asked = sampling and (sampling.repeats > 1 or sampling.temperature is not None)
     if asked and not issubclass(cls, CodeTask):
         raise EvalkitError(f"task {cls.name} is answered once, as its protocol says; leave --repeats and --temperature out")
@@ -97,19 +100,42 @@ def resolve(spec: str, sampling: Sampling | None = None, form: Form = AS_IT_IS) 
     return cls(replace(protocol, task=f"{cls.name}:{part}"), sampling, part)
 
 
-def _protocol(cls: type[Task], name: str, form: Form) -> Protocol:
-    """A task's protocol by its name, which may say its form ("qwen+3-shot+chat"), in that form and `form`. Raises EvalkitError."""
+def _protocol(cls: type[Task], name: str, form: Form, file: str | None) -> Protocol:
+    """A task's protocol by its name, which may say its form ("qwen+3-shot+chat"), in that form and `form`. Raises EvalkitError.
+
+    `file`: where a protocol of the user's own is, which is the task's default then.
+    """
     base, said = Form.of_name(name)
+    protocols = dict(cls.protocols)
+    if file is not None and base not in protocols:
+        own = _own_protocol(cls, file)
+        protocols[own.name], base = own, base or own.name
     base = base or cls.default_protocol
-    if base not in cls.protocols:
-        raise unknown(f"protocol of {cls.name}", base, cls.protocols)
-    protocol, wanted = cls.protocols[base], said.beside(form)
+    if base not in protocols:
+        raise unknown(f"protocol of {cls.name}", base, protocols)
+    protocol, wanted = protocols[base], said.beside(form)
     if wanted != AS_IT_IS:
         protocol = cls.in_form(protocol, wanted)
     if lacking := [part for part in name.split("+")[1:] if part.startswith(("system-", "file-")) and part not in protocol.name.split("+")]:
         what = "give its text with --system-instruction" if lacking[0].startswith("system-") else f"{cls.file} has changed since"
         raise EvalkitError(f"{cls.name} is not to be had as {name}, but as {protocol.name}: {what}")
     return protocol
+
+
+def _own_protocol(cls: type[Task], file: str) -> Protocol:
+    """The protocol of a .toml with one table, NAME-HASH by its table's name and settings. Raises EvalkitError, with the line."""
+    toml = TomlFile.read(Path(file).expanduser())
+    if len(toml.values) != 1 or not all(isinstance(table, dict) for table in toml.values.values()):
+        raise EvalkitError(f"{file} holds {', '.join(toml.values) or 'nothing'}; give it one table, [NAME] with the keys of a protocol")
+    ((name, table),) = toml.values.items()
+    if not re.fullmatch(r"[\w.-]+", name):
+        raise EvalkitError(f"{file}: [{name}] can't name a protocol; use letters, digits and . _ -")
+    try:
+        protocol = cls.protocol_of(name, table)
+    except Misfit as misfit:
+        raise misfit.in_file(toml, "see docs/tasks.md") from None
+    digest = sha256_json([protocol.headline, protocol.averaging, protocol.settings])
+    return replace(protocol, name=f"{name}-{digest[:8]}")
 
 
 def remark(task: str, protocol: str) -> str | None:
@@ -138,7 +164,7 @@ def _resolved(spec: str, sampling: Sampling | None, options: LmEvalOptions) -> S
     """The tasks of one spec: several where it is a tag of lm-eval's."""
     if not spec.startswith(PREFIX):
         options.require_for_lm_eval(spec)
-        return [resolve(spec, sampling, options.form)]
+        return [resolve(spec, sampling, options.form, options.protocol_file)]
     from evalkit.tasks.lm_eval.task import tasks
 
     if sampling and (sampling.repeats > 1 or sampling.temperature is not None):
@@ -154,6 +180,8 @@ def resolve_all(specs: Sequence[str], sampling: Sampling | None = None, options:
     tasks = [task for spec in specs for task in _resolved(spec, sampling, options)]
     if not tasks:
         raise EvalkitError("no task given; try --tasks mmlu,gsm8k")
+    if options.protocol_file and all(Form.of_name(task.protocol.name)[0] in task.protocols for task in tasks):
+        raise EvalkitError("--protocol-file has no effect, since every task names its protocol; leave out the @.. of one, or the file")
     names = [task.protocol.task for task in tasks]
     named = {str(task.protocol) if names.count(task.protocol.task) > 1 else task.protocol.task: task for task in tasks}
     if len(named) < len(tasks):

@@ -98,6 +98,14 @@ class Task(ABC):
         return []
 
     @classmethod
+    def protocol_of(cls, name: str, table: Mapping[str, Any]) -> Protocol:
+        """A protocol of the user's own, out of a table in the schema of the task's own ones.
+
+        Raises codec.Misfit for what does not fit, and EvalkitError where the task takes none.
+        """
+        raise EvalkitError(f"task {cls.name} takes no protocol from a file; leave --protocol-file out")
+
+    @classmethod
     def in_form(cls, protocol: Protocol, form: "Form") -> Protocol:
         """The protocol with other shots, or in the model's chat template. Raises EvalkitError where the task has no such form."""
         raise EvalkitError(f"{protocol} is asked in one form, as its protocol says, and {form.suffix} is another; leave it out")

@@ -3,10 +3,11 @@
 import ast
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evalkit.tasks import (
+    NOT_EMPTY,
     TEXT,
     DataError,
     DataSource,
@@ -19,20 +20,25 @@ from evalkit.tasks import (
     Protocol,
     Request,
     Response,
+    Rule,
     Scored,
     ScoresTexts,
     Shot,
     Table,
     Task,
     TextFile,
+    at_least,
     in_form,
+    list_of,
     matching,
+    one_of,
     opening,
     prompt,
     stops,
+    template,
 )
 from evalkit_tasks.extraction import EXTRACTIONS, gold
-from evalkit_tasks.protocol_files import read_protocols
+from evalkit_tasks.protocol_files import Settings, make_protocol, read_protocols
 
 # in the digits that `gold` reads, and once: it reads the first
 ANSWER = matching(
@@ -40,9 +46,23 @@ ANSWER = matching(
 )
 COLUMNS = {"question": TEXT, "answer": ANSWER}
 HUB = ("openai/gsm8k", "740312add88f781978c0658806c59bc2815b9866")
-SETTINGS = {"shots": str, "item": str, "until": list, "max_new_tokens": int, "extraction": str}
 CHAT = {"chat": bool}  # each shot is a user and an assistant turn, in the model's own chat template
 NUM_SHOTS = {"qwen_8shot": 8, "opencompass_4shot": 4, "lm_eval_5shot": 5, "lighteval_5shot": 5}
+SETTINGS: Settings = {
+    "shots": one_of(*NUM_SHOTS),
+    "item": template("question", needs="question"),
+    "until": list_of(NOT_EMPTY, 0),
+    "max_new_tokens": at_least(1),
+    "extraction": one_of(*EXTRACTIONS),
+}
+STRICT = ("exact_match_strict", "exact_match_flexible")  # metrics of lm_eval_filters
+RULES = (
+    Rule(
+        "headline",
+        f"{' or '.join(STRICT)} of lm_eval_filters, acc of the other extractions",
+        lambda row: row["headline"] in (STRICT if row["extraction"] == "lm_eval_filters" else ("acc",)),
+    ),
+)
 LM_EVAL_SEED, LIGHTEVAL_SEED = 1234, 42
 
 
@@ -95,6 +115,10 @@ class GSM8K(Task, ScoresTexts):
     official_sha256 = "2ebbc76944d6c24aff2af35470ec1b568f80974664dd223d1535236a13445d3a"
 
     @classmethod
+    def protocol_of(cls, name: str, table: Mapping[str, Any]) -> Protocol:
+        return make_protocol("gsm8k", name, table, SETTINGS, CHAT, RULES)
+
+    @classmethod
     def in_form(cls, protocol: Protocol, form: Form) -> Protocol:
         most = NUM_SHOTS[protocol.settings["shots"]]
         if protocol.settings["shots"] in WORKED_EXAMPLES and (form.num_fewshot or 0) > most:
@@ -112,8 +136,8 @@ class GSM8K(Task, ScoresTexts):
         items = source.rows(table("test"))
         shots = self.protocol.settings["shots"]
         if shots in WORKED_EXAMPLES:
-            examples = self._worked(source.text(WORKED_EXAMPLES[shots]))
-            prefix, messages = opening(self.protocol, "", examples, "", "")
+            text = source.text(WORKED_EXAMPLES[shots])
+            prefix, messages = opening(self.protocol, "", self._worked(text), "", "") if "form" in self.protocol.settings else (text, ())
             return [Doc(str(i), "all", row, prefix, messages=messages) for i, row in enumerate(items)]
         drawn = DRAWS[shots](source.rows(table("train")), len(items), self._num_fewshot)
         return [self._doc(str(i), row, rows) for i, (row, rows) in enumerate(zip(items, drawn, strict=True))]

@@ -20,19 +20,22 @@ from evalkit.tasks import (
     Protocol,
     Request,
     Response,
+    Rule,
     Scored,
     ScoresTexts,
     Table,
     Task,
+    at_least,
     delimiter,
     in_form,
     is_conversation,
     one_of,
     opening,
     prompt,
+    template,
 )
 from evalkit_tasks.choices import score_choice
-from evalkit_tasks.protocol_files import read_protocols
+from evalkit_tasks.protocol_files import Settings, make_protocol, read_protocols
 
 LETTERS = "ABCD"
 COLUMNS = {"question": TEXT, **dict.fromkeys(LETTERS, TEXT), "answer": one_of(*LETTERS)}
@@ -68,17 +71,28 @@ SAMPLE_SUBJECTS = (
     "nutrition philosophy world_religions"
 ).split()
 
-SETTINGS = {
-    "num_fewshot": int,
-    "header": str,
-    "item": str,
+METRICS = {"letters": ("acc",), "texts": ("acc", "acc_norm")}
+SETTINGS: Settings = {
+    "num_fewshot": at_least(0),
+    "header": template("subject"),
+    "item": template("question", *LETTERS, needs="question"),
     "shot_end": str,
     "strip_question": bool,
-    "scores": str,
-    "truncate_above": int,
-    "truncate_to": int,
+    "scores": one_of(*METRICS),
+    "truncate_above": at_least(0),
+    "truncate_to": at_least(0),
 }
+RULES = (
+    Rule("headline", 'acc, or with scores = "texts" acc_norm', lambda row: row["headline"] in METRICS[row["scores"]]),
+    Rule(
+        "truncate_to", "0 where truncate_above is 0, else 1 to truncate_above", lambda row: _cuts(row["truncate_above"], row["truncate_to"])
+    ),
+)
 CHAT = {"chat": bool}  # the prompt is one user turn in the model's own chat template
+
+
+def _cuts(above: int, to: int) -> bool:
+    return 1 <= to <= above if above else to == 0
 
 
 def _from_hub(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -100,6 +114,10 @@ class MMLU(Task, ScoresTexts):
     given_protocol = "qwen"
     official_n = 14_042
     official_sha256 = "02d86e263406bf68e8e8fca57e33db7c1b44e7857a67dbeee4c157d00ef47691"
+
+    @classmethod
+    def protocol_of(cls, name: str, table: Mapping[str, Any]) -> Protocol:
+        return make_protocol("mmlu", name, table, SETTINGS, CHAT, RULES)
 
     @classmethod
     def in_form(cls, protocol: Protocol, form: Form) -> Protocol:

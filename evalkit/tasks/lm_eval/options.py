@@ -22,6 +22,7 @@ class LmEvalOptions:
     system_instruction: str | None = None
     include_path: str | None = None
     allow_task_code: bool = False
+    protocol_file: str | None = None  # for tasks of evalkit's own
 
     def __post_init__(self) -> None:
         if self.num_fewshot is not None and self.num_fewshot < 0:

@@ -258,6 +258,8 @@ def tasks(spec: str, options: LmEvalOptions, sampling: Sampling | None) -> list[
         )
     if not options.fewshot_as_multiturn and not options.apply_chat_template:
         raise EvalkitError("--no-fewshot-as-multiturn has no effect without --apply-chat-template; leave it out, or give both")
+    if options.protocol_file is not None:
+        raise EvalkitError(f"lm_eval:{name} takes no protocol from a file, since its own file says all; leave --protocol-file out")
     names = index(options.include_path)
     return [LmEvalTask(member, bool(protocol), options, sampling) for member in members_of(name, names)]
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from evalkit.tasks import (
+    NOT_EMPTY,
     Answers,
     CodeTask,
     DataSource,
@@ -23,22 +24,34 @@ from evalkit.tasks import (
     ReadsAnswers,
     Request,
     Response,
+    Rule,
     Scored,
     Table,
+    at_least,
     in_form,
+    list_of,
+    one_of,
     sha256_json,
+    template,
 )
 from evalkit_tasks.humaneval import answers
 from evalkit_tasks.humaneval.extraction import EXTRACTIONS, Extracted
 from evalkit_tasks.humaneval.problems import EVALPLUS_FILE, PROBLEMS, TABLE
-from evalkit_tasks.protocol_files import read_protocols
+from evalkit_tasks.protocol_files import Settings, make_protocol, read_protocols
 
-SETTINGS = {
-    **{"problems": str, "prompt": str, "chat": bool, "answer_prefix": str},
-    **{"until": list, "max_new_tokens": int, "max_total_tokens": int},
-    **{"extraction": str, "canonical_passing": int},
-}
 KS = (1, 10, 100)
+SETTINGS: Settings = {
+    "problems": one_of(*PROBLEMS),
+    "prompt": template("prompt", "stripped"),
+    "chat": bool,
+    "answer_prefix": template("prompt", "stripped"),
+    "until": list_of(NOT_EMPTY, 0),
+    "max_new_tokens": at_least(1),
+    "max_total_tokens": at_least(0),
+    "extraction": one_of(*EXTRACTIONS),
+}
+CANONICAL: Settings = {"canonical_passing": at_least(0)}
+RULES = (Rule("headline", "pass@1, pass@10 or pass@100", lambda row: row["headline"] in {f"pass@{k}" for k in KS}),)
 
 
 def pass_at_k(n: int, c: int, k: int) -> float:
@@ -48,12 +61,16 @@ def pass_at_k(n: int, c: int, k: int) -> float:
 
 class HumanEval(CodeTask, ReadsAnswers):
     name = "humaneval"
-    protocols = read_protocols("humaneval", SETTINGS)
+    protocols = read_protocols("humaneval", {**SETTINGS, **CANONICAL})
     default_protocol = "qwen"
     given_protocol = "given"
     official_n = 164
     text_files = (EVALPLUS_FILE,)
     official_sha256 = "c73c472f1c42c46f67395c0f09fb83071a7abfbb31c305b05e4efa873353d047"
+
+    @classmethod
+    def protocol_of(cls, name: str, table: Mapping[str, Any]) -> Protocol:
+        return make_protocol("humaneval", name, table, SETTINGS, CANONICAL, RULES)
 
     @classmethod
     def in_form(cls, protocol: Protocol, form: Form) -> Protocol:
@@ -105,7 +122,7 @@ class HumanEval(CodeTask, ReadsAnswers):
         return found if extracted.helpers is None else replace(found, prompt=extracted.helpers)
 
     def remark(self) -> str | None:
-        passing = self.protocol.settings["canonical_passing"]
+        passing = self.protocol.settings.get("canonical_passing", self.official_n)
         if passing == self.official_n:
             return None
         broken, ceiling = self.official_n - passing, 100 * passing / self.official_n

@@ -5,7 +5,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from evalkit.tasks import DataError, DataSource, Doc, Generate, Generated, Request, Response, Scored, Table, TextFile, sha256_json
+from evalkit.tasks import (
+    DataError,
+    DataSource,
+    Doc,
+    Generate,
+    Generated,
+    Messages,
+    Protocol,
+    Request,
+    Response,
+    Scored,
+    Table,
+    TextFile,
+    begun_with,
+    is_conversation,
+    opening,
+    prompt,
+    sha256_json,
+    stops,
+)
 from evalkit_tasks.choices import score_choice
 from evalkit_tasks.multilingual.cells import MultilingualCell
 from evalkit_tasks.multilingual.lm_eval_definition import INVALID, Definition, definition
@@ -31,12 +50,14 @@ class Adapter(ABC):
         """Every table of the cell."""
 
     @abstractmethod
-    def load(self, cell: MultilingualCell, source: DataSource, shots: int, seed: int) -> Loaded:
-        """The cell's documents. Raises MissingData where a file is missing, and DataError for bad rows."""
+    def load(self, cell: MultilingualCell, source: DataSource, shots: int, seed: int, protocol: Protocol) -> Loaded:
+        """The cell's documents, and what their prompts begin with in the protocol's form.
+
+        Raises MissingData where a file is missing, and DataError for bad rows."""
 
     @abstractmethod
-    def requests(self, cell: MultilingualCell, doc: Doc) -> Sequence[Request]:
-        """The requests for this document."""
+    def requests(self, cell: MultilingualCell, doc: Doc, protocol: Protocol) -> Sequence[Request]:
+        """The requests for this document in the protocol's form."""
 
     @abstractmethod
     def score(self, cell: MultilingualCell, doc: Doc, responses: Sequence[Response]) -> Scored:
@@ -70,7 +91,7 @@ class LmEvalAdapter(Adapter):
         """The name of what a row shares with others of its set: by default the same item in other languages."""
         return self.key(row, number)
 
-    def load(self, cell: MultilingualCell, source: DataSource, shots: int, seed: int) -> Loaded:
+    def load(self, cell: MultilingualCell, source: DataSource, shots: int, seed: int, protocol: Protocol) -> Loaded:
         rows = self.rows(cell, source, cell.split)
         known = definition(cell.lm_eval, rows[0])
         keys = [self.key(row, number) for number, row in enumerate(rows)]
@@ -83,18 +104,27 @@ class LmEvalAdapter(Adapter):
             worked = first(self.rows(cell, source, cell.shots_from), shots, cell)
         else:
             worked = []
-        prefix = known.shots(_processed(known, worked, cell))
+        prefix, messages = _opening(known, _processed(known, worked, cell), protocol)
         tested = apart_from(chosen, clusters)
         processed = _processed(known, [rows[i] for i in tested], cell)
         docs = [
-            Doc(f"{cell.name}/{keys[i]}", cell.name, row, prefix, f"{cell.set}/{clusters[i]}")
+            Doc(f"{cell.name}/{keys[i]}", cell.name, row, prefix, f"{cell.set}/{clusters[i]}", messages)
             for i, row in zip(tested, processed, strict=True)
         ]
         return Loaded(docs, len(rows) - len(docs))
 
-    def requests(self, cell: MultilingualCell, doc: Doc) -> Sequence[Request]:
-        asked = definition(cell.lm_eval, doc.fields).requests(doc.fields, doc.prefix)
-        return [replace(r, max_new_tokens=r.max_new_tokens or self.max_new_tokens) if isinstance(r, Generate) else r for r in asked]
+    def requests(self, cell: MultilingualCell, doc: Doc, protocol: Protocol) -> Sequence[Request]:
+        chat = is_conversation(protocol)
+        asked = definition(cell.lm_eval, doc.fields).requests(doc.fields, "" if chat else doc.prefix, chat)
+        found: list[Request] = []
+        for each in asked:
+            context, messages = prompt(protocol, doc, each.context) if chat else (each.context, ())
+            if isinstance(each, Generate):
+                length = each.max_new_tokens or self.max_new_tokens
+                found.append(replace(each, context=context, messages=messages, until=stops(protocol, each.until), max_new_tokens=length))
+            else:
+                found.append(replace(each, context=context, messages=messages))
+        return found
 
     def score(self, cell: MultilingualCell, doc: Doc, responses: Sequence[Response]) -> Scored:
         known = definition(cell.lm_eval, doc.fields)
@@ -116,6 +146,13 @@ class LmEvalAdapter(Adapter):
     def options(self, doc: Doc, choices: Sequence[str]) -> Sequence[str]:
         """The options in words, of which the definition's choices are letters, or sentences that hold them."""
         return choices
+
+
+def _opening(known: Definition, worked: Sequence[Row], protocol: Protocol) -> tuple[str, Messages]:
+    """As a text, the shots are as lm-eval joins them."""
+    if is_conversation(protocol):
+        return opening(protocol, "", known.turns(worked), known.delimiter, "\n\n")
+    return begun_with(protocol, known.shots(worked)), ()
 
 
 def first(rows: Sequence[Any], count: int, cell: MultilingualCell) -> list[Any]:

@@ -5,7 +5,22 @@ Five shots are the first sentences of dev. The prompt's wording is that of lm-ev
 
 from collections.abc import Sequence
 
-from evalkit.tasks import TEXT, DataError, DataSource, Doc, Generate, Generated, Request, Response, Scored, Table, TextFile
+from evalkit.tasks import (
+    TEXT,
+    DataError,
+    DataSource,
+    Doc,
+    Generate,
+    Generated,
+    Protocol,
+    Request,
+    Response,
+    Scored,
+    Table,
+    TextFile,
+    opening,
+    prompt,
+)
 from evalkit_tasks.multilingual.adapter import Adapter, Loaded, first
 from evalkit_tasks.multilingual.cells import FLORES_CODES, MultilingualCell
 
@@ -58,11 +73,11 @@ class Flores(Adapter):
     def tables(self, cell: MultilingualCell, source: DataSource) -> list[Table]:
         return [table(language, split) for split in ("dev", "devtest") for language in cell.language.split("-")]
 
-    def load(self, cell: MultilingualCell, source: DataSource, shots: int, seed: int) -> Loaded:
+    def load(self, cell: MultilingualCell, source: DataSource, shots: int, seed: int, protocol: Protocol) -> Loaded:
         worked = first(self._pairs(cell, source, cell.shots_from), shots, cell)
-        prefix = "".join(f"{_question(cell, given)} {wanted}\n\n" for given, wanted in worked)
+        prefix, messages = opening(protocol, "", [(_question(cell, given), wanted) for given, wanted in worked], " ", "\n\n")
         docs = [
-            Doc(f"{cell.name}/{i}", cell.name, {"sentence": i, "source": given, "reference": wanted}, prefix, f"flores/{i}")
+            Doc(f"{cell.name}/{i}", cell.name, {"sentence": i, "source": given, "reference": wanted}, prefix, f"flores/{i}", messages)
             for i, (given, wanted) in enumerate(self._pairs(cell, source, cell.split))
         ]
         return Loaded(docs)
@@ -74,8 +89,9 @@ class Flores(Adapter):
             raise DataError(f"{cell.name} {split}: {len(given)} sentences and {len(wanted)} translations")
         return list(zip(given, wanted, strict=True))
 
-    def requests(self, cell: MultilingualCell, doc: Doc) -> Sequence[Request]:
-        return [Generate(doc.prefix + _question(cell, doc.fields["source"]), ("\n",), MAX_NEW_TOKENS)]
+    def requests(self, cell: MultilingualCell, doc: Doc, protocol: Protocol) -> Sequence[Request]:
+        context, messages = prompt(protocol, doc, _question(cell, doc.fields["source"]))
+        return [Generate(context, ("\n",), MAX_NEW_TOKENS, messages=messages)]
 
     def score(self, cell: MultilingualCell, doc: Doc, responses: Sequence[Response]) -> Scored:
         (response,) = responses

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from evalkit.tasks import Doc, Loglikelihood, Loglikelihoods, Request, Response, Scored
+from evalkit.tasks import Doc, Loglikelihood, Loglikelihoods, Protocol, Request, Response, Scored, delimiter, prompt
 from evalkit_tasks.choices import score_choice
 from evalkit_tasks.multilingual.adapter import Adapter
 from evalkit_tasks.multilingual.cells import MultilingualCell
@@ -12,8 +12,10 @@ from evalkit_tasks.multilingual.cells import MultilingualCell
 class LetterAdapter(Adapter):
     """A document's fields hold `letters` (those before its options), `answer` (one of them) and `prompt`."""
 
-    def requests(self, cell: MultilingualCell, doc: Doc) -> Sequence[Request]:
-        return [Loglikelihood(doc.prefix + doc.fields["prompt"], tuple(f" {letter}" for letter in doc.fields["letters"]))]
+    def requests(self, cell: MultilingualCell, doc: Doc, protocol: Protocol) -> Sequence[Request]:
+        context, messages = prompt(protocol, doc, doc.fields["prompt"])
+        before = delimiter(protocol)
+        return [Loglikelihood(context, tuple(before + letter for letter in doc.fields["letters"]), messages=messages)]
 
     def score(self, cell: MultilingualCell, doc: Doc, responses: Sequence[Response]) -> Scored:
         (response,) = responses

@@ -58,11 +58,27 @@ class Definition:
         whole, alone = (whole[0], alone[0]) if isinstance(whole, list) else (whole, alone)
         return str(whole).removesuffix(alone)
 
-    def requests(self, row: Row, prefix: str) -> list[Request]:
-        """Its requests for one document after the shots' text: a log-likelihood request per context, or one generation."""
+    @property
+    def delimiter(self) -> str:
+        """What stands between a question and its answer."""
+        return str(self.task.config.target_delimiter)
+
+    def turns(self, rows: Sequence[Row]) -> list[tuple[str, str]]:
+        """These worked examples, in this order, as questions and answers."""
+        found = []
+        for row in map(dict, rows):
+            choices = self.task.doc_to_choice(row) if self.task.config.doc_to_choice else None
+            asked, answer = self.task.build_qa_turn(q=self.task.doc_to_text(row), c=choices, a=self.task.doc_to_target(row))
+            found.append((asked.content, answer.content))
+        return found
+
+    def requests(self, row: Row, prefix: str, chat: bool = False) -> list[Request]:
+        """Its requests for one document after the shots' text: a log-likelihood request per context, or one generation. `chat`: answers
+        begin a turn of their own.
+        """
         context = self.task.fewshot_context(dict(row), num_fewshot=0)
         contexts = [prefix + c for c in context] if isinstance(context, list) else prefix + context
-        instances = self.task.construct_requests(dict(row), contexts)
+        instances = self.task.construct_requests(dict(row), contexts, apply_chat_template=chat)
         if isinstance(instances, list):
             found: dict[str, list[str]] = {}
             for instance in instances:

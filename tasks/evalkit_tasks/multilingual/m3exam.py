@@ -7,7 +7,7 @@ prompt is ours: the question, its options, "Answer:".
 from collections.abc import Mapping
 from typing import Any
 
-from evalkit.tasks import TEXT, DataSource, Doc, HubTable, Rule, Table, TextFile, list_of
+from evalkit.tasks import TEXT, DataSource, Doc, HubTable, Protocol, Rule, Table, TextFile, list_of, opening
 from evalkit_tasks.multilingual.adapter import Loaded, first
 from evalkit_tasks.multilingual.cells import MultilingualCell
 from evalkit_tasks.multilingual.letters import LetterAdapter
@@ -60,11 +60,11 @@ class M3exam(LetterAdapter):
             return Table(path, COLUMNS, TextFile(path, ADDRESS + file, FILES[file]), "json", RULES)
         return Table(path, COLUMNS, HubTable(*HUB, f"{language}/{split}-00000-of-00001.parquet", _from_hub), "json", RULES)
 
-    def load(self, cell: MultilingualCell, source: DataSource, shots: int, seed: int) -> Loaded:
+    def load(self, cell: MultilingualCell, source: DataSource, shots: int, seed: int, protocol: Protocol) -> Loaded:
         worked = [_fields(row) for row in first(source.rows(self._table(cell, "dev")), shots, cell)]
-        prefix = "".join(f"{shot['prompt']} {shot['answer']}\n\n" for shot in worked)
+        prefix, messages = opening(protocol, "", [(shot["prompt"], shot["answer"]) for shot in worked], " ", "\n\n")
         items = source.rows(self._table(cell, "test"))
-        return Loaded([Doc(f"{cell.name}/{i}", cell.name, _fields(row), prefix) for i, row in enumerate(items)])
+        return Loaded([Doc(f"{cell.name}/{i}", cell.name, _fields(row), prefix, messages=messages) for i, row in enumerate(items)])
 
 
 def _fields(row: Mapping[str, Any]) -> dict[str, Any]:

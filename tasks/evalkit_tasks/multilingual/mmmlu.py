@@ -7,7 +7,7 @@ has translations of its own into all ten languages; in a folder, each language's
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from evalkit.tasks import OBJECT, TEXT, DataSource, Doc, HubTable, MissingData, Rule, Table, list_of, one_of
+from evalkit.tasks import OBJECT, TEXT, DataSource, Doc, HubTable, MissingData, Protocol, Rule, Table, list_of, one_of, opening
 from evalkit_tasks.mmlu import COLUMNS, LETTERS, SUBJECTS
 from evalkit_tasks.multilingual.adapter import Loaded, apart_from, draw, first
 from evalkit_tasks.multilingual.cells import MultilingualCell
@@ -70,7 +70,7 @@ class Mmmlu(LetterAdapter):
     def _csv(self, cell: MultilingualCell, subject: str, split: str) -> Table:
         return Table(f"{cell.data}/{split}/{subject}_{split}.csv", COLUMNS, NO_TABLE)
 
-    def load(self, cell: MultilingualCell, source: DataSource, shots: int, seed: int) -> Loaded:
+    def load(self, cell: MultilingualCell, source: DataSource, shots: int, seed: int, protocol: Protocol) -> Loaded:
         dev, test = self._rows(cell, source)
         docs: list[Doc] = []
         left_out = 0
@@ -78,12 +78,12 @@ class Mmmlu(LetterAdapter):
             chosen = [] if subject in dev else draw([item["id"] for item in items], shots, cell.set, seed)
             worked = [items[i] for i in chosen] or first(dev[subject], shots, cell)
             header = HEADER.format(subject=subject.replace("_", " "))
-            prefix = header + "".join(f"{_prompt(row)} {row['answer']}\n\n" for row in worked)
+            prefix, messages = opening(protocol, header, [(_prompt(row), row["answer"]) for row in worked], " ", "\n\n")
             # JMMLU has a few questions twice
             tested = apart_from(chosen, [_prompt(row) for row in items])
             left_out += len(items) - len(tested)
             docs += [
-                Doc(f"{cell.name}/{row['id']}", cell.name, _fields(row, subject), prefix, f"mmmlu/{row['id']}")
+                Doc(f"{cell.name}/{row['id']}", cell.name, _fields(row, subject), prefix, f"mmmlu/{row['id']}", messages)
                 for row in (items[i] for i in tested)
             ]
         return Loaded(docs, left_out)

@@ -12,17 +12,22 @@ from evalkit.tasks import (
     DataSource,
     DataState,
     Doc,
+    EvalkitError,
+    Form,
     MissingData,
     Protocol,
     ReadsAnswers,
     Request,
     Response,
+    Rule,
     Sampling,
     Scored,
     ScoresTexts,
     SuiteTask,
     Table,
     Task,
+    in_form,
+    one_of,
     sha256_json,
 )
 from evalkit_tasks.multilingual.adapter import Adapter
@@ -36,7 +41,7 @@ from evalkit_tasks.multilingual.pawsx import Pawsx
 from evalkit_tasks.multilingual.xcopa import Xcopa
 from evalkit_tasks.multilingual.xstorycloze import Xstorycloze
 from evalkit_tasks.multilingual.xwinograd import Xwinograd
-from evalkit_tasks.protocol_files import read_protocols
+from evalkit_tasks.protocol_files import make_protocol, read_protocols
 
 ADAPTERS: dict[str, Adapter] = {
     "mmmlu": Mmmlu(),
@@ -69,7 +74,14 @@ def _tables(cell: MultilingualCell, source: DataSource) -> list[list[dict[str, A
     return found
 
 
+SETTINGS = {"shots": one_of("as_published", "none")}
+RULES = (
+    Rule("headline", "mean, that of the categories", lambda row: row["headline"] == "mean"),
+    Rule("averaging", "macro", lambda row: row["averaging"] == "macro"),
+)
 NO_DATA = "no data"
+NO_QUESTIONS = ("pawsx", "xwinograd")
+VARIED = -1  # no number of shots is that of all cells
 # what the bundled sample covers
 SAMPLE = ("m3exam:it", "belebele:es", "pawsx:de", "mgsm:es", "flores:en-de", "flores:de-en")
 
@@ -86,6 +98,19 @@ class MultilingualTask(SuiteTask, ScoresTexts):
         super().__init__(protocol, sampling, part)
         self._cells = tuple(cell for cell in self.whole if not part or part in (cell.category, cell.language))
 
+    @classmethod
+    def protocol_of(cls, name: str, table: Mapping[str, Any]) -> Protocol:
+        return _with_cells(make_protocol(cls.name, name, table, SETTINGS, {}, RULES), cls.name, cls.whole)
+
+    @classmethod
+    def in_form(cls, protocol: Protocol, form: Form) -> Protocol:
+        if form.chat and (odd := [name for name in NO_QUESTIONS if name in {cell.set for cell in cls.whole}]):
+            raise EvalkitError(
+                f"{protocol}: {' and '.join(odd)} scores whole sentences, and asks nothing that a conversation could answer; "
+                "leave --apply-chat-template out, or name other sets, as in --tasks belebele,mgsm"
+            )
+        return in_form(protocol, form, VARIED, False)
+
     def cells(self) -> Sequence[MultilingualCell]:
         return self._cells
 
@@ -101,7 +126,7 @@ class MultilingualTask(SuiteTask, ScoresTexts):
         lacking: dict[str, str] = {}  # the first file that a category lacks
         for cell in self._cells:
             try:
-                found = ADAPTERS[cell.set].load(cell, source, self._shots(cell), self.sampling.seed)
+                found = ADAPTERS[cell.set].load(cell, source, self._shots(cell), self.sampling.seed, self.protocol)
             except MissingData as error:
                 incomplete[cell.name] = NO_DATA
                 lacking.setdefault(cell.category, str(error))
@@ -121,9 +146,10 @@ class MultilingualTask(SuiteTask, ScoresTexts):
         """The detail is the digest of the cells' digests, or what is wrong."""
         digests: dict[str, str] = {}
         documents = 0
+        protocol = cls.protocols[cls.default_protocol]
         for cell in cls.whole:
             try:
-                documents += len(ADAPTERS[cell.set].load(cell, source, cell.shots, 0).docs)
+                documents += len(ADAPTERS[cell.set].load(cell, source, cell.shots, 0, protocol).docs)
                 digests[cell.name] = sha256_json(_tables(cell, source))
             except MissingData:
                 continue
@@ -139,11 +165,12 @@ class MultilingualTask(SuiteTask, ScoresTexts):
         return DataState(state, f"{sha256_json(digests)}: {held}{rest}", documents)
 
     def _shots(self, cell: MultilingualCell) -> int:
-        return cell.shots if self.protocol.settings["shots"] == "as_published" else 0
+        as_published = cell.shots if self.protocol.settings["shots"] == "as_published" else 0
+        return int(self.protocol.settings.get("num_fewshot", as_published))
 
     def requests(self, doc: Doc) -> Sequence[Request]:
         cell = BY_NAME[doc.group]
-        return ADAPTERS[cell.set].requests(cell, doc)
+        return ADAPTERS[cell.set].requests(cell, doc, self.protocol)
 
     def score(self, doc: Doc, responses: Sequence[Response]) -> Scored:
         cell = BY_NAME[doc.group]
@@ -181,7 +208,6 @@ class TranslationTask(MultilingualTask, ReadsAnswers):
         return Answers({f"{self._cells[0].name}/{i}": [line.removesuffix("\r")] for i, line in enumerate(lines)})
 
 
-SETTINGS = {"shots": str}
 SUITE = read_protocols("multilingual", SETTINGS)
 
 
