@@ -60,6 +60,6 @@ def read_bytes(file: Path) -> bytes:
     try:
         return file.read_bytes()
     except FileNotFoundError:
-        raise EvalkitError(f"{file}: no such file; a task of one's own is named by its file's path, from the working directory") from None
+        raise EvalkitError(f"{file}: no such file; paths are from the working directory, and in a .toml from its folder") from None
     except OSError as error:
         raise EvalkitError(f"cannot read {file}: {error.strerror}") from None

@@ -50,6 +50,8 @@ def task_class(name: str) -> type[Task]:
         return _own_class(own)
     classes = task_classes()
     if name not in classes:
+        if "." in name or "/" in name:
+            raise EvalkitError(f"{name!r} is no task, nor a task's file, which ends in .py, .csv, .jsonl, .json or .toml (docs/tasks.md)")
         raise unknown("task", name, classes)
     return classes[name]
 
