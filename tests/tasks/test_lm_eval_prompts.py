@@ -2,18 +2,22 @@
 
 import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from lm_eval_reference import rendered, shown
 
-from evalkit.data.sources import FolderSource
-from evalkit.tasks import Generate, Generated, Loglikelihood
+from evalkit.data.sources import FolderSource, SampleSource
+from evalkit.tasks import Form, Generate, Generated, Loglikelihood
 from evalkit.tasks.registry import resolve
 from evalkit_tasks.gsm8k import table as gsm8k_table
 from evalkit_tasks.humaneval.task import HumanEval
 from evalkit_tasks.mmlu import table as mmlu_table
+from evalkit_tasks.multilingual.cells import BY_NAME
+from evalkit_tasks.multilingual.lm_eval_definition import definition
 from moe_lm.tokenizer.chat import render
 
 lm_eval_tasks = pytest.importorskip("lm_eval.tasks", reason="lm-eval is not installed")
@@ -24,8 +28,8 @@ CHATML = (
 SUBJECTS = ("anatomy", "college_mathematics", "high_school_us_history", "moral_scenarios", "us_foreign_policy")
 
 
-def lm_eval_task(yaml: str, splits: dict[str, list[dict]], tmp_path: Path, **changes: Any) -> Any:
-    """One of lm-eval's tasks on local rows, without the whole index."""
+def lm_eval_task(yaml: str, splits: dict[str, list[dict]], tmp_path: Path, form: dict[str, Any] | None = None, **changes: Any) -> Any:
+    """One of lm-eval's tasks on local rows, without the whole index; `form`: how its prompts are built."""
     from lm_eval.api.task import ConfigurableTask
     from lm_eval.tasks._yaml_loader import load_yaml
 
@@ -40,7 +44,7 @@ def lm_eval_task(yaml: str, splits: dict[str, list[dict]], tmp_path: Path, **cha
         config = dict(load_yaml(root / yaml, resolve_func=True)) | local | changes
         task = ConfigurableTask(config=config)
         task.set_fewshot_seed(1234)
-        task.build_all_requests(limit=None, rank=0, world_size=1, cache_requests=False, rewrite_requests_cache=False)
+        task.build_all_requests(limit=None, rank=0, world_size=1, cache_requests=False, rewrite_requests_cache=False, **form or {})
     return task
 
 
@@ -151,3 +155,38 @@ def test_humaneval_through_a_chat_template(data_dir: Path, tmp_path: Path) -> No
         assert how == {"add_generation_prompt": False}
     ((text,), _) = render_jinja_template([said], chat_template=CHATML, continue_final_message=True)
     assert render(messages, CHATML) + request.context == text
+
+
+@pytest.mark.parametrize("multiturn", [True, False])
+def test_gsm8k_in_the_chat_template(multiturn: bool, tmp_path: Path) -> None:
+    """Another number of shots, drawn as lm-eval draws them, as turns or in the one question."""
+    source = SampleSource()
+    splits = {split: source.rows(gsm8k_table(split)) for split in ("train", "test")}
+    form = {"apply_chat_template": True, "fewshot_as_multiturn": multiturn, "chat_template": rendered, "tokenizer_name": "oracle"}
+    theirs = lm_eval_task("gsm8k/gsm8k.yaml", splits, tmp_path, form, num_fewshot=3)
+    task = resolve("gsm8k@lm-eval", form=Form(num_fewshot=3, chat=True, multiturn=multiturn))
+    assert task.protocol.name == "lm-eval+3-shot+chat" + ("" if multiturn else "+single-turn")
+    asked = {instance.doc_id: instance.args[0] for instance in theirs.instances}
+    docs = task.load(source)
+    assert len(asked) == len(docs) > 20
+    for i, doc in enumerate(docs):
+        (request,) = task.requests(doc)
+        assert shown(request) == asked[i]
+
+
+@pytest.mark.parametrize("cell", ["belebele:es", "mgsm:es"])
+@pytest.mark.parametrize("multiturn", [True, False])
+def test_sets_of_the_multilingual_suite_in_the_chat_template(cell: str, multiturn: bool) -> None:
+    task = resolve(cell, form=Form(num_fewshot=2, chat=True, multiturn=multiturn))
+    docs = task.load(SampleSource())
+    shots = [turn for turn in docs[0].messages if turn[0] == "user"] if multiturn else []
+    assert len(shots) == (2 if multiturn else 0)
+    theirs = definition(BY_NAME[cell].lm_eval, docs[0].fields).task
+    worked = resolve(cell, form=Form(num_fewshot=2)).load(SampleSource())[0].prefix
+    for doc in docs[:5]:
+        (request,) = task.requests(doc)
+        alone = theirs.fewshot_context(dict(doc.fields), 0, apply_chat_template=True, fewshot_as_multiturn=True, chat_template=rendered)
+        assert shown(replace(request, messages=request.messages[-1:])) == alone if multiturn else worked in request.messages[0][1]
+        if isinstance(request, Loglikelihood):
+            made = theirs.construct_requests(dict(doc.fields), alone, apply_chat_template=True)
+            assert request.continuations == tuple(instance.args[1] for instance in made)

@@ -67,6 +67,8 @@ def read(path: Path) -> DataFile:
                 raise row.wrong(column, f"{len(value):,} characters, more than {LONGEST_CELL:,}; is a quote left open?")
             if isinstance(value, str) and not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
                 raise row.wrong(column, "half of a surrogate pair, which is no character; write the whole one")
+            if isinstance(value, str) and "\0" in value:
+                raise row.wrong(column, "a NUL character, which is no text; save the file as UTF-8")
             if isinstance(value, float) and not math.isfinite(value):
                 raise row.wrong(column, f"{value} is no number; write one, or leave the row out")
     return DataFile(name, columns, rows, is_csv)
