@@ -5,6 +5,7 @@ import argparse
 from evalkit.cli.options import SHARED, add_published, add_shared, given, with_data
 from evalkit.config import RunConfig, read_toml
 from evalkit.errors import keeping_traceback
+from evalkit.tasks.own import OwnSpec
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -33,7 +34,8 @@ def _run(arguments: argparse.Namespace) -> int:
         read_table(arguments.published)  # a table with a mistake is refused before anything is computed
     reporter = Reporter(config.quiet)
     if config.is_demo:
-        what = "the bundled sample" if config.data_spec == "sample" else config.data_spec
+        own = all(OwnSpec.parse(task) for task in config.tasks)
+        what = "your own data" if own else "the bundled sample" if config.data_spec == "sample" else config.data_spec
         reporter.say(f"demo: SmolLM2-135M upcycled to a mixture of experts, on {what}; its figures do not compare with published ones")
     with keeping_traceback(config.folder):
         record = run(config, reporter)

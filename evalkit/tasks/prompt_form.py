@@ -41,6 +41,8 @@ class Form:
         """A protocol's name without the parts that say its form, and that form but for a system message. Raises EvalkitError."""
         base, *parts = name.split("+")
         form = cls()
+        if len({re.sub(r"[0-9a-f]+(?=-shot)|(?<=-)[0-9a-f]{8}", "", part) for part in parts}) < len(parts):
+            raise EvalkitError(f"protocol {name!r} says one thing twice; leave one of them out")
         for part in parts:
             if (found := _PART.fullmatch(part)) is None:
                 raise EvalkitError(f"protocol {name!r} has the part {part!r}; a form is said as in +3-shot, +chat or +chat+single-turn")

@@ -113,6 +113,11 @@ def _protocol(cls: type[Task], name: str, form: Form, file: str | None) -> Proto
         own = _own_protocol(cls, file)
         protocols[own.name], base = own, base or own.name
     base = base or cls.default_protocol
+    if base not in protocols and re.search(r"-[0-9a-f]{8}$", base) and cls.file is None:
+        given = f"is {', '.join(protocols.keys() - cls.protocols.keys())}" if file else "is not given"
+        raise EvalkitError(
+            f"{cls.name}@{base} is a protocol of a file, and the file {given}; pass the one that it was, with --protocol-file"
+        )
     if base not in protocols:
         raise unknown(f"protocol of {cls.name}", base, protocols)
     protocol, wanted = protocols[base], said.beside(form)

@@ -62,7 +62,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     def run(*arguments: str) -> tuple[int, str]:
         code = cli.main([*arguments])
         said = capsys.readouterr()
-        return code, said.err or said.out
+        return code, said.out if code == 0 else said.err
 
     return run
 
@@ -126,6 +126,48 @@ def test_a_gate_that_stops_by_itself_runs_the_base_s_own_files(command: Run) -> 
     }
 
 
+def test_a_gate_asks_a_protocol_s_file_and_a_system_message_again(command: Run) -> None:
+    text = (
+        (Path(__file__).parents[2] / "docs" / "tasks.md").read_text("utf-8").partition("`short.toml`:\n\n```toml\n")[2].partition("```")[0]
+    )
+    Path("short.toml").write_text(text)
+    form = ("--protocol-file", "short.toml", "--system-instruction", "Be brief.")
+    base = ran(command, "mmlu", "base", "--limit", "14", *form)["mmlu"]
+    assert base.protocol.startswith("short-")
+    assert "+system-" in base.protocol
+    gate = (
+        "gate",
+        "runs/base",
+        "--sequential",
+        "--model",
+        "m",
+        "--data",
+        "sample",
+        "--allow-small-margin",
+        "--out",
+        "runs",
+        "--name",
+        "cand",
+    )
+    code, said = command(*gate)
+    assert code == 2
+    require_one_line(said, base.protocol.partition("+")[0], "the file is not given", "--protocol-file")
+    code, said = command(*gate, *form[:2])
+    assert code == 2
+    require_one_line(said, "not comparable", "protocol differs")
+    assert command(*gate, *form)[0] == 0
+    Path("short.toml").write_text(text.replace("num_fewshot = 1", "num_fewshot = 2"))
+    code, said = command(*gate, *form)
+    assert code == 2
+    require_one_line(said, "the file is short-")
+
+
+def test_a_changed_protocol_is_not_held_against_a_published_figure(command: Run) -> None:
+    code, said = command("run", "--tasks", "mmlu@qwen+chat", "--model", "m", "--data", "sample", "--limit", "14", "--out", "runs")
+    assert code == 0
+    assert "no published figure is under qwen+chat" in said.replace("\n", " ")
+
+
 def test_rows_are_in_the_data_s_hash_and_settings_in_the_protocol_s_name(command: Run) -> None:
     one = ran(command, "own/words.csv", "one")["words.csv"]
     Path("own/words.csv").write_text(CSV.replace("Four?", "Five?"))
@@ -164,6 +206,15 @@ def test_data_status_and_verify_take_files(command: Run) -> None:
     assert code == 0
     assert "4 documents" in said
     assert command("data", "verify", "own/words.csv", "own/words.py", "--data", "sample")[0] == 0
+
+
+def test_verify_and_fidelity_take_files(command: Run, tiny_model: Path, one_thread: None) -> None:
+    code, said = command("verify", "--tasks", "own/words.csv", "--model", str(tiny_model), "--data", "sample")
+    assert code == 0, said
+    tasks = ("--tasks", "own/words.csv,own/words.py", "--data", "sample")
+    code, said = command("fidelity", str(tiny_model), f"{tiny_model},dtype=bfloat16", *tasks, "--json")
+    assert code == 0, said
+    assert json.loads(said)["tasks"].keys() == {"words.csv", "words.py:words"}
 
 
 def test_answers_made_elsewhere_are_scored(command: Run) -> None:

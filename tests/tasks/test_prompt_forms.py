@@ -109,6 +109,7 @@ def test_a_form_is_named_where_it_is_another(spec: str, form: Form, name: str) -
         ("gsm8k@qwen+2-shot", Form(num_fewshot=3), "give one"),
         ("mmlu", Form(multiturn=False), "--no-fewshot-as-multiturn has no effect"),
         ("mmlu@qwen+chats", Form(), "the part 'chats'"),
+        ("mmlu@qwen+2-shot+3-shot", Form(), "says one thing twice"),
         ("mmlu@qwen+system-00000000", Form(), "--system-instruction"),
         ("gsm8k@smollm-chat", Form(system="x"), "without a system message"),
         ("humaneval", Form(chat=True), "take humaneval@chat"),
