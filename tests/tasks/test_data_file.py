@@ -189,7 +189,7 @@ CSV_FAULTS = [
     (b"question,answer\nq,x\0\n", "row 2, column 'answer': a NUL character"),
     ("question,A,B,choices,answer\nq,x,y,x|y,x\n", "both a column 'choices' and the columns A, B"),
     ("question,A,answer\nq,x,x\n", "one column of choices, 'A'"),
-    ("question,A,B,D,answer\nq,x,y,z,A\n", "the column 'D' has no meaning"),
+    ("question,A,B,D,answer\nq,x,y,z,A\n", "has the columns A, B, D and no C"),
     ('question,answer\nq,"[""a"", ""b""]"\n', "row 2, column 'answer': .* may be a text or a list of answers"),
     ('question,answer\nq,"a\nb"\n', "row 2, column 'answer': 'a.nb' has several lines"),
     ("id,question,answer\n1,q,a\n1,r,b\n", "row 3, column 'id': the id '1' is that of a.csv row 2 too"),

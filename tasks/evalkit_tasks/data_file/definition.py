@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from evalkit.tasks import EvalkitError, TomlFile, decode_toml
+from evalkit_tasks.data_file.choices import LETTERS
 from evalkit_tasks.data_file.generated import METRICS
 from evalkit_tasks.data_file.table import DataFile
 
@@ -85,7 +86,7 @@ def completed(definition: Definition, data: DataFile, source: str, given: Sequen
     """
     choices = definition.choices
     if choices is None:
-        letters = _letters(data)
+        letters = _letters(data, source)
         if letters and "choices" in data.columns:
             raise EvalkitError(
                 f"{source}: {data.name} has both a column 'choices' and the columns {', '.join(letters)}; leave one of them out"
@@ -154,14 +155,14 @@ def compiled(pattern: str, source: str) -> re.Pattern[str]:
     return found
 
 
-def _letters(data: DataFile) -> tuple[str, ...]:
-    """The columns A, B, .. as far as they go without a gap."""
-    found: list[str] = []
-    for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ":
-        if letter not in data.columns:
-            break
-        found.append(letter)
-    return tuple(found)
+def _letters(data: DataFile, source: str) -> tuple[str, ...]:
+    """The columns A, B, .. that there are. Raises EvalkitError for a gap."""
+    found = tuple(letter for letter in LETTERS if letter in data.columns)
+    if lacking := [letter for letter in LETTERS[: len(found)] if letter not in found]:
+        raise EvalkitError(
+            f"{source}: {data.name} has the columns {', '.join(found)} and no {lacking[0]}; name the columns of choices in a .toml, or add it"
+        )
+    return found
 
 
 def _if_there(column: str, data: DataFile) -> str:
