@@ -160,7 +160,7 @@ def _letters(data: DataFile, source: str) -> tuple[str, ...]:
     found = tuple(letter for letter in LETTERS if letter in data.columns)
     if lacking := [letter for letter in LETTERS[: len(found)] if letter not in found]:
         raise EvalkitError(
-            f"{source}: {data.name} has the columns {', '.join(found)} and no {lacking[0]}; name the columns of choices in a .toml, or add it"
+            f"{source}: {data.name} has the columns {', '.join(found)} and no {lacking[0]}; name those of choices in a .toml, or add it"
         )
     return found
 
