@@ -61,8 +61,8 @@ def test_every_link_leads_to_a_file(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_path_in_the_text_exists(page: Path) -> None:
     """The files that a guide adds aside, which are its headings."""
-    text = re.sub(r"^(?:```.*?^```|## .*?$)", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
-    added = re.findall(r"^## \d+\. `(\S+)`", page.read_text("utf-8"), re.MULTILINE)
+    text = re.sub(r"^(?:```.*?^```|###? .*?$)", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+    added = re.findall(r"^###? \d+\. `(\S+)`", page.read_text("utf-8"), re.MULTILINE)
     for path in set(re.findall(r"`([\w.-]+/[\w./-]+\.(?:py|toml|h|cpp|md))`", text)) - set(added):
         assert any(file.endswith(f"/{path}") for file in FILES), f"{page.name}: {path}"
 
