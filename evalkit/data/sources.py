@@ -37,6 +37,7 @@ class _Source:
     def __init__(self) -> None:
         self._read: dict[str, str] = {}
         self._kinds: set[str] = set()
+        self._has_rows = False
 
     def rows(self, table: Table) -> list[dict[str, Any]]:
         """Every row of a table, checked. Raises DataError for what is missing, malformed or does not fit the table's columns."""
@@ -45,6 +46,7 @@ class _Source:
         if not rows:
             raise DataError(f"{self._name(table.path)} holds no rows")
         self._read[table.path] = sha256_json(rows)
+        self._has_rows = True
         return rows
 
     def text(self, file: TextFile) -> str:
@@ -67,6 +69,13 @@ class _Source:
     def note(self, name: str, rows: Any) -> None:
         """Count rows as read, under a name."""
         self._read[name] = sha256_json(rows)
+        self._has_rows = True
+
+    def note_made(self, name: str, docs: Sequence[Doc]) -> None:
+        """Count the documents that a task made, under a name, where it read no rows: they come from its code."""
+        if docs and not self._has_rows:
+            self.note(name, [[doc.id, doc.group, dict(doc.fields)] for doc in docs])
+            self._kinds = {"code"}
 
     def note_own(self, name: str, rows: Any) -> None:
         """The same for rows that a task has of its own file, whatever this source is."""
@@ -78,8 +87,11 @@ class _Source:
         return sha256_json(self._read)
 
     def describe(self) -> DataInfo:
-        """What was read so far, in run.json's form. Files that a task itself names are a "dir", whatever the source."""
-        return DataInfo(source="dir" if self._kinds == {"dir"} else self.kind, revision=self.revision, sha256=self.sha256())
+        """What was read so far, in run.json's form. Files that a task itself names are a "dir", rows of its code "code", whatever the
+        source.
+        """
+        own = next((kind for kind in ("dir", "code") if self._kinds == {kind}), self.kind)
+        return DataInfo(source=own, revision=self.revision, sha256=self.sha256())
 
     def _rows(self, table: Table) -> Placed:
         raise NotImplementedError
@@ -302,6 +314,7 @@ def _text_rows(raw: bytes, name: str, columns: Collection[str], layout: str = ""
 def documents(task: Task, source: FolderSource | HubSource) -> list[Doc]:
     """A task's documents. Raises DataError, also for two documents of one id, whose answers and scores could not be told apart."""
     docs = task.load(source)
+    source.note_made(task.protocol.task, docs)
     repeated = [name for name, count in Counter(doc.id for doc in docs).items() if count > 1]
     if repeated:
         raise DataError(f"{task.protocol.task} in {source.kind}: two documents have the id {repeated[0]!r}; give each its own, or drop one")

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from hub_server import serving
 
-from evalkit.data.sources import FolderSource, HubSource, SampleSource, fetch, open_source
+from evalkit.data.sources import FolderSource, HubSource, SampleSource, documents, fetch, open_source
 from evalkit.errors import DataError, EvalkitError
-from evalkit.tasks import PackageTable, Table, TextFile
+from evalkit.tasks import DataSource, Doc, PackageTable, Table, Task, TextFile
 from evalkit.tasks.registry import resolve, task_classes
 
 SAMPLE = SampleSource().folder
@@ -183,3 +183,37 @@ def test_the_hash_is_over_rows_not_files(tmp_path: Path) -> None:
         source.rows(table)
         digests.add(source.sha256())
     assert len(digests) == 1
+
+
+def made(rows: list[dict[str, str]], reads: tuple[Table | TextFile, ...] = ()) -> type[Task]:
+    """A task that makes its rows itself, and may read more."""
+
+    def load(self: Task, source: DataSource) -> list[Doc]:
+        for each in reads:
+            _ = source.rows(each) if isinstance(each, Table) else source.text(each)
+        return [Doc(str(i), "all", row) for i, row in enumerate(rows)]
+
+    return type("Made", (task_classes()["gsm8k"],), {"load": load})
+
+
+def test_rows_made_in_code_are_hashed() -> None:
+    """Also where a text is read beside them; rows that a task reads have the hash that they have."""
+
+    def described(rows: list[dict[str, str]], *reads: Table | TextFile) -> tuple[str, str]:
+        source = SampleSource()
+        cls = made(rows, reads)
+        assert len(documents(cls(cls.protocols["lm-eval"]), source)) == len(rows)
+        return source.describe().source, source.describe().sha256
+
+    text = TextFile("gsm8k/qwen_8shot_prompt.txt", "", "")
+    one, other = ([{"question": "q", "answer": answer}] for answer in ("1", "2"))
+    assert described(one) == described(one)
+    found = {described(one), described(other), described(one + other), described(one, text), described(other, text)}
+    assert {source for source, _ in found} == {"code"}
+    assert len(found) == 5
+    source = SampleSource()
+    docs = documents(resolve("gsm8k"), source)
+    before = source.describe()
+    source.note_made("gsm8k", docs)
+    assert source.describe() == before
+    assert before.source == "sample"
