@@ -18,6 +18,7 @@ RUNS = "results/runs"  # the folder that runs are kept in
 DEVICES = ("auto", "cpu", "cuda")
 FLOATS = ("float32", "bfloat16", "float16")
 DTYPES = ("auto", *FLOATS, "int8")  # int8: products with quantised weights in 8-bit integers, everything else in float32
+OWN = "python:"  # how the engine of a model of one's own begins
 RENDERING = ("native", "llama_cpp")  # engines that render the chat template here
 KERNELS = ("auto", "reference", "cpu", "triton")
 
@@ -53,8 +54,8 @@ class ModelSpec:
 
     @property
     def name(self) -> str:
-        """What the model is found by: the SPEC that was given, or the demo model's name."""
-        return self.spec or DEMO_MODEL
+        """What the model is found by: the SPEC that was given, the class of a python engine, or the demo model's name."""
+        return self.spec or (self.engine.rpartition(":")[2] if self.engine.startswith(OWN) else DEMO_MODEL)
 
 
 DEMO = ModelSpec()
@@ -129,13 +130,13 @@ class RunConfig:
 
     @property
     def is_demo(self) -> bool:
-        """No model was named, and none is replayed: the demo model answers."""
-        return self.model is None and not self.engine.startswith("replay:")
+        """No model was named, none is replayed, and none is one's own: the demo model answers."""
+        return self.model is None and not self.engine.startswith(("replay:", OWN))
 
     @property
     def data_spec(self) -> str:
         """The hub for a named model, the bundled sample for the demo; an explicit choice wins."""
-        return self.data or ("sample" if self.model is None else "hub")
+        return self.data or ("sample" if self.model is None and not self.engine.startswith(OWN) else "hub")
 
     @property
     def run_name(self) -> str:

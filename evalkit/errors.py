@@ -3,6 +3,7 @@
 EvalkitError           2   wrong use, bad input, not comparable
 +-- DataError          2   a data file is missing, malformed, or not what its checksum says
 |   +-- MissingData    2   the folder has no such file
++-- OwnCodeError       2   an exception in Python code of the user's own; the message names its line and the file with the traceback
 +-- RunIncomplete      4   the run stopped early; what is done is kept
 |   +-- Interrupted    4   by Ctrl-C or a signal
 |   +-- OutOfTime      4   by a deadline
@@ -35,6 +36,10 @@ class DataError(EvalkitError):
 
 class MissingData(DataError):
     """A folder that lacks a file."""
+
+
+class OwnCodeError(EvalkitError):
+    """An exception in Python code of the user's own, which is input like any other."""
 
 
 class RunIncomplete(EvalkitError):
@@ -100,6 +105,26 @@ def keeping_traceback(folder: Path | None = None) -> Iterator[None]:
         raise InternalError(
             f"internal error: {in_words(error)}; {traceback_kept(error, folder)}, please report it with this file"
         ) from error
+
+
+@contextmanager
+def own_code(what: str, file: Path | None) -> Iterator[None]:
+    """Whatever code of the user's own in `file` raises becomes an OwnCodeError; `what` says what the code is."""
+    try:
+        yield
+    except (EvalkitError, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # SystemExit too
+        place = f"{file}{_line_in(file, error)}: " if file else ""
+        raise OwnCodeError(f"{place}{what} failed ({in_words(error)}); {traceback_kept(error)}") from error
+
+
+def _line_in(file: Path, error: BaseException) -> str:
+    """ " line 7", the last one of the file that ran; "" where none did."""
+    if isinstance(error, SyntaxError) and error.filename == str(file):
+        return f" line {error.lineno}"
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
+    return f" line {lines[-1]}" if lines else ""
 
 
 def in_words(error: BaseException) -> str:

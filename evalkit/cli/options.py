@@ -27,7 +27,11 @@ SHARED = {
         "capitals.csv, my_tasks.py:capitals (docs/tasks.md)",
     ),
     "model": ("SPEC", f"hub id, folder, .gguf file, random:CONFIG, or a name from evalkit ls models (default: {DEMO_MODEL})"),
-    "engine": ("ENGINE", "native, llama_cpp (a .gguf file in llama.cpp), lm_eval:CLASS (such as lm_eval:hf), openai:URL, or replay:RUN"),
+    "engine": (
+        "ENGINE",
+        "native, llama_cpp (a .gguf file in llama.cpp), lm_eval:CLASS (such as lm_eval:hf), openai:URL, replay:RUN, or python:FILE:CLASS "
+        "(a model of your own: docs/models.md)",
+    ),
     "data": ("DATA", "data source: hub, sample, or a folder (default: EVALKIT_DATA, else hub; for the demo model, sample)"),
     "limit": ("N", "at most N documents per task (per cell of a suite); the same ones for the same N"),
     "seed": ("N", "seed of the sampling"),

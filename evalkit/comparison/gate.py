@@ -63,10 +63,15 @@ def gate_runs(config: GateConfig) -> int:
         if each.word != "pass":
             level = "warning" if each.word == "inconclusive" or each.tier == "warning" else "error"
             annotate(ci, level, f"evalkit gate: {each.name}: {each.word}", gate_output.text(each))
+    require_detectable(gate)
+    return EXIT[gate.word]
+
+
+def require_detectable(gate: Gate) -> None:
+    """Raises EvalkitError for a gate whose outcome is that its documents can't detect a margin: it was asked for too much."""
     if gate.word == "cannot detect":
         first = next(each for each in gate.all if (each.tier, each.word) == ("blocking", gate.word))
         raise EvalkitError(f"{first.name}: {first.reason}" if isinstance(first, Check) else first.reason)
-    return EXIT[gate.word]
 
 
 def decide(config: GateConfig) -> Gate:

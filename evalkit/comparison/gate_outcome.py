@@ -1,13 +1,16 @@
 """The outcomes of a gate, and the exit code of each."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from evalkit.comparison.gate_config import Margins
 from evalkit.comparison.policy import Policy, Tier
 from evalkit.stats.paired import ALPHA, Difference
 
+Word = Literal["fail", "cannot detect", "inconclusive", "pass"]
 # the worst first: a gate's outcome is its worst task's
-EXIT = {"fail": 1, "cannot detect": 2, "inconclusive": 3, "pass": 0}
+EXIT: Mapping[Word, int] = {"fail": 1, "cannot detect": 2, "inconclusive": 3, "pass": 0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +82,11 @@ class Gate:
     policy: Policy | None = None
 
     @property
-    def word(self) -> str:
+    def passed(self) -> bool:
+        return self.word == "pass"
+
+    @property
+    def word(self) -> Word:
         """The worst outcome of the blocking tier."""
         words = {each.word for each in self.all if each.tier == "blocking"}
         return next((word for word in EXIT if word in words), "pass")

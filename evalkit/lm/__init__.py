@@ -4,7 +4,7 @@ from evalkit.config import ModelSpec
 from evalkit.errors import unknown
 from evalkit.lm.base import LM
 
-ENGINES = ("native", "llama_cpp", "lm_eval:CLASS", "openai:URL", "replay:RUN")
+ENGINES = ("native", "llama_cpp", "lm_eval:CLASS", "openai:URL", "replay:RUN", "python:FILE:CLASS")
 
 
 def require_model(model: ModelSpec) -> None:
@@ -17,6 +17,10 @@ def require_model(model: ModelSpec) -> None:
         from evalkit.lm.llama_cpp.library import require_installed
 
         require_installed()
+    if name == "python":
+        from evalkit.lm.python.engine import require_class
+
+        require_class(model, argument)
     if name in ("native", "llama_cpp"):
         from evalkit.lm.models import require_known
 
@@ -46,4 +50,8 @@ def open_lm(model: ModelSpec) -> LM:
         from evalkit.lm.replay import ReplayLM
 
         return ReplayLM(argument)
+    if name == "python" and argument:
+        from evalkit.lm.python.engine import PythonLM
+
+        return PythonLM.load(model, argument)
     raise unknown("engine", model.engine, ENGINES)

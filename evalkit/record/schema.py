@@ -64,6 +64,11 @@ class ModelInfo:
     identity: str | None = field(default=None, metadata=OPTIONAL)
 
     @property
+    def computed_by(self) -> str:
+        """The kernel where it is known, or else the engine."""
+        return f"kernel {self.kernel}" if self.kernel else f"engine {self.engine}"
+
+    @property
     def how(self) -> str:
         """Engine, dtype and device, as far as they are known."""
         return ", ".join(text for text in (self.engine, self.dtype, self.device) if text)
@@ -71,7 +76,7 @@ class ModelInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataInfo:
-    """Where documents came from: `source` is dir, hub, sample or package; `sha256` is over the rows that were read."""
+    """Where documents came from: `source` is dir, hub, sample, package or code; `sha256` is over the rows read, or made."""
 
     source: str
     revision: str | None = None

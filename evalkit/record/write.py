@@ -33,12 +33,12 @@ def now() -> str:
     return datetime.now().astimezone().isoformat(timespec="seconds")
 
 
-def begin(name: str, model: ModelInfo, limit: int | None, seed: int, sandbox: str | None) -> Run:
-    """A run before its first figure."""
+def begin(name: str, model: ModelInfo, limit: int | None, seed: int, sandbox: str | None, command: str | None = None) -> Run:
+    """A run before its first figure. `command`: what to do again, if not the command line."""
     return Run(
         name=name,
         status="incomplete",
-        command=command_line(),
+        command=command or command_line(),
         started=now(),
         seconds=0.0,
         limit=limit,

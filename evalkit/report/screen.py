@@ -92,7 +92,7 @@ def show(run: Run, folder: Path, console: Console, published: str | None = None)
         _say(console, line)
     _say(console, f"model {run.model.fingerprint[:19]}, {run.model.how}")
     if run.model.layout_invariant is False:
-        _say(console, f"no layout invariance (kernel {run.model.kernel}): an answer's last bits may depend on what else was in its batch")
+        _say(console, f"no layout invariance ({run.model.computed_by}): an answer's last bits may depend on what else was in its batch")
     _say(console, f"written to {folder}: {', '.join(written(folder))}")
     _say(console, f"next: {next_step(run, folder)}")
 

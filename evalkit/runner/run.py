@@ -13,7 +13,7 @@ from pathlib import Path
 
 from evalkit.config import RunConfig
 from evalkit.data.sources import open_source
-from evalkit.errors import EvalkitError, Interrupted, OutOfTime, RunIncomplete, in_words, traceback_kept
+from evalkit.errors import EvalkitError, Interrupted, OutOfTime, OwnCodeError, RunIncomplete, in_words, traceback_kept
 from evalkit.exchange import lm_eval_write
 from evalkit.files import require_folder
 from evalkit.lm import open_lm, require_model
@@ -42,10 +42,11 @@ class Prepared:
     sandbox: str | None
 
 
-def prepare(config: RunConfig, reporter: Reporter) -> Prepared:
+def prepare(config: RunConfig, reporter: Reporter, own: LM | None = None) -> Prepared:
     """Check all input and read the data, before a folder is made or a model opened. Raises EvalkitError."""
     require_folder(config.folder)
-    require_model(config.model_spec)
+    if own is None:
+        require_model(config.model_spec)
     tasks = resolve_all(config.tasks, config.sampling, config.lm_eval_options)
     with reporter.bar("reading data", 1, counted=False):
         plans = {name: plan(task, open_source(config.data_spec), config.limit) for name, task in tasks.items()}
@@ -57,21 +58,26 @@ def prepare(config: RunConfig, reporter: Reporter) -> Prepared:
     return Prepared(plans, sandbox)
 
 
-def run(config: RunConfig, reporter: Reporter) -> Run:
-    """Run, resume or re-score; returns what run.json holds. Raises EvalkitError (bad input) or RunIncomplete (stopped early)."""
+def run(config: RunConfig, reporter: Reporter, own: LM | None = None, command: str | None = None) -> Run:
+    """Run, resume or re-score; returns what run.json holds. Raises EvalkitError (bad input) or RunIncomplete (stopped early).
+
+    `own`: a program's model in place of the one that the configuration names; `command`: what to do again, if not the command line.
+    """
     clock = time.monotonic()
-    prepared = prepare(config, reporter)
+    prepared = prepare(config, reporter, own)
     folder = config.folder
     with made(folder), interruptible():
         try:
-            return _run(config, prepared, clock, reporter)
+            return _run(config, prepared, clock, reporter, own, command)
         except KeyboardInterrupt:  # a second one, while the first was handled
             raise Interrupted(
                 f"interrupted again, before run.json was written; the answers are kept in {folder}, run the same command again to go on"
             ) from None
 
 
-def open_model(config: RunConfig, journal: Journal, sandbox: str | None, reporter: Reporter) -> tuple[LM, Run]:
+def open_model(
+    config: RunConfig, journal: Journal, sandbox: str | None, reporter: Reporter, own: LM | None = None, command: str | None = None
+) -> tuple[LM, Run]:
     """The model, and the run's record before its first figure."""
     if sandbox:
         reporter.say(f"sandbox: {sandbox}")
@@ -79,14 +85,14 @@ def open_model(config: RunConfig, journal: Journal, sandbox: str | None, reporte
         reporter.bar("opening model and hashing its files" if config.engine == "native" else "opening model", 1, counted=False),
         engine_errors(journal),
     ):
-        lm = open_lm(config.model_spec)
+        lm = own or open_lm(config.model_spec)
     for notice in lm.notices:
         reporter.say(notice)
     model = model_info(config.model_spec.name, config.engine, lm)
-    return lm, begin(config.run_name, model, config.limit, config.seed, sandbox)
+    return lm, begin(config.run_name, model, config.limit, config.seed, sandbox, command)
 
 
-def _run(config: RunConfig, prepared: Prepared, clock: float, reporter: Reporter) -> Run:
+def _run(config: RunConfig, prepared: Prepared, clock: float, reporter: Reporter, own: LM | None, command: str | None) -> Run:
     """The run, once all input is checked and its folder is there."""
     folder, plans = config.folder, prepared.plans
     journal = Journal(folder / "journal.sqlite", fresh=config.fresh)
@@ -95,7 +101,7 @@ def _run(config: RunConfig, prepared: Prepared, clock: float, reporter: Reporter
     record: Run | None = None  # until the model is open: without one there is nothing to write
     samples: dict[str, Sequence[Sample]] = {}
     try:
-        lm, record = open_model(config, journal, prepared.sandbox, reporter)
+        lm, record = open_model(config, journal, prepared.sandbox, reporter, own, command)
         time_left = TimeLeft(lm, {str(each.task.protocol): _missing(each, lm, journal) for each in [*plans.values()][1:]})
         for name, each in plans.items():
             requests, responses = converse(each, lm, journal, reporter, time_left)
@@ -232,6 +238,8 @@ def engine_errors(journal: Journal) -> Iterator[None]:
     """Whatever an engine raises (out of memory, a CUDA error, a missing file) ends the run early, with all answers kept."""
     try:
         yield
+    except OwnCodeError as error:
+        raise OwnCodeError(f"{error}; {len(journal)} answers are kept in {journal.path.parent}") from error.__cause__
     except (EvalkitError, KeyboardInterrupt, GeneratorExit):
         raise
     except BaseException as error:  # a panic in a Rust library is not an Exception

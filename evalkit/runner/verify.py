@@ -218,5 +218,5 @@ def show(config: RunConfig, report: Report) -> None:
         text = f"not invariant: an answer of this model depends on what is asked beside it ({how})"
     screen.print(text, soft_wrap=True)
     if report.model.layout_invariant is False:
-        text = f"no layout invariance is promised by kernel {report.model.kernel}: other documents or layouts may differ"
+        text = f"no layout invariance is promised by {report.model.computed_by}: other documents or layouts may differ"
         screen.print(text, soft_wrap=True)
