@@ -239,7 +239,8 @@ def engine_errors(journal: Journal) -> Iterator[None]:
     try:
         yield
     except OwnCodeError as error:
-        raise OwnCodeError(f"{error}; {len(journal)} answers are kept in {journal.path.parent}") from error.__cause__
+        kept = f"; {len(journal)} answers are kept in {journal.path.parent}" if len(journal) else ""
+        raise OwnCodeError(f"{error}{kept}") from error.__cause__
     except (EvalkitError, KeyboardInterrupt, GeneratorExit):
         raise
     except BaseException as error:  # a panic in a Rust library is not an Exception

@@ -274,6 +274,8 @@ def test_a_call_is_given_a_batch_and_counts_as_a_whole() -> None:
     with pytest.raises(EvalkitError, match=f"gave {BATCH} results for 1 requests"):
         next(answers)
     assert [len(each) for each in own.asked] == [BATCH, 1]
+    with pytest.raises(EvalkitError, match="it is a int"):  # and not after the first one has counted
+        next(PythonLM(Own(["x", 3]), "Own").generate([ASKED] * 2))
     assert len(list(PythonLM(Own(["x"], batch_size=1), "Own").generate([ASKED] * 3))) == 3
     with pytest.raises(EvalkitError, match=r"Own\.batch_size is 0, expected a whole number, 1 or more"):
         PythonLM(Own(batch_size=0), "Own")
@@ -295,7 +297,7 @@ def test_limits_that_only_the_class_can_keep_are_told() -> None:
     list(lm.loglikelihood([Loglikelihood("x" * 99, ("y",), truncate_above=100, truncate_to=50)]))
     assert len(lm.describe()["notices"]) == 2
     list(lm.loglikelihood([Loglikelihood("x" * 100, ("y",), truncate_above=100, truncate_to=50)]))
-    assert lm.describe()["notices"][2].startswith("1 requests may be above their protocol's limit of 100 tokens")
+    assert lm.describe()["notices"][2].startswith("requests that may be above their protocol's limit of 100 tokens")
 
 
 @pytest.mark.parametrize(

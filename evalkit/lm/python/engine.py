@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import os
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -34,8 +35,9 @@ BY_FILE = (
     "such as weights or a server"
 )
 UNKNOWN = "no fingerprint: no answer of an earlier run is used, and none of this run by a later one; give {} a fingerprint() to resume"
-UNCUT = "{} requests may be above their protocol's limit of {} tokens (truncate_above, max_total_tokens), which {} alone can keep"
-T = TypeVar("T", bound="Request | str")
+UNCUT = "requests that may be above their protocol's limit of {} tokens (truncate_above, max_total_tokens), which {} alone can keep: {:,}"
+A = TypeVar("A")  # what is asked
+R = TypeVar("R")  # the response
 
 
 def require_class(model: ModelSpec, argument: str) -> None:
@@ -124,12 +126,10 @@ class PythonLM(LM):
         for request in asked:
             if request.truncate_above is not None and len(request.context.encode()) >= request.truncate_above:  # a token is a byte or more
                 self._uncut[request] = request.truncate_above
-        for i, result in self._answers("loglikelihood", asked):
-            yield i, results.loglikelihoods(f"{self.name}.loglikelihood", asked[i], result)
+        yield from self._answers("loglikelihood", asked, results.loglikelihoods)
 
     def loglikelihood_rolling(self, texts: Sequence[str]) -> Iterator[tuple[int, float]]:
-        for i, result in self._answers("loglikelihood_rolling", texts):
-            yield i, results.rolling(f"{self.name}.loglikelihood_rolling", texts[i], result)
+        yield from self._answers("loglikelihood_rolling", texts, results.rolling)
 
     def generate(self, requests: Sequence[Generate]) -> Iterator[tuple[int, Generated]]:
         asked = [self._rendered(request) for request in requests]
@@ -137,11 +137,10 @@ class PythonLM(LM):
             limit = request.max_total_tokens
             if limit is not None and len(request.context.encode()) + request.max_new_tokens >= limit:
                 self._uncut[request] = limit
-        for i, result in self._answers("generate", asked):
-            yield i, results.generated(f"{self.name}.generate", asked[i], result)
+        yield from self._answers("generate", asked, results.generated)
 
-    def _answers(self, method: str, asked: Sequence[T]) -> Iterator[tuple[int, Any]]:
-        """The results of all requests, as many as there are requests."""
+    def _answers(self, method: str, asked: Sequence[A], read: Callable[[str, A, Any], R]) -> Iterator[tuple[int, R]]:
+        """Call the method for some requests after the others; `read` makes a response of each result."""
         where = self.name if isinstance(self.own, _Called) else f"{self.name}.{method}"
         for start in range(0, len(asked), self.batch_size):
             some = list(asked[start : start + self.batch_size])
@@ -149,13 +148,13 @@ class PythonLM(LM):
                 given = getattr(self.own, method)(list(some))
             if isinstance(given, str | bytes | dict | Loglikelihoods | Generated) or not hasattr(given, "__iter__"):
                 raise EvalkitError(
-                    f"{where} gave {given!r:.60} for {len(some)} requests; give a list with a result for each, or yield them"
+                    f"{where} gave {results.shown(given)} for {len(some)} requests; give a list with a result for each, or yield them"
                 )
             with own_code(where, self.file):
                 listed = list(given)
             if len(listed) != len(some):
                 raise EvalkitError(f"{where} gave {len(listed)} results for {len(some)} requests; give one for each, in their order")
-            yield from enumerate(listed, start)
+            yield from enumerate([read(where, request, result) for request, result in zip(some, listed, strict=True)], start)
 
     def _rendered(self, request: Any) -> Any:
         """The request with its conversation, if it has one, written as the beginning of the context. Raises EvalkitError."""
@@ -177,7 +176,7 @@ class PythonLM(LM):
         notices = list(self.notices)
         if self._uncut:
             limits = " or ".join(f"{limit:,}" for limit in sorted(set(self._uncut.values())))
-            notices.append(UNCUT.format(f"{len(self._uncut):,}", limits, self.name))
+            notices.append(UNCUT.format(limits, self.name, len(self._uncut)))
         return {"spec": self.spec, "parameters": self.parameters, "layout_invariant": False, "notices": notices}
 
 
@@ -224,11 +223,14 @@ def _parameters(name: str, value: Any) -> dict[str, int] | None:
 def _content(spec: str | None) -> str | None:
     """A digest of the file or folder that --model names; None where it names none."""
     place = Path(spec).expanduser() if spec else None
-    if place is None or not place.exists():
+    if place is None or not os.path.exists(place):
         return None
     files = sorted(file for file in place.rglob("*") if file.is_file()) if place.is_dir() else [place]
     digests = []
-    for file in files:
-        with open(file, "rb") as raw:
-            digests.append([str(file.relative_to(place)), hashlib.file_digest(raw, "sha256").hexdigest()])
+    try:
+        for file in files:
+            with open(file, "rb") as raw:
+                digests.append([str(file.relative_to(place)), hashlib.file_digest(raw, "sha256").hexdigest()])
+    except OSError as error:
+        raise EvalkitError(f"--model {spec}: cannot read {file}: {error.strerror}, and its digest is part of the fingerprint") from None
     return sha256_json(digests)

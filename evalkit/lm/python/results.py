@@ -65,10 +65,11 @@ def generated(method: str, request: Generate, result: Any) -> Generated:
 
 
 def _wrong(method: str, asked: str, result: Any, why: str) -> EvalkitError:
-    return EvalkitError(f"{method} gave {_shown(result)} for a request that begins {asked[:40]!r}: {why}")
+    return EvalkitError(f"{method} gave {shown(result)} for a request that begins {asked[:40]!r}: {why}")
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value as Python writes it, in one line, cut where it is long."""
     try:
         return " ".join(repr(value).split())[:60]
     except Exception:
@@ -78,11 +79,11 @@ def _shown(value: Any) -> str:
 def _logprob(value: Any, wrong: Wrong) -> float:
     """A number of any library's: a float, or a scalar of numpy or torch."""
     if isinstance(value, bool) or not isinstance(value, SupportsFloat):
-        raise wrong(f"{_shown(value)} is no number")
+        raise wrong(f"{shown(value)} is no number")
     try:
         number = float(value)
     except (TypeError, ValueError, RuntimeError, OverflowError):  # an array of several
-        raise wrong(f"{_shown(value)} is no single number") from None
+        raise wrong(f"{shown(value)} is no single number") from None
     if not math.isfinite(number):
         raise wrong(f"{number} is not finite")
     if number > ABOVE_ZERO:
@@ -96,10 +97,10 @@ def _truth(value: Any, wrong: Wrong) -> bool:
             return bool(value)
     except (TypeError, ValueError, RuntimeError):
         pass
-    raise wrong(f"is_greedy is {_shown(value)}, expected True or False")
+    raise wrong(f"is_greedy is {shown(value)}, expected True or False")
 
 
 def _count(value: Any, name: str, wrong: Wrong) -> int:
     if type(value) is not int or value < 0:
-        raise wrong(f"{name} is {_shown(value)}, expected a whole number, 0 or more")
+        raise wrong(f"{name} is {shown(value)}, expected a whole number, 0 or more")
     return value
