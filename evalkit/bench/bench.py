@@ -24,11 +24,23 @@ from evalkit.codec import encode
 from evalkit.errors import EvalkitError
 from evalkit.files import require_folder, write_output
 from evalkit.record.write import environment, model_info
+from evalkit.table import Table
 
 if TYPE_CHECKING:
     from evalkit.progress import Reporter
 
 PUBLISHED = "qwen1.5-moe"
+HEAD = (
+    "model",
+    "requests/s",
+    "tokens/s",
+    "output tokens/s",
+    "seconds",
+    "floor, s",
+    "of the floor",
+    "published requests/s",
+    "published tokens/s",
+)
 
 
 def bench(config: BenchConfig, reporter: Reporter) -> list[BenchRecord]:
@@ -151,8 +163,6 @@ def _is_sparse(record: BenchRecord) -> bool:
 
 def show(config: BenchConfig, records: Sequence[BenchRecord]) -> None:
     """Print the records beside the published figures, to standard output."""
-    from rich.table import Table
-
     from evalkit.progress import console
     from evalkit.report.published import read_table
     from evalkit.report.sections.throughput import is_bench_of
@@ -162,34 +172,24 @@ def show(config: BenchConfig, records: Sequence[BenchRecord]) -> None:
     assert printed
     where, screen = records[0].environment, console()
     title = f"{config.prompt_tokens:,} tokens in, {config.output_tokens:,} out, {config.num_requests:,} requests at once"
-    table = Table(title=title, title_justify="left")
-    table.add_column("model", no_wrap=True)
-    for name in (
-        "requests/s",
-        "tokens/s",
-        "output tokens/s",
-        "seconds",
-        "floor, s",
-        "of the floor",
-        "published requests/s",
-        "published tokens/s",
-    ):
-        table.add_column(name, justify="right")
+    rows = []
     for record in records:
         row = next((row for row in published.rows if row.throughput and is_bench_of(row, record)), None)
         speed, floor = row.throughput if row else None, record.roofline
-        table.add_row(
-            record.model.spec,
-            f"{record.requests_per_second:.3g}",
-            f"{record.total_tokens_per_second:,.1f}",
-            f"{record.output_tokens_per_second:,.1f}",
-            f"{record.seconds:,.1f}",
-            f"{floor.floor_seconds:,.1f}" if floor else "-",
-            f"{floor.share:.0%}" if floor else "-",
-            f"{speed.requests_per_second:.2f}" if speed else "-",
-            f"{speed.tokens_per_second:,.2f}" if speed else "-",
+        rows.append(
+            (
+                record.model.spec,
+                f"{record.requests_per_second:.3g}",
+                f"{record.total_tokens_per_second:,.1f}",
+                f"{record.output_tokens_per_second:,.1f}",
+                f"{record.seconds:,.1f}",
+                f"{floor.floor_seconds:,.1f}" if floor else "-",
+                f"{floor.share:.0%}" if floor else "-",
+                f"{speed.requests_per_second:.2f}" if speed else "-",
+                f"{speed.tokens_per_second:,.2f}" if speed else "-",
+            )
         )
-    screen.print(table)
+    Table(title, HEAD, rows).show(screen)
 
     def say(line: str) -> None:
         screen.print(line, soft_wrap=True)

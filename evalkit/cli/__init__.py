@@ -24,11 +24,20 @@ from typing import Any, NoReturn, TextIO
 from evalkit import __version__
 from evalkit.errors import EvalkitError, keeping_traceback, printable
 
+EXAMPLES = "examples:"
+
+
+class _Help(argparse.HelpFormatter):
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        """Examples stay a line each."""
+        return text if text.startswith(EXAMPLES) else super()._fill_text(text, width, indent)
+
 
 class _Parser(argparse.ArgumentParser):
-    def __init__(self, **settings: Any):
+    def __init__(self, examples: Sequence[str] = (), **settings: Any):
         """No option may be abbreviated: a script with --task would mean another option once there is one."""
-        super().__init__(allow_abbrev=False, **settings)
+        epilog = "\n  ".join([EXAMPLES, *examples]) if examples else None
+        super().__init__(allow_abbrev=False, epilog=epilog, formatter_class=_Help, **settings)
 
     def error(self, message: str) -> NoReturn:
         """One line, as for all other bad input."""
@@ -37,14 +46,15 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit code."""
+    """Run one command; returns its exit code. Without one, print the help."""
+    argv = sys.argv[1:] if argv is None else argv
     _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a letter that the terminal's encoding lacks is printed as "?"
             stream.reconfigure(errors="replace")
     try:
         with keeping_traceback():
-            return _run(_parser().parse_args(argv))
+            return _run(_parser().parse_args(argv or ["help"]))
     except EvalkitError as error:
         _say(str(error))
         return error.exit_code
@@ -57,8 +67,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from evalkit.cli.output import standard_output
+
     try:
-        code = int(arguments.command(arguments) or 0)
+        with standard_output(arguments):
+            code = int(arguments.command(arguments) or 0)
         sys.stdout.flush()
         return code
     except BrokenPipeError:  # `evalkit ls tasks | head`
@@ -105,11 +118,13 @@ def _parser() -> argparse.ArgumentParser:
         audit,
         bench,
         compare,
+        completion,
         correct,
         data,
         fidelity,
         gate,
         generate,
+        help,
         judge,
         ls,
         params,
@@ -129,6 +144,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
     results = (run, reproduce, score, judge, correct, ls, data, report, params, compare, gate, audit, view)
     models = (verify, fidelity, bench, generate, upcycle, quantize, serve)
-    for command in results + models:
+    for command in (*results, *models, completion):
         command.add(commands)
+    help.add(commands, parser)
     return parser

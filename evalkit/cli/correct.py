@@ -1,8 +1,10 @@
 """`evalkit correct`."""
 
 import argparse
+import json
 from pathlib import Path
 
+from evalkit.cli.output import add_json, json_file, present
 from evalkit.files import require_file, write_output
 
 
@@ -13,6 +15,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help="correct a judge's score by its errors on labelled answers",
         description="The share of right answers behind a judge's verdicts, from its sensitivity and specificity on labelled answers. "
         "Explained in docs/statistics.md.",
+        examples=("evalkit correct results/runs/judged --labels labels.jsonl --right-from 7",),
     )
     correct.add_argument("run", metavar="RUN", help="a finished run whose answers a judge, or a pattern, has scored")
     correct.add_argument(
@@ -24,18 +27,18 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     correct.add_argument("--task", metavar="T", help="the task, where the run has several")
     correct.add_argument("--metric", metavar="M", help="the judge's score (default: the task's headline)")
     correct.add_argument("--right-from", metavar="X", type=float, help="the score from which an answer is passed, for ratings")
-    correct.add_argument("--json", metavar="FILE", help="write all figures as JSON")
+    add_json(correct, "all figures", or_file=True)
     correct.set_defaults(command=_correct)
 
 
 def _correct(arguments: argparse.Namespace) -> None:
-    from evalkit.comparison.compare import one_line, print_table
+    from evalkit.comparison.compare import one_line, table
     from evalkit.judge.corrected import CorrectConfig, as_json, correct
     from evalkit.progress import console
     from evalkit.stats.estimate import Estimate
 
-    if arguments.json is not None:
-        require_file(Path(arguments.json), "--json")
+    if file := json_file(arguments):
+        require_file(Path(file), "--json")
     config = CorrectConfig(arguments.run, arguments.labels, arguments.labelled, arguments.task, arguments.metric, arguments.right_from)
     found = correct(config)
 
@@ -51,6 +54,7 @@ def _correct(arguments: argparse.Namespace) -> None:
         row("right, corrected", found.value, "answers without a label"),
     ]
     what = f"{one_line(found.run.model.spec)}: {one_line(found.task)}, {one_line(found.metric)} of {found.right_from:g} or more is passed"
-    print_table(console(), what, ("share", "%", "95% interval", "of"), rows)
-    if arguments.json is not None:
-        write_output(Path(arguments.json), as_json(found))
+    head = ("share", "%", "95% interval", "of")
+    present(arguments, lambda: as_json(found), lambda: table(what, head, rows).show(console()))
+    if file:
+        write_output(Path(file), json.dumps(as_json(found), indent=2) + "\n")

@@ -1,8 +1,10 @@
 """`evalkit gate`."""
 
 import argparse
+from functools import partial
 
 from evalkit.cli.options import SHARED, add_pairing, add_published, add_shared, given, with_data
+from evalkit.cli.output import add_json, json_file, present
 from evalkit.comparison.gate_config import ORDERS, GateConfig, Margins, Sequential, beside_policy
 from evalkit.config import RunConfig
 from evalkit.errors import EvalkitError
@@ -16,6 +18,12 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "gate",
         help="decide whether a candidate may replace a base: exit code 0 pass, 1 fail, 3 inconclusive, 2 not comparable or cannot detect",
         description="Decide whether the candidate scores worse than the base by a margin. Explained in docs/ci.md.",
+        examples=(
+            "evalkit gate results/runs/base results/runs/cand --margin 0.01 --junit gate.xml",
+            "evalkit gate results/runs/base results/runs/cand --policy gate.toml",
+            "evalkit gate results/runs/base --model SPEC --sequential",
+            "evalkit gate --against published results/runs/base --margin 0.02",
+        ),
     )
     gate.add_argument(
         "runs", nargs="+", metavar="RUN", help="BASE and CAND, as for compare; with --against published or --sequential, one run"
@@ -40,7 +48,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     add_pairing(gate)
     gate.add_argument("--junit", metavar="FILE", help="write JUnit XML, one test case for each task")
     gate.add_argument("--summary", metavar="FILE", help="append a summary in markdown (default: the file that GITHUB_STEP_SUMMARY names)")
-    gate.add_argument("--json", metavar="FILE", help="write all figures as JSON")
+    add_json(gate, "all figures", or_file=True)
     gate.add_argument("--comment", metavar="FILE", help="write markdown for a comment on a pull request; its first line never changes")
     gate.add_argument(
         "--bundle", metavar="FILE", help="write runs, policy and decision into one file, for evalkit audit; it holds the documents"
@@ -80,11 +88,11 @@ def _gate(arguments: argparse.Namespace) -> int:
 
     if arguments.policy and arguments.margin is not None:
         raise beside_policy("margins")
-    files = ("junit", "summary", "json", "comment", "bundle")
+    files = ("junit", "summary", "comment", "bundle")
     names = ("against", "published", "tasks", "metric", "cluster", "allow_small_margin", "policy", *files)
-    settings = {name: getattr(arguments, name) for name in names} | {"bench": tuple(arguments.bench)}
+    settings = {name: getattr(arguments, name) for name in names} | {"bench": tuple(arguments.bench), "json": json_file(arguments)}
     margins = Margins() if arguments.margin is None else Margins.parse(arguments.margin)
-    return gate_runs(GateConfig(tuple(arguments.runs), margins, sequential=_sequential(arguments), **settings))
+    return gate_runs(GateConfig(tuple(arguments.runs), margins, sequential=_sequential(arguments), **settings), partial(present, arguments))
 
 
 def _sequential(arguments: argparse.Namespace) -> Sequential | None:

@@ -8,7 +8,12 @@ from evalkit.lm.generate import GenerateConfig
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Put the command into the parser."""
-    generate = commands.add_parser("generate", help="complete one prompt", description="Complete one prompt with the native engine.")
+    generate = commands.add_parser(
+        "generate",
+        help="complete one prompt",
+        description="Complete one prompt with the native engine.",
+        examples=('evalkit generate --model qwen2.5-coder-0.5b --chat --prompt "Name a colour."',),
+    )
     add_option(generate, GenerateConfig, "prompt", "the prompt, or - for standard input", metavar="TEXT", required=True)
     add_option(generate, GenerateConfig, "chat", "format the prompt with the model's chat template")
     add_option(generate, GenerateConfig, "system", "system message (default: the chat template's)", metavar="TEXT")

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from evalkit.cli.options import add_option, add_shared, given, reporter_of, with_data
+from evalkit.cli.output import SCHEMA, add_json, present
 from evalkit.errors import keeping_traceback
 from evalkit.judge.config import KEY_VARIABLES, JudgeConfig
 from evalkit.tasks import READERS
@@ -15,6 +16,10 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "judge",
         help="have a language model rate a run's answers",
         description=f"Rate a run's answers, or resume doing so. The key is read from {' or '.join(KEY_VARIABLES)} and not stored.",
+        examples=(
+            "evalkit judge results/runs/mtb --judge-model gpt-4-0613 --max-cost 20 --price-in 30 --price-out 60",
+            "evalkit judge results/runs/mtb --judge-model gpt-4-0613 --against results/runs/base",
+        ),
     )
     judge.add_argument("run", metavar="RUN", type=Path, help="a run's folder, for example of --tasks mt_bench")
 
@@ -41,12 +46,14 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     add("timeout", "S", "seconds that one attempt may take")
     data = "source of the judge prompts: hub, sample, or a folder (default: EVALKIT_DATA, else that of the run)"
     add_shared(judge, "data", "quiet", helps={"data": data})
+    add_json(judge, "run.json, or the pairwise comparison of --against,")
     judge.set_defaults(command=_judge)
 
 
 def _judge(arguments: argparse.Namespace) -> None:
     config = JudgeConfig(**with_data(given(arguments, JudgeConfig)))
 
+    from evalkit.codec import encode
     from evalkit.judge import result, screen
     from evalkit.judge.runner import judge
     from evalkit.progress import console
@@ -56,8 +63,11 @@ def _judge(arguments: argparse.Namespace) -> None:
         judged = judge(config, reporter_of(arguments))
     answered, folder = judged.answered, result.judgments_folder(judged.answered)
     if config.against:
-        screen.show_pairs(result.write_pairs(config, judged), answered.run.model.spec, folder, console())
+        pairs = result.write_pairs(config, judged)
+        document = {"schema": SCHEMA, "kind": "pairwise", "task": answered.task, **encode(pairs)}
+        present(arguments, lambda: document, lambda: screen.show_pairs(pairs, answered.run.model.spec, folder, console()))
         return
-    entry = result.write_single(config, judged).tasks[answered.task]
+    run = result.write_single(config, judged)
+    entry = run.tasks[answered.task]
     screen.write_plots(type(answered.judged_task), {answered.model: entry}, folder)
-    screen.show(entry, task_of(answered.task), answered.run.model.spec, folder, console())
+    present(arguments, lambda: encode(run), lambda: screen.show(entry, task_of(answered.task), answered.run.model.spec, folder, console()))

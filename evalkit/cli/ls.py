@@ -4,12 +4,13 @@ import argparse
 from collections.abc import Callable, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from evalkit.cli.options import add_shared
-from evalkit.cli.table import print_lines, print_table
+from evalkit.cli.output import Listing, add_json, present
 from evalkit.config import RUNS
 from evalkit.errors import EvalkitError, first_line
+from evalkit.table import Table
 
 if TYPE_CHECKING:
     from evalkit.record.schema import Run, TaskEntry
@@ -20,83 +21,144 @@ WAITS = "waits for a judge"
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Put the command into the parser."""
     what = "list tasks, protocols, models, published tables or runs"
-    ls = commands.add_parser("ls", help=what, description=f"{what.capitalize()}.")
+    ls = commands.add_parser(
+        "ls",
+        help=what,
+        description=f"{what.capitalize()}.",
+        examples=(
+            "evalkit ls tasks",
+            "evalkit ls tasks arc",
+            "evalkit ls protocols gsm8k",
+            "evalkit ls runs --json",
+        ),
+    )
     ls.add_argument("what", choices=LISTS, help="what to list")
+    ls.add_argument("search", nargs="?", metavar="SEARCH", help="only what holds this text, in any case; of tasks, lm-eval's too")
     add_shared(ls, "out")
+    add_json(ls, "the list")
     ls.set_defaults(command=_ls)
 
 
 def _ls(arguments: argparse.Namespace) -> None:
-    LISTS[arguments.what](Path(getattr(arguments, "out", RUNS)))
+    listing = LISTS[arguments.what](Path(getattr(arguments, "out", RUNS)), (arguments.search or "").lower())
+    present(arguments, listing.as_json, listing.show)
 
 
-def _tasks(out: Path) -> None:
+def _holds(search: str, record: dict[str, Any]) -> bool:
+    """Does a text of the record, or of a list in it, hold the search?"""
+    texts = [text for value in record.values() for text in (value if isinstance(value, list | tuple) else [value])]
+    return any(search in str(text).lower() for text in texts)
+
+
+def _tasks(out: Path, search: str) -> Listing:
     from evalkit.tasks.registry import task_classes
 
-    rows = [
-        (name, f"{cls.official_n:,}", ", ".join(p + (" (default)" if p == cls.default_protocol else "") for p in cls.protocols))
+    found: list[dict[str, Any]] = [
+        {"task": name, "n": cls.official_n, "protocols": list(cls.protocols), "default": cls.default_protocol}
         for name, cls in task_classes().items()
     ]
-    print_table(
-        "tasks",
-        ("task", "documents", "protocols"),
-        rows,
-        "any task of lm-eval's: --tasks lm_eval:NAME (docs/lm-eval-tasks.md)",
-        "a task of your own: --tasks FILE.csv, FILE.toml or FILE.py:NAME (docs/tasks.md)",
-    )
+    found = [each for each in found if _holds(search, each)]
+    rows = [
+        (each["task"], f"{each['n']:,}", ", ".join(p + (" (default)" if p == each["default"] else "") for p in each["protocols"]))
+        for each in found
+    ]
+    if search:
+        lm_eval, notes = _lm_eval_names(search)
+        found += lm_eval
+        rows += [(each["task"], "-", f"lm-eval's {each['what']}") for each in lm_eval]
+    else:
+        notes = [
+            "any task of lm-eval's: --tasks lm_eval:NAME (docs/lm-eval-tasks.md); evalkit ls tasks SEARCH finds them",
+            "a task of your own: --tasks FILE.csv, FILE.toml or FILE.py:NAME (docs/tasks.md)",
+        ]
+    return Listing("tasks", Table("tasks", ("task", "documents", "protocols"), rows, folds=("protocols",)), found, notes)
 
 
-def _protocols(out: Path) -> None:
+def _lm_eval_names(search: str) -> tuple[list[dict[str, Any]], list[str]]:
+    """lm-eval's tasks, groups and tags whose names hold the search, and a remark where it is not installed."""
+    from evalkit.tasks.lm_eval.index import index
+    from evalkit.tasks.lm_eval.options import PREFIX
+
+    try:
+        names = index(None)
+    except EvalkitError as error:
+        return [], [str(error)]
+    found = [{"task": PREFIX + name, "what": entry.kind} for name, entry in sorted(names.items()) if search in name.lower()]
+    return found, [f"{len(found):,} of lm-eval's {len(names):,} names hold {search!r}"]
+
+
+def _protocols(out: Path, search: str) -> Listing:
     from evalkit.tasks.registry import task_classes
 
-    rows = [(str(p), p.summary, p.source) for cls in task_classes().values() for p in cls.protocols.values()]
-    print_table("protocols", ("protocol", "what", "source"), rows)
+    protocols = [p for cls in task_classes().values() for p in cls.protocols.values()]
+    found = [{"protocol": str(p), "summary": p.summary, "source": p.source} for p in protocols]
+    return _texts("protocols", "protocols", found, search, ("protocol", "what", "source"))
 
 
-def _models(out: Path) -> None:
+def _models(out: Path, search: str) -> Listing:
     from evalkit.lm.models import MODELS, local_path
 
-    rows = []
+    found = []
     for name, model in MODELS.items():
         where = "installed" if local_path(model) else model.install or f"hub: {model.hub[0] if model.hub else '-'}"
-        rows.append((name, model.summary, where))
-    print_table("models (or a hub id, a folder, a .gguf file)", ("name", "what", "where"), rows)
+        found.append({"name": name, "summary": model.summary, "where": where})
+    return _texts("models", "models (or a hub id, a folder, a .gguf file)", found, search, ("name", "what", "where"))
 
 
-def _tables(out: Path) -> None:
+def _texts(kind: str, title: str, found: Sequence[dict[str, Any]], search: str, head: Sequence[str]) -> Listing:
+    """Records of texts alone, a column for each of their values."""
+    held = [each for each in found if _holds(search, each)]
+    return Listing(kind, Table(title, head, [tuple(each.values()) for each in held], folds=head[1:]), held)
+
+
+def _tables(out: Path, search: str) -> Listing:
     from evalkit.report.published import read_table, table_names
 
+    found: list[dict[str, Any]] = []
     rows = []
     for name in table_names():
         try:
             table = read_table(name)
         except EvalkitError as error:
-            rows.append((name, f"unreadable: {first_line(error)}", "-", "-", "-"))
-            continue
-        cells = list(table.cells())
-        odd = sum(bool(cell.inconsistent) for _, _, cell in cells)
-        rows.append((name, table.title, str(len(table.rows)), f"{len(cells)}" + (f", {odd} inconsistent" if odd else ""), table.url))
-    remark = "a table of your own: evalkit reproduce FILE.toml, evalkit report RUN --published FILE.toml (docs/adding-a-published-table.md)"
-    print_table("published tables", ("table", "of", "models", "figures", "source"), rows, remark)
+            record: dict[str, Any] = {"table": name, "problem": first_line(error)}
+            row = (name, f"unreadable: {first_line(error)}", "-", "-", "-")
+        else:
+            cells = list(table.cells())
+            odd = sum(bool(cell.inconsistent) for _, _, cell in cells)
+            sizes = {"models": len(table.rows), "figures": len(cells), "inconsistent": odd}
+            record = {"table": name, "title": table.title, **sizes, "source": table.url}
+            row = (name, table.title, str(len(table.rows)), f"{len(cells)}" + (f", {odd} inconsistent" if odd else ""), table.url)
+        if _holds(search, record):
+            found.append(record)
+            rows.append(row)
+    note = "a table of your own: evalkit reproduce FILE.toml, evalkit report RUN --published FILE.toml (docs/adding-a-published-table.md)"
+    head = ("table", "of", "models", "figures", "source")
+    return Listing("tables", Table("published tables", head, rows, left=("figures",), folds=("of", "source")), found, [note])
 
 
-def _runs(out: Path) -> None:
+def _runs(out: Path, search: str) -> Listing:
     """The runs in a folder, the latest last, one line per task, and what to do next."""
+    from evalkit.codec import encode
+
     read = {file.parent.name: _read(file) for file in sorted(out.glob("*/run.json"))}
     runs = {name: run for name, run in read.items() if not isinstance(run, EvalkitError)}
-    timed = [_bench(file) for file in sorted(out.glob("*/bench.json"))]
-    if not read and timed:
-        print_lines(*timed)
-        return
-    if not read:
-        print_lines(f"no runs in {out} yet; start with: evalkit run --tasks mmlu,gsm8k")
-        return
     names = sorted(read, key=lambda name: (runs[name].started if name in runs else "", name))
+    rows_of = {name: _rows(read[name]) for name in names}
+    names = [name for name in names if search in name.lower() or any(search in cell.lower() for row in rows_of[name] for cell in row)]
+    runs = {name: run for name, run in runs.items() if name in names}
+    records = [
+        {"folder": str(out / name), **(encode(runs[name]) if name in runs else {"problem": first_line(read[name])})}  # type: ignore[arg-type]
+        for name in names
+    ]
+    timed = [line for file in sorted(out.glob("*/bench.json")) if search in (line := _bench(file)).lower()]
+    if not names:
+        none = f"no run in {out} holds {search!r}" if read else f"no runs in {out} yet; start with: evalkit run --tasks mmlu,gsm8k"
+        return Listing("runs", Table("", (), ()), [], timed or [none])
     remarks = [f"{len(names)} run{'s' if len(names) > 1 else ''} in {out}", *timed]
     remarks += [
         f"{name} is incomplete; run the same command again to resume it" for name in names if name in runs and not runs[name].is_complete
     ]
-    rows = [(name if i == 0 else "", *row) for name in names for i, row in enumerate(_rows(read[name]))]
+    rows = [(name if i == 0 else "", *row) for name in names for i, row in enumerate(rows_of[name])]
     waiting = [(name, key) for name, run in runs.items() for key, entry in run.tasks.items() if not entry.metrics and entry.counts.unscored]
     remarks += [f"{key} waits for a judge: evalkit judge {out / name} --judge-model NAME" for name, key in waiting]
     if runs:
@@ -105,7 +167,8 @@ def _runs(out: Path) -> None:
         base, cand, tasks = pair
         remarks.append(f"  or: evalkit compare {out / base} {out / cand}{tasks}")
     head = ("run", "status", "model", "task", "measured", "95% interval", "n", "data")
-    print_table(f"runs in {out}", head, rows, *remarks)
+    table = Table(f"runs in {out}", head, rows, left=("status", "model", "95% interval", "data"), folds=("task",))
+    return Listing("runs", table, records, remarks)
 
 
 def _read(file: Path) -> "Run | EvalkitError":
@@ -166,4 +229,10 @@ def _bench(file: Path) -> str:
         return f"{file.parent.name}: unreadable: {first_line(error)}"
 
 
-LISTS: dict[str, Callable[[Path], None]] = {"tasks": _tasks, "protocols": _protocols, "models": _models, "tables": _tables, "runs": _runs}
+LISTS: dict[str, Callable[[Path, str], Listing]] = {
+    "tasks": _tasks,
+    "protocols": _protocols,
+    "models": _models,
+    "tables": _tables,
+    "runs": _runs,
+}

@@ -1,9 +1,11 @@
 """`evalkit params`."""
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 from evalkit.cli.options import add_published
+from evalkit.cli.output import add_json, present
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -12,6 +14,10 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "params",
         help="count parameters from configurations, beside the published figures",
         description="Count parameters from configurations, beside the published figures.",
+        examples=(
+            "evalkit params",
+            "evalkit params ./checkpoint --out params",
+        ),
     )
     params.add_argument(
         "models",
@@ -21,6 +27,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     )
     add_published(params)
     params.add_argument("--out", metavar="DIR", help="folder for params.md, parameters.csv and the plot")
+    add_json(params, "all counts")
     params.set_defaults(command=_params)
 
 
@@ -30,4 +37,5 @@ def _params(arguments: argparse.Namespace) -> int:
 
     if arguments.out is not None:
         require_folder(Path(arguments.out))
-    return print_parameters(arguments.models, Path(arguments.out) if arguments.out else None, arguments.published)
+    out = Path(arguments.out) if arguments.out else None
+    return print_parameters(arguments.models, out, arguments.published, partial(present, arguments))

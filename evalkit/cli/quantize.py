@@ -6,11 +6,12 @@ from pathlib import Path
 from evalkit.cli.options import add_shared, reporter_of
 from evalkit.lm.quantize import FORMATS
 
-_EXAMPLES = """examples:
-  evalkit quantize ./Qwen2.5-0.5B qwen.gguf --format gguf:q4_k
-  evalkit quantize org/repo@REVISION model.gguf --format gguf:bf16
-  evalkit quantize model-f16.gguf model-q8.gguf --format gguf:q8_0
-  evalkit quantize ./Qwen1.5-MoE-A2.7B ./moe-int4 --format gptq-int4"""
+EXAMPLES = (
+    "evalkit quantize ./Qwen2.5-0.5B qwen.gguf --format gguf:q4_k",
+    "evalkit quantize org/repo@REVISION model.gguf --format gguf:bf16",
+    "evalkit quantize model-f16.gguf model-q8.gguf --format gguf:q8_0",
+    "evalkit quantize ./Qwen1.5-MoE-A2.7B ./moe-int4 --format gptq-int4",
+)
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -19,8 +20,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "quantize",
         help="write a model as GGUF or GPTQ, quantised or not",
         description="Write a model as one GGUF file for llama.cpp, or as a folder of int4 weights in GPTQ's layout; either runs here too.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=EXAMPLES,
     )
     quantize.add_argument("source", metavar="SOURCE", help="a model, given as --model of evalkit run")
     quantize.add_argument("dest", metavar="DEST", type=Path, help="file to write (gguf:..), or folder, new or empty (gptq-int4)")

@@ -1,7 +1,10 @@
 """`evalkit report`."""
 
 import argparse
+from functools import partial
 from pathlib import Path
+
+from evalkit.cli.output import add_json, present
 
 ALL = "all"
 RUN_HELP = "a run's folder, its run.json, lm-eval's results folder, a bench.json, or a .toml file of findings"
@@ -14,12 +17,18 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "report",
         help="write the published tables beside what runs measured: markdown, CSV, LaTeX, HTML and plots",
         description="Write a published table with each figure beside what runs measured, and a verdict.",
+        examples=(
+            "evalkit report results/runs/* --out report",
+            "evalkit report results/runs/base --published qwen2.5-coder",
+            "evalkit report results/runs/* --runs-only --json",
+        ),
     )
     report.add_argument("runs", nargs="*", metavar="RUN", help=RUN_HELP)
     tables = report.add_mutually_exclusive_group()
-    tables.add_argument("--published", metavar="NAME,..", default="qwen1.5-moe", help=PUBLISHED_HELP)
+    tables.add_argument("--published", metavar="TABLE[,TABLE]", default="qwen1.5-moe", help=PUBLISHED_HELP)
     tables.add_argument("--runs-only", action="store_true", help="what the runs measured, without published figures")
     report.add_argument("--out", metavar="DIR", help="folder for all formats (default: markdown on standard output)")
+    add_json(report, "all figures")
     report.set_defaults(command=_report)
 
 
@@ -31,4 +40,4 @@ def _report(arguments: argparse.Namespace) -> int:
     if arguments.out is not None:
         require_folder(Path(arguments.out))
     named = [] if arguments.runs_only else table_names() if arguments.published == ALL else arguments.published.split(",")
-    return write_report(named, arguments.runs, arguments.out)
+    return write_report(named, arguments.runs, arguments.out, partial(present, arguments))

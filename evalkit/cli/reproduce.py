@@ -1,8 +1,10 @@
 """`evalkit reproduce`."""
 
 import argparse
+from functools import partial
 
 from evalkit.cli.options import add_option, add_shared, given, reporter_of, with_data
+from evalkit.cli.output import add_json, present
 from evalkit.errors import keeping_traceback
 from evalkit.reproduce.config import ReproduceConfig
 
@@ -13,11 +15,16 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "reproduce",
         help="measure every figure of a published table that can be had here: plan, runs, report and verdicts",
         description="Measure the figures of a published table that can be had here, the cheapest first. The same command resumes.",
+        examples=(
+            "evalkit reproduce qwen2.5-coder --plan",
+            "evalkit reproduce qwen2.5-coder",
+            "evalkit reproduce smollm2 --budget 2",
+        ),
     )
     reproduce.add_argument("table", metavar="TABLE", help="a published table (evalkit ls tables), or a .toml file")
     reproduce.add_argument("models", nargs="*", metavar="MODEL", help="models of the table, by name or slug (default: all)")
     add_option(reproduce, ReproduceConfig, "plan", "stop after the plan: what each figure takes on this device, or why it can't be had")
-    add_option(reproduce, ReproduceConfig, "json", "print the plan as JSON")
+    add_json(reproduce, "the plan, and without --plan the measured figures,")
     add_option(reproduce, ReproduceConfig, "warm_up", "answer a few documents of each task before planning; --budget does so too")
     add_option(reproduce, ReproduceConfig, "budget", "measure the cheapest figures that fit into so many hours", metavar="HOURS")
     add_option(reproduce, ReproduceConfig, "judge_model", "the judge of judged benchmarks, as for evalkit judge", metavar="NAME")
@@ -38,4 +45,4 @@ def _reproduce(arguments: argparse.Namespace) -> None:
     from evalkit.reproduce.reproduce import reproduce
 
     with keeping_traceback(config.folder):
-        reproduce(config, reporter_of(arguments))
+        reproduce(config, reporter_of(arguments), partial(present, arguments))

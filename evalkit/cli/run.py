@@ -3,6 +3,7 @@
 import argparse
 
 from evalkit.cli.options import SHARED, add_published, add_shared, given, with_data
+from evalkit.cli.output import add_json, present
 from evalkit.config import RunConfig, read_toml
 from evalkit.errors import keeping_traceback
 from evalkit.tasks.own import OwnSpec
@@ -14,10 +15,17 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "run",
         help="run a model on benchmarks under named protocols",
         description="Run a model on benchmarks. The same command again resumes the run.",
+        examples=(
+            "evalkit run --tasks mmlu,gsm8k",
+            "evalkit run --tasks mmlu,gsm8k --model ./checkpoint --data DIR --limit 500",
+            "evalkit run --tasks gsm8k@lm-eval,lm_eval:arc_easy --model Qwen/Qwen1.5-MoE-A2.7B",
+            "evalkit run --tasks mmlu --quiet --json > run.json",
+        ),
     )
     add_shared(run, *SHARED)
     run.add_argument("--config", metavar="run.toml", help="read these settings from a file; the command line takes precedence")
     add_published(run, default=None, help="that figures are shown beside (default: all tables)")
+    add_json(run, "run.json")
     run.set_defaults(command=_run)
 
 
@@ -25,6 +33,7 @@ def _run(arguments: argparse.Namespace) -> int:
     settings = (read_toml(arguments.config) if arguments.config else {}) | given(arguments, RunConfig)
     config = RunConfig(**{"tasks": ()} | with_data(settings))
 
+    from evalkit.codec import encode
     from evalkit.progress import Reporter, console
     from evalkit.report.published import read_table
     from evalkit.report.screen import show
@@ -39,5 +48,5 @@ def _run(arguments: argparse.Namespace) -> int:
         reporter.say(f"demo: SmolLM2-135M upcycled to a mixture of experts, on {what}; its figures do not compare with published ones")
     with keeping_traceback(config.folder):
         record = run(config, reporter)
-    show(record, config.folder, console(), arguments.published)
+    present(arguments, lambda: encode(record), lambda: show(record, config.folder, console(), arguments.published))
     return 0

@@ -4,13 +4,21 @@ import argparse
 from pathlib import Path
 
 from evalkit.cli.options import add_published, add_shared, given, reporter_of, with_data
+from evalkit.cli.output import SCHEMA, add_json, present
 from evalkit.errors import EvalkitError
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Put the command into the parser."""
     score = commands.add_parser(
-        "score", help="score answers made elsewhere", description="Score a file of answers as a run. No model is loaded."
+        "score",
+        help="score answers made elsewhere",
+        description="Score a file of answers as a run. No model is loaded.",
+        examples=(
+            "evalkit score humaneval samples.jsonl",
+            "evalkit score gsm8k@lm-eval answers.jsonl --data DIR --name theirs",
+            "evalkit score mt_bench gpt-4_single.jsonl",
+        ),
     )
     score.add_argument(
         "task",
@@ -29,10 +37,12 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     }
     add_shared(score, "data", "out", "name", "allow_unsafe_code", "quiet", helps=helps)
     add_published(score, default=None, help="that figures are shown beside (default: all tables)")
+    add_json(score, "run.json")
     score.set_defaults(command=_score)
 
 
 def _score(arguments: argparse.Namespace) -> None:
+    from evalkit.codec import encode
     from evalkit.progress import console
     from evalkit.report.published import read_table
     from evalkit.report.screen import show
@@ -48,10 +58,15 @@ def _score(arguments: argparse.Namespace) -> None:
         from evalkit.judge.given import score_judgments
 
         runs, refused = score_judgments(config.task, config.file, config.data, Path(config.out), config.name)
-        for judged in runs:
-            screen.show(judged.run.tasks[task.name], task.name, judged.run.model.spec, judged.folder, console())
+
+        def show_all() -> None:
+            for judged in runs:
+                screen.show(judged.run.tasks[task.name], task.name, judged.run.model.spec, judged.folder, console())
+
+        document = {"schema": SCHEMA, "kind": "runs", "runs": [encode(judged.run) for judged in runs]}
+        present(arguments, lambda: document, show_all)
         if refused:
             raise EvalkitError(f"{config.file}: {'; '.join(refused)}")
         return
     record, folder = score(config, reporter_of(arguments))
-    show(record, folder, console(), arguments.published)
+    present(arguments, lambda: encode(record), lambda: show(record, folder, console(), arguments.published))

@@ -9,7 +9,13 @@ from evalkit.serve import KEY_VARIABLE, ServeConfig
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Put the command into the parser."""
     serve = commands.add_parser(
-        "serve", help="serve a model over an OpenAI-compatible API", description="Serve a model over an OpenAI-compatible API at /v1."
+        "serve",
+        help="serve a model over an OpenAI-compatible API",
+        description="Serve a model over an OpenAI-compatible API at /v1.",
+        examples=(
+            "evalkit serve --model qwen2.5-coder-0.5b",
+            "evalkit serve --model ./model --host 0.0.0.0 --port 8080 --max-model-len 4096",
+        ),
     )
     add_option(serve, ServeConfig, "name", "the model's name for clients (default: made from its SPEC)", metavar="NAME")
     add_option(serve, ServeConfig, "host", "address to listen on", metavar="ADDRESS")

@@ -11,7 +11,10 @@ from evalkit.lm.upcycle import RECIPES, Recipe
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Put the command into the parser."""
     upcycle = commands.add_parser(
-        "upcycle", help="convert a dense model to a mixture of experts", description="Convert a dense model to a Qwen2-MoE folder."
+        "upcycle",
+        help="convert a dense model to a mixture of experts",
+        description="Convert a dense model to a Qwen2-MoE folder.",
+        examples=("evalkit upcycle qwen2.5-coder-0.5b ./moe --experts 16 --top-k 4 --recipe qwen",),
     )
     upcycle.add_argument("source", metavar="SOURCE", help="a dense model, given as --model of evalkit run")
     upcycle.add_argument("dest", metavar="DEST", type=Path, help="folder to write, new or empty")

@@ -9,6 +9,10 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "view",
         help="write the samples of one run, or of two side by side, as one HTML page",
         description="Write one self-contained HTML file with every prompt, response, extraction and score, with filters and search.",
+        examples=(
+            "evalkit view results/runs/base",
+            "evalkit view results/runs/base results/runs/cand --out both.html",
+        ),
     )
     view.add_argument("runs", nargs="+", metavar="RUN", help="one or two of: a run's folder, its run.json, a results folder of lm-eval")
     view.add_argument("--out", metavar="FILE.html", help="file to write (default: view.html in the folder of the last run)")

@@ -7,10 +7,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from evalkit.comparison.answers import read_answers
 from evalkit.errors import EvalkitError
 from evalkit.files import require_folder, write_output
@@ -18,13 +14,14 @@ from evalkit.progress import console as standard_output
 from evalkit.record.pairs import Pairs, RunAnswers, align
 from evalkit.report.render.markdown import markdown_table, md
 from evalkit.stats.paired import ALPHA, Difference, bootstrap, holm, mean_of, paired
+from evalkit.table import Present, Table, on_screen
 
 SCHEMA = 1
-WIDEST = 10_000  # characters of a table, to find out how wide it would be
 EXAMPLES = 5  # flipped documents shown per task
 SUBJECTS = 12  # subjects with flips printed per task; compare.json has them all
 ALIKE = "all documents changed alike: the interval is for the others that as many documents can miss"
 HEAD = ("task", "n", "base", "cand", "difference", "SE", "95% interval", "McNemar p", "Holm p", "test", "detectable")
+LEFT = ("tier", "test", "outcome")  # columns of words, also of a gate
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +59,19 @@ class Comparison:
 
 
 def compare_runs(
-    base: str, cand: str, out: str | None = None, tasks: Sequence[str] = (), metric: str | None = None, cluster: str | None = None
+    base: str,
+    cand: str,
+    out: str | None = None,
+    tasks: Sequence[str] = (),
+    metric: str | None = None,
+    cluster: str | None = None,
+    present: Present = on_screen,
 ) -> int:
-    """Print the comparison; write compare.md and compare.json into `out`. Returns 0; raises EvalkitError if they are not comparable."""
+    """Present the comparison; write compare.md and compare.json into `out`. Returns 0; raises EvalkitError if they are not comparable."""
     if out is not None:
         require_folder(Path(out))
     found = compare(base, cand, tasks, metric, cluster)
-    show(found)
+    present(lambda: as_json(found), lambda: show(found))
     if out is not None:
         write_output(Path(out) / "compare.md", to_markdown(found))
         write_output(Path(out) / "compare.json", json.dumps(as_json(found), indent=2) + "\n")
@@ -191,7 +194,7 @@ def _flip_lines(task: TaskComparison) -> list[str]:
 def show(found: Comparison) -> None:
     """Print the comparison; in pipes it is wide, so that no figure is cut."""
     console = standard_output()
-    print_table(console, f"base: {one_line(found.base.model)}, candidate: {one_line(found.cand.model)}", HEAD, _rows(found))
+    table(f"base: {one_line(found.base.model)}, candidate: {one_line(found.cand.model)}", HEAD, _rows(found)).show(console)
 
     def say(text: str) -> None:
         console.print(text, soft_wrap=True)
@@ -211,29 +214,9 @@ def show(found: Comparison) -> None:
             say(f"    cand:   {one_line(after.shown)}")
 
 
-def print_table(console: Console, title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table of plain texts, without markup; where it is wider than the console, row by row, since rich would cut its figures.
-
-    No line begins with a foreign text, where CI would read `::` as a command.
-    """
-    console.print(Text(title), soft_wrap=True)
-    table = Table()
-    for name in head:
-        table.add_column(name, justify="left" if name in ("task", "tier", "test", "outcome") else "right")
-    for row in rows:
-        table.add_row(*(Text(one_line(cell)) for cell in row))
-    if console.measure(table, options=console.options.update(max_width=WIDEST)).maximum <= console.width:
-        console.print(table)
-        return
-    for row in rows:
-        console.print(f"- {one_line(row[0])}", soft_wrap=True)
-        line = ""
-        for part in (f"{name} {one_line(cell)}" for name, cell in zip(head[1:], row[1:], strict=True)):
-            if line and len(f"    {line}, {part},") > console.width:
-                console.print(f"    {line},", soft_wrap=True)
-                line = ""
-            line += f", {part}" if line else part
-        console.print(f"    {line}", soft_wrap=True)
+def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """A table of one-line texts. No line begins with a foreign text, where CI would read `::` as a command."""
+    return Table(title, head, [[one_line(cell) for cell in row] for row in rows], LEFT)
 
 
 def to_markdown(found: Comparison) -> str:

@@ -19,12 +19,13 @@ from evalkit.comparison.rules import rules_of
 from evalkit.errors import EvalkitError, RunIncomplete, Undecided
 from evalkit.files import require_file, write_output
 from evalkit.report.render.markdown import md
+from evalkit.table import Present, on_screen
 
 UNDECIDED = {EvalkitError.exit_code: "not comparable", Undecided.exit_code: "inconclusive", RunIncomplete.exit_code: "incomplete"}
 
 
-def gate_runs(config: GateConfig) -> int:
-    """Decide, print the table and write the files. Returns 0, 1 or 3.
+def gate_runs(config: GateConfig, present: Present = on_screen) -> int:
+    """Decide, present the table and write the files. Returns 0, 1 or 3.
 
     Raises EvalkitError (2) where the runs are not comparable and, after the table, where a margin cannot be detected.
     """
@@ -40,23 +41,26 @@ def gate_runs(config: GateConfig) -> int:
         problem, word = " ".join(str(error).split()), UNDECIDED.get(error.exit_code, "not comparable")
         if config.junit:
             write_output(Path(config.junit), problem_junit(problem))
+        refused = gate_output.refused_json(word, problem, error.exit_code)
+        present(lambda: refused, lambda: None)
         if config.json:
-            write_output(Path(config.json), json.dumps(gate_output.refused_json(word, problem, error.exit_code), indent=2) + "\n")
+            write_output(Path(config.json), json.dumps(refused, indent=2) + "\n")
         if config.comment:
             write_output(Path(config.comment), gate_comment.refused_comment(word, problem))
         if ci.summary:
             write_output(Path(ci.summary), f"## evalkit gate: {word}\n\n{md(one_line(problem, 1_000))}\n", append=True)
         annotate(ci, "error", f"evalkit gate: {word}", problem)
         raise
-    gate_output.show(gate)
+    document = gate_output.as_json(gate)
+    present(lambda: document, lambda: gate_output.show(gate))
     if config.junit:
         write_output(Path(config.junit), junit([gate_output.test_case(each) for each in gate.all]))
     if config.json:
-        write_output(Path(config.json), json.dumps(gate_output.as_json(gate), indent=2) + "\n")
+        write_output(Path(config.json), json.dumps(document, indent=2) + "\n")
     if config.comment:
         write_output(Path(config.comment), gate_comment.comment(config, gate))
     if config.bundle and asked:
-        write_output(Path(config.bundle), bundle.packed(asked, gate_output.as_json(gate), gate.policy))
+        write_output(Path(config.bundle), bundle.packed(asked, document, gate.policy))
     if ci.summary:
         write_output(Path(ci.summary), gate_output.to_markdown(gate), append=True)
     for each in gate.all:

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.text import Text
 
-from evalkit.comparison.compare import ALIKE, difference_json, figures, one_line, p_text, print_table, scale
+from evalkit.comparison.compare import ALIKE, difference_json, figures, one_line, p_text, scale, table
 from evalkit.comparison.compare import HEAD as COMPARE_HEAD
 from evalkit.comparison.gate_outcome import EXIT, Check, Gate, GateOutcome
 from evalkit.progress import console as standard_output
@@ -67,7 +67,7 @@ def show(gate: Gate) -> None:
     console = standard_output()
     title = f"base: {one_line(gate.base, 300)}, candidate: {one_line(gate.cand, 300)}, {gate.asked}"
     if gate.outcomes:
-        print_table(console, title, _head(gate), _rows(gate))
+        table(title, _head(gate), _rows(gate)).show(console)
     else:  # it had failed before any task was looked at
         console.print(Text(title), soft_wrap=True)
     lines = [f"- {each.name}: {text(each)}" for each in gate.all] + [f"- {note}" for note in gate.notes]

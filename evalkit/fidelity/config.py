@@ -29,7 +29,6 @@ class FidelityConfig:
     allow_unsafe_code: bool = False
     out: str | None = None
     fresh: bool = False
-    json: bool = False
     quiet: bool = False
 
     def __post_init__(self) -> None:

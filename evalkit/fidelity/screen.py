@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
 from evalkit.fidelity.document import to_document
 from evalkit.fidelity.record import Fidelity
@@ -11,6 +10,7 @@ from evalkit.report.document import Block, Grid, Notes
 from evalkit.report.render.files import attachments, write_files
 from evalkit.report.render.html import to_html
 from evalkit.report.render.markdown import to_markdown
+from evalkit.table import Table
 
 
 def show(record: Fidelity, console: Console) -> None:
@@ -22,12 +22,9 @@ def show(record: Fidelity, console: Console) -> None:
 
 def _show(block: Block, console: Console) -> None:
     if isinstance(block, Grid):
-        table = Table(title=block.title, title_justify="left")
-        for name, letter in zip(block.head, block.align, strict=True):
-            table.add_column(name, justify="right" if letter == "r" else "left", overflow="fold")
-        for row in block.rows:
-            table.add_row(*map(str, row))
-        console.print(table)
+        columns = list(zip(block.head, block.align, strict=True))
+        left, folds = ([name for name, letter in columns if letter in letters] for letters in ("lp", "p"))
+        Table(block.title, block.head, [[*map(str, row)] for row in block.rows], left, folds).show(console)
     elif isinstance(block, Notes):
         for line in block.lines:
             console.print(f"- {line}", soft_wrap=True)

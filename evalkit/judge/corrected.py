@@ -4,11 +4,11 @@ Labels are the right verdicts on some answers: of RUN itself, whose other answer
 in the same way. A label names its document by id, or by its question.
 """
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from evalkit.errors import EvalkitError, unknown
 from evalkit.record.read import read_complete, read_rows, read_samples, run_folder
@@ -152,9 +152,9 @@ def _labels(file: Path, rows: Mapping[str, SampleRow]) -> dict[str, bool]:
     return found
 
 
-def as_json(found: Correction) -> str:
+def as_json(found: Correction) -> Mapping[str, Any]:
     """The --json file; documented in results/README.md."""
     figures = {"passed": found.passed, "sensitivity": found.rates.sensitivity, "specificity": found.rates.specificity}
     counts = {name: {"hits": count.hits, **asdict(count.share)} for name, count in figures.items()}
     head = {"schema": SCHEMA, "kind": "correction", "model": found.run.model.spec, "task": found.task, "metric": found.metric}
-    return json.dumps(head | {"right_from": found.right_from, **counts, "corrected": asdict(found.value)}, indent=2) + "\n"
+    return head | {"right_from": found.right_from, **counts, "corrected": asdict(found.value)}

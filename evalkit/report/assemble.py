@@ -1,19 +1,22 @@
 """`evalkit report`: assembles a page for each published table, and an index of them, and writes them in every format."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from evalkit.progress import Reporter
 from evalkit.report.document import Document, Grid, Link, Section, tally_words
 from evalkit.report.inputs import Inputs, read_inputs
-from evalkit.report.lines import lines
+from evalkit.report.lines import lines, lines_of_runs
 from evalkit.report.render.files import attachments, write_files
 from evalkit.report.render.html import to_html
 from evalkit.report.render.latex import latex_files
 from evalkit.report.render.markdown import to_markdown
 from evalkit.report.sections import judged, measured, multilingual, params, quality, throughput
 from evalkit.report.story import claimed, story, summary
+from evalkit.table import Present, on_screen
 
+SCHEMA = 1
 # one line per section; a section returns None if the inputs have nothing for it
 SECTIONS: tuple[Callable[[Inputs], Section | None], ...] = (
     quality.section,
@@ -70,8 +73,18 @@ def all_files(pages: Sequence[Inputs]) -> dict[str, bytes]:
     return files
 
 
-def write_report(published: Sequence[str], paths: Sequence[str], out: str | None) -> int:
-    """Write the report into `out`, or print its markdown. Without published tables it is of the runs alone.
+def as_json(pages: Sequence[Inputs]) -> Mapping[str, Any]:
+    """The figures of all pages, unrounded: the document of --json."""
+    tables = []
+    for page in pages:
+        table = page.table
+        found = lines_of_runs(page.runs) if table is None else lines(table, page.runs)
+        tables.append({"table": table and table.name, "title": table and table.title, "figures": [line.as_json() for line in found]})
+    return {"schema": SCHEMA, "kind": "report", "tables": tables, "notes": pages[0].skipped}
+
+
+def write_report(published: Sequence[str], paths: Sequence[str], out: str | None, present: Present = on_screen) -> int:
+    """Write the report into `out`, or print its markdown; present its figures. Without published tables it is of the runs alone.
 
     Raises EvalkitError for input that is none.
     """
@@ -80,14 +93,19 @@ def write_report(published: Sequence[str], paths: Sequence[str], out: str | None
     for line in pages[0].skipped:
         reporter.say(line)
     if out is None:
-        print("\n".join(to_markdown(assemble(page)) for page in pages))
+        present(lambda: as_json(pages), lambda: print("\n".join(to_markdown(assemble(page)) for page in pages)))
         return 0
     files = all_files(pages)
     write_files(Path(out), files)
     first = "report.html" if len(pages) == 1 else "index.html"
     print(f"wrote {len(files)} files to {out}: open {Path(out) / first} in a browser")
+    present(lambda: as_json(pages), lambda: _show(pages))
+    return 0
+
+
+def _show(pages: Sequence[Inputs]) -> None:
+    """The story of each page and how its figures came out, in a few lines."""
     for page in pages:
         document = assemble(page)
         print("\n".join([document.title, *(f"  {block}" for block in document.story[:2])]))
         print("\n".join(f"  {section.title}: {tally_words(section.tally)}" for section in document.sections if section.tally))
-    return 0

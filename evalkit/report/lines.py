@@ -1,8 +1,10 @@
 """The lines of a report: every cell of a published table, once per run that measured it, then the figures of other models."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
+from evalkit.codec import encode
 from evalkit.record.schema import Run, TaskEntry, task_of
 from evalkit.report.matches import column_for
 from evalkit.report.published import Column, PublishedFigure, PublishedTable, Row
@@ -77,6 +79,24 @@ class Line:
             return ""
         weights = self.run.model.fingerprint.removeprefix("sha256:")[:8]
         return f"{under(self.task, self.protocol)}, n = {self.entry.size}, data {self.entry.data}, weights {weights}, run {self.run.name}"
+
+    def as_json(self) -> Mapping[str, Any]:
+        """The line with unrounded figures, in the published figure's unit."""
+        found, said = self.measured, self.verdict
+        return {
+            "model": self.model,
+            "task": self.task,
+            "protocol": self.protocol or None,
+            "published": self.cell.value if self.cell else None,
+            "measured": found.value if found else None,
+            "ci95": [found.low, found.high] if found else None,
+            "n": found.n if found else None,
+            "verdict": said.word,
+            "reason": said.reason,
+            "run": self.run.name if self.run else None,
+            "fingerprint": self.run.model.fingerprint if self.run else None,
+            "data": encode(self.entry.data) if self.entry else None,
+        }
 
     def decimal(self, value: float, sign: str = "") -> str:
         """A measured figure with its column's decimals, or one."""

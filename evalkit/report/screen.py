@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
 from evalkit.config import DEMO_MODEL
 from evalkit.record.schema import Run, TaskEntry, task_of
@@ -24,6 +23,7 @@ from evalkit.report.verdict import (
     why_no_figure,
     why_not_comparable,
 )
+from evalkit.table import Table
 from evalkit.tasks.lm_eval.options import PREFIX
 from evalkit.tasks.registry import remark
 
@@ -65,26 +65,27 @@ def _shown(run: Run, published: str | None) -> Iterator[_Shown]:
 
 def show(run: Run, folder: Path, console: Console, published: str | None = None) -> None:
     """Print one run's table and remarks: its figures beside those of all published tables, or of the one that is named."""
-    table = Table(title=f"{run.model.spec}: published and measured", title_justify="left")
-    for name in HEAD:
-        table.add_column(name, justify="right" if name in ("published", "measured", "n") else "left")
+    rows = []
     shown = list(_shown(run, published))
     verdicts: dict[str, Verdict] = {}
     for each in shown:
         found, figure = verdict_on(each.matches, each.task, each.entry, run.model), each.figure
         own = each.entry.in_own_unit(each.entry.headline)
         verdicts[each.key] = found
-        table.add_row(
-            each.task,
-            each.entry.protocol,
-            " / ".join(dict.fromkeys(match.printed for match in each.matches)) or "-",
-            decimal(figure.value, each.column, own) if figure else "-",
-            interval(figure, each.column, own),
-            each.entry.size,
-            str(each.entry.data),
-            found.word,
+        rows.append(
+            (
+                each.task,
+                each.entry.protocol,
+                " / ".join(dict.fromkeys(match.printed for match in each.matches)) or "-",
+                decimal(figure.value, each.column, own) if figure else "-",
+                interval(figure, each.column, own),
+                each.entry.size,
+                str(each.entry.data),
+                found.word,
+            )
         )
-    console.print(table)
+    left = ("protocol", "95% interval", "data", "verdict")
+    Table(f"{run.model.spec}: published and measured", HEAD, rows, left).show(console)
     told = ("not comparable", "not measured")  # by the remarks
     reasons = [f"{key}: {found}" for key, found in verdicts.items() if found.reason and found.word not in told]
     meanings = [f"{word}: {WORDS[word]}" for word in dict.fromkeys(found.word for found in verdicts.values()) if word not in told]

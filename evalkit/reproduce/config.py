@@ -30,14 +30,11 @@ class ReproduceConfig:
     kernel: str = "auto"
     allow_unsafe_code: bool = False
     out: str = REPRODUCED
-    json: bool = False
     quiet: bool = False
 
     def __post_init__(self) -> None:
         if self.budget is not None and not 0 < self.budget < float("inf"):
             raise EvalkitError(f"budget is {self.budget} hours; give more than 0, or leave it out for all that can be had")
-        if self.json and not self.plan:
-            raise EvalkitError("--json prints the plan: give it with --plan; what a run measured is in its run.json")
         _ = self.run(self.model(None), ("none",))  # refuses what no run takes
 
     @property

@@ -1,6 +1,5 @@
 """`evalkit reproduce`: plans, measures and reports a published table."""
 
-import json
 from pathlib import Path
 
 from evalkit.codec import encode
@@ -11,12 +10,18 @@ from evalkit.record.schema import Run
 from evalkit.reproduce import screen
 from evalkit.reproduce.config import ReproduceConfig
 from evalkit.reproduce.plan import Plan, make_plan
+from evalkit.table import Present, on_screen
+
+SCHEMA = 1
 
 
-def reproduce(config: ReproduceConfig, reporter: Reporter) -> None:
-    """Print the plan and, but for `config.plan`, carry it out. Raises RunIncomplete where a run did not come to its end."""
+def reproduce(config: ReproduceConfig, reporter: Reporter, present: Present = on_screen) -> None:
+    """Present the plan or, but for `config.plan`, print it and carry it out, and present the figures.
+
+    Raises RunIncomplete where a run did not come to its end.
+    """
     if config.plan and not config.warm_up:
-        _print(make_plan(config).plan, config)
+        _present_plan(make_plan(config).plan, present)
         return
     from evalkit.report.assemble import write_report  # slow to import, as is what runs a model: a plan answers at once
     from evalkit.report.published import read_table
@@ -27,14 +32,18 @@ def reproduce(config: ReproduceConfig, reporter: Reporter) -> None:
         if config.warm_up or config.budget is not None:
             warm_up(config, planned, reporter)
             planned = make_plan(config)
-        _print(planned.plan, config)
         if config.plan:
+            _present_plan(planned.plan, present)
             return
+        screen.show_plan(planned.plan, console())
         if not planned.plan.chosen and not planned.plan.parameters:
             raise EvalkitError(f"nothing of {config.table} can be measured: {_why(planned.plan)}")
         failures = execute(config, planned, reporter)
         runs = _finished(config.folder)
-        screen.show_verdicts(read_table(config.table), list(runs.values()), console())
+        table, measured = read_table(config.table), list(runs.values())
+        figures = [line.as_json() for line in screen.measured_lines(table, measured)]
+        document = {"schema": SCHEMA, "kind": "reproduction", "table": table.name, "plan": encode(planned.plan), "figures": figures}
+        present(lambda: document, lambda: screen.show_verdicts(table, measured, console()))
         write_report([config.table], [str(folder) for folder in runs], str(config.folder / "report"))
     screen.show_left(planned.plan, console())
     if failures:
@@ -44,11 +53,8 @@ def reproduce(config: ReproduceConfig, reporter: Reporter) -> None:
         raise kind(f"{spec}{others} did not come to the end: {error}; the same command goes on with what is left")
 
 
-def _print(plan: Plan, config: ReproduceConfig) -> None:
-    if config.json:
-        print(json.dumps(encode(plan), indent=2, ensure_ascii=False))
-    else:
-        screen.show_plan(plan, console())
+def _present_plan(plan: Plan, present: Present) -> None:
+    present(lambda: encode(plan), lambda: screen.show_plan(plan, console()))
 
 
 def _why(plan: Plan) -> str:

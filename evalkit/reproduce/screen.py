@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.table import Table
 
 from evalkit.progress import duration
 from evalkit.record.schema import Run
-from evalkit.report.lines import lines
+from evalkit.report.lines import Line, lines
 from evalkit.report.published import PublishedTable
 from evalkit.reproduce.plan import Measurement, OutOfReach, Plan
+from evalkit.table import Table
 
 
 def show_plan(plan: Plan, console: Console) -> None:
@@ -18,7 +18,7 @@ def show_plan(plan: Plan, console: Console) -> None:
     _say(console, f"{plan.title}: what it takes here{partial}")
     _say(console, f"data: {plan.data}; device: {plan.device}")
     if plan.measurements:
-        console.print(_table(plan))
+        _table(plan).show(console)
         for line in _remarks(plan):
             _say(console, line)
     if plan.parameters:
@@ -37,18 +37,16 @@ def _by_reason(out_of_reach: Sequence[OutOfReach]) -> dict[tuple[str, str], list
 
 
 def _table(plan: Plan) -> Table:
-    table = Table(pad_edge=False, box=None, header_style="bold")
-    for name in ("task", "published", "requests", "tokens", "time"):
-        table.add_column(name, justify="left" if name == "task" else "right", overflow="fold")
+    rows: list[tuple[str, ...]] = []
     runs: dict[str, list[Measurement]] = {}
     for each in plan.measurements:
         runs.setdefault(each.run, []).append(each)
     for some in runs.values():
-        table.add_row(some[0].model, style="bold")
+        rows.append((some[0].model, "", "", "", ""))
         for each in some:
             time = "done" if each.is_done else duration(3600 * each.hours) if each.chosen else "left out"
-            table.add_row(f"  {each.task}", " ".join(each.published), _requests(each), _tokens(each), time)
-    return table
+            rows.append((f"  {each.task}", " ".join(each.published), _requests(each), _tokens(each), time))
+    return Table("figures that can be measured", ("task", "published", "requests", "tokens", "time"), rows, folds=("published",))
 
 
 def _requests(each: Measurement) -> str:
@@ -77,22 +75,26 @@ def _remarks(plan: Plan) -> list[str]:
     return found
 
 
-def show_verdicts(table: PublishedTable, runs: Sequence[Run], console: Console) -> None:
+def measured_lines(table: PublishedTable, runs: Sequence[Run]) -> list[Line]:
     """A line for each measured figure."""
-    screen = Table(title=f"{table.title}: published and measured", title_justify="left", pad_edge=False, box=None)
-    for name in ("model", "task", "published", "measured", "95% interval", "verdict"):
-        screen.add_column(name, justify="right" if name in ("published", "measured") else "left", overflow="fold")
-    measured = [line for line in lines(table, runs) if line.entry]
+    return [line for line in lines(table, runs) if line.entry]
+
+
+def show_verdicts(table: PublishedTable, runs: Sequence[Run], console: Console) -> None:
+    """The table of measured figures, and why each has its verdict."""
+    rows = []
+    measured = measured_lines(table, runs)
     reasons = {}
     for line in measured:
         figure = line.measured
         interval = f"{line.decimal(figure.low)} to {line.decimal(figure.high)}" if figure else "-"
         task = f"{line.task.partition('@')[0]}@{line.entry.protocol}" if line.entry else line.task
-        screen.add_row(line.model, task, line.published, line.decimal(figure.value) if figure else "-", interval, line.verdict.word)
+        rows.append((line.model, task, line.published, line.decimal(figure.value) if figure else "-", interval, line.verdict.word))
         reasons[f"{line.model}, {task}"] = str(line.verdict)
     if not measured:
         return
-    console.print(screen)
+    head = ("model", "task", "published", "measured", "95% interval", "verdict")
+    Table(f"{table.title}: published and measured", head, rows, left=("task", "95% interval", "verdict")).show(console)
     for name, verdict in reasons.items():
         _say(console, f"{name}: {verdict}")
 

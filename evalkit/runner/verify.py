@@ -8,21 +8,35 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from evalkit.codec import encode
 from evalkit.config import ModelSpec, RunConfig
 from evalkit.data.sources import open_source
 from evalkit.lm.base import LM, require_finite
 from evalkit.record.schema import ModelInfo
 from evalkit.record.write import model_info
 from evalkit.runner.plan import Plan, plan
+from evalkit.table import Table
 from evalkit.tasks import Generate, Generated, Loglikelihood, Loglikelihoods, Request
 from evalkit.tasks.registry import resolve_all
 
 if TYPE_CHECKING:
     from evalkit.progress import Reporter
+
+SCHEMA = 1
+HEAD = (
+    "layout",
+    "tokens a pass",
+    "answers at a time",
+    "seconds",
+    "times the first",
+    "tokens computed",
+    "largest difference",
+    "documents differing",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,39 +188,44 @@ def _compare(plans: dict[str, Plan], first: Answers, found: Answers) -> tuple[fl
     return largest, tuple(differing)
 
 
+def as_json(report: Report) -> Mapping[str, Any]:
+    """The document of --json."""
+    layouts = [
+        {
+            **encode(found.layout),
+            "seconds": found.seconds,
+            "tokens": {"computed": found.computed},
+            "largest_difference": found.largest,
+            "differing": found.differing,
+        }
+        for found in report.outcomes
+    ]
+    head = {"schema": SCHEMA, "kind": "verify", "invariant": report.is_invariant, "laid_out": report.laid_out, "n": report.num_docs}
+    return head | {"model": encode(report.model), "layouts": layouts}
+
+
 def show(config: RunConfig, report: Report) -> None:
     """Print the outcomes to standard output."""
-    from rich.table import Table
-
     from evalkit.progress import console
 
     screen, first = console(), report.outcomes[0]
     title = f"{config.model_spec.name}, {', '.join(config.tasks)}: {report.num_docs:,} documents in {len(report.outcomes)} layouts"
-    table = Table(title=title, title_justify="left")
-    table.add_column("layout", no_wrap=True)
-    for name in (
-        "tokens a pass",
-        "answers at a time",
-        "seconds",
-        "times the first",
-        "tokens computed",
-        "largest difference",
-        "documents differing",
-    ):
-        table.add_column(name, justify="right")
+    rows = []
     for found in report.outcomes:
         layout = found.layout
-        table.add_row(
-            layout.name,
-            f"{layout.token_budget:,}" if report.laid_out else "its own",
-            "1" if layout.alone else f"{layout.max_running}" if report.laid_out else "its own",
-            f"{found.seconds:.1f}",
-            f"{found.seconds / first.seconds:.2f}",
-            f"{found.computed:,}" if found.computed else "-",
-            "-" if found is first else f"{found.largest:.3g}",
-            "-" if found is first else f"{len(found.differing):,}",
+        rows.append(
+            (
+                layout.name,
+                f"{layout.token_budget:,}" if report.laid_out else "its own",
+                "1" if layout.alone else f"{layout.max_running}" if report.laid_out else "its own",
+                f"{found.seconds:.1f}",
+                f"{found.seconds / first.seconds:.2f}",
+                f"{found.computed:,}" if found.computed else "-",
+                "-" if found is first else f"{found.largest:.3g}",
+                "-" if found is first else f"{len(found.differing):,}",
+            )
         )
-    screen.print(table)
+    Table(title, HEAD, rows).show(screen)
     for found in report.outcomes:
         if found.differing:
             some = ", ".join(found.differing[:5]) + (", .." if len(found.differing) > 5 else "")

@@ -10,11 +10,11 @@ from typing import get_args
 import pytest
 from report_runs import SAMPLE, bench, counted, entry, judge, run
 from rich.console import Console
-from rich.table import Table
+from rich.table import Table as RichTable
 from rich.text import Text
 
 from evalkit import cli, progress
-from evalkit.cli.table import print_table
+from evalkit.cli.output import Listing
 from evalkit.codec import encode
 from evalkit.data.sources import open_source
 from evalkit.progress import Reporter, console, duration
@@ -25,6 +25,7 @@ from evalkit.report.screen import next_step, show, written
 from evalkit.report.verdict import WORDS, Word
 from evalkit.runner.running_score import RunningScore
 from evalkit.stats.estimate import Estimate
+from evalkit.table import Table
 from evalkit.tasks import Generated, Loglikelihoods
 from evalkit.tasks.registry import resolve
 
@@ -194,11 +195,11 @@ def test_texts_are_shown_as_they_are(capsys: pytest.CaptureFixture[str]) -> None
     """Names of models, files and tasks are no markup and no terminal sequences, in lines, cells, titles and messages."""
     hostile = "[/b] [red]x :smile: \x1b[31m\x9b\x07\u202e\udcff"
     shown = "[/b] [red]x :smile: \\x1b[31m\\x9b\\x07\\u202e\\udcff"
-    table = Table(hostile, title=hostile)
+    table = RichTable(hostile, title=hostile)
     table.add_row(hostile)
     console().print(table, soft_wrap=True)
     console().print(hostile, soft_wrap=True)
-    print_table(hostile, [hostile], [[hostile]], hostile)
+    Listing("texts", Table(hostile, [hostile], [[hostile]]), [], [hostile]).show()
     Reporter().say(hostile)
     assert cli.main(["compare", hostile, hostile]) == 2
     found = capsys.readouterr()

@@ -2,9 +2,9 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from evalkit.errors import EvalkitError
 from evalkit.record.schema import Run
@@ -15,10 +15,13 @@ from evalkit.report.published import ParameterTable, PublishedTable, read_table
 from evalkit.report.render.files import attachments, write_files
 from evalkit.report.render.markdown import to_markdown
 from evalkit.report.verdict import Verdict
+from evalkit.table import Present, Table, on_screen
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+SCHEMA = 1
+HEAD = ("model", "parameters", "counted", "published", "verdict")
 FIELDS = ("model", "figure", "parameters", "published", "rounded", "verdict", "reason", "source")
 DEFINITIONS = (
     "Total counts every tensor, a tied embedding once. Activated is total minus the routed experts that a token does not visit. "
@@ -59,39 +62,50 @@ def section_of(counted: Sequence[Counted], table: PublishedTable, parameters: Pa
 def to_csv(counted: Sequence[Counted], parameters: ParameterTable) -> str:
     """One line per figure: parameters exact, and in billions as published and rounded."""
     out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(FIELDS)
+    writer = csv.DictWriter(out, FIELDS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records(counted, parameters))
+    return out.getvalue()
+
+
+def as_json(counted: Sequence[Counted], table: PublishedTable, parameters: ParameterTable) -> Mapping[str, Any]:
+    """The document of --json."""
+    found = {"schema": SCHEMA, "kind": "parameters", "parameters": records(counted, parameters)}
+    return found | {"notes": remarks(counted, table, parameters)}
+
+
+def records(counted: Sequence[Counted], parameters: ParameterTable) -> list[Mapping[str, Any]]:
+    """The same as JSON has it."""
+    found: list[Mapping[str, Any]] = []
     for c in counted:
         for figure in FIGURES:
             verdict, published = c.verdict(figure, parameters), c.published(figure, parameters)
             source = parameters.source if published else ""
             rounded = c.rounded(figure, parameters)
-            writer.writerow((c.model, figure, c.counts[figure], published, rounded, verdict.word, verdict.reason, source))
-    return out.getvalue()
+            values = (c.model, figure, c.counts[figure], published, rounded, verdict.word, verdict.reason, source)
+            found.append(dict(zip(FIELDS, values, strict=True)))
+    return found
 
 
 def show(counted: Sequence[Counted], table: PublishedTable, parameters: ParameterTable, console: "Console") -> None:
     """Print the table, why figures differ, and the training cost."""
-    from rich.table import Table
-
-    screen = Table(title=f"parameters: counted, and published ({parameters.source})", title_justify="left")
-    screen.add_column("model", no_wrap=True)
-    screen.add_column("parameters")
-    screen.add_column("counted", justify="right", no_wrap=True)
-    screen.add_column("published", justify="right", no_wrap=True)
-    screen.add_column("verdict")
+    rows = []
     for c in counted:
         for i, (figure, words) in enumerate(FIGURES.items()):
             published = c.published(figure, parameters)
             verdict = c.verdict(figure, parameters).word
-            screen.add_row("" if i else c.model, words, f"{c.counts[figure]:,}", f"{published} B" if published else "-", verdict)
-        screen.add_section()
-    console.print(screen)
-    remarks = [f"{c.model}: {c.overall(parameters).reason}" for c in counted if c.overall(parameters).reason]
-    if cost := training_cost(counted, table):
-        remarks.append(cost)
-    for line in remarks:
+            rows.append(("" if i else c.model, words, f"{c.counts[figure]:,}", f"{published} B" if published else "-", verdict))
+    title, rules = f"parameters: counted, and published ({parameters.source})", range(len(FIGURES) - 1, len(rows), len(FIGURES))
+    Table(title, HEAD, rows, left=("parameters", "verdict"), rules=rules).show(console)
+    for line in remarks(counted, table, parameters):
         console.print(line, soft_wrap=True)
+
+
+def remarks(counted: Sequence[Counted], table: PublishedTable, parameters: ParameterTable) -> list[str]:
+    """Why figures differ, and the training cost."""
+    found = [f"{c.model}: {c.overall(parameters).reason}" for c in counted if c.overall(parameters).reason]
+    cost = training_cost(counted, table)
+    return [*found, cost] if cost else found
 
 
 def write(counted: Sequence[Counted], table: PublishedTable, parameters: ParameterTable, out: Path) -> list[Path]:
@@ -103,8 +117,13 @@ def write(counted: Sequence[Counted], table: PublishedTable, parameters: Paramet
     return write_files(out, {"params.md": to_markdown(document).encode()} | attachments(document))
 
 
-def print_parameters(specs: Sequence[str], out: Path | None = None, published: str = "qwen1.5-moe") -> int:
-    """Count, print, and with `out` write the files. Returns the exit code; raises EvalkitError for bad input."""
+def print_parameters(
+    specs: Sequence[str],
+    out: Path | None = None,
+    published: str = "qwen1.5-moe",
+    present: Present = on_screen,
+) -> int:
+    """Count, present, and with `out` write the files. Returns the exit code; raises EvalkitError for bad input."""
     from evalkit.progress import console as standard_output
 
     table = read_table(published)
@@ -112,7 +131,8 @@ def print_parameters(specs: Sequence[str], out: Path | None = None, published: s
         raise EvalkitError(f"the published table {published} prints no parameters")
     counted = count_models(specs, table)
     console = standard_output()
-    show(counted, table, table.parameters, console)
+    parameters = table.parameters
+    present(lambda: as_json(counted, table, parameters), lambda: show(counted, table, parameters, console))
     if out:
         for path in write(counted, table, table.parameters, out):
             console.print(f"wrote {path}", soft_wrap=True)
