@@ -23,6 +23,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+DISTRIBUTION = "evalkit-lm"  # what pip installs; the name evalkit is another project's on PyPI
+
+
+def pip_install(extra: str) -> str:
+    """The command that installs what an optional part of evalkit needs."""
+    return f"`pip install '{DISTRIBUTION}[{extra}]'`"
+
 
 class EvalkitError(Exception):
     """Wrong use or bad input."""

@@ -24,7 +24,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     correct.add_argument(
         "--labelled", metavar="RUN", help="the run whose answers the labels are of (default: RUN, whose others are corrected)"
     )
-    correct.add_argument("--task", metavar="T", help="the task, where the run has several")
+    correct.add_argument("--tasks", "--task", metavar="T", dest="task", help="the task, where the run has several (formerly --task)")
     correct.add_argument("--metric", metavar="M", help="the judge's score (default: the task's headline)")
     correct.add_argument("--right-from", metavar="X", type=float, help="the score from which an answer is passed, for ratings")
     add_json(correct, "all figures", or_file=True)

@@ -31,7 +31,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         ),
     )
     data.add_argument("action", choices=ACTIONS, help="list the files, compare their rows with the official ones, or download them")
-    data.add_argument("tasks", nargs="*", metavar="TASK", help="task names (default: all)")
+    data.add_argument("tasks", nargs="*", metavar="TASK", help="tasks, as --tasks of evalkit run names them (default: all)")
     add_shared(data, "data", helps={"data": "hub, sample, or a folder (default: EVALKIT_DATA, else sample)"})
     add_json(data, "what was found, or downloaded,")
     data.set_defaults(command=_data)
@@ -111,10 +111,11 @@ def fetch(spec: str, names: Sequence[str]) -> tuple[Listing, int]:
 
 
 def _chosen(names: Sequence[str]) -> list[type[Task]]:
+    """A task's data are the same under every protocol."""
     from evalkit.tasks.registry import task_class, task_classes
 
-    if names:
-        return [task_class(name) for name in names]
+    if chosen := [name for part in names for name in part.split(",") if name]:
+        return list(dict.fromkeys(task_class(name) for name in chosen))
     return [cls for cls in task_classes().values() if not (issubclass(cls, SuiteTask) and cls.part_of)]
 
 

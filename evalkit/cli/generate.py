@@ -20,7 +20,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     add_option(generate, GenerateConfig, "max_new_tokens", "maximum length of the answer, in tokens", metavar="N")
     add_option(generate, GenerateConfig, "temperature", "sampling temperature; 0 is greedy", metavar="X")
     add_option(generate, GenerateConfig, "seed", "seed of the sampling", metavar="N")
-    add_shared(generate, *MODEL, "chat_template_args")
+    add_shared(generate, *MODEL, "chat_template_args", "quiet")
     generate.set_defaults(command=_generate)
 
 

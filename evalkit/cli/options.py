@@ -70,8 +70,8 @@ def add_shared(command: _ActionsContainer, *names: str, required: bool = False, 
         add_option(command, RunConfig, name, helps.get(name, text), FLAGS.get(name, ""), required=required, **settings)
 
 
-def add_option(command: _ActionsContainer, config: type, field: str, help: str, flag: str = "", **settings: Any) -> None:
-    """Add an option for a field of the configuration, with the field's type and default."""
+def add_option(command: _ActionsContainer, config: type, field: str, help: str, flag: str = "", *older: str, **settings: Any) -> None:
+    """Add an option for a field of the configuration, with the field's type and default; `older` are earlier spellings of its flag."""
     annotation = _without_none(get_type_hints(config)[field])
     default = next(each.default for each in fields(config) if each.name == field)
     if annotation is bool:
@@ -82,7 +82,7 @@ def add_option(command: _ActionsContainer, config: type, field: str, help: str, 
         settings["type"] = _names if get_origin(annotation) is tuple else annotation
         if "(default: " not in help and isinstance(default, str | int | float):
             help = f"{help} (default: {default:g})" if isinstance(default, float) else f"{help} (default: {default})"
-    command.add_argument(flag or f"--{field.replace('_', '-')}", dest=field, default=SUPPRESS, help=help.strip(), **settings)
+    command.add_argument(flag or f"--{field.replace('_', '-')}", *older, dest=field, default=SUPPRESS, help=help.strip(), **settings)
 
 
 def add_pairing(command: ArgumentParser) -> None:

@@ -17,7 +17,8 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
             "evalkit serve --model ./model --host 0.0.0.0 --port 8080 --max-model-len 4096",
         ),
     )
-    add_option(serve, ServeConfig, "name", "the model's name for clients (default: made from its SPEC)", metavar="NAME")
+    name = "the model's name for clients (default: made from its SPEC); formerly --name"
+    add_option(serve, ServeConfig, "name", name, "--served-model-name", "--name", metavar="NAME")
     add_option(serve, ServeConfig, "host", "address to listen on", metavar="ADDRESS")
     add_option(serve, ServeConfig, "port", "port to listen on; 0 takes any free one", metavar="N")
     add_option(

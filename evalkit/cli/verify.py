@@ -23,7 +23,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "engine": "native, or another engine, which is tested in several orders only",
         "limit": "at most N documents per task; each is run seven times",
     }
-    add_shared(verify, *MODEL, "engine", "data", "limit", helps=helps)
+    add_shared(verify, *MODEL, "engine", "data", "limit", "quiet", helps=helps)
     add_json(verify, "all layouts")
     verify.set_defaults(command=_verify)
 

@@ -15,7 +15,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         ),
     )
     view.add_argument("runs", nargs="+", metavar="RUN", help="one or two of: a run's folder, its run.json, a results folder of lm-eval")
-    view.add_argument("--out", metavar="FILE.html", help="file to write (default: view.html in the folder of the last run)")
+    view.add_argument("--out", metavar="PATH", help="folder for view.html, or another file to write (default: the folder of the last run)")
     view.add_argument("--open", action="store_true", help="open the page in a browser")
     view.set_defaults(command=_view)
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from evalkit.config import ModelSpec
 from evalkit.data.sources import CACHE
-from evalkit.errors import EvalkitError, first_line, unknown
+from evalkit.errors import EvalkitError, first_line, pip_install, unknown
 from evalkit.hashing import sha256_json
 from evalkit.lm.base import LM
 from evalkit.lm.models import Found, find
@@ -41,7 +41,7 @@ class LmEvalLM(LM):
         try:
             from lm_eval.api.registry import MODEL_REGISTRY, get_model
         except ImportError:
-            raise EvalkitError("--engine lm_eval:.. needs lm-eval; run `pip install 'evalkit[lm-eval]'`") from None
+            raise EvalkitError(f"--engine lm_eval:.. needs lm-eval; run {pip_install('lm-eval')}") from None
         from moe_lm.checkpoint.read import sha256_of
 
         try:

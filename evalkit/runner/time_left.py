@@ -1,4 +1,8 @@
-"""How long a run still takes, at its own pace. Work is weighed in tokens, and nothing is said before the pace can be known."""
+"""How long a run still takes, at its own pace. Work is weighed in tokens, and nothing is said before the pace can be known.
+
+A time is told once it is at most KNOWN times as long as the work that it is measured on. Of tasks to come, only those are told whose kind,
+scoring or generating, this run has done: the pace of one says little of the other.
+"""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -12,15 +16,17 @@ from evalkit.tasks import Generated, Request, Response
 CHARACTERS = 4  # of a token, about
 NEW = 2  # what a new token costs, in tokens of prompts, about: it is run in a smaller pass
 SETTLED = 2.0  # seconds of work after which a pace is one
+KNOWN = 50  # times the measured seconds: the longest time that is told
 BURST = 1.0  # seconds in which the answers of the first pass come, at most
 
 
 @dataclass(frozen=True, slots=True)
 class _Left:
-    """Seconds, at most or about; `pace` is in seconds a token of work."""
+    """Seconds, at most or about, from what took `measured` seconds; `pace` is in seconds a token of work."""
 
     seconds: float
     pace: float
+    measured: float
     is_bound: bool = False
 
 
@@ -73,6 +79,7 @@ class TimeLeft:
         self._lm = lm
         self._later = {name: _Work.of(requests) for name, requests in later.items()}
         self._work = _Work.of(())
+        self._paces: dict[bool, float] = {}  # the last ones known, of generating and of scoring
         self._share: float | None = None  # of its limit: an answer's mean length, once it is known
         self._seen = (0, 0.0)  # the work of answers in the making when it last changed, and when that was
 
@@ -87,14 +94,28 @@ class TimeLeft:
 
     def __str__(self) -> str:
         """ "12 min left", "at most 12 min left", and with the tasks to come; before that is known, what the engine is about."""
-        left = self._generating() if self._work.max_new_tokens else self._scoring()
-        if left is None:
+        generates = self._work.max_new_tokens > 0
+        left = self._generating() if generates else self._scoring()
+        if left is None or left.seconds > KNOWN * left.measured:
             return self._phase()
+        self._paces[generates] = left.pace
         text = f"{'at most ' if left.is_bound else ''}{duration(left.seconds)} left"
         if not self._later:
             return text
-        later = left.pace * sum(work.prompts + NEW * self._new_tokens(work) for work in self._later.values())
+        later = self._seconds_to_come()
+        if later is None or left.seconds + later > KNOWN * left.measured:
+            return f"{text}, then {len(self._later)} more task{'s' if len(self._later) > 1 else ''}"
         return f"{text}, {duration(left.seconds + later)} with the tasks to come"
+
+    def _seconds_to_come(self) -> float | None:
+        """Of the tasks to come; None where the pace of one's kind is not known yet."""
+        seconds = 0.0
+        for work in self._later.values():
+            pace = self._paces.get(work.max_new_tokens > 0)
+            if work.sizes and pace is None:
+                return None
+            seconds += (pace or 0.0) * (work.prompts + NEW * self._new_tokens(work))
+        return seconds
 
     def _new_tokens(self, work: _Work) -> float:
         """Of a task to come, about."""
@@ -113,8 +134,9 @@ class TimeLeft:
         work = self._work
         if work.last - work.pass_ended < SETTLED:
             return None
-        pace = (work.last - work.pass_ended) / (work.done - work.pass_done)
-        return _Left(max(0.0, pace * (work.prompts - work.done) - (time.monotonic() - work.last)), pace)
+        measured = work.last - work.pass_ended
+        pace = measured / (work.done - work.pass_done)
+        return _Left(max(0.0, pace * (work.prompts - work.done) - (time.monotonic() - work.last)), pace, measured)
 
     def _generating(self) -> _Left | None:
         """Answers that are not finished count by their tokens: the first ones to end are the shortest, and say little of the others."""
@@ -139,4 +161,4 @@ class TimeLeft:
             prompts_done = computed - new
         pace = elapsed / (prompts_done + NEW * new)
         left = pace * (prompts_left + NEW * to_come)
-        return _Left(max(0.0, left - (now - self._seen[1])), pace, not seen)
+        return _Left(max(0.0, left - (now - self._seen[1])), pace, elapsed, not seen)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evalkit.config import DEMO, ModelSpec
-from evalkit.errors import EvalkitError
+from evalkit.errors import EvalkitError, pip_install
 from evalkit.serve.sizes import bytes_of
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def serve(config: ServeConfig, reporter: Reporter) -> None:
         from evalkit.serve.app import make_app
         from evalkit.serve.connection import server_of
     except ImportError as error:
-        raise EvalkitError(f"evalkit serve needs {error.name}; run `pip install 'evalkit[serve]'`") from None
+        raise EvalkitError(f"evalkit serve needs {error.name}; run {pip_install('serve')}") from None
     from evalkit.lm.native import NativeLM
 
     access = Access(config.key, config.host, config.allow_host, config.cors)

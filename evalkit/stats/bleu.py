@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from evalkit.errors import EvalkitError
+from evalkit.errors import EvalkitError, pip_install
 from evalkit.stats.paired import Array
 
 ORDERS = 4
@@ -19,9 +19,9 @@ def require(tokenize: str = "13a") -> None:
     """Raises EvalkitError, with what to install, if sacrebleu or this tokenizer's packages are missing. Called before generation."""
     extra, modules = _PACKAGES.get(tokenize, ("", ()))
     if importlib.util.find_spec("sacrebleu") is None:
-        raise EvalkitError("BLEU needs sacrebleu; run `pip install 'evalkit[multilingual]'`")
+        raise EvalkitError(f"BLEU needs sacrebleu; run {pip_install('multilingual')}")
     if lacking := [module for module in modules if importlib.util.find_spec(module) is None]:
-        fix = f"run `pip install 'sacrebleu[{extra}]'`, or 'evalkit[multilingual]' for all of them"
+        fix = f"run `pip install 'sacrebleu[{extra}]'`, or {pip_install('multilingual')} for all of them"
         raise EvalkitError(f"BLEU's tokenizer {tokenize} needs {lacking[0]}; {fix}")
 
 

@@ -1,7 +1,7 @@
 """The task API: all that a task adapter imports from evalkit. `evalkit.tasks.registry` turns names into tasks."""
 
 from evalkit.codec import Misfit, TomlFile, decode_toml, json_values, parse_json, shown
-from evalkit.errors import DataError, EvalkitError, MissingData, first_line, in_words
+from evalkit.errors import DataError, EvalkitError, MissingData, first_line, in_words, pip_install
 from evalkit.files import decoded
 from evalkit.hashing import canonical_json, sha256_json
 from evalkit.tasks.aggregated import Aggregated, AggregatedTask
@@ -110,6 +110,7 @@ __all__ = [
     "one_of",
     "opening",
     "parse_json",
+    "pip_install",
     "prompt",
     "read_bytes",
     "sha256_json",

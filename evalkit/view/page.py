@@ -9,6 +9,7 @@ import base64
 import gzip
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from string import Template
@@ -22,15 +23,20 @@ from evalkit.view.pack import finite, pack
 from evalkit.view.read import read
 
 HERE = Path(__file__).parent
+NAME = "view.html"
 STYLES = ("theme.css", "page.css")
 SCRIPTS = ("text.js", "samples.js", "figures.js", "detail.js", "responses.js", "list.js", "page.js")
 
 
 def write_view(paths: Sequence[str], out: str | None = None, in_browser: bool = False) -> Path:
-    """Write the page and print its path; `in_browser` opens it. Raises EvalkitError if it cannot be written."""
+    """Write the page and print its path; `in_browser` opens it. `out` is a file, or a folder (one that is there, or ends with a slash).
+
+    Raises EvalkitError if it cannot be written.
+    """
     if len(paths) > 2:
         raise EvalkitError(f"evalkit view shows one run or two side by side; {len(paths)} were given")
     if out:
+        out = str(Path(out) / NAME) if Path(out).is_dir() or out.endswith(os.sep) else out
         require_file(Path(out), "--out")
     runs = [read(path) for path in paths]
     packed = pack(runs)
@@ -51,7 +57,7 @@ def write_view(paths: Sequence[str], out: str | None = None, in_browser: bool = 
 def default_file(runs: Sequence[ViewedRun]) -> Path:
     """view.html in the run's folder; for two runs, in the second's folder and named after the first."""
     if len(runs) == 1:
-        return runs[0].folder / "view.html"
+        return runs[0].folder / NAME
     return runs[1].folder / f"view-against-{runs[0].folder.resolve().name}.html"
 
 

@@ -90,7 +90,7 @@ def unmutated(whole, tmp_path_factory):
 @pytest.mark.parametrize("count", COUNTS)
 def test_config(folder, whole, unmutated, count):
     """What loads has the logits of before, or those of transformers where its class takes the file too."""
-    transformers = pytest.importorskip("transformers", reason="needs transformers: pip install evalkit[dev]")
+    transformers = pytest.importorskip("transformers", reason="needs transformers: pip install evalkit-lm[dev]")
     transformers.utils.logging.set_verbosity_error()
     raw = json.loads(whole["config.json"])
     more = {
@@ -130,7 +130,7 @@ def test_config(folder, whole, unmutated, count):
 @pytest.mark.parametrize("count", COUNTS)
 def test_tokenizer_config(folder, whole, unmutated, count):
     """What loads encodes as before, or as transformers does."""
-    transformers = pytest.importorskip("transformers", reason="needs transformers: pip install evalkit[dev]")
+    transformers = pytest.importorskip("transformers", reason="needs transformers: pip install evalkit-lm[dev]")
     transformers.utils.logging.set_verbosity_error()
     token = {"content": "<|x|>", "lstrip": False, "rstrip": False, "normalized": False, "single_word": False, "special": True}
     raw = json.loads(whole["tokenizer_config.json"]) | {"added_tokens_decoder": {"256": token | {"content": "<|endoftext|>"}}}
@@ -162,7 +162,7 @@ def test_tokenizer_config(folder, whole, unmutated, count):
 @pytest.mark.parametrize("count", COUNTS)
 def test_tokenizer(folder, whole, unmutated, count):
     """What loads encodes as the tokenizers library does, or as transformers, which adds the tokens of tokenizer_config.json."""
-    transformers = pytest.importorskip("transformers", reason="needs transformers: pip install evalkit[dev]")
+    transformers = pytest.importorskip("transformers", reason="needs transformers: pip install evalkit-lm[dev]")
     raw = json.loads(whole["tokenizer.json"])
     token = {"id": 256, "content": "<|x|>", "single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     more = {

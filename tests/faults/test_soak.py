@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("fastapi", reason="pip install 'evalkit[serve]'")
-pytest.importorskip("uvicorn", reason="pip install 'evalkit[serve]'")
+pytest.importorskip("fastapi", reason="pip install 'evalkit-lm[serve]'")
+pytest.importorskip("uvicorn", reason="pip install 'evalkit-lm[serve]'")
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 

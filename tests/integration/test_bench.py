@@ -257,7 +257,7 @@ def test_every_prompt_is_random_and_all_tokens_are_made(specs: Sequence[str], mo
 
 
 def test_a_server_is_timed_too(specs: Sequence[str], tmp_path: Path) -> None:
-    pytest.importorskip("fastapi", reason="pip install 'evalkit[serve]'")
+    pytest.importorskip("fastapi", reason="pip install 'evalkit-lm[serve]'")
     from served import listening
 
     from evalkit.serve.app import make_app
@@ -271,7 +271,7 @@ def test_a_server_is_timed_too(specs: Sequence[str], tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_lm_evals_engine_is_timed_too(tmp_path: Path) -> None:
-    pytest.importorskip("lm_eval", reason="pip install 'evalkit[lm-eval]'")
+    pytest.importorskip("lm_eval", reason="pip install 'evalkit-lm[lm-eval]'")
     from evalkit.lm.models import MODELS, local_path
 
     if local_path(MODELS["smollm2-135m"]) is None:

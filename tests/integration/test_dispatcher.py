@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("fastapi", reason="pip install 'evalkit[serve]'")
+pytest.importorskip("fastapi", reason="pip install 'evalkit-lm[serve]'")
 
 from evalkit.config import ModelSpec
 from evalkit.errors import EvalkitError

@@ -32,7 +32,7 @@ from evalkit.lm.native import NativeLM
 from evalkit.tasks import Generate, Loglikelihood
 
 if importlib.util.find_spec("xllamacpp") is None:
-    pytest.skip("xllamacpp is not installed: pip install 'evalkit[llama-cpp]'", allow_module_level=True)
+    pytest.skip("xllamacpp is not installed: pip install 'evalkit-lm[llama-cpp]'", allow_module_level=True)
 
 from evalkit.lm.llama_cpp.context import Model
 from evalkit.lm.llama_cpp.engine import NOT_INVARIANT, LlamaCppLM

@@ -96,7 +96,7 @@ def test_without_lm_eval(
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == "lm_eval" else find(name, *more))
     assert run(rows, tmp_path, "lm_eval:arc_easy", "--quiet") == 2
-    assert "pip install 'evalkit[lm-eval]'" in capsys.readouterr().err
+    assert "pip install 'evalkit-lm[lm-eval]'" in capsys.readouterr().err
     index.cache_clear()
 
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 from served import listening
 
-pytest.importorskip("fastapi", reason="pip install 'evalkit[serve]'")
-pytest.importorskip("uvicorn", reason="pip install 'evalkit[serve]'")
+pytest.importorskip("fastapi", reason="pip install 'evalkit-lm[serve]'")
+pytest.importorskip("uvicorn", reason="pip install 'evalkit-lm[serve]'")
 
 from evalkit import cli
 from evalkit.config import ModelSpec

@@ -13,7 +13,7 @@ from evalkit.tasks import Generate, Loglikelihood
 from moe_lm.families import FAMILIES
 
 if importlib.util.find_spec("xllamacpp") is None:
-    pytest.skip("xllamacpp is not installed: pip install 'evalkit[llama-cpp]'", allow_module_level=True)
+    pytest.skip("xllamacpp is not installed: pip install 'evalkit-lm[llama-cpp]'", allow_module_level=True)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 QUESTIONS = [Loglikelihood("The sky is", (" blue", " a very high building", "!")), Loglikelihood("ab " * 30, ("c", "ab ab"))]

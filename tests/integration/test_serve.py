@@ -12,8 +12,8 @@ import pytest
 import torch
 from served import listening, with_template
 
-pytest.importorskip("fastapi", reason="pip install 'evalkit[serve]'")
-pytest.importorskip("uvicorn", reason="pip install 'evalkit[serve]'")
+pytest.importorskip("fastapi", reason="pip install 'evalkit-lm[serve]'")
+pytest.importorskip("uvicorn", reason="pip install 'evalkit-lm[serve]'")
 
 from evalkit.cli.serve import add
 from evalkit.config import ModelSpec

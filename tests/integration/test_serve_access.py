@@ -11,8 +11,8 @@ from typing import Any
 import httpx2
 import pytest
 
-pytest.importorskip("fastapi", reason="pip install 'evalkit[serve]'")
-pytest.importorskip("uvicorn", reason="pip install 'evalkit[serve]'")
+pytest.importorskip("fastapi", reason="pip install 'evalkit-lm[serve]'")
+pytest.importorskip("uvicorn", reason="pip install 'evalkit-lm[serve]'")
 
 from evalkit.errors import EvalkitError
 from evalkit.serve import KEY_VARIABLE, ServeConfig, access, connection

@@ -8,8 +8,8 @@ import pytest
 import torch
 from served import listening
 
-pytest.importorskip("fastapi", reason="pip install 'evalkit[serve]'")
-pytest.importorskip("lm_eval", reason="pip install 'evalkit[lm-eval]'")
+pytest.importorskip("fastapi", reason="pip install 'evalkit-lm[serve]'")
+pytest.importorskip("lm_eval", reason="pip install 'evalkit-lm[lm-eval]'")
 pytest.importorskip("tenacity", reason="lm-eval's clients need it: pip install 'lm_eval[api]'")
 
 from evalkit.config import ModelSpec

@@ -12,8 +12,8 @@ import torch
 from served import listening
 from tiny_models import tiny_config, tiny_decoder
 
-pytest.importorskip("fastapi", reason="pip install 'evalkit[serve]'")
-pytest.importorskip("uvicorn", reason="pip install 'evalkit[serve]'")
+pytest.importorskip("fastapi", reason="pip install 'evalkit-lm[serve]'")
+pytest.importorskip("uvicorn", reason="pip install 'evalkit-lm[serve]'")
 
 from evalkit.config import ModelSpec
 from evalkit.lm.native import NativeLM

@@ -11,8 +11,8 @@ import httpx2
 import pytest
 from served import listening, with_template
 
-pytest.importorskip("fastapi", reason="pip install 'evalkit[serve]'")
-pytest.importorskip("uvicorn", reason="pip install 'evalkit[serve]'")
+pytest.importorskip("fastapi", reason="pip install 'evalkit-lm[serve]'")
+pytest.importorskip("uvicorn", reason="pip install 'evalkit-lm[serve]'")
 
 from evalkit.errors import EvalkitError
 from evalkit.lm.native import NativeLM

@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-triton = pytest.importorskip("triton", reason="the kernels need triton (pip install 'evalkit[gpu]')")
+triton = pytest.importorskip("triton", reason="the kernels need triton (pip install 'evalkit-lm[gpu]')")
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-pytest.importorskip("triton", reason="the kernels need triton (pip install 'evalkit[gpu]')")
+pytest.importorskip("triton", reason="the kernels need triton (pip install 'evalkit-lm[gpu]')")
 
 import cases
 from cases import LARGE, SMALL, TINY

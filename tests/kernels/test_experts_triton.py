@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-pytest.importorskip("triton", reason="the kernels need triton (pip install 'evalkit[gpu]')")
+pytest.importorskip("triton", reason="the kernels need triton (pip install 'evalkit-lm[gpu]')")
 
 import cases
 from cases import TINY

@@ -6,7 +6,7 @@ import weakref
 import pytest
 import torch
 
-pytest.importorskip("triton", reason="the kernels need triton (pip install 'evalkit[gpu]')")
+pytest.importorskip("triton", reason="the kernels need triton (pip install 'evalkit-lm[gpu]')")
 
 from tiny_models import admit, on, tiny_config, tiny_decoder, tokens
 

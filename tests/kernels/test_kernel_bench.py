@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("triton", reason="the kernels need triton (pip install 'evalkit[gpu]')")
+pytest.importorskip("triton", reason="the kernels need triton (pip install 'evalkit-lm[gpu]')")
 pytest.importorskip("transformers", reason="the peer in the benchmarks")
 
 BENCH = Path(__file__).parents[2] / "model" / "bench"

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-pytest.importorskip("triton", reason="the kernels need triton (pip install 'evalkit[gpu]')")
+pytest.importorskip("triton", reason="the kernels need triton (pip install 'evalkit-lm[gpu]')")
 
 from moe_lm.backends.cuda import routing
 from moe_lm.model import route

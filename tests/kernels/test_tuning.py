@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-pytest.importorskip("triton", reason="the kernels need triton (pip install 'evalkit[gpu]')")
+pytest.importorskip("triton", reason="the kernels need triton (pip install 'evalkit-lm[gpu]')")
 
 from moe_lm.backends.cuda import tuning
 from moe_lm.backends.cuda.tuning import DEFAULT, DEFAULT_FLOAT32, Level, Tiles, Tuning

@@ -98,7 +98,7 @@ def test_keys_without_effect_are_ignored_and_unknown_ones_are_not(family):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_transformers_writes_of_every_model_is_known(family):
-    transformers = pytest.importorskip("transformers", reason="needs transformers: pip install evalkit[dev]")
+    transformers = pytest.importorskip("transformers", reason="needs transformers: pip install evalkit-lm[dev]")
     if family not in transformers.CONFIG_MAPPING:
         pytest.skip(f"transformers has no configuration class for {family}")
     written = transformers.CONFIG_MAPPING[family](**raw_config(family)).to_dict()

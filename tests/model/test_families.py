@@ -30,7 +30,7 @@ MINIMAL = {"vocab_size": 300, "hidden_size": 256, "intermediate_size": 96, "num_
 @pytest.mark.parametrize("family", FAMILIES)
 def test_absent_keys_take_the_defaults_of_transformers(family):
     """Ends of text aside, which are read from several files and have no default."""
-    transformers = pytest.importorskip("transformers", reason="needs transformers: pip install evalkit[dev]")
+    transformers = pytest.importorskip("transformers", reason="needs transformers: pip install evalkit-lm[dev]")
     if family not in transformers.CONFIG_MAPPING:
         pytest.skip(f"transformers has no configuration class for {family}")
     theirs = transformers.CONFIG_MAPPING[family](**MINIMAL).to_dict()
@@ -39,7 +39,7 @@ def test_absent_keys_take_the_defaults_of_transformers(family):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_other_names_of_keys_are_those_of_transformers(family):
-    transformers = pytest.importorskip("transformers", reason="needs transformers: pip install evalkit[dev]")
+    transformers = pytest.importorskip("transformers", reason="needs transformers: pip install evalkit-lm[dev]")
     if family not in transformers.CONFIG_MAPPING:
         pytest.skip(f"transformers has no configuration class for {family}")
     row, theirs = FAMILIES[family], transformers.CONFIG_MAPPING[family].attribute_map

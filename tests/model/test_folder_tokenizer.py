@@ -15,7 +15,7 @@ from moe_lm.engine.generator import GenerateRequest, Generator
 from moe_lm.errors import ModelError
 from moe_lm.tokenizer.tokenizer import Tokenizer
 
-transformers = pytest.importorskip("transformers", reason="needs transformers: pip install evalkit[dev]")
+transformers = pytest.importorskip("transformers", reason="needs transformers: pip install evalkit-lm[dev]")
 
 LETTERS = sorted(pre_tokenizers.ByteLevel.alphabet())
 SPECIAL = ["<s>", "</s>", "<|end|>", "<|turn|>"]

@@ -11,7 +11,7 @@ from moe_lm.checkpoint.read import open_checkpoint
 from moe_lm.checkpoint.write import save
 from moe_lm.errors import ModelError
 
-transformers = pytest.importorskip("transformers", reason="needs transformers: pip install evalkit[dev]")
+transformers = pytest.importorskip("transformers", reason="needs transformers: pip install evalkit-lm[dev]")
 
 EMBED, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 IDS = [1, 2, 3, 40]

@@ -27,7 +27,7 @@ from functools import cache
 from importlib.metadata import version
 from typing import Any
 
-from evalkit.errors import EvalkitError
+from evalkit.errors import EvalkitError, pip_install
 
 PACKAGE = "xllamacpp"
 TESTED = "2026.10.11549"
@@ -250,7 +250,7 @@ def library() -> Library:
 def require_installed() -> None:
     """Raises EvalkitError, with the command that installs it, where the wheel is missing. Loads nothing."""
     if importlib.util.find_spec(PACKAGE) is None:
-        raise EvalkitError("--engine llama_cpp needs llama.cpp; run `pip install 'evalkit[llama-cpp]'`")
+        raise EvalkitError(f"--engine llama_cpp needs llama.cpp; run {pip_install('llama-cpp')}")
 
 
 def _installed() -> str:

@@ -14,7 +14,7 @@ from os import walk
 from pathlib import Path
 from typing import Literal
 
-from evalkit.errors import EvalkitError
+from evalkit.errors import EvalkitError, pip_install
 
 _IGNORED = {"__pycache__", ".ipynb_checkpoints"}
 _KEY = re.compile(rb"""^["']?(task|group|tag|class|include)["']?[ \t]*:[ \t]*(.*(?:\n[ \t]*-.*)*)""", re.MULTILINE)
@@ -38,7 +38,7 @@ def installed() -> Path:
     """The folder of the installed lm-eval's tasks. Raises EvalkitError where it is not installed."""
     spec = importlib.util.find_spec("lm_eval")
     if spec is None or not spec.submodule_search_locations:
-        raise EvalkitError("tasks lm_eval:NAME are lm-eval's, which is not installed; run `pip install 'evalkit[lm-eval]'`")
+        raise EvalkitError(f"tasks lm_eval:NAME are lm-eval's, which is not installed; run {pip_install('lm-eval')}")
     return Path(spec.submodule_search_locations[0]) / "tasks"
 
 

@@ -36,7 +36,7 @@ def choose(kernel: str, device: str, dtype: torch.dtype = torch.float32) -> str:
         if device == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
             raise ModelError("--kernel triton needs a GPU, and the device is cpu; use --kernel cpu, or set TRITON_INTERPRET=1 (slow)")
         if not find_spec("triton"):
-            raise ModelError("--kernel triton needs the package triton; run `pip install 'evalkit[gpu]'`, or use --kernel reference")
+            raise ModelError("--kernel triton needs the package triton; run `pip install triton`, or use --kernel reference")
     return kernel
 
 

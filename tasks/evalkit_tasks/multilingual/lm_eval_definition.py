@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from evalkit.tasks import DataError, Generate, Generated, Loglikelihood, Loglikelihoods, Request, Response
+from evalkit.tasks import DataError, Generate, Generated, Loglikelihood, Loglikelihoods, Request, Response, pip_install
 
 Row = Mapping[str, Any]
 INVALID = "[invalid]"  # what lm-eval's regex filter gives where nothing matches
@@ -26,7 +26,7 @@ class Definition:
             from lm_eval.api.task import ConfigurableTask
             from lm_eval.tasks._yaml_loader import load_yaml
         except ImportError:
-            raise DataError(f"the prompts of {yaml} are lm-eval's; run `pip install 'evalkit[multilingual]'`") from None
+            raise DataError(f"the prompts of {yaml} are lm-eval's; run {pip_install('multilingual')}") from None
         one = datasets.Dataset.from_list([dict(row)])
         config = dict(load_yaml(Path(lm_eval.tasks.__file__).parent / yaml, resolve_func=True))
         self._process_docs = config.pop("process_docs", None)

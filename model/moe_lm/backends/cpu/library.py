@@ -206,4 +206,4 @@ def _is_private(gid: int, uid: int) -> bool:
 
 
 def _damaged(path: Path) -> ModelError:
-    return ModelError(f"the CPU kernels {path} are damaged; reinstall: pip install --force-reinstall evalkit")
+    return ModelError(f"the CPU kernels {path} are damaged; reinstall: pip install --force-reinstall evalkit-lm")
