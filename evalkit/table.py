@@ -4,8 +4,10 @@ What a command found is presented as a document, or shown in tables: the command
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+from evalkit.errors import printable
 
 if TYPE_CHECKING:  # rich would slow --help down
     from rich.console import Console
@@ -41,11 +43,12 @@ class Table:
     def show(self, console: "Console") -> None:
         """Print it, as wide as the console at most."""
         console.print(self.title, style="table.title", soft_wrap=True)
-        widths = next((some for some in self._widths() if sum(some) + BORDERS * len(some) + 1 <= console.width), None)
+        shown = replace(self, head=[*map(printable, self.head)], rows=[[*map(printable, row)] for row in self.rows])
+        widths = next((some for some in shown._widths() if sum(some) + BORDERS * len(some) + 1 <= console.width), None)
         if widths is not None:
-            console.print(self._drawn(widths))
+            console.print(shown._drawn(widths))
             return
-        for line in self._row_by_row(console.width):
+        for line in shown._row_by_row(console.width):
             console.print(line, soft_wrap=True)
 
     def _widths(self) -> Iterator[Sequence[int]]:

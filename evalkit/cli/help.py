@@ -2,11 +2,12 @@
 
 import argparse
 from functools import partial
+from typing import Any
 
 from evalkit.errors import unknown
 
 
-def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", whole: argparse.ArgumentParser) -> None:
+def add(commands: "argparse._SubParsersAction[Any]", whole: argparse.ArgumentParser) -> None:
     """Put the command into the parser `whole`."""
     help = commands.add_parser(
         "help",

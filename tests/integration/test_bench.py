@@ -1,6 +1,5 @@
 """evalkit bench: what it counts, the floors it prints (against hand-made ones), what it refuses; on tiny random models."""
 
-import argparse
 import json
 import re
 import shutil
@@ -20,6 +19,7 @@ from evalkit.bench.bench import bench, sparse_and_dense
 from evalkit.bench.config import BenchConfig
 from evalkit.bench.record import ratio, read_bench
 from evalkit.bench.roofline import Device, Shape, floor_seconds
+from evalkit.cli import _Parser
 from evalkit.cli.bench import add
 from evalkit.comparison.gate import decide
 from evalkit.comparison.gate_config import GateConfig
@@ -282,7 +282,7 @@ def test_lm_evals_engine_is_timed_too(tmp_path: Path) -> None:
 
 
 def command(*arguments: str) -> None:
-    parser = argparse.ArgumentParser()
+    parser = _Parser()
     add(parser.add_subparsers())
     parsed = parser.parse_args(["bench", *arguments])
     parsed.command(parsed)

@@ -15,6 +15,7 @@ from served import listening, with_template
 pytest.importorskip("fastapi", reason="pip install 'evalkit-lm[serve]'")
 pytest.importorskip("uvicorn", reason="pip install 'evalkit-lm[serve]'")
 
+from evalkit.cli import _Parser
 from evalkit.cli.serve import add
 from evalkit.config import ModelSpec
 from evalkit.errors import EvalkitError
@@ -317,7 +318,6 @@ def test_a_fault_of_the_engine_is_told_and_survived(http: httpx2.Client, lm: Nat
 
 
 def test_the_command_serves_and_says_where(tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    import argparse
 
     import uvicorn
 
@@ -328,7 +328,7 @@ def test_the_command_serves_and_says_where(tiny_model: Path, monkeypatch: pytest
         raise KeyboardInterrupt
 
     monkeypatch.setattr(uvicorn.Server, "run", stand_in)
-    parser = argparse.ArgumentParser()
+    parser = _Parser()
     add(parser.add_subparsers())
     arguments = parser.parse_args(["serve", "--model", str(tiny_model), "--port", "0"])
     arguments.command(arguments)

@@ -1,6 +1,5 @@
 """evalkit verify: passes on the real engine, and fails on engines whose answers depend on their neighbours."""
 
-import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from evalkit.cli import _Parser
 from evalkit.cli.verify import add
 from evalkit.config import RunConfig
 from evalkit.errors import EvalkitError
@@ -106,7 +106,7 @@ def test_other_engines_are_asked_in_other_orders(tiny_model: Path) -> None:
 
 
 def command(*arguments: str) -> int:
-    parser = argparse.ArgumentParser()
+    parser = _Parser()
     add(parser.add_subparsers())
     parsed = parser.parse_args(["verify", "--data", "sample", "--limit", "2", *arguments])
     return int(parsed.command(parsed))

@@ -1,6 +1,5 @@
 """`evalkit view`: what is read and packed, how two runs are laid side by side, what is refused, and that no text can end its block."""
 
-import argparse
 import json
 import re
 from dataclasses import asdict
@@ -11,7 +10,7 @@ from fake_runs import asked, edit_run, fake_run, flips, sample, write_samples
 from report_runs import judge
 from view_pages import packed, parts
 
-from evalkit.cli import view
+from evalkit.cli import _Parser, view
 from evalkit.codec import encode
 from evalkit.errors import EvalkitError
 from evalkit.tasks import SuiteCell
@@ -22,7 +21,7 @@ FIGURE = {"value": 0.4, "stderr": 0.05, "ci95": [0.3, 0.5], "n": 80}
 
 
 def command(*arguments: str) -> None:
-    parser = argparse.ArgumentParser()
+    parser = _Parser()
     view.add(parser.add_subparsers())
     parsed = parser.parse_args(["view", *arguments])
     parsed.command(parsed)
