@@ -78,10 +78,8 @@ def rows(packages: Mapping[str, PackageMetadata]) -> Iterator[str]:
     yield "|---|---|---|"
     for name, package in sorted(packages.items()):
         links = dict(re.split(r",\s*", link, maxsplit=1) for link in package.get_all("Project-URL") or [])
-        home = package.get("Home-page") or next(
-            (links[key] for key in ("Homepage", "homepage", "Source", "Repository") if key in links), ""
-        )
-        yield f"| {name} | {licence(package)} | {home or next(iter(links.values()), '')} |"
+        named = (links[key] for key in ("Homepage", "homepage", "Source", "Repository", *links) if key in links)
+        yield f"| {name} | {licence(package)} | {package.get('Home-page') or next(named, '')} |"
 
 
 def page() -> str:

@@ -13,9 +13,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 TEXTS = ("*.py", "*.md", "*.toml", "*.yml", "*.yaml")
 FOLDERS = ("evalkit", "model", "tasks", "tests", "docs", "reports", "results/published")
 # evalkit in a command of pip, pipx or uvx that is not the distribution, a file or a folder
-STRAY = re.compile(
-    r"\bevalkit\[[a-z]|(?:pip3? install|uvx|pipx run|pipx install|uv pip install)\b[^\n`]*?[ '\"]evalkit(?=['\"`]|$)", re.MULTILINE
-)
+STRAY = re.compile(r"\bevalkit\[[a-z]|(?:pip3? install|uvx|pipx (?:run|install))\b[^\n`]*?[ '\"]evalkit(?=['\"`]|$)", re.MULTILINE)
 
 
 def texts() -> list[Path]:
@@ -30,10 +28,8 @@ def test_one_name_for_the_distribution() -> None:
 
 
 def test_nobody_is_sent_to_another_project() -> None:
-    here = Path(__file__)
-    assert {
-        f"{path.relative_to(ROOT)}: {m[0]}" for path in texts() if path != here for m in STRAY.finditer(path.read_text("utf-8"))
-    } == set()
+    others = {path: path.read_text("utf-8") for path in texts() if path != Path(__file__)}
+    assert [f"{path.relative_to(ROOT)}: {m[0]}" for path, text in others.items() for m in STRAY.finditer(text)] == []
 
 
 @pytest.mark.parametrize("text", ["pip install 'evalkit[dev]'", "run `pip install evalkit`", "uvx --from 'evalkit' evalkit ls"])
@@ -62,10 +58,11 @@ def test_licences_of_every_dependency() -> None:
     page = (ROOT / "docs" / "licences.md").read_text()
     assert page.startswith(HEAD)
     always, extras, brought = (re.findall(r"^\| ([\w-]+) \| (.+?) \|", part, re.MULTILINE)[1:] for part in page.split("\n## ")[1:])
-    asked = dependencies()
-    names = [sorted(canonicalize_name(Requirement(each).name) for each in some) for some in (asked[0], sum(asked[1].values(), []))]
+    required, optional = dependencies()
+    asked = (required, [each for some in optional.values() for each in some])
+    names = [sorted({canonicalize_name(Requirement(each).name) for each in some}) for some in asked]
     fix = "run python tests/helpers/licence_table.py > docs/licences.md"
-    assert [[name for name, _ in table] for table in (always, extras)] == [sorted(set(some)) for some in names], fix
+    assert [[name for name, _ in table] for table in (always, extras)] == names, fix
     licences = {licence for table in (always, extras, brought) for _, licence in table}
     assert not [licence for licence in licences if re.search(r"not stated|(?<!L)GPL|Proprietary", licence)]
 
