@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from evalkit import __version__
+from evalkit.errors import DISTRIBUTION
 from moe_lm.backends.cpu import build
 
 ROOT = Path(__file__).parents[2]
@@ -24,6 +26,11 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_top_level_names(wheel: Path) -> None:
     names = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
     assert {name for name in names if not name.endswith(".dist-info")} == {"evalkit", "moe_lm", "evalkit_tasks"}
+
+
+def test_its_name_and_its_type_markers(wheel: Path) -> None:
+    assert wheel.name.startswith(f"{DISTRIBUTION.replace('-', '_')}-{__version__}-py3-none-")
+    assert {f"{package}/py.typed" for package in ("evalkit", "moe_lm", "evalkit_tasks")} <= set(zipfile.ZipFile(wheel).namelist())
 
 
 def test_it_carries_the_cpu_kernels_where_they_can_be_built(wheel: Path) -> None:

@@ -3,6 +3,7 @@
 import re
 import shlex
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text("utf-8")
 FOLDERS = ("docs", "evalkit", "model", "results", "reports", "tasks", "tests")
 FILES = [str(path) for folder in FOLDERS for path in (ROOT / folder).rglob("*.*")]
 PACKAGES = ("evalkit", "model/moe_lm", "tasks/evalkit_tasks", "tests")
+SHELL = ("|", ">", ">>")  # what follows is the shell's
 # folders of data and of test cases
 WITHOUT_A_LINE = ("tasks/evalkit_tasks/sample/", "tests/faults/hostile", "tests/helpers/")
 
@@ -41,7 +43,7 @@ def is_module(path: Path) -> bool:
 @pytest.mark.parametrize("page", [page for page in PAGES if commands(page)], ids=lambda page: page.name)
 def test_every_command_parses(page: Path) -> None:
     for command in commands(page):
-        _parser().parse_args(shlex.split(command))
+        _parser().parse_args([*takewhile(lambda word: word not in SHELL, shlex.split(command))])
 
 
 def test_every_subcommand_is_among_the_commands() -> None:

@@ -87,6 +87,37 @@ def test_tasks_to_come_are_counted(clock: list[float]) -> None:
     assert str(left) == "3 min left, 5 min with the tasks to come"
 
 
+def test_tasks_of_another_kind_are_counted_not_timed(clock: list[float]) -> None:
+    """The pace of scoring says little of the pace of generating; once both are known, both are told."""
+    now, engine = questions(100), Engine()
+    asked = [Generate(f"{i:04} " * 20, (), LIMIT) for i in range(64)]
+    left = TimeLeft(engine, {"gsm8k@qwen": asked, "mmlu@cloze": questions(100, "r"), "gsm8k@lm-eval": asked})
+    left.begin("mmlu@qwen", now)
+    for i in range(50):
+        clock[0] += 1
+        left.add(now[i], ANSWER)
+    assert str(left) == "50 s left, then 3 more tasks"
+    left.begin("gsm8k@qwen", asked)
+    for i in range(32):
+        clock[0] += 1
+        left.add(asked[i], Generated("", "eos", 100))
+    assert re.fullmatch(r"\d+ s left, \d+ min with the tasks to come", str(left))
+
+
+def test_a_moment_does_not_tell_hours(clock: list[float]) -> None:
+    """89 minutes were once told for 96 seconds: what is told is at most 50 times what it was measured on."""
+    asked = questions(10_000)
+    left = TimeLeft(Engine(), {})
+    left.begin("mmlu@qwen", asked)
+    told = []
+    for i in range(250):
+        clock[0] += 1
+        left.add(asked[i], ANSWER)
+        told.append(seconds(str(left)) if "left" in str(left) else 0)
+    assert not any(told[:190])
+    assert all(told[200:])
+
+
 def generated(
     lengths: Sequence[int], engine: Engine, clock: list[float], left: TimeLeft, prompt: int = 25
 ) -> Iterator[tuple[int, float, str]]:
