@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from evalkit.record.schema import Run, TaskEntry
 
 WAITS = "waits for a judge"
+MOST = 40  # names of lm-eval's on the screen
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -65,7 +66,7 @@ def _tasks(out: Path, search: str) -> Listing:
     if search:
         lm_eval, notes = _lm_eval_names(search)
         found += lm_eval
-        rows += [(each["task"], "-", f"lm-eval's {each['what']}") for each in lm_eval]
+        rows += [(each["task"], "-", f"lm-eval's {each['what']}") for each in lm_eval[:MOST]]
     else:
         notes = [
             "any task of lm-eval's: --tasks lm_eval:NAME (docs/lm-eval-tasks.md); evalkit ls tasks SEARCH finds them",
@@ -75,7 +76,7 @@ def _tasks(out: Path, search: str) -> Listing:
 
 
 def _lm_eval_names(search: str) -> tuple[list[dict[str, Any]], list[str]]:
-    """lm-eval's tasks, groups and tags whose names hold the search, and a remark where it is not installed."""
+    """lm-eval's tasks, groups and tags whose names hold the search, the shortest first, and a remark where it is not installed."""
     from evalkit.tasks.lm_eval.index import index
     from evalkit.tasks.lm_eval.options import PREFIX
 
@@ -83,8 +84,10 @@ def _lm_eval_names(search: str) -> tuple[list[dict[str, Any]], list[str]]:
         names = index(None)
     except EvalkitError as error:
         return [], [str(error)]
-    found = [{"task": PREFIX + name, "what": entry.kind} for name, entry in sorted(names.items()) if search in name.lower()]
-    return found, [f"{len(found):,} of lm-eval's {len(names):,} names hold {search!r}"]
+    held = sorted((name for name in names if search in name.lower()), key=lambda name: (len(name), name))
+    left_out = f": the shortest {MOST} are above, --json has all" if len(held) > MOST else ""
+    found = [{"task": PREFIX + name, "what": names[name].kind} for name in held]
+    return found, [f"{len(held):,} of lm-eval's {len(names):,} names hold {search!r}{left_out}"]
 
 
 def _protocols(out: Path, search: str) -> Listing:

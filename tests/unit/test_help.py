@@ -58,12 +58,13 @@ def test_old_spellings_keep_working() -> None:
 
 
 def test_ls_tasks_search(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    names = {"mmlu_pro": Entry("group", None), "arc_easy": Entry("task", None)}
+    names = {name: Entry("task", None) for name in ("arc_easy", *(f"mmlu_{i:03}_pro" for i in range(60)), "mmlu_pro")}
     monkeypatch.setattr("evalkit.tasks.lm_eval.index.index", lambda include_path: names)
     assert cli.main(["ls", "tasks", "MMLU"]) == 0
     text = capsys.readouterr().out
     assert "mmlu" in text
-    assert "lm_eval:mmlu_pro" in text
+    assert text.index("lm_eval:mmlu_pro") < text.index("lm_eval:mmlu_000_pro")
+    assert "61 of lm-eval's 62 names hold 'mmlu': the shortest 40 are above, --json has all" in text
     assert "gsm8k" not in text
     assert "arc_easy" not in text
 
