@@ -112,10 +112,10 @@ def fetch(spec: str, names: Sequence[str]) -> tuple[Listing, int]:
 
 def _chosen(names: Sequence[str]) -> list[type[Task]]:
     """A task's data are the same under every protocol."""
-    from evalkit.tasks.registry import task_class, task_classes
+    from evalkit.tasks.registry import resolve, task_classes
 
     if chosen := [name for part in names for name in part.split(",") if name]:
-        return list(dict.fromkeys(task_class(name) for name in chosen))
+        return list(dict.fromkeys(type(resolve(name)) for name in chosen))
     return [cls for cls in task_classes().values() if not (issubclass(cls, SuiteTask) and cls.part_of)]
 
 
