@@ -121,6 +121,7 @@ def _parser() -> argparse.ArgumentParser:
         completion,
         correct,
         data,
+        export,
         fidelity,
         gate,
         generate,
@@ -142,7 +143,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="evalkit", description="Check whether a language model scores what its published table says.")
     parser.add_argument("--version", action="version", version=f"evalkit {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
-    results = (run, reproduce, score, judge, correct, ls, data, report, params, compare, gate, audit, view)
+    results = (run, reproduce, score, judge, correct, ls, data, report, params, compare, gate, audit, view, export)
     models = (verify, fidelity, bench, generate, upcycle, quantize, serve)
     for command in (*results, *models, completion):
         command.add(commands)

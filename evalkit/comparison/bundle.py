@@ -90,7 +90,7 @@ def policy_of(config: GateConfig) -> Asked:
         )
         raise EvalkitError(f"--bundle holds two finished runs, and this gate has one; {fix}")
     if lacking := [run for run in config.runs if not is_ours(run)]:
-        raise EvalkitError(f"--bundle holds runs of evalkit, and {lacking[0]} is lm-eval's; bundle its own results folder")
+        raise EvalkitError(f"--bundle holds runs of evalkit, and {lacking[0]} is another program's; bundle its own results folder")
     return Asked(
         evalkit=__version__,
         runs=config.runs,

@@ -1,9 +1,12 @@
-"""lm-eval's results (results_<time>.json and samples_<task>_<time>.jsonl of 0.4.3 to 0.4.13), its own or exported by us, as typed rows.
+"""lm-eval's results (of 0.4.0 to 0.4.13), its own or exported by us, as typed rows.
 
-The one reader of these files: `compare`, `gate`, `view` and `report` all start from what it returns.
+results_<time>.json, or FILE_<time>.json for `--output_path FILE.json`, and samples_<task>_<time>.jsonl; before 0.4.3 results.json and
+<model arguments>_<task>.jsonl, a list. The one reader of these files: `compare`, `gate`, `view` and `report` all start from what it
+returns.
 """
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +20,7 @@ from evalkit.files import read_text
 from evalkit.hashing import sha256_json
 from evalkit.record.read import read_rows
 
+_TIME = "????-??-??T"  # how the time in a file's name begins
 FAILED = "[invalid]"  # what lm-eval's regex filter leaves where nothing matched
 # what in a task's configuration decides its figure beside documents and prompts
 _PROTOCOL = ("output_type", "num_fewshot", "repeats", "filter_list", "metric_list")
@@ -73,14 +77,14 @@ class Leaf:
             stated = f"{self.n:,}" if self.n is not None else "its"
             raise EvalkitError(f"{self.name} has no samples, and its results are of {stated} documents; run lm-eval with --log_samples")
         seen: Counter[str] = Counter()
-        for raw in read_rows(self.file):
+        for raw in _rows(self.file):
             try:
                 doc_id = str(raw["doc_id"])
                 yield _row(raw, raw["filter"] if "filter" in raw else self.filters[seen[doc_id]])
                 seen[doc_id] += 1
             except _DAMAGED as error:
                 raise EvalkitError(
-                    f"{self.file}: document {raw.get('doc_id')!r:.40} can't be read ({error!r:.100}); rows of lm-eval 0.4.3 and later can"
+                    f"{self.file}: document {raw.get('doc_id')!r:.40} can't be read ({error!r:.100}); rows of lm-eval 0.4.0 and later can"
                 ) from None
 
 
@@ -110,9 +114,12 @@ def find_results(place: Path) -> list[Path]:
     """All results files of a folder, which may be lm-eval's output folder of one model, the oldest first. Raises EvalkitError."""
     if place.is_file():
         return [place]
-    files = sorted(place.glob("results_*.json")) or sorted(place.glob("*/results_*.json"))
+    patterns = [f"{folder}{name}" for folder in ("", "*/") for name in ("results_*.json", f"*_{_TIME}*.json", "results.json")]
+    files = next((found for pattern in patterns if (found := sorted(place.glob(pattern)))), [])
     if not files:
-        raise EvalkitError(f"{place} is not a run: it holds neither run.json nor lm-eval's results_<time>.json")
+        raise EvalkitError(
+            f"{place} is not a run: it holds neither run.json nor lm-eval's results_<time>.json, nor a format of docs/exchange.md"
+        )
     if len(folders := sorted({file.parent.name for file in files})) > 1:
         raise EvalkitError(f"{place} holds results of several models; give one of {', '.join(str(place / f) for f in folders)}")
     return files
@@ -148,15 +155,19 @@ def _merged(older: Results, newer: Results) -> Results:
 def _read_file(file: Path) -> Results:
     try:
         raw = parse_json(read_text(file))
-        time = file.stem.removeprefix("results_")
-        samples = {_name(path): path for path in sorted(file.parent.glob(f"samples_*_{time}.jsonl"))}
+        time = found[0] if (found := re.findall(r"\d{4}-\d\d-\d\dT.*$", file.stem)) else ""
+        if time:
+            samples = {_name(path): path for path in sorted(file.parent.glob(f"samples_*_{time}.jsonl"))}
+        else:
+            begin = re.sub("/|=", "__", str(raw["config"]["model_args"]))
+            samples = {name: path for name in raw["configs"] if (path := file.with_name(f"{begin}_{name}.jsonl")).is_file()}
         stated = raw.get("n-samples") or {}
         if not samples:
-            raise EvalkitError(f"{file.parent} has no samples of {time}; run lm-eval with --log_samples")
+            raise EvalkitError(f"{file.parent} has no samples of {time or file.name}; run lm-eval with --log_samples")
         groups = _groups(raw, samples)
         return Results(
             [file],
-            str(raw.get("model_name") or "unnamed"),
+            str(raw.get("model_name") or (raw.get("config") or {}).get("model_args") or "unnamed"),
             str(raw.get("lm_eval_version") or ""),
             _iso(raw.get("date")),
             raw.get("git_hash"),
@@ -190,14 +201,18 @@ def _leaf(raw: Mapping[str, Any], groups: Mapping[str, Sequence[str]], name: str
     top = next((group for group, children in groups.items() if name in children and group in raw["configs"]), name)
     config = raw["configs"].get(name, raw["configs"].get(top, {}))
     settings = {f"{name} {key}": json.dumps(config[key], sort_keys=True) for key in _PROTOCOL if config.get(key) is not None}
-    better = {**raw["higher_is_better"].get(top, {}), **raw["higher_is_better"].get(name, {})}
+    metrics = config.get("metric_list") or []
+    if "higher_is_better" in raw:
+        better = {**raw["higher_is_better"].get(top, {}), **raw["higher_is_better"].get(name, {})}
+    else:  # before 0.4.3
+        better = {each["metric"]: each.get("higher_is_better") for each in metrics}
     counts = (raw.get("n-samples") or {}).get(name, {})
     return Leaf(
         name,
         file,
         settings | {f"{name} version": str(raw.get("versions", {}).get(name))},
         [str(each["name"]) for each in config.get("filter_list") or []] or ["none"],
-        {str(each["metric"]): str(each["aggregation"]) for each in config.get("metric_list") or [] if each.get("aggregation")},
+        {str(each["metric"]): str(each["aggregation"]) for each in metrics if each.get("aggregation")},
         str((config.get("metadata") or {}).get("evalkit_protocol") or ""),
         frozenset(metric for metric, higher in better.items() if higher is False),
         _count(counts.get("effective")),
@@ -210,6 +225,20 @@ def _count(value: Any) -> int | None:
     return value if type(value) is int else None
 
 
+def _rows(file: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a samples file: an object a line, or the list that lm-eval wrote before 0.4.3."""
+    if file.name.startswith("samples_"):
+        yield from read_rows(file)
+        return
+    try:
+        rows = parse_json(read_text(file))
+    except (OSError, ValueError) as error:
+        raise EvalkitError(f"{file} is damaged ({error}); run lm-eval again") from None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise EvalkitError(f"{file} is no list of objects; run lm-eval again")
+    yield from rows
+
+
 def _row(raw: Mapping[str, Any], filter_name: Any) -> Row:
     arguments = raw["arguments"]
     asked: list[list[Any]] = [list(a.values()) for a in arguments.values()] if isinstance(arguments, dict) else [list(a) for a in arguments]
@@ -220,7 +249,8 @@ def _row(raw: Mapping[str, Any], filter_name: Any) -> Row:
     return Row(
         str(raw["doc_id"]),
         raw["doc"],
-        f"{raw['doc_hash']}{raw['target_hash']}",
+        # no row had a hash before 0.4.3
+        f"{raw['doc_hash']}{raw['target_hash']}" if "doc_hash" in raw else sha256_json([raw["doc"], raw["target"]]),
         sha256_json(arguments),
         str(raw["target"]),
         asked,

@@ -9,10 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from evalkit.exchange.recorded import Recorded, Written
 from evalkit.files import shortened, write_atomically
-from evalkit.record.sample import Sample
+from evalkit.record.sample import Sample, SampleRow
 from evalkit.record.schema import Metrics, Run
-from evalkit.tasks import Generate, Generated, Loglikelihood, Loglikelihoods, Request
+from evalkit.tasks import Doc, Generate, Generated, Loglikelihood, Loglikelihoods, Request, Scored
 from evalkit.tasks.lm_eval.options import PREFIX
 
 _FILTERS = {"exact_match_strict": ("exact_match", "strict-match"), "exact_match_flexible": ("exact_match", "flexible-extract")}
@@ -33,6 +34,19 @@ def write(folder: Path, run: Run, samples: Mapping[str, Sequence[Sample]]) -> No
                 target / f"samples_{leaf}_{time}.jsonl", (json.dumps(row, ensure_ascii=False) + "\n" for row in _rows(members))
             )
     write_atomically(target / f"results_{time}.json", [json.dumps(_results(run), indent=2, ensure_ascii=False)])
+
+
+def export(recorded: Recorded, out: Path, options: Mapping[str, str]) -> Written:
+    """`write` of a run that is read. Raises EvalkitError where its samples are not there."""
+    recorded.require_samples()
+    write(out, recorded.run, {task: [sample_of(row) for row in rows] for task, rows in recorded.samples.items()})
+    return Written(sorted(out.glob(f"*/*_{recorded.run.started.replace(':', '-')}.json*")))
+
+
+def sample_of(row: SampleRow) -> Sample:
+    """The sample of a line."""
+    scored = Scored(row.metrics, row.extracted, row.target, row.extraction_failed, row.parts)
+    return Sample(Doc(row.doc_id, row.group, row.doc, cluster=row.cluster), row.requests, row.responses, scored)
 
 
 def _results(run: Run) -> dict[str, Any]:

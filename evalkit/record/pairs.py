@@ -4,7 +4,7 @@ Runs are paired on task and protocol, document and prompt; whatever differs is r
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from evalkit.errors import EvalkitError, unknown
 from evalkit.record.figure import MEANS_ALONE, require_count, require_figure
 from evalkit.record.read import read_complete, read_samples, run_folder, samples_file
 from evalkit.record.sample import SampleRow, Score, problems_of
-from evalkit.record.schema import TaskEntry, task_of
+from evalkit.record.schema import Run, TaskEntry, task_of
 from evalkit.stats.estimate import Estimate
 from evalkit.tasks import Loglikelihoods, Request, last_asked
 from evalkit.tasks.own import in_run
@@ -74,7 +74,9 @@ class TaskAnswers:
 
 @dataclass(frozen=True, slots=True)
 class RunAnswers:
-    """One run: `source` is evalkit or lm-eval (they hash documents differently); `notes`: what the reader of a comparison must know."""
+    """One run: `source` is the program whose hashes of documents it has (evalkit, lm-eval, inspect, ..); `notes`: what the reader of a
+    comparison must know.
+    """
 
     path: str
     source: str
@@ -108,11 +110,27 @@ class Pairs:
 
 
 def read_our_answers(place: Path, wanted: Sequence[str] = (), metric: str | None = None, cluster: str | None = None) -> RunAnswers:
-    """The answers of a finished run of ours.
+    """The answers of a finished run of ours. Raises EvalkitError where it can't be read, and as `run_answers`."""
+    folder = run_folder(place)
+    return run_answers(
+        read_complete(place), place, lambda key: (read_samples(folder, key), str(samples_file(folder, key))), wanted, metric, cluster
+    )
 
-    Raises EvalkitError where it can't be read, holds no such task, metric or field, or where its samples are not those of its figures.
+
+def run_answers(
+    run: Run,
+    place: Path,
+    samples: Callable[[str], tuple[Iterable[SampleRow], str]],
+    wanted: Sequence[str] = (),
+    metric: str | None = None,
+    cluster: str | None = None,
+    source: str = "evalkit",
+) -> RunAnswers:
+    """The answers of a run that was read from `place`; `samples` gives a task's rows, by its key in the run, and the file that holds them.
+
+    Raises EvalkitError where it holds no such task, metric or field, or where its samples are not those of its figures.
     """
-    run, wanted = read_complete(place), tuple(map(in_run, wanted))
+    wanted = tuple(map(in_run, wanted))
     tasks: dict[str, TaskAnswers] = {}
     names: list[str] = []
     for key, entry in run.tasks.items():
@@ -123,20 +141,17 @@ def read_our_answers(place: Path, wanted: Sequence[str] = (), metric: str | None
         names += [key, *parts]
         chosen = [part for name, part in parts.items() if not wanted or key in wanted or name in wanted]
         if chosen:
-            file = str(samples_file(run_folder(place), key))
-            tasks |= _task_answers(key, entry, chosen, read_samples(run_folder(place), key), file, cluster)
+            rows, file = samples(key)
+            tasks |= _task_answers(key, entry, chosen, rows, file, cluster)
     if lacking := [task for task in wanted if task not in names]:
         raise unknown(f"task in {place}:", lacking[0], dict.fromkeys(names))
-    return RunAnswers(str(place), "evalkit", run.model.spec, tasks)
+    return RunAnswers(str(place), source, run.model.spec, tasks)
 
 
-def our_tasks(place: Path) -> dict[str, tuple[str, ...]]:
-    """What a finished run can be asked for, and what is then compared: "mmlu" and "mmlu@qwen" are one task, a suite is its sets.
-
-    Raises EvalkitError as `read_complete`.
-    """
+def tasks_of(run: Run) -> dict[str, tuple[str, ...]]:
+    """What a run can be asked for, and what is then compared: "mmlu" and "mmlu@qwen" are one task, a suite is its sets."""
     found: dict[str, tuple[str, ...]] = {}
-    for key, entry in read_complete(place).tasks.items():
+    for key, entry in run.tasks.items():
         sets = dict.fromkeys(f"{key}/{cell.set}" for cell in entry.cells if cell.name in entry.subjects)
         names = tuple(sets) or (key,)
         found |= {name: (name,) for name in names} | {f"{task_of(name)}@{entry.protocol}": (name,) for name in names} | {key: names}
@@ -267,8 +282,9 @@ def cluster_of(doc: Mapping[str, Any], field: str) -> str:
 def align(base: RunAnswers, cand: RunAnswers) -> list[Pairs]:
     """Both runs' tasks, paired. Raises EvalkitError where tasks, protocols, documents or prompts differ: not comparable."""
     if base.source != cand.source:
-        ours, other = (base, cand) if base.source == "evalkit" else (cand, base)
-        raise EvalkitError(f"{ours.path} is evalkit's and {other.path} lm-eval's, which hash differently; give {ours.path}/lm_eval instead")
+        first, second = (base, cand) if base.source == "evalkit" else (cand, base)
+        fix = f"give {first.path}/lm_eval instead" if {base.source, cand.source} == {"evalkit", "lm-eval"} else "give two of one program"
+        raise EvalkitError(f"{first.path} is {first.source}'s and {second.path} {second.source}'s, which hash differently; {fix}")
     for run, peer in ((base, cand), (cand, base)):
         if lacking := [task for task in run.tasks if task not in peer.tasks]:
             common = ",".join(task for task in run.tasks if task in peer.tasks)

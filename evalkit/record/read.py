@@ -15,11 +15,19 @@ FIX = "run it again, or read it with the evalkit that wrote it"
 
 
 def is_ours(path: str) -> bool:
-    """Is this evalkit's run (a folder with run.json, or that file), not lm-eval's results? Raises EvalkitError where nothing is there."""
+    """Is this evalkit's run (a folder with run.json, or that file), not another program's? Raises EvalkitError where nothing is there."""
     place = Path(path)
     if not place.exists():
-        raise EvalkitError(f"{path}: no such run; give a run's folder, a run.json, or an lm-eval results folder")
-    return (place / "run.json").exists() if place.is_dir() else not place.name.startswith("results")
+        raise EvalkitError(f"{path}: no such run; give a run's folder, a run.json, or results of another program (docs/exchange.md)")
+    if place.is_dir():
+        return (place / "run.json").exists()
+    if place.suffix != ".json" or place.name.startswith("results"):
+        return False
+    try:
+        raw = parse_json(read_text(place, "surrogatepass"))
+    except (OSError, ValueError):
+        return True  # what is wrong is said where it is read
+    return not isinstance(raw, dict) or "schema" in raw
 
 
 def run_folder(path: str | Path) -> Path:

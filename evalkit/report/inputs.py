@@ -6,6 +6,7 @@ from pathlib import Path
 
 from evalkit.bench.record import BenchRecord, is_bench, read_bench
 from evalkit.errors import EvalkitError
+from evalkit.exchange.formats import read_other
 from evalkit.exchange.lm_eval_read import find_results, read_results
 from evalkit.exchange.lm_eval_run import run_of
 from evalkit.record.read import is_ours, read_run
@@ -31,9 +32,9 @@ class Inputs:
 def read_inputs(published: Sequence[str], paths: Sequence[str]) -> list[Inputs]:
     """The inputs of a page for each published table, or of one page of the runs alone where none is named.
 
-    Each path is a run's folder or run.json, lm-eval's results, a bench record or its folder, or a file of findings; an incomplete run is
-    skipped. A run whose model, or a finding about it, only another of the tables has is left to that table's page. Raises EvalkitError for
-    anything else, and where nothing is left.
+    Each path is a run's folder or run.json, results of another program, a bench record or its folder, or a file of findings; an
+    incomplete run is skipped. A run whose model, or a finding about it, only another of the tables has is left to that table's page.
+    Raises EvalkitError for anything else, and where nothing is left.
     """
     tables = [read_table(name) for name in dict.fromkeys(published)]
     names = [table.name for table in tables]
@@ -51,7 +52,8 @@ def read_inputs(published: Sequence[str], paths: Sequence[str]) -> list[Inputs]:
         elif _is_begun(Path(path)):
             skipped.append(f"{path} is skipped: it has no run.json yet; run the same command again to finish it")
         elif not is_ours(path):
-            runs.append(run_of(read_results(find_results(Path(path)))))
+            other = read_other(path)
+            runs.append(run_of(read_results(find_results(Path(path)))) if other is None else other.run)
         elif (run := read_run(path)).is_complete:
             runs.append(run)
         else:

@@ -49,7 +49,7 @@ class ViewedSample:
 
 @dataclass(frozen=True, slots=True)
 class ViewedRun:
-    """One run: `about` is the page's header (JSON), `samples` by task and document; `source`: evalkit or lm-eval."""
+    """One run: `about` is the page's header (JSON), `samples` by task and document; `source`: whose hashes it has."""
 
     source: str
     folder: Path
@@ -66,8 +66,13 @@ class ViewedRun:
 def read_ours(place: Path) -> ViewedRun:
     """A run of ours, one that is incomplete as far as it got. Raises EvalkitError."""
     run, folder = read_run(place), run_folder(place)
-    samples = {task: numbered((row.doc_id, _sample(row, entry)) for row in read_samples(folder, task)) for task, entry in run.tasks.items()}
-    return ViewedRun("evalkit", folder, run.name, run.is_complete, _about(run), samples)
+    return viewed(run, folder, {task: read_samples(folder, task) for task in run.tasks})
+
+
+def viewed(run: Run, folder: Path, rows: Mapping[str, Iterable[SampleRow]], source: str = "evalkit") -> ViewedRun:
+    """A run with the rows of its tasks."""
+    samples = {task: numbered((row.doc_id, _sample(row, entry)) for row in rows[task]) for task, entry in run.tasks.items()}
+    return ViewedRun(source, folder, run.name, run.is_complete, _about(run), samples)
 
 
 def _about(run: Run) -> dict[str, Any]:

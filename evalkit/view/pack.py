@@ -21,7 +21,8 @@ def pack(runs: Sequence[ViewedRun]) -> Packed:
     """{"prefixes": [text], "samples": [..]}. Raises EvalkitError where two runs can't be laid side by side."""
     if len({run.source for run in runs}) > 1:
         ours, other = sorted(runs, key=lambda run: run.source)
-        raise EvalkitError(f"{ours.folder} is evalkit's and {other.folder} lm-eval's; give {ours.folder}/lm_eval instead")
+        fix = f"give {ours.folder}/lm_eval instead" if (ours.source, other.source) == ("evalkit", "lm-eval") else "give two of one program"
+        raise EvalkitError(f"{ours.folder} is {ours.source}'s and {other.folder} {other.source}'s; {fix}")
     tasks = list(dict.fromkeys(task for run in runs for task in run.samples))
     if len(runs) == 2 and not runs[0].samples.keys() & runs[1].samples.keys():
         names = "; ".join(f"{run.folder} has {', '.join(run.samples)}" for run in runs)
