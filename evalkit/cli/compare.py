@@ -18,7 +18,9 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
             "evalkit compare results/runs/base results/runs/cand --tasks mmlu --out report",
         ),
     )
-    compare.add_argument("base", metavar="BASE", help="a run's folder, its run.json, or a results folder of lm-eval with samples")
+    compare.add_argument(
+        "base", metavar="BASE", help="a run's folder, its run.json, or another program's results with samples (docs/exchange.md)"
+    )
     compare.add_argument("cand", metavar="CAND", help="the same for the candidate")
     add_pairing(compare)
     compare.add_argument("--out", metavar="DIR", help="folder for compare.md and compare.json")

@@ -7,7 +7,7 @@ from pathlib import Path
 from evalkit.cli.output import add_json, present
 
 ALL = "all"
-RUN_HELP = "a run's folder, its run.json, lm-eval's results folder, a bench.json, or a .toml file of findings"
+RUN_HELP = "a run's folder, its run.json, another program's results, a bench.json, or a .toml file of findings"
 PUBLISHED_HELP = "published tables, by name or .toml file; all: every one; of several, a page each and an index (default: %(default)s)"
 
 

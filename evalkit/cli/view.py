@@ -14,7 +14,9 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
             "evalkit view results/runs/base results/runs/cand --out both.html",
         ),
     )
-    view.add_argument("runs", nargs="+", metavar="RUN", help="one or two of: a run's folder, its run.json, a results folder of lm-eval")
+    view.add_argument(
+        "runs", nargs="+", metavar="RUN", help="one or two of: a run's folder, its run.json, another program's results with samples"
+    )
     view.add_argument("--out", metavar="PATH", help="folder for view.html, or another file to write (default: the folder of the last run)")
     view.add_argument("--open", action="store_true", help="open the page in a browser")
     view.set_defaults(command=_view)

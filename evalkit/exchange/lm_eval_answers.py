@@ -13,7 +13,7 @@ from typing import Any
 
 from evalkit.errors import EvalkitError, unknown
 from evalkit.exchange.lm_eval_read import Leaf, Results, Row
-from evalkit.record.figure import agrees, averagings, figure, require_figure
+from evalkit.record.figure import agrees, averagings, estimate, figure, require_figure
 from evalkit.record.pairs import TAIL, Answer, RunAnswers, TaskAnswers, cluster_of, score_of
 
 _MEANS = {"mean", "nanmean"}  # aggregations; a document without a number is refused in either
@@ -193,6 +193,12 @@ class _Reader:
         # lm-eval states BLEU in points, our export in 0..1
         points = 100 if figure(task).is_bleu and not leaf.evalkit_protocol else 1
         require_figure(task, self._stated(leaf, key), str(leaf.file), points)
+        error, mean = self._stated(leaf, f"{metric}_stderr,{chosen}"), estimate(task)
+        if leaf.n is None and leaf.aggregations.get(metric) == "mean" and mean is not None and isinstance(error, float):
+            # before 0.4.3 lm-eval did not say of how many documents a figure is: its standard error does
+            if not agrees(error, mean.stderr):
+                n = f"{mean.stderr:.10g} over the {mean.n:,} samples, and the file says {error:.10g}"
+                raise EvalkitError(f"not comparable: {leaf.file}: the standard error of {key} is {n}; run lm-eval again")
         return LmEvalTask(task, [leaf], leaf.name, left_out)
 
     def _stated(self, leaf: Leaf, key: str) -> Any:

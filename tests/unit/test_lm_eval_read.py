@@ -12,6 +12,7 @@ from evalkit import cli
 from evalkit.comparison.answers import read_answers
 from evalkit.comparison.compare import Comparison, compare
 from evalkit.errors import EvalkitError
+from evalkit.stats.estimate import mean as estimate_of
 from evalkit.view.read import read
 
 SCORES = [1.0, 1.0, 1.0, 0.0] * 10
@@ -246,6 +247,63 @@ def test_rows_of_older_versions(tmp_path: Path) -> None:
     # the order of the filters is checked by their figures
     assert "is 0.5 over the 40 samples, and the figure stated is 0.75" in refusal(written("swapped", both, stated, "flexible", "strict"))
     assert "rows of lm-eval 0.4.0 and later can" in refusal(written("three", both, stated))
+
+
+def oldest(folder: Path, results: str, arguments: str, tasks: dict[str, list[dict[str, object]]], **changes: object) -> Path:
+    """A folder as lm-eval 0.4.0 to 0.4.2 wrote it: results without times and counts, samples as a list each, rows without hashes."""
+    write(folder, tasks)
+    (file,) = folder.glob("results_*")
+    raw = json.loads(file.read_text())
+    gone = ("higher_is_better", "n-samples", "model_name", "date", "group_subtasks")
+    metrics = {"metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}]}
+    configs = {task: {**config, **metrics} for task, config in raw["configs"].items()}
+    for task, its in tasks.items():
+        raw["results"][task]["acc_stderr,none"] = estimate_of([float(each["acc"]) for each in its]).stderr  # type: ignore[arg-type]
+    raw = {key: value for key, value in raw.items() if key not in gone} | {"config": {"model_args": arguments}, "configs": configs}
+    for each in folder.iterdir():
+        each.unlink()
+    (folder / results).write_text(json.dumps(raw | changes, indent=2))
+    hashes = ("doc_hash", "prompt_hash", "target_hash")
+    for task, its in tasks.items():
+        plain = [{key: value for key, value in older(each).items() if key not in hashes} for each in its]
+        lists = [each | {"arguments": [list(a.values()) for a in each["arguments"].values()]} for each in plain]  # type: ignore[attr-defined]
+        (folder / f"{arguments.replace('/', '__').replace('=', '__')}_{task}.jsonl").write_text(json.dumps(lists, indent=2))
+    return folder
+
+
+def test_the_layout_before_0_4_3(tmp_path: Path) -> None:
+    tasks = {"sums": rows("sums", SCORES), "stories": rows("stories", WORSE)}
+    base = oldest(tmp_path / "base", "results.json", "pretrained=org/m,dtype=float", tasks)
+    better = {"sums": rows("sums", WORSE), "stories": rows("stories", SCORES)}
+    cand = oldest(tmp_path / "cand", "mine.json", "pretrained=org/n", better)
+    assert figures(compare(str(base), str(cand / "mine.json"))) == {"sums": (0.75, 0.5), "stories": (0.5, 0.75)}
+    assert read_answers(str(base)).model == "pretrained=org/m,dtype=float"
+    assert cli.main(["report", str(base), "--runs-only"]) == 0
+    (file,) = base.glob("*_sums.jsonl")
+    text = file.read_text()
+    file.write_text(text.replace('"yes 3"', '"no 3"'))
+    assert "the data of 1 of 40 documents differ (first: sums/3)" in refusal_of(str(base), str(cand / "mine.json"))
+    file.write_text(json.dumps(json.loads(text)[:20]))
+    assert "the standard error of acc,none is 0.09933992678 over the 20 samples, and the file says 0.0693375245" in refusal(base)
+    file.write_text(text[:-9])
+    assert "is damaged" in refusal(base)
+    file.unlink()
+    assert "stories" in figures(compare(str(base), str(base), ["stories"]))
+
+
+def refusal_of(base: str, cand: str) -> str:
+    with pytest.raises(EvalkitError) as caught:
+        compare(base, cand)
+    return str(caught.value)
+
+
+def test_results_under_a_name_of_ones_own(tmp_path: Path) -> None:
+    """`--output_path mine.json`: lm-eval puts the time behind the name, and the samples beside it."""
+    folder = write(tmp_path / "own", {"sums": rows("sums", SCORES)})
+    (file,) = folder.glob("results_*")
+    named = file.rename(folder / file.name.replace("results_", "mine_"))
+    for place in (folder, named):
+        assert figures(compare(str(place), str(place))) == {"sums": (0.75, 0.75)}
 
 
 def test_a_metric_of_which_less_is_better(tmp_path: Path) -> None:
