@@ -26,6 +26,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     run.add_argument("--config", metavar="run.toml", help="read these settings from a file; the command line takes precedence")
     add_published(run, default=None, help="that figures are shown beside (default: all tables)")
     add_json(run, "run.json")
+    run.add_argument("--trackio", metavar="PROJECT", help="log the run as it goes into this project of trackio's local database")
     run.set_defaults(command=_run)
 
 
@@ -41,12 +42,23 @@ def _run(arguments: argparse.Namespace) -> int:
 
     if arguments.published:
         read_table(arguments.published)  # a table with a mistake is refused before anything is computed
-    reporter = Reporter(config.quiet)
+    live = None
+    if arguments.trackio is not None:
+        from evalkit.exchange.trackio import Live
+
+        live = Live(arguments.trackio, config.quiet)
+    reporter = live or Reporter(config.quiet)
     if config.is_demo:
         own = all(OwnSpec.parse(task) for task in config.tasks)
         what = "your own data" if own else "the bundled sample" if config.data_spec == "sample" else config.data_spec
         reporter.say(f"demo: SmolLM2-135M upcycled to a mixture of experts, on {what}; its figures do not compare with published ones")
     with keeping_traceback(config.folder):
-        record = run(config, reporter)
+        if live is None:
+            record = run(config, reporter)
+        else:
+            about = {"model": config.model_spec.name, "engine": config.engine, "tasks": ",".join(config.tasks)}
+            with live.run(config.run_name, about) as log_figures:
+                record = run(config, reporter)
+                log_figures(record)
     present(arguments, lambda: encode(record), lambda: show(record, config.folder, console(), arguments.published))
     return 0

@@ -11,7 +11,7 @@ from evalkit.errors import EvalkitError
 from evalkit.hashing import sha256_json
 from evalkit.progress import Reporter
 from evalkit.record.pairs import Answer, RunAnswers, TaskAnswers, our_answer
-from evalkit.record.read import read_complete
+from evalkit.record.read import is_ours, read_complete
 from evalkit.record.sample import Sample
 from evalkit.record.schema import TaskEntry, task_of
 from evalkit.runner.plan import Plan
@@ -29,8 +29,9 @@ class Candidate:
     """
 
     def __init__(self, base: RunAnswers, settings: Mapping[str, Any], cluster: str | None):
-        if base.source != "evalkit":
-            raise EvalkitError(f"{base.path} is lm-eval's, whose tasks are not asked here; give a BASE that evalkit run made, or both runs")
+        if base.source != "evalkit" or not is_ours(base.path):
+            whose = f"{base.source}'s" if base.source != "evalkit" else "an export"
+            raise EvalkitError(f"{base.path} is {whose}, whose tasks are not asked here; give a BASE that evalkit run made, or both runs")
         record = read_complete(base.path)
         self.cluster = cluster
         self.metrics = {name: task.metric for name, task in base.tasks.items()}

@@ -100,7 +100,7 @@ def read(place: Path) -> Recorded:
         )
         model = file.name.removesuffix("eval_results.json").strip("_.-") or file.resolve().parent.name
         run = foreign_run(file.stem, model, "evalplus", str(raw.get("date") or ""), {task: entry})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
         raise EvalkitError(f"{file} is not EvalPlus's results ({error!r:.100}); {FIX}") from None
     return merged(place, "evalplus", [(task, run, rows)])
 

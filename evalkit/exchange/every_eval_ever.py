@@ -190,7 +190,7 @@ def _add_generation(log: dict[str, Any], run: Run, rows: Sequence[SampleRow]) ->
     settings: dict[str, Any] = {"execution_command": run.command}
     if len(asked) == 1:
         ((temperature, max_new_tokens),) = asked
-        settings |= {"temperature": temperature, **({"max_tokens": max_new_tokens} if max_new_tokens else {})}
+        settings |= {"temperature": temperature, "max_tokens": max_new_tokens} if max_new_tokens else {}  # 0: not known
     for result in log["evaluation_results"]:
         result["generation_config"] = {"generation_args": settings}
 
@@ -283,7 +283,7 @@ def _read_file(file: Path) -> Iterator[tuple[str, Run, Sequence[SampleRow], bool
             yield _ours(file, log, kept, instances)
         else:
             yield from _foreign(file, log, instances)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
         raise EvalkitError(f"{file} is not what Every Eval Ever's schema says ({error!r:.100}); {FIX}") from None
 
 
@@ -343,6 +343,8 @@ def _foreign(file: Path, log: Mapping[str, Any], instances: Sequence[_Instance])
     model, library = log["model_info"], log["eval_library"]
     engine = f"{library['name']} {library['version']}"
     named = [result["evaluation_name"] for result in log["evaluation_results"]]
+    if odd := [name for name in named if not isinstance(name, str)]:
+        raise TypeError(f"evaluation_name {odd[0]!r:.40}")
     for result in log["evaluation_results"]:
         name, config, details = result["evaluation_name"], result["metric_config"], result["score_details"]
         metric = str(config.get("metric_id") or config.get("metric_name") or "score")

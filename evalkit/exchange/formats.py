@@ -34,7 +34,7 @@ class Format:
         """Is this file or folder of the format?"""
         if place.is_dir():
             return any(next(place.glob(pattern), None) for pattern in self.inside)
-        return place.name.endswith(self.endings) if self.endings else bool(self.keys) and self.keys <= _keys(place)
+        return place.name.endswith(self.endings) or (bool(self.keys) and self.keys <= _keys(place))
 
 
 FORMATS: Mapping[str, Format] = {
@@ -42,7 +42,7 @@ FORMATS: Mapping[str, Format] = {
     "every-eval-ever": Format(
         keys=every_eval_ever.KEYS, inside=("data/*/*/*/*.json",), read=every_eval_ever.read, write=every_eval_ever.write
     ),
-    "inspect": Format((".eval",), inside=("*.eval",), read=inspect.read, write=inspect.write),
+    "inspect": Format((".eval",), inspect.KEYS, inside=("*.eval",), read=inspect.read, write=inspect.write),
     "evalplus": Format(keys=evalplus.KEYS, inside=("*eval_results.json",), read=evalplus.read, write=evalplus.write),
     "fastchat": Format(("_single.jsonl",), inside=("model_judgment/*_single.jsonl",), read=fastchat.read, write=fastchat.write),
     "trackio": Format((".db",), inside=("*.db",), read=trackio.read, write=trackio.write),
@@ -64,9 +64,12 @@ def _keys(file: Path) -> set[str]:
 def read_other(path: str) -> Recorded | None:
     """A run in one of these formats; None for evalkit's own and for lm-eval's, which have readers of their own. Raises EvalkitError."""
     place = Path(path)
-    if is_ours(path) or (place.is_file() and place.name.startswith("results_")):
+    if is_ours(path) or any(place.glob("results_*.json")) or (place.is_file() and place.name.startswith("results_")):
         return None
-    return next((each.read(place) for each in FORMATS.values() if each.read is not None and each.is_of(place)), None)
+    found = {name: each for name, each in FORMATS.items() if each.read is not None and each.is_of(place)}
+    if len(found) > 1:
+        raise EvalkitError(f"{path} holds files of {' and of '.join(found)}; give one file, or a folder of its own")
+    return next((each.read(place) for each in found.values() if each.read is not None), None)
 
 
 def export(path: str, to: str, out: str | None, options: Mapping[str, str]) -> Written:

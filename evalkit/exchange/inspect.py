@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from inspect_ai.log import EvalLog, EvalSample, EvalScore
 
 EXTRA = "inspect logs need inspect_ai: pip install 'evalkit[inspect]'"
+KEYS = frozenset({"version", "status", "eval", "plan"})  # of a log as JSON, which inspect can write too
 MEANS = ("accuracy", "mean")  # metrics of inspect's that are a mean over samples
 STOPPED = {"length": "max_tokens", "stop": "stop", "eos": "stop"}
 

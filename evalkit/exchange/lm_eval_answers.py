@@ -193,13 +193,16 @@ class _Reader:
         # lm-eval states BLEU in points, our export in 0..1
         points = 100 if figure(task).is_bleu and not leaf.evalkit_protocol else 1
         require_figure(task, self._stated(leaf, key), str(leaf.file), points)
-        error, mean = self._stated(leaf, f"{metric}_stderr,{chosen}"), estimate(task)
-        if leaf.n is None and leaf.aggregations.get(metric) == "mean" and mean is not None and isinstance(error, float):
-            # before 0.4.3 lm-eval did not say of how many documents a figure is: its standard error does
-            if not agrees(error, mean.stderr):
-                n = f"{mean.stderr:.10g} over the {mean.n:,} samples, and the file says {error:.10g}"
-                raise EvalkitError(f"not comparable: {leaf.file}: the standard error of {key} is {n}; run lm-eval again")
+        if leaf.n is None and leaf.aggregations.get(metric) == "mean":
+            self._require_error(task, leaf, self._stated(leaf, f"{metric}_stderr,{chosen}"))
         return LmEvalTask(task, [leaf], leaf.name, left_out)
+
+    def _require_error(self, task: TaskAnswers, leaf: Leaf, stated: Any) -> None:
+        """Before 0.4.3 lm-eval did not say of how many documents a figure is: its standard error does."""
+        mean = estimate(task)
+        if mean is not None and isinstance(stated, float) and not agrees(stated, mean.stderr):
+            found = f"{mean.stderr:.10g} over the {mean.n:,} samples, and the file says {stated:.10g}"
+            raise EvalkitError(f"not comparable: {leaf.file}: the standard error of {task.metric} is {found}; run lm-eval again")
 
     def _stated(self, leaf: Leaf, key: str) -> Any:
         return self.results.figures.get(leaf.name, {}).get(key)

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evalkit.exchange.recorded import Recorded, Written
+from evalkit.errors import EvalkitError
+from evalkit.exchange.recorded import OURS, Recorded, Written
 from evalkit.files import shortened, write_atomically
 from evalkit.record.sample import Sample, SampleRow
 from evalkit.record.schema import Metrics, Run
@@ -37,8 +38,10 @@ def write(folder: Path, run: Run, samples: Mapping[str, Sequence[Sample]]) -> No
 
 
 def export(recorded: Recorded, out: Path, options: Mapping[str, str]) -> Written:
-    """`write` of a run that is read. Raises EvalkitError where its samples are not there."""
+    """`write` of a run that is read. Raises EvalkitError where its samples are not there, or not evalkit's, with their settings."""
     recorded.require_samples()
+    if recorded.source != OURS:
+        raise EvalkitError(f"{recorded.path} is {recorded.source}'s and does not say with which settings each document was asked")
     write(out, recorded.run, {task: [sample_of(row) for row in rows] for task, rows in recorded.samples.items()})
     return Written(sorted(out.glob(f"*/*_{recorded.run.started.replace(':', '-')}.json*")))
 

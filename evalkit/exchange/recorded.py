@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from evalkit.codec import decode, encode
 from evalkit.errors import EvalkitError
@@ -104,17 +104,29 @@ def merged(path: Path, source: str, parts: Iterable[tuple[str, Run, Sequence[Sam
     first: Run | None = None
     tasks: dict[str, TaskEntry] = {}
     samples: dict[str, Sequence[SampleRow]] = {}
-    for task, run, rows in parts:
+    for task, found, rows in parts:
+        run = found if source == OURS else checked(Run, found, f"{path}")
         if first is None:
             first = run
         if run.model != first.model:
             raise EvalkitError(f"{path} holds results of {first.model.spec} and of {run.model.spec}; give the files of one")
         if task in tasks:
             raise EvalkitError(f"{path} holds {task} twice; give one of its files")
-        tasks[task], samples[task] = run.tasks[task], rows
+        tasks[task] = run.tasks[task]
+        samples[task] = (
+            rows if source == OURS else [checked(SampleRow, row, f"{path}: {task}: document {row.doc_id!r:.40}") for row in rows]
+        )
     if first is None:
         raise EvalkitError(f"{path} holds no results; export or run again")
     return Recorded(path, source, replace(first, tasks=tasks), {} if no_samples else samples, no_samples)
+
+
+T = TypeVar("T", Run, SampleRow)
+
+
+def checked(kind: type[T], found: T, where: str) -> T:
+    """What was made of another program's values, which may be of any type. Raises EvalkitError for one that its field can't have."""
+    return decode(kind, encode(found), where, "its values must be of the types that its format says")
 
 
 # --- what another program wrote ---------------------------------------------------------------------------------------

@@ -5,8 +5,9 @@ Written through trackio's public functions, offline; read with sqlite3, so that 
 
 import os
 import sqlite3
-from collections.abc import Mapping
-from contextlib import closing, redirect_stdout
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,13 @@ from evalkit.codec import decode, encode, parse_json
 from evalkit.errors import EvalkitError, first_line
 from evalkit.exchange.recorded import CHANGED, OURS, Recorded, Written
 from evalkit.files import require_folder
+from evalkit.progress import Advance, Reporter
 from evalkit.record.figure import agrees
 from evalkit.record.schema import Run, TaskEntry
 
 EXTRA = "logging to trackio needs it: pip install 'evalkit[trackio]'"
 PROJECT = "evalkit"
+EVERY = 2.0  # seconds between what is logged of a run as it goes
 LOSES = "trackio holds metrics"
 
 
@@ -37,25 +40,64 @@ def library(folder: Path | None = None) -> Any:
     return trackio
 
 
+@contextmanager
+def _logging(trackio: Any, project: str, name: str, config: Mapping[str, Any]) -> Iterator[None]:
+    """A run of trackio's, a new one or one that goes on, without what it prints. Raises EvalkitError for a name that is none."""
+    if not project or project.startswith(".") or "/" in project:
+        raise EvalkitError(f"project {project!r} can be no project's name in trackio; give a plain one")
+    with _silent():
+        trackio.init(project=project, name=name, config=config, resume="allow", embed=False, auto_log_gpu=False, auto_log_cpu=False)
+    try:
+        yield
+    finally:
+        with _silent():
+            trackio.finish()
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    with open(os.devnull, "w") as null, redirect_stdout(null):
+        yield
+
+
 def write(recorded: Recorded, out: Path, options: Mapping[str, str]) -> Written:
     """PROJECT.db with the run. Raises EvalkitError where trackio is missing or the project's name is none."""
-    project = options.get("project", PROJECT)
-    if not project or project.startswith(".") or "/" in project:
-        raise EvalkitError(f"--project {project!r} can be no project's name; give a plain one")
-    trackio = library(out)
-    with open(os.devnull, "w") as null, redirect_stdout(null):
-        trackio.init(
-            project=project,
-            name=recorded.run.name,
-            config={OURS: encode(recorded.run)},
-            resume="allow",
-            embed=False,
-            auto_log_gpu=False,
-            auto_log_cpu=False,
-        )
-        trackio.log({name: value for task, entry in recorded.run.tasks.items() for name, value in figures(task, entry).items()})
-        trackio.finish()
+    project, trackio = options.get("project", PROJECT), library(out)
+    with _logging(trackio, project, recorded.run.name, {OURS: encode(recorded.run)}):
+        trackio.log(_all_figures(recorded.run))
     return Written([out / f"{project}.db"])
+
+
+class Live(Reporter):
+    """Logs a run as it goes: how many requests are answered, the running score, and the figures at its end."""
+
+    def __init__(self, project: str, quiet: bool = False):
+        super().__init__(quiet)
+        self.project, self.trackio, self.logged = project, library(), 0.0
+
+    @contextmanager
+    def run(self, name: str, config: Mapping[str, Any]) -> Iterator[Callable[[Run], None]]:
+        """Around a run: what it yields takes the run's record. Raises EvalkitError for a project's name that is none."""
+        with _logging(self.trackio, self.project, name, config):
+            yield lambda record: self.trackio.log(_all_figures(record))
+
+    @contextmanager
+    def bar(self, label: str, total: int, done: int = 0, counted: bool = True, status: object | None = None) -> Iterator[Advance]:
+        """The bar; what it is told is logged too, but for phases that are not counted."""
+        with super().bar(label, total, done, counted, status) as advance:
+
+            def logged(now: int, note: str = "") -> None:
+                advance(now, note)
+                if counted and (now >= total or time.monotonic() - self.logged >= EVERY):
+                    self.logged = time.monotonic()
+                    name, _, percent = note.rpartition(" ")  # the running score, as RunningScore says it
+                    self.trackio.log({f"{label}/answered": now, **({f"{label}/running {name}": float(percent) / 100} if name else {})})
+
+            yield logged
+
+
+def _all_figures(run: Run) -> dict[str, float]:
+    return {name: value for task, entry in run.tasks.items() for name, value in figures(task, entry).items()}
 
 
 def figures(task: str, entry: TaskEntry) -> dict[str, float]:
@@ -90,7 +132,7 @@ def read(place: Path) -> Recorded:
     metrics: dict[str, Any] = {}
     for of, line in logged:
         metrics |= parse_json(_text(line)) if str(of) == run_id else {}
-    for name, value in ((name, value) for task, entry in run.tasks.items() for name, value in figures(task, entry).items()):
+    for name, value in _all_figures(run).items():
         if not agrees(metrics.get(name), value):
             raise EvalkitError(f"{file}: {name} is {metrics.get(name)!r:.40}, and evalkit wrote {value}; {CHANGED}")
     return Recorded(place, "trackio", run, {}, LOSES)

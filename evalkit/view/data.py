@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +70,10 @@ def read_ours(place: Path) -> ViewedRun:
 
 
 def viewed(run: Run, folder: Path, rows: Mapping[str, Iterable[SampleRow]], source: str = "evalkit") -> ViewedRun:
-    """A run with the rows of its tasks."""
+    """A run with the rows of its tasks. Other programs' rows have no settings of requests, and of responses the text alone."""
     samples = {task: numbered((row.doc_id, _sample(row, entry)) for row in rows[task]) for task, entry in run.tasks.items()}
+    if source != "evalkit":
+        samples = {task: {doc: _bare(sample) for doc, sample in some.items()} for task, some in samples.items()}
     return ViewedRun(source, folder, run.name, run.is_complete, _about(run), samples)
 
 
@@ -127,6 +129,11 @@ def _sample(row: SampleRow, entry: TaskEntry) -> ViewedSample:
         [_response(response) for response in row.responses],
         encode(row.judgments),
     )
+
+
+def _bare(sample: ViewedSample) -> ViewedSample:
+    requests = [ViewedRequest(each.context, {"messages": m} if (m := each.settings.get("messages")) else {}) for each in sample.requests]
+    return replace(sample, requests=requests, responses=[{"text": each["text"]} for each in sample.responses])
 
 
 def _request(request: Request) -> ViewedRequest:

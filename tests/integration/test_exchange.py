@@ -1,6 +1,9 @@
 """Runs in other programs' formats: each format's own schema or reader accepts them, nothing is lost that it holds, changes are refused."""
 
+import io
 import json
+import os
+import random
 import shutil
 import sqlite3
 import subprocess
@@ -17,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft7Validator
 from judge_runs import MODEL, judge_server, waiting_run
+from mutations import mutated_json
 from report_runs import entry, run
 
 from evalkit import cli
@@ -29,6 +33,8 @@ from evalkit.exchange.formats import FORMATS, export, read_other
 from evalkit.exchange.recorded import Recorded, read_ours
 from evalkit.judge import screen
 from evalkit.record.sample import Sample
+from evalkit.report.inputs import read_inputs
+from evalkit.report.sections import measured
 from evalkit.stats.estimate import Estimate
 from evalkit.view.read import read as read_view
 
@@ -201,7 +207,7 @@ def test_hub(kind: str, runs: dict[str, Path], tmp_path: Path, capsys: pytest.Ca
     assert "`evalkit report` shows them" in refusal(tmp_path)
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(
     value=st.floats(0, 1),
     stderr=st.floats(0, 1),
@@ -485,11 +491,28 @@ def test_trackio(runs: dict[str, Path], tmp_path: Path) -> None:
     assert "is no project of trackio" in refusal(tmp_path / "no.db")
 
 
+def test_trackio_as_a_run_goes(tiny_model: Path, tmp_path: Path) -> None:
+    pytest.importorskip("trackio", reason="trackio is not installed: pip install 'evalkit[trackio]'")
+    command = ["run", "--tasks", "mmlu", "--model", str(tiny_model), "--data", "sample", "--limit", "4", "--name", "r", "--trackio", "live"]
+    environment = {**os.environ, "TRACKIO_DIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    arguments = [sys.executable, "-m", "evalkit", *command, "--out", str(tmp_path), "--quiet"]
+    done = subprocess.run(arguments, check=True, capture_output=True, text=True, timeout=300, env=environment)
+    assert "Trackio metrics logged" not in done.stdout
+    with sqlite3.connect(tmp_path / "live.db") as database:
+        logged = [json.loads(metrics) for (metrics,) in database.execute("SELECT metrics FROM metrics ORDER BY id")]
+    figure = read_ours(str(tmp_path / "r")).run.tasks["mmlu"].figure
+    assert figure is not None
+    assert logged[-2] == {"mmlu@qwen/answered": 4, "mmlu@qwen/running acc": pytest.approx(figure.value, abs=5e-4)}
+    assert (logged[-1]["mmlu/acc"], logged[-1]["mmlu/acc_stderr"], logged[-1]["mmlu/n"]) == (figure.value, figure.stderr, 4)
+
+
 @pytest.mark.parametrize(("to", "module"), [("inspect", "inspect_ai.log"), ("trackio", "trackio")])
 def test_extras_that_are_missing(to: str, module: str, runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path))
     assert f"pip install 'evalkit[{to}]'" in refusal(runs["gsm8k"], lambda path: export(path, to, str(tmp_path), {}))
+    if to == "trackio":
+        assert cli.main(["run", "--tasks", "mmlu", "--data", "sample", "--out", str(tmp_path), "--trackio", "p"]) == 2
 
 
 def test_figures_alone_are_exported_as_figures(runs: dict[str, Path], tmp_path: Path) -> None:
@@ -497,3 +520,38 @@ def test_figures_alone_are_exported_as_figures(runs: dict[str, Path], tmp_path: 
     assert "holds figures without samples" in refusal(tmp_path, lambda path: export(path, "lm-eval", str(tmp_path / "no"), {}))
     files = export(str(tmp_path), "every-eval-ever", str(tmp_path / "eee"), {}).files
     assert [file.suffix for file in files] == [".json"]
+
+
+@pytest.mark.parametrize("kind", ["eee", "evalplus", "hub"])
+def test_damaged_files_are_refused_in_one_line(kind: str, runs: dict[str, Path], tmp_path: Path) -> None:
+    """A value replaced or removed anywhere: the file is read as before, or refused; nothing else happens."""
+    if kind == "eee":
+        file = theirs(runs["gsm8k"], tmp_path)
+    elif kind == "evalplus":
+        file = export(str(runs["humaneval"]), "evalplus", str(tmp_path), {}).files[1]
+    else:
+        (file,) = export(str(runs["gsm8k"]), "hub", str(tmp_path), {}).files
+    raw = yaml.safe_load(file.read_text()) if kind == "hub" else json.loads(file.read_text())
+    refused: list[str] = []
+    for seed in range(40):
+        file.write_bytes(mutated_json(raw, random.Random(seed), {"more": 1}))
+        for what in (read_answers, lambda path: read_inputs([], [path])):
+            try:
+                what(str(file))
+            except EvalkitError as error:
+                refused.append(str(error))
+    assert len(refused) > 20
+    assert not [message for message in refused if "\n" in message]
+
+
+def test_pandas_reads_our_tables(runs: dict[str, Path]) -> None:
+    """quality.csv: numbers as numbers, one row a figure, texts with commas and quotes whole."""
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
+    (page,) = read_inputs([], [str(runs["mmlu"]), str(runs["gsm8k"])])
+    table = pandas.read_csv(io.StringIO(measured.section(page).csv["quality"]))
+    assert list(table["task"]) == ["gsm8k", "mmlu"]
+    assert {str(table[name].dtype) for name in ("measured", "ci95_low", "ci95_high")} == {"float64"}
+    assert str(table["n"].dtype) == "int64"
+    figures = [read_ours(str(runs[kind])).run.tasks[kind].figure for kind in ("gsm8k", "mmlu")]
+    assert list(table["measured"]) == [pytest.approx(100 * figure.value, abs=1e-4) for figure in figures if figure]
+    assert all(table["ci95_low"] <= table["measured"])

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from evalkit import cli
+from evalkit.exchange.formats import export
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -46,3 +47,5 @@ def test_layout(tiny_model: Path, tmp_path: Path) -> None:
     assert list(mmlu["arguments"]) == [f"gen_args_{i}" for i in range(4)]
     assert mmlu["arguments"]["gen_args_2"]["arg_1"] == " C"
     assert len(mmlu["resps"]) == 4
+    again = export(str(tmp_path / "r"), "lm-eval", str(tmp_path / "again"), {}).files
+    assert {file.name: file.read_bytes() for file in again} == {file.name: file.read_bytes() for file in folder.iterdir()}
