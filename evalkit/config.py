@@ -87,6 +87,8 @@ class RunConfig:
     chat_template_args: Mapping[str, Any] = field(default_factory=dict, hash=False)
     out: str = RUNS
     name: str | None = None
+    workers: int | None = None
+    ray: str | None = None
     fresh: bool = False
     quiet: bool = False
 
@@ -101,6 +103,12 @@ class RunConfig:
             raise EvalkitError(f"temperature is {self.temperature}; give 0 (greedy) or more")
         if self.repeats < 1 or (self.repeats > 1 and not self.temperature):
             raise EvalkitError(f"repeats is {self.repeats} at temperature {self.temperature or 0}; repeats need a temperature above 0")
+        servers = self.engine.count(",") + 1 if self.engine.startswith("openai:") else 1
+        if self.workers is not None and self.workers < servers:
+            least = "1, or leave it out" if servers == 1 else f"{servers}, one a server"
+            raise EvalkitError(f"workers is {self.workers}; give at least {least}")
+        if self.ray == "":
+            raise EvalkitError("ray is ''; give a cluster's address, auto or local")
         _ = self.model_spec  # refuses what the model cannot be computed with
         _ = self.lm_eval_options
         require_folder_name(self.name)
@@ -129,6 +137,11 @@ class RunConfig:
         )
 
     @property
+    def num_workers(self) -> int:
+        """As many as were asked for, or one a server; they decide nothing of what is computed."""
+        return self.workers or (self.engine.count(",") + 1 if self.engine.startswith("openai:") else 1)
+
+    @property
     def is_demo(self) -> bool:
         """No model was named, none is replayed, and none is one's own: the demo model answers."""
         return self.model is None and not self.engine.startswith(("replay:", OWN))
@@ -145,7 +158,7 @@ class RunConfig:
             return shortened(self.name)
         model = Path(self.model_spec.name).name.removesuffix(".gguf") or "model"
         parts = [model, "+".join(self.tasks), Path(self.data_spec).name]
-        parts += [self.engine] if self.engine != "native" else []
+        parts += [self.engine.partition(",")[0]] if self.engine != "native" else []
         parts += [f"limit{self.limit}"] if self.limit else []
         parts += [f"t{self.temperature:g}x{self.repeats}"] if self.temperature is not None else []
         parts += [f"seed{self.seed}"] if self.seed else []

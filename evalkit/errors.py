@@ -7,6 +7,7 @@ EvalkitError           2   wrong use, bad input, not comparable
 +-- RunIncomplete      4   the run stopped early; what is done is kept
 |   +-- Interrupted    4   by Ctrl-C or a signal
 |   +-- OutOfTime      4   by a deadline
+|   +-- RequestsSetAside 4 with some requests two workers were lost
 +-- Undecided          3   a gate had to stop before its first look
 +-- InternalError      5   a bug in evalkit; the message names the file with the traceback
 
@@ -61,6 +62,10 @@ class Interrupted(RunIncomplete):
 
 class OutOfTime(RunIncomplete):
     """The time that a run was given is over."""
+
+
+class RequestsSetAside(RunIncomplete):
+    """Some requests have no answer, since workers were lost with them; all others have."""
 
 
 class Undecided(EvalkitError):

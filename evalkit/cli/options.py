@@ -29,7 +29,7 @@ SHARED = {
     "model": ("SPEC", f"hub id, folder, .gguf file, random:CONFIG, or a name from evalkit ls models (default: {DEMO_MODEL})"),
     "engine": (
         "ENGINE",
-        "native, llama_cpp (a .gguf file in llama.cpp), lm_eval:CLASS (such as lm_eval:hf), openai:URL, replay:RUN, or python:FILE:CLASS "
+        "native, llama_cpp (a .gguf file in llama.cpp), lm_eval:CLASS (such as lm_eval:hf), openai:URL[,URL], replay:RUN, or python:FILE:CLASS "
         "(a model of your own: docs/models.md)",
     ),
     "data": ("DATA", "data source: hub, sample, or a folder (default: EVALKIT_DATA, else hub; for the demo model, sample)"),
@@ -54,6 +54,8 @@ SHARED = {
     "chat_template_args": ("KEY=VALUE", "variable of the chat template, such as enable_thinking=false; may be given several times"),
     "out": ("DIR", "folder of all runs"),
     "name": ("NAME", "name of the run's folder (default: made from model, tasks, data and limit)"),
+    "workers": ("N", "processes on this machine that answer, or actors with --ray: the same samples (default: 1, or one a server)"),
+    "ray": ("ADDRESS", "answer on a Ray cluster: its address, auto (the one this machine is in), or local (one made here)"),
     "fresh": ("", "start over instead of resuming"),
     "quiet": ("", "print only the result"),
 }

@@ -27,8 +27,11 @@ def require_model(model: ModelSpec) -> None:
         require_known(model.name)
 
 
-def open_lm(model: ModelSpec) -> LM:
-    """Open the model with `model.engine`; the native engine reads the weights later. Raises EvalkitError."""
+def open_lm(model: ModelSpec, worker: int = 0) -> LM:
+    """Open the model with `model.engine`; the native engine reads the weights later. Raises EvalkitError.
+
+    Of several servers (openai:URL,URL) each worker, by number, asks one.
+    """
     name, _, argument = model.engine.partition(":")
     if name == "native" and not argument:
         from evalkit.lm.native import NativeLM
@@ -45,7 +48,7 @@ def open_lm(model: ModelSpec) -> LM:
     if name == "openai" and argument:
         from evalkit.lm.openai import OpenAILM
 
-        return OpenAILM.load(model, argument)
+        return OpenAILM.load(model, argument, worker)
     if name == "replay" and argument:
         from evalkit.lm.replay import ReplayLM
 

@@ -34,6 +34,10 @@ class LM(ABC):
         begin with, between calls."""
         return
 
+    def share_memory(self, engines: int) -> None:
+        """Be told, before the first request, how many engines like this one share the device's memory, itself included."""
+        return
+
     @abstractmethod
     def loglikelihood(self, requests: Sequence[Loglikelihood]) -> Iterator[tuple[int, Loglikelihoods]]: ...
 
@@ -55,6 +59,14 @@ class LM(ABC):
     def unfinished(self) -> Sequence[int]:
         """New tokens so far of each answer in the making; empty if the back-end does not tell. May be called by another thread."""
         return ()
+
+    def activity(self) -> str:
+        """What it is about, to be shown beside the progress; "" if there is nothing to say. May be called by another thread."""
+        return ""
+
+    def close(self) -> None:
+        """Give back what it holds outside this process; it is asked nothing more."""
+        return
 
 
 def require_finite(request: Request, response: Response) -> None:

@@ -103,6 +103,7 @@ class NativeLM(TokenizedLM):
 
     tokenizer: Tokenizer
     kv_memory: int | None = None  # bytes for keys and values
+    sharing = 1  # engines in this memory: their keys and values take half of what is free, all together
     keeps_prefixes = False  # between calls, for requests that are scored; the generator keeps them in any case
     revision: str | None = None  # the hub's commit that the checkpoint is of
 
@@ -189,8 +190,9 @@ class NativeLM(TokenizedLM):
         """The memory for keys and values: `kv_memory` bytes, by default half of what is free. Raises EvalkitError if they do not fit."""
         from moe_lm.engine.pages import pool_for
 
+        shared = free_memory(self.device) // (2 * self.sharing) if self.sharing > 1 else None
         with one_line():
-            return pool_for(self.backend, self.kv_memory)
+            return pool_for(self.backend, shared if self.kv_memory is None else self.kv_memory)
 
     @cached_property
     def scorer(self) -> Scorer:
@@ -207,6 +209,9 @@ class NativeLM(TokenizedLM):
 
     def keep_prefixes(self) -> None:
         self.keeps_prefixes = True
+
+    def share_memory(self, engines: int) -> None:
+        self.sharing = engines
 
     def distributions(self, requests: Sequence[TokenRequest]) -> Iterator[NextToken]:
         """See `evalkit.lm.distributions`."""

@@ -30,9 +30,12 @@ VOLATILE = frozenset({"created", "permission", "object"})  # of a model's entry:
 class OpenAILM(LM):
     """One model of one server. Its fingerprint is over the server's description of itself, which is weaker than over weights."""
 
-    def __init__(self, url: str, model: str, policy: RetryPolicy | None = None, concurrency: int = CONCURRENCY):
-        """`url`: up to /v1, which is added if the address has no path. Raises EvalkitError, or RunIncomplete without an answer."""
-        base = url.rstrip("/") + ("" if urlsplit(url).path.strip("/") else "/v1")
+    def __init__(self, url: str, model: str, policy: RetryPolicy | None = None, concurrency: int = CONCURRENCY, known_as: str = ""):
+        """`url`: up to /v1, which is added if the address has no path. Raises EvalkitError, or RunIncomplete without an answer.
+
+        `known_as`: the address in the fingerprint, where several servers run the same model.
+        """
+        base = _base(url)
         self.model, self.concurrency = model, concurrency
         self.client = JsonClient(base, os.environ.get("OPENAI_API_KEY") or None, policy)
         self._trying_once = JsonClient(base, os.environ.get("OPENAI_API_KEY") or None, RetryPolicy(attempts=1, timeout=30))
@@ -41,18 +44,20 @@ class OpenAILM(LM):
         self.max_seq_len = self.entry.get("max_model_len")
         self.server_version = self._optional("/version").get("version")
         # evalkit serve reports its weights' fingerprint, which is the same at any address
-        where = None if "fingerprint" in self.entry else base
+        where = None if "fingerprint" in self.entry else _base(known_as or url)
         self.fingerprint = "sha256:" + sha256_json(["openai", where, model, self.entry, self.server_version])
         self._limits = ServerLimits()
         self._computed = 0
         self._probed = False
 
     @classmethod
-    def load(cls, model: ModelSpec, url: str) -> "OpenAILM":
-        """The server's model that `--model` names, as the server names it. Raises EvalkitError."""
+    def load(cls, model: ModelSpec, urls: str, worker: int = 0) -> "OpenAILM":
+        """The server's model that `--model` names, as the server names it; of URL,URL a worker's own. Raises EvalkitError."""
+        first, *others = urls.split(",")
+        url = [first, *others][worker % (1 + len(others))]
         if model.spec is None:
             raise EvalkitError(f"--engine openai:{url} needs --model, the name that the server gives its model (see {url}/models)")
-        return cls(url, model.spec)
+        return cls(url, model.spec, known_as=first)
 
     def _entry(self) -> dict[str, Any]:
         """The model's entry in /models; {} for a server without that route."""
@@ -240,6 +245,10 @@ class OpenAILM(LM):
     def tokens(self) -> Tokens:
         """As the server counts them, shared prefixes included."""
         return Tokens(self._computed, 0)
+
+
+def _base(url: str) -> str:
+    return url.rstrip("/") + ("" if urlsplit(url).path.strip("/") else "/v1")
 
 
 def _generated(answer: dict[str, Any], request: Generate, truncated: int) -> Generated:

@@ -7,13 +7,13 @@ import math
 import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from evalkit.config import RunConfig
 from evalkit.data.sources import open_source
-from evalkit.errors import EvalkitError, Interrupted, OutOfTime, OwnCodeError, RunIncomplete, in_words, traceback_kept
+from evalkit.errors import EvalkitError, Interrupted, OutOfTime, OwnCodeError, RequestsSetAside, RunIncomplete, in_words, traceback_kept
 from evalkit.exchange import lm_eval_write
 from evalkit.files import require_folder
 from evalkit.lm import open_lm, require_model
@@ -85,7 +85,12 @@ def open_model(
         reporter.bar("opening model and hashing its files" if config.engine == "native" else "opening model", 1, counted=False),
         engine_errors(journal),
     ):
-        lm = own or open_lm(config.model_spec)
+        if own is None and (config.ray or config.num_workers > 1):
+            from evalkit.workers import open_workers
+
+            lm = open_workers(config, journal.path.parent / "workers", reporter)
+        else:
+            lm = own or open_lm(config.model_spec)
     for notice in lm.notices:
         reporter.say(notice)
     model = model_info(config.model_spec.name, config.engine, lm)
@@ -102,15 +107,23 @@ def _run(config: RunConfig, prepared: Prepared, clock: float, reporter: Reporter
     samples: dict[str, Sequence[Sample]] = {}
     try:
         lm, record = open_model(config, journal, prepared.sandbox, reporter, own, command)
-        time_left = TimeLeft(lm, {str(each.task.protocol): _missing(each, lm, journal) for each in [*plans.values()][1:]})
-        for name, each in plans.items():
-            requests, responses = converse(each, lm, journal, reporter, time_left)
-            samples[name] = score_docs(each.task, each.docs, requests, responses, folder, config.allow_unsafe_code, reporter)
-            seconds, tokens = journal.spent(str(each.task.protocol))
-            entry = task_entry(each.task, samples[name], each.n_total, each.data, seconds, tokens)
-            # described again: an engine may know more of its server by now
-            model = model_info(config.model_spec.name, config.engine, lm)
-            record = replace(record, model=model, tasks={**record.tasks, name: entry})
+        with closing(lm):
+            time_left = TimeLeft(lm, {str(each.task.protocol): _missing(each, lm, journal) for each in [*plans.values()][1:]})
+            set_aside: dict[str, RequestsSetAside] = {}
+            for name, each in plans.items():
+                try:
+                    requests, responses = converse(each, lm, journal, reporter, time_left)
+                except RequestsSetAside as error:  # the other tasks go on
+                    set_aside[name] = error
+                    continue
+                samples[name] = score_docs(each.task, each.docs, requests, responses, folder, config.allow_unsafe_code, reporter)
+                seconds, tokens = journal.spent(str(each.task.protocol))
+                entry = task_entry(each.task, samples[name], each.n_total, each.data, seconds, tokens)
+                # described again: an engine may know more of its server by now
+                model = model_info(config.model_spec.name, config.engine, lm)
+                record = replace(record, model=model, tasks={**record.tasks, name: entry})
+        for name, error in set_aside.items():
+            raise RunIncomplete(f"{name}: {error}; {len(journal)} answers are kept in {folder}, run the same command again to try once more")
         for name, entry in record.tasks.items():
             if reason := entry.counts.why_no_score(entry.n):
                 raise RunIncomplete(f"{name} has no score: {reason}{_first(samples[name])}; the answers are kept in {folder}")

@@ -9,7 +9,7 @@ import math
 import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -55,7 +55,8 @@ def staged(config: RunConfig, sandbox: str | None, max_minutes: float | None, re
                 with TemporaryDirectory() as scratch:  # of programs; the whole run keeps them
                     return score_docs(plan.task, docs, requests, responses, Path(scratch), config.allow_unsafe_code, reporter)
 
-            yield block
+            with closing(lm):
+                yield block
         except KeyboardInterrupt:
             raise Interrupted(f"interrupted; {len(journal)} answers are kept in {folder}, run the same command again to go on") from None
         finally:

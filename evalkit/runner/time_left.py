@@ -93,7 +93,11 @@ class TimeLeft:
         self._work.add(request, response)
 
     def __str__(self) -> str:
-        """ "12 min left", "at most 12 min left", and with the tasks to come; before that is known, what the engine is about."""
+        """How long, and what the engine is about."""
+        return ", ".join(filter(None, (self._text(), self._lm.activity())))
+
+    def _text(self) -> str:
+        """ "12 min left", "at most 12 min left", and with the tasks to come; before that is known, how far the engine is."""
         generates = self._work.max_new_tokens > 0
         left = self._generating() if generates else self._scoring()
         if left is None or left.seconds > KNOWN * left.measured:

@@ -46,6 +46,8 @@ class LlamaCppLM(TokenizedLM):
     The weights are read by `prepare`, or at the first request.
     """
 
+    sharing = 1  # engines in this memory
+
     def __init__(self, path: Path, model: ModelSpec):
         """Raises EvalkitError, in one line, for a file that llama.cpp can't run."""
         self.path, self.device = path, "cpu"
@@ -127,6 +129,9 @@ class LlamaCppLM(TokenizedLM):
     def generator(self) -> Generator:
         return self._generator(SLOTS)
 
+    def share_memory(self, engines: int) -> None:
+        self.sharing = engines
+
     def distributions(self, requests: Sequence[TokenRequest]) -> Iterator[NextToken]:
         """See `evalkit.lm.distributions`."""
         with one_line():
@@ -139,7 +144,7 @@ class LlamaCppLM(TokenizedLM):
 
     def _generator(self, slots: int, keep_prefixes: bool = True) -> Generator:
         vocabulary = Vocabulary(self.tokenizer.decode, self.tokenizer.stop_ids, self.tokenizer.special)
-        memory = free_memory("cpu") // 2 // max(1, self.kv_bytes)
+        memory = free_memory("cpu") // (2 * self.sharing) // max(1, self.kv_bytes)
         return Generator(self.model, self.settings, vocabulary, self.max_seq_len, slots, keep_prefixes, memory)
 
     def lay_out(self, token_budget: int, max_running: int, keep_prefixes: bool) -> None:

@@ -1,0 +1,154 @@
+"""Workers that are processes of this machine: each with its engine, its share of the threads, and on GPUs a device of its own."""
+
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from evalkit.config import ModelSpec
+from evalkit.errors import EvalkitError
+from evalkit.files import unwritable
+from evalkit.workers.channel import Channel
+from evalkit.workers.messages import FromWorker, ToWorker
+from evalkit.workers.transport import Link, Transport
+
+# -P: a module in the current folder must not take the place of one of ours
+COMMAND = (sys.executable, "-P", "-m", "evalkit.workers.process")
+WAIT = 10.0  # seconds for the system to end a process that was killed
+ON_GPUS = ("native", "lm_eval")  # engines that compute in this process, on a GPU if there is one
+
+
+class Process(Link):
+    """A worker's process, whose log is a file."""
+
+    def __init__(self, command: Sequence[str], environment: dict[str, str], log: Path):
+        """Raises EvalkitError where its log can't be written."""
+        ours, theirs = socket.socketpair()
+        self.place, self.channel, self._closed = f"log: {log}", Channel(ours), False
+        try:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            with open(log, "ab") as output:
+                # a group of its own: Ctrl-C is the driver's to act upon
+                self.process = subprocess.Popen(
+                    [*command, str(theirs.fileno())],
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    env=environment,
+                    pass_fds=[theirs.fileno()],
+                    process_group=0,
+                )
+        except OSError as error:
+            ours.close()
+            raise unwritable(log, error) from None
+        finally:
+            theirs.close()
+
+    def send(self, message: ToWorker) -> None:
+        if not self._closed:
+            try:
+                self.channel.send(message)
+            except OSError:  # it is gone, which `receive` finds out too
+                pass
+
+    def kill(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self.channel.socket.close()
+            self.process.kill()
+            self.process.wait(WAIT)
+
+    def why(self) -> str:
+        try:
+            code = self.process.wait(WAIT)
+        except subprocess.TimeoutExpired:
+            return "it has closed its connection"
+        return f"killed by {signal.Signals(-code).name}" if code < 0 else f"it has ended with exit code {code}"
+
+
+class Processes(Transport):
+    """`count` processes. Raises EvalkitError for more workers than GPUs, where the model runs on GPUs."""
+
+    def __init__(self, model: ModelSpec, count: int, logs: Path, command: Sequence[str] = COMMAND):
+        self.count, self.logs, self.command = count, logs, command
+        self.gpus = _gpus(model, count)
+        self._selector = selectors.DefaultSelector()
+
+    def sharing(self, number: int) -> int:
+        return 1 if self.gpus else self.count
+
+    def start(self, number: int) -> Process:
+        process = Process(self.command, self._environment(number), self.logs / f"{number + 1}.log")
+        self._selector.register(process.channel.socket, selectors.EVENT_READ, process)
+        return process
+
+    def _environment(self, number: int) -> dict[str, str]:
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        if self.gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = self.gpus[number]
+        environment["OMP_NUM_THREADS"] = str(max(1, threads() // self.count))
+        return environment
+
+    def receive(self, timeout: float) -> Iterable[tuple[Process, FromWorker | None]]:
+        for key, process in self._links():
+            wanted = selectors.EVENT_READ if process.channel.is_flushed else selectors.EVENT_READ | selectors.EVENT_WRITE
+            if key.events != wanted:
+                self._selector.modify(key.fileobj, wanted, process)
+        found: list[tuple[Process, FromWorker | None]] = []
+        for key, events in self._selector.select(timeout):
+            process: Process = key.data
+            if events & selectors.EVENT_WRITE:
+                try:
+                    process.channel.flush()
+                except OSError:
+                    pass  # what it said before it went is still to be read
+            if events & selectors.EVENT_READ:
+                messages, is_open = process.channel.receive()
+                found += [(process, message) for message in messages]
+                if not is_open:
+                    self._selector.unregister(key.fileobj)
+                    found.append((process, None))
+        return found
+
+    def _links(self) -> list[tuple[Any, Process]]:
+        """Of the workers that were not killed."""
+        every = [*self._selector.get_map().values()]
+        for key in every:
+            if key.data._closed:
+                self._selector.unregister(key.fileobj)
+        return [(key, key.data) for key in every if not key.data._closed]
+
+    def close(self) -> None:
+        for _, process in self._links():
+            process.kill()
+        self._links()
+        self._selector.close()
+
+
+def threads() -> int:
+    """Threads that the engine of a run would take without workers: one a core, or as many as OMP_NUM_THREADS says."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return int(asked) if asked.isdigit() and int(asked) else cores
+
+
+def _gpus(model: ModelSpec, count: int) -> list[str]:
+    """A GPU for each worker; none where the engine computes on CPUs, or elsewhere. Raises EvalkitError where there are too few."""
+    if model.engine.partition(":")[0] not in ON_GPUS:
+        return []
+    from evalkit.lm.native import device_of
+
+    if device_of(model) != "cuda":
+        return []
+    import torch
+
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    found = visible.split(",") if visible else [str(i) for i in range(torch.cuda.device_count())]
+    if count > len(found):
+        raise EvalkitError(f"--workers {count}, and {len(found)} GPUs are visible: one worker a GPU; give --workers {len(found)}")
+    return found

@@ -1,0 +1,86 @@
+"""A worker: an engine that answers leases. It knows nothing of tasks, documents or the journal, and keeps nothing."""
+
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from evalkit.errors import EvalkitError, in_words
+from evalkit.lm import open_lm
+from evalkit.lm.base import LM, Tokens
+from evalkit.tasks import Generate, Loglikelihoods, Request, Response
+from evalkit.workers.messages import BEAT, Alive, Answer, Failed, Finished, FromWorker, Hello, Lease, Loaded, Loading, Opened, Prepare, ToWorker
+
+Open = Callable[[Hello], LM]
+
+
+def engine_of(hello: Hello) -> LM:
+    """The engine that a worker is to open. Raises EvalkitError."""
+    lm = open_lm(hello.model, hello.number)
+    lm.keep_prefixes()  # a branch comes in parts
+    lm.share_memory(hello.sharing)
+    return lm
+
+
+def serve(receive: Callable[[], ToWorker], send: Callable[[FromWorker], None], open_engine: Open = engine_of) -> None:
+    """Do as the driver says, until the engine fails or whoever waits in `receive` is ended. `send` may be called by two threads."""
+    engine: list[LM] = []
+    ended = threading.Event()
+    threading.Thread(target=_beat, args=(engine, send, ended), daemon=True).start()
+    try:
+        while True:
+            _do(receive(), send, engine, open_engine)
+    except EvalkitError as error:
+        send(Failed(str(error), error.exit_code))
+    except BaseException as error:
+        traceback.print_exc()
+        send(Failed(in_words(error), None))
+    finally:
+        ended.set()
+
+
+def _do(message: ToWorker, send: Callable[[FromWorker], None], engine: list[LM], open_engine: Open) -> None:
+    match message:
+        case Hello():
+            lm = open_engine(message)
+            engine.append(lm)
+            send(Opened(lm.fingerprint, lm.describe(), tuple(lm.notices)))
+        case Prepare():
+            engine[0].prepare(_Percent(send))
+            send(Loaded())
+        case Lease():
+            for index, response in _ask(engine[0], message.requests):
+                send(Answer(message.id, index, response, engine[0].tokens()))
+            send(Finished(message.id, engine[0].describe()))
+
+
+class _Percent:
+    """Says how much of the weights is read, a hundred times at most."""
+
+    def __init__(self, send: Callable[[FromWorker], None]):
+        self.send, self.said = send, -1
+
+    def __call__(self, done: int, total: int) -> None:
+        if done * 100 // total > self.said:
+            self.said = done * 100 // total
+            self.send(Loading(done, total))
+
+
+def _ask(lm: LM, requests: Any) -> Iterator[tuple[int, Response]]:
+    """The responses to requests of one kind, by index."""
+    first: Request = requests[0]
+    if isinstance(first, Generate):
+        yield from lm.generate(requests)
+    elif first.rolling:
+        for i, logprob in lm.loglikelihood_rolling([request.continuations[0] for request in requests]):
+            yield i, Loglikelihoods((logprob,), (False,))
+    else:
+        yield from lm.loglikelihood(requests)
+
+
+def _beat(engine: list[LM], send: Callable[[FromWorker], None], ended: threading.Event) -> None:
+    """Signs of life, from the start on."""
+    while True:
+        send(Alive(engine[0].tokens(), tuple(engine[0].unfinished())) if engine else Alive(Tokens(), ()))
+        if ended.wait(BEAT):
+            return
