@@ -29,7 +29,7 @@ SHARED = {
     "model": ("SPEC", f"hub id, folder, .gguf file, random:CONFIG, or a name from evalkit ls models (default: {DEMO_MODEL})"),
     "engine": (
         "ENGINE",
-        "native, llama_cpp (a .gguf file in llama.cpp), lm_eval:CLASS (such as lm_eval:hf), openai:URL[,URL], replay:RUN, or python:FILE:CLASS "
+        "native, llama_cpp (a .gguf file in llama.cpp), lm_eval:CLASS (as lm_eval:hf), openai:URL[,URL], replay:RUN, or python:FILE:CLASS "
         "(a model of your own: docs/models.md)",
     ),
     "data": ("DATA", "data source: hub, sample, or a folder (default: EVALKIT_DATA, else hub; for the demo model, sample)"),

@@ -123,7 +123,7 @@ def _run(config: RunConfig, prepared: Prepared, clock: float, reporter: Reporter
                 model = model_info(config.model_spec.name, config.engine, lm)
                 record = replace(record, model=model, tasks={**record.tasks, name: entry})
         for name, error in set_aside.items():
-            raise RunIncomplete(f"{name}: {error}; {len(journal)} answers are kept in {folder}, run the same command again to try once more")
+            raise RunIncomplete(f"{name}: {error}; {len(journal)} answers are kept in {folder}, run the same command again to retry")
         for name, entry in record.tasks.items():
             if reason := entry.counts.why_no_score(entry.n):
                 raise RunIncomplete(f"{name} has no score: {reason}{_first(samples[name])}; the answers are kept in {folder}")

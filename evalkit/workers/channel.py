@@ -1,4 +1,4 @@
-"""Messages through a stream socket: a length, then the pickled message. Both ends are evalkit's own processes, over a pair that nobody else has."""
+"""Messages through a stream socket: a length, then the pickled message. Both ends are processes of one run, on a pair that no other has."""
 
 import pickle
 import socket

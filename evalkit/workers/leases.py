@@ -1,4 +1,4 @@
-"""Who computes what: a lease is a part of a branch, or some small branches. No clock and no transport: time is told, and messages are sent elsewhere.
+"""Who computes what: a lease is a part of a branch, or some small branches. Neither a clock nor a transport is needed here.
 
 A worker gets the largest branch that nobody has begun, then the rest of it, part by part, so that what its requests begin with is computed
 once; when no branch is left to begin, it gets a part of the one with the most work left. Parts shrink as the end comes nearer, so that

@@ -5,7 +5,6 @@ It leases branches of requests to workers, takes their answers as they come, and
 
 import signal
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +52,8 @@ class Process(Link):
 
     def send(self, message: ToWorker) -> None:
         if not self._closed:
-            try:
+            with suppress(OSError):  # it is gone, which `receive` finds out too
                 self.channel.send(message)
-            except OSError:  # it is gone, which `receive` finds out too
-                pass
 
     def kill(self) -> None:
         if not self._closed:
@@ -103,10 +102,8 @@ class Processes(Transport):
         for key, events in self._selector.select(timeout):
             process: Process = key.data
             if events & selectors.EVENT_WRITE:
-                try:
+                with suppress(OSError):  # it is gone; what it said before is still to be read
                     process.channel.flush()
-                except OSError:
-                    pass  # what it said before it went is still to be read
             if events & selectors.EVENT_READ:
                 messages, is_open = process.channel.receive()
                 found += [(process, message) for message in messages]

@@ -1,22 +1,19 @@
-"""Workers that are Ray actors, on the machines of a cluster. Ray places them, sees when an actor or a node is lost, and places their successors."""
+"""Workers that are Ray actors, on the machines of a cluster. Ray places them, and sees when an actor or a node is lost."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import queue
-import sys
 import threading
-from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import evalkit
 from evalkit.config import ModelSpec
-from evalkit.errors import EvalkitError, RunIncomplete, first_line
-from evalkit.workers.messages import FromWorker, Hello, ToWorker
-from evalkit.workers.process import COMMON_VARIABLES
+from evalkit.errors import EvalkitError, first_line
+from evalkit.workers.messages import FromWorker, ToWorker
 from evalkit.workers.processes import ON_GPUS
 from evalkit.workers.transport import Link, Transport
 from evalkit.workers.worker import serve
@@ -24,6 +21,7 @@ from evalkit.workers.worker import serve
 HELD = 256  # messages that an actor holds for a driver that does not ask for them; then its engine waits
 LISTEN = 1.0  # seconds that a call waits for an actor's first message
 PACKAGES = ("evalkit", "moe_lm", "evalkit_tasks")
+VARIABLES = ("HF_HUB_OFFLINE", "HF_ENDPOINT", "TRANSFORMERS_OFFLINE")
 
 
 class Worker:
@@ -69,7 +67,7 @@ class Actor(Link):
 
 
 class RayActors(Transport):
-    """`count` actors, or one a GPU, or without GPUs one a node. Raises EvalkitError where Ray is missing, has no such cluster or no room."""
+    """`count` actors, or one a GPU, or without GPUs one a node. Raises EvalkitError without Ray, a cluster or room."""
 
     def __init__(self, address: str, model: ModelSpec, count: int | None, logs: Path):
         self.ray = ray = _ray()
@@ -156,11 +154,10 @@ def _ray() -> Any:
 
 
 def _environment(is_remote: bool) -> dict[str, Any]:
-    """What actors need of this process: its settings, and on other machines its own code, so that driver and workers are of one version."""
-    variables = {name: value for name in COMMON_VARIABLES if (value := os.environ.get(name))}
-    if not is_remote:
-        return {"env_vars": variables | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}}
-    import evalkit_tasks
-    import moe_lm
-
-    return {"env_vars": variables, "py_modules": [str(Path(module.__file__).parent) for module in (evalkit, moe_lm, evalkit_tasks)]}
+    """What actors need of this process: settings, but no keys, which a cluster shows to its users; and, on other machines, its own code,
+    so that driver and workers are of one version."""
+    environment: dict[str, Any] = {"env_vars": {name: value for name in VARIABLES if (value := os.environ.get(name))}}
+    if is_remote:
+        found = [importlib.util.find_spec(package) for package in PACKAGES]
+        environment["py_modules"] = [folder for each in found if each for folder in each.submodule_search_locations or ()]
+    return environment

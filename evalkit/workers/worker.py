@@ -9,7 +9,21 @@ from evalkit.errors import EvalkitError, in_words
 from evalkit.lm import open_lm
 from evalkit.lm.base import LM, Tokens
 from evalkit.tasks import Generate, Loglikelihoods, Request, Response
-from evalkit.workers.messages import BEAT, Alive, Answer, Failed, Finished, FromWorker, Hello, Lease, Loaded, Loading, Opened, Prepare, ToWorker
+from evalkit.workers.messages import (
+    BEAT,
+    Alive,
+    Answer,
+    Failed,
+    Finished,
+    FromWorker,
+    Hello,
+    Lease,
+    Loaded,
+    Loading,
+    Opened,
+    Prepare,
+    ToWorker,
+)
 
 Open = Callable[[Hello], LM]
 
