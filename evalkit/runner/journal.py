@@ -21,7 +21,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from evalkit.files import unwritable
 from evalkit.hashing import sha256_json
 from evalkit.record.schema import Tokens
 from evalkit.runner import salvage
-from evalkit.runner.lock import WRITABLE, lock, transaction
+from evalkit.runner.lock import WRITABLE, lock
 from evalkit.tasks import Generated, Loglikelihoods, Request, Response
 
 SCHEMA = 2
@@ -65,7 +65,7 @@ class Journal:
             raise EvalkitError(f"{path} does not exist; is it a run's folder?")
         self._lock = None if read_only else lock(path.with_suffix(".lock"))
         self._db: sqlite3.Connection = None  # type: ignore[assignment]
-        self._synced = float("-inf")
+        self._synced, self._syncs = float("-inf"), True  # when, and whether the connection syncs as it commits
         try:
             if fresh:  # under the lock, so it is not another process's
                 for suffix in ("", *_BESIDE):
@@ -132,15 +132,16 @@ class Journal:
 
     def put(self, key: str, response: Response, task: str, seconds: float, computed: int, shared: int) -> None:
         """Record a response with its time and tokens. The first one under a key stays."""
-        text = json.dumps(asdict(response), ensure_ascii=True, separators=(",", ":"))
-        fields = (key, task, float(seconds), int(computed), int(shared))
+        given = {field.name: getattr(response, field.name) for field in fields(response)}
+        text = json.dumps(given, ensure_ascii=True, separators=(",", ":"))
+        head = (key, task, float(seconds), int(computed), int(shared))
         now = time.monotonic()
         sync = now - self._synced >= SYNC_EVERY
         with self._errors():
-            self._db.execute(f"PRAGMA synchronous={'FULL' if sync else 'NORMAL'}")
-            with transaction(self._db):
-                row = (*fields, _digest(*fields, text), text)
-                self._db.execute(_INSERT, row)
+            if sync != self._syncs:
+                self._db.execute(f"PRAGMA synchronous={'FULL' if sync else 'NORMAL'}")
+                self._syncs = sync
+            self._db.execute(_INSERT, (*head, _digest(*head, text), text))  # a transaction of its own
         if sync:
             self._synced = now
 

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from evalkit.config import ModelSpec
-from evalkit.record.schema import Tokens
 from evalkit.tasks import Request, Response
 
 BEAT = 2.0  # seconds between signs of life
@@ -72,12 +71,13 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A request's response; `index` counts in its lease. `tokens`: the worker's totals so far."""
+    """A request's response; `index` counts in its lease. `computed` and `shared`: the worker's tokens so far."""
 
     lease: int
     index: int
     response: Response
-    tokens: Tokens
+    computed: int
+    shared: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,8 @@ class Finished:
 class Alive:
     """A sign of life; `unfinished`: new tokens so far of each answer in the making."""
 
-    tokens: Tokens
+    computed: int
+    shared: int
     unfinished: Sequence[int]
 
 

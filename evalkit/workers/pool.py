@@ -243,7 +243,7 @@ class WorkersLM(LM):
         """One message; returns the answer that it brings."""
         match message:
             case Answer():
-                self._count(place, message.tokens)
+                self._count(place, Tokens(message.computed, message.shared))
                 place.attempts = 0
                 number = self._leases.answered(message.lease, message.index) if self._leases else None
                 if number is None:
@@ -251,7 +251,7 @@ class WorkersLM(LM):
                 place.answers += 1
                 return number, message.response
             case Alive():
-                self._count(place, message.tokens)
+                self._count(place, Tokens(message.computed, message.shared))
                 place.unfinished = message.unfinished
             case Finished():
                 self._finished(place, message)

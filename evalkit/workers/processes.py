@@ -9,7 +9,6 @@ import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from evalkit.config import ModelSpec
 from evalkit.errors import EvalkitError
@@ -18,8 +17,6 @@ from evalkit.workers.channel import Channel
 from evalkit.workers.messages import FromWorker, ToWorker
 from evalkit.workers.transport import Link, Transport
 
-# -P: a module in the current folder must not take the place of one of ours
-COMMAND = (sys.executable, "-P", "-m", "evalkit.workers.process")
 WAIT = 10.0  # seconds for the system to end a process that was killed
 ON_GPUS = ("native", "lm_eval")  # engines that compute in this process, on a GPU if there is one
 
@@ -30,7 +27,7 @@ class Process(Link):
     def __init__(self, command: Sequence[str], environment: dict[str, str], log: Path):
         """Raises EvalkitError where its log can't be written."""
         ours, theirs = socket.socketpair()
-        self.place, self.channel, self._closed = f"log: {log}", Channel(ours), False
+        self.place, self.channel, self.is_killed = f"log: {log}", Channel(ours), False
         try:
             log.parent.mkdir(parents=True, exist_ok=True)
             with open(log, "ab") as output:
@@ -51,16 +48,13 @@ class Process(Link):
             theirs.close()
 
     def send(self, message: ToWorker) -> None:
-        if not self._closed:
-            with suppress(OSError):  # it is gone, which `receive` finds out too
-                self.channel.send(message)
+        with suppress(OSError):  # it is gone, which `receive` finds out too
+            self.channel.send(message)
 
     def kill(self) -> None:
-        if not self._closed:
-            self._closed = True
-            self.channel.socket.close()
-            self.process.kill()
-            self.process.wait(WAIT)
+        self.is_killed = True
+        self.process.kill()
+        self.process.wait(WAIT)
 
     def why(self) -> str:
         try:
@@ -73,8 +67,10 @@ class Process(Link):
 class Processes(Transport):
     """`count` processes. Raises EvalkitError for more workers than GPUs, where the model runs on GPUs."""
 
-    def __init__(self, model: ModelSpec, count: int, logs: Path, command: Sequence[str] = COMMAND):
-        self.count, self.logs, self.command = count, logs, command
+    command: Sequence[str] = (sys.executable, "-P", "-m", "evalkit.workers.process")  # -P: no module of the current folder is one of ours
+
+    def __init__(self, model: ModelSpec, count: int, logs: Path):
+        self.count, self.logs = count, logs
         self.gpus = _gpus(model, count)
         self._selector = selectors.DefaultSelector()
 
@@ -94,13 +90,13 @@ class Processes(Transport):
         return environment
 
     def receive(self, timeout: float) -> Iterable[tuple[Process, FromWorker | None]]:
-        for key, process in self._links():
+        for process in self._connected():
             wanted = selectors.EVENT_READ if process.channel.is_flushed else selectors.EVENT_READ | selectors.EVENT_WRITE
-            if key.events != wanted:
-                self._selector.modify(key.fileobj, wanted, process)
+            if self._selector.get_key(process.channel.socket).events != wanted:
+                self._selector.modify(process.channel.socket, wanted, process)
         found: list[tuple[Process, FromWorker | None]] = []
         for key, events in self._selector.select(timeout):
-            process: Process = key.data
+            process = key.data
             if events & selectors.EVENT_WRITE:
                 with suppress(OSError):  # it is gone; what it said before is still to be read
                     process.channel.flush()
@@ -108,22 +104,26 @@ class Processes(Transport):
                 messages, is_open = process.channel.receive()
                 found += [(process, message) for message in messages]
                 if not is_open:
-                    self._selector.unregister(key.fileobj)
+                    self._disconnect(process)
                     found.append((process, None))
         return found
 
-    def _links(self) -> list[tuple[Any, Process]]:
-        """Of the workers that were not killed."""
-        every = [*self._selector.get_map().values()]
-        for key in every:
-            if key.data._closed:
-                self._selector.unregister(key.fileobj)
-        return [(key, key.data) for key in every if not key.data._closed]
+    def _connected(self) -> list[Process]:
+        """The workers that are heard; those that were killed are no longer."""
+        every: list[Process] = [key.data for key in self._selector.get_map().values()]
+        for process in every:
+            if process.is_killed:
+                self._disconnect(process)
+        return [process for process in every if not process.is_killed]
+
+    def _disconnect(self, process: Process) -> None:
+        self._selector.unregister(process.channel.socket)
+        process.channel.socket.close()
 
     def close(self) -> None:
-        for _, process in self._links():
+        for process in self._connected():
             process.kill()
-        self._links()
+            self._disconnect(process)
         self._selector.close()
 
 

@@ -64,7 +64,8 @@ def _do(message: ToWorker, send: Callable[[FromWorker], None], engine: list[LM],
             send(Loaded())
         case Lease():
             for index, response in _ask(engine[0], message.requests):
-                send(Answer(message.id, index, response, engine[0].tokens()))
+                tokens = engine[0].tokens()
+                send(Answer(message.id, index, response, tokens.computed, tokens.shared))
             send(Finished(message.id, engine[0].describe()))
 
 
@@ -95,6 +96,7 @@ def _ask(lm: LM, requests: Any) -> Iterator[tuple[int, Response]]:
 def _beat(engine: list[LM], send: Callable[[FromWorker], None], ended: threading.Event) -> None:
     """Signs of life, from the start on."""
     while True:
-        send(Alive(engine[0].tokens(), tuple(engine[0].unfinished())) if engine else Alive(Tokens(), ()))
+        tokens = engine[0].tokens() if engine else Tokens()
+        send(Alive(tokens.computed, tokens.shared, tuple(engine[0].unfinished()) if engine else ()))
         if ended.wait(BEAT):
             return

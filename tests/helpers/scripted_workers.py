@@ -5,7 +5,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from evalkit.record.schema import Tokens
 from evalkit.tasks import Generate, Generated, Loglikelihood, Loglikelihoods, Request, Response
 from evalkit.workers.messages import Alive, Answer, Finished, FromWorker, Hello, Lease, Loaded, Opened, Prepare, ToWorker
 from evalkit.workers.transport import Link, Transport
@@ -23,7 +22,7 @@ def response_to(request: Request) -> Response:
 
 def answers(lease: Lease, most: int | None = None) -> list[FromWorker | None]:
     """The lease's answers, at most so many."""
-    return [Answer(lease.id, i, response_to(request), Tokens(i, 0)) for i, request in list(enumerate(lease.requests))[:most]]
+    return [Answer(lease.id, i, response_to(request), i, 0) for i, request in list(enumerate(lease.requests))[:most]]
 
 
 def obey(worker: "Scripted", lease: Lease) -> list[FromWorker | None]:
@@ -45,7 +44,7 @@ class Scripted(Link):
     def send(self, message: ToWorker) -> None:
         match message:
             case Hello():
-                self.says += [Alive(Tokens(), ()), Opened(self.fingerprint, {"dtype": "none"}, ())]
+                self.says += [Alive(0, 0, ()), Opened(self.fingerprint, {"dtype": "none"}, ())]
             case Prepare():
                 self.says.append(Loaded())
             case Lease():

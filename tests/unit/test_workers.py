@@ -9,7 +9,6 @@ from scripted_workers import Scripted, ScriptedWorkers, answers, multiple_choice
 
 from evalkit.config import ModelSpec
 from evalkit.errors import EvalkitError, RequestsSetAside, RunIncomplete
-from evalkit.lm.base import Tokens
 from evalkit.tasks import Generate, Loglikelihoods
 from evalkit.workers import pool
 from evalkit.workers.messages import Alive, Failed, Finished, FromWorker, Lease
@@ -64,10 +63,9 @@ def test_requests_that_two_workers_are_lost_with_are_set_aside_and_all_others_an
     def act(worker: Scripted, lease: Lease) -> Iterable[FromWorker | None]:
         return [None] if poison in lease.requests else obey(worker, lease)
 
-    found = {}
-    with pytest.raises(RequestsSetAside, match=r"requests were set aside, with which two workers were lost") as caught:
-        for i, response in lm_of(ScriptedWorkers(act), 2).loglikelihood(requests):
-            found[i] = response
+    found: set[int] = set()
+    with pytest.raises(RequestsSetAside, match="requests were set aside, with which two workers were lost") as caught:
+        found.update(i for i, _ in lm_of(ScriptedWorkers(act), 2).loglikelihood(requests))
     assert caught.value.exit_code == 4
     assert 17 not in found
     assert len(found) >= len(requests) - 6  # an eighth of a lease at most
@@ -105,7 +103,7 @@ def test_an_engine_that_skips_requests_is_not_believed() -> None:
     def act(worker: Scripted, lease: Lease) -> Iterable[FromWorker | None]:
         return [*answers(lease, len(lease.requests) - 1), Finished(lease.id, {})]
 
-    with pytest.raises(RunIncomplete, match="left requests without an answer|no worker is left"):
+    with pytest.raises(RunIncomplete, match=r"left requests without an answer"):
         list(lm_of(ScriptedWorkers(act), 1).loglikelihood(multiple_choice(1, 4)))
 
 
@@ -156,27 +154,30 @@ def test_a_caller_that_stops_early_leaves_nothing_behind() -> None:
     assert dict(lm.loglikelihood(requests)) == {i: response_to(request) for i, request in enumerate(requests)}
 
 
+def interrupt_at(counts: tuple[int, ...], lm: WorkersLM, found: list[int]) -> None:
+    """Ask, and press Ctrl-C when so many answers are there."""
+    for i, _ in lm.loglikelihood(multiple_choice(40, 40)):
+        found.append(i)
+        if len(found) in counts:
+            signal.raise_signal(signal.SIGINT)
+
+
 def test_ctrl_c_once_lets_leases_end() -> None:
     said: list[str] = []
     workers = ScriptedWorkers()
     lm = lm_of(workers, 2, said)
-    found = []
+    found: list[int] = []
     with pytest.raises(KeyboardInterrupt):
-        for i, _ in lm.loglikelihood(multiple_choice(40, 40)):
-            found.append(i)
-            if len(found) == 1:
-                signal.raise_signal(signal.SIGINT)
+        interrupt_at((1,), lm, found)
     leased = sum(len(lease.requests) for worker in workers.started for lease in worker.leases)
     assert len(found) == leased < 1600
     assert any("interrupted: the workers end what they have begun" in text for text in said)
 
 
 def test_a_second_ctrl_c_stops_at_once() -> None:
-    lm, found = lm_of(ScriptedWorkers(), 2), []
+    lm, found = lm_of(ScriptedWorkers(), 2), list[int]()
     with pytest.raises(KeyboardInterrupt):
-        for i, _ in lm.loglikelihood(multiple_choice(40, 40)):
-            found.append(i)
-            signal.raise_signal(signal.SIGINT)
+        interrupt_at((1, 2), lm, found)
     assert len(found) == 2
     lm.close()
 
@@ -184,7 +185,7 @@ def test_a_second_ctrl_c_stops_at_once() -> None:
 def test_tokens_are_those_of_all_workers_those_that_are_lost_too() -> None:
     def act(worker: Scripted, lease: Lease) -> Iterable[FromWorker | None]:
         worker.computed = getattr(worker, "computed", 0) + len(lease.requests)  # type: ignore[attr-defined]
-        said = [*answers(lease), Alive(Tokens(worker.computed, 0), (5,))]  # type: ignore[attr-defined]
+        said = [*answers(lease), Alive(worker.computed, 0, (5,))]  # type: ignore[attr-defined]
         return [*said, *([None] if worker is workers.started[0] else [Finished(lease.id, {})])]
 
     workers = ScriptedWorkers(act)
