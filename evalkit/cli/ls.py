@@ -143,7 +143,9 @@ def _runs(out: Path, search: str) -> Listing:
     """The runs in a folder, the latest last, one line per task, and what to do next."""
     from evalkit.codec import encode
 
-    read = {file.parent.name: _read(file) for file in sorted(out.glob("*/run.json"))}
+    under_way = _live(out)
+    live = {name: line for name, line in under_way.items() if search in name.lower()}
+    read = {file.parent.name: _read(file) for file in sorted(out.glob("*/run.json")) if file.parent.name not in under_way}
     runs = {name: run for name, run in read.items() if not isinstance(run, EvalkitError)}
     names = sorted(read, key=lambda name: (runs[name].started if name in runs else "", name))
     rows_of = {name: _rows(read[name]) for name in names}
@@ -153,15 +155,18 @@ def _runs(out: Path, search: str) -> Listing:
         {"folder": str(out / name), **(encode(runs[name]) if name in runs else {"problem": first_line(read[name])})}  # type: ignore[arg-type]
         for name in names
     ]
+    records += [{"folder": str(out / name), "status": "running"} for name in live]
     timed = [line for file in sorted(out.glob("*/bench.json")) if search in (line := _bench(file)).lower()]
-    if not names:
-        none = f"no run in {out} holds {search!r}" if read else f"no runs in {out} yet; start with: evalkit run --tasks mmlu,gsm8k"
+    if not names and not live:
+        none = f"no run in {out} holds {search!r}" if read or under_way else f"no runs in {out} yet; start with: evalkit run --tasks mmlu,gsm8k"
         return Listing("runs", Table("", (), ()), [], timed or [none])
-    remarks = [f"{len(names)} run{'s' if len(names) > 1 else ''} in {out}", *timed]
+    shown = len(names) + len(live)
+    remarks = [f"{shown} run{'s' if shown > 1 else ''} in {out}", *timed, *live.values()]
     remarks += [
         f"{name} is incomplete; run the same command again to resume it" for name in names if name in runs and not runs[name].is_complete
     ]
     rows = [(name if i == 0 else "", *row) for name in names for i, row in enumerate(rows_of[name])]
+    rows += [(name, "running", *"------") for name in live]
     waiting = [(name, key) for name, run in runs.items() for key, entry in run.tasks.items() if not entry.metrics and entry.counts.unscored]
     remarks += [f"{key} waits for a judge: evalkit judge {out / name} --judge-model NAME" for name, key in waiting]
     if runs:
@@ -172,6 +177,24 @@ def _runs(out: Path, search: str) -> Listing:
     head = ("run", "status", "model", "task", "measured", "95% interval", "n", "data")
     table = Table(f"runs in {out}", head, rows, left=("status", "model", "95% interval", "data"), folds=("task",))
     return Listing("runs", table, records, remarks)
+
+
+def _live(out: Path) -> dict[str, str]:
+    """A line on each run that is under way, by name."""
+    from evalkit.runner.journal import Journal
+    from evalkit.runner.lock import holder
+
+    found = {}
+    for file in sorted(out.glob("*/journal.lock")):
+        if pid := holder(file):
+            name = file.parent.name
+            try:
+                journal = Journal(file.with_suffix(".sqlite"), read_only=True)
+                found[name] = f"{name} is running (pid {pid}), {len(journal):,} answers so far"
+                journal.close()
+            except EvalkitError:  # it has only just begun
+                found[name] = f"{name} is running (pid {pid})"
+    return found
 
 
 def _read(file: Path) -> "Run | EvalkitError":

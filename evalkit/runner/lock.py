@@ -40,6 +40,23 @@ def lock(path: Path, doing: str = "writing", fix: str = "wait for it, or pass an
     return file
 
 
+def holder(path: Path) -> int | None:
+    """The process that has the lock file now; None if there is none."""
+    try:
+        pid = int(path.read_text())
+        os.kill(pid, 0)  # a lock that a killed process has left is not even tried
+    except PermissionError:
+        return pid  # another user's
+    except (OSError, ValueError, OverflowError):
+        return None
+    with open(path, "rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return pid
+    return None
+
+
 @contextmanager
 def transaction(db: sqlite3.Connection) -> Iterator[None]:
     """All of the statements or none, on a connection without implicit transactions (isolation_level None)."""

@@ -8,7 +8,6 @@ import queue
 import threading
 from collections.abc import Iterable
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from evalkit.config import ModelSpec
@@ -69,7 +68,7 @@ class Actor(Link):
 class RayActors(Transport):
     """`count` actors, or one a GPU, or without GPUs one a node. Raises EvalkitError without Ray, a cluster or room."""
 
-    def __init__(self, address: str, model: ModelSpec, count: int | None, logs: Path):
+    def __init__(self, address: str, model: ModelSpec, count: int | None):
         self.ray = ray = _ray()
         settings: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
         self._is_ours = not ray.is_initialized()

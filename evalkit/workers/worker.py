@@ -1,6 +1,7 @@
 """A worker: an engine that answers leases. It knows nothing of tasks, documents or the journal, and keeps nothing."""
 
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -56,17 +57,25 @@ def serve(receive: Callable[[], ToWorker], send: Callable[[FromWorker], None], o
 def _do(message: ToWorker, send: Callable[[FromWorker], None], engine: list[LM], open_engine: Open) -> None:
     match message:
         case Hello():
+            log(f"worker {message.number + 1} opens {message.model.name} with {message.model.engine}")
             lm = open_engine(message)
             engine.append(lm)
             send(Opened(lm.fingerprint, lm.describe(), tuple(lm.notices)))
         case Prepare():
             engine[0].prepare(_Percent(send))
+            log("the model is read")
             send(Loaded())
         case Lease():
+            log(f"lease {message.id}: {len(message.requests)} requests")
             for index, response in _ask(engine[0], message.requests):
                 tokens = engine[0].tokens()
                 send(Answer(message.id, index, response, tokens.computed, tokens.shared))
             send(Finished(message.id, engine[0].describe()))
+
+
+def log(text: str) -> None:
+    """A line of the worker's log, with the time of day."""
+    print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
 
 
 class _Percent:

@@ -135,7 +135,7 @@ def main() -> int:
             if process.returncode:
                 print(error.decode())
                 return 1
-        number = 0
+        number = told = 0
         while sum(tally.kills.values()) < arguments.kills:
             number += 1
             for name in names:
@@ -144,9 +144,9 @@ def main() -> int:
                 one_run(name, out, min(6, arguments.kills - sum(tally.kills.values())), rng, tally)
                 if samples(out / name) != samples(undisturbed / name):
                     tally.problems.append(f"{name}: other samples than an undisturbed run")
+            print(*tally.problems[told:], sep="\n", end="\n" if tally.problems[told:] else "")
+            told = len(tally.problems)
             print(f"{sum(tally.kills.values())} kills, {tally.again} answers computed again, {len(tally.problems)} problems", flush=True)
-    for problem in tally.problems:
-        print(problem)
     figures = {"kills": sum(tally.kills.values()), **tally.kills, "answered": tally.answered, "again": tally.again}
     print(json.dumps(figures | {"problems": len(tally.problems)}))
     return 1 if tally.problems else 0
