@@ -34,8 +34,11 @@ class LM(ABC):
         begin with, between calls."""
         return
 
-    def share_memory(self, engines: int) -> None:
-        """Be told, before the first request, how many engines like this one share the device's memory, itself included."""
+    def share_memory(self, engines: int, weights: int | None = None) -> None:
+        """Be told, before the weights are read, how many engines like this one share the device's memory, itself included.
+
+        `weights`: the descriptor of an open file in memory, for what all of them can hold once.
+        """
         return
 
     @abstractmethod

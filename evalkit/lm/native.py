@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -103,6 +104,7 @@ class NativeLM(TokenizedLM):
 
     tokenizer: Tokenizer
     kv_memory: int | None = None  # bytes for keys and values
+    shared_weights: int | None = None  # descriptor of a file
     sharing = 1  # engines in this memory: their keys and values take half of what is free, all together
     keeps_prefixes = False  # between calls, for requests that are scored; the generator keeps them in any case
     revision: str | None = None  # the hub's commit that the checkpoint is of
@@ -210,8 +212,8 @@ class NativeLM(TokenizedLM):
     def keep_prefixes(self) -> None:
         self.keeps_prefixes = True
 
-    def share_memory(self, engines: int) -> None:
-        self.sharing = engines
+    def share_memory(self, engines: int, weights: int | None = None) -> None:
+        self.sharing, self.shared_weights = engines, weights
 
     def distributions(self, requests: Sequence[TokenRequest]) -> Iterator[NextToken]:
         """See `evalkit.lm.distributions`."""
@@ -229,13 +231,20 @@ class NativeLM(TokenizedLM):
         from moe_lm.upcycle.preserve import preserve
 
         trim_heap()  # what building the tokenizer took
-        with one_line():
+        with one_line(), self._sharing_weights():
             model = self.checkpoint.read(self._torch_dtype, self.device, on_load, self.computes_blocks)
             if self.recipe:
                 model = preserve(model, self.recipe)
             backend = build(model, self.kernel, self.dtype == "int8")
         trim_heap()  # what reading the weights took
         return backend
+
+    def _sharing_weights(self) -> AbstractContextManager[None]:
+        if self.shared_weights is None or self.kernel != "cpu":
+            return nullcontext()
+        from moe_lm.backends.cpu.shared import sharing
+
+        return sharing(self.shared_weights)
 
     @property
     def _torch_dtype(self) -> torch.dtype:

@@ -27,11 +27,12 @@ STARTING = 120.0  # the same while it starts, opens its engine or reads weights:
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """Open the engine. `number` is the worker's, from 0; `sharing`: how many workers share its machine's memory, itself included."""
+    """Open the engine. `number` is the worker's, from 0; `sharing` and `weights` are what `LM.share_memory` is told."""
 
     model: ModelSpec
     number: int
     sharing: int
+    weights: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -204,7 +204,7 @@ class WorkersLM(LM):
         place.state, place.heard, place.tokens, place.percent = "starting", time.monotonic(), Tokens(), 0
         place.attempts += 1
         place.link = self.transport.start(place.number)
-        place.link.send(Hello(self.model, place.number, self.transport.sharing(place.number)))
+        place.link.send(Hello(self.model, place.number, self.transport.sharing(place.number), self.transport.weights))
 
     def _load(self, place: _Place) -> None:
         assert place.link

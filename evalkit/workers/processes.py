@@ -24,7 +24,7 @@ ON_GPUS = ("native", "lm_eval")  # engines that compute in this process, on a GP
 class Process(Link):
     """A worker's process, whose log is a file."""
 
-    def __init__(self, command: Sequence[str], environment: dict[str, str], log: Path):
+    def __init__(self, command: Sequence[str], environment: dict[str, str], log: Path, inherited: Sequence[int] = ()):
         """Raises EvalkitError where its log can't be written."""
         ours, theirs = socket.socketpair()
         self.place, self.channel, self.is_killed = f"log: {log}", Channel(ours), False
@@ -38,7 +38,7 @@ class Process(Link):
                     stdout=output,
                     stderr=output,
                     env=environment,
-                    pass_fds=[theirs.fileno()],
+                    pass_fds=[theirs.fileno(), *inherited],
                     process_group=0,
                 )
         except OSError as error:
@@ -73,12 +73,15 @@ class Processes(Transport):
         self.count, self.logs = count, logs
         self.gpus = _gpus(model, count)
         self._selector = selectors.DefaultSelector()
+        if model.engine == "native" and count > 1 and not self.gpus and hasattr(os, "memfd_create"):
+            self.weights = os.memfd_create("evalkit-weights")
 
     def sharing(self, number: int) -> int:
         return 1 if self.gpus else self.count
 
     def start(self, number: int) -> Process:
-        process = Process(self.command, self._environment(number), self.logs / f"{number + 1}.log")
+        inherited = [] if self.weights is None else [self.weights]
+        process = Process(self.command, self._environment(number), self.logs / f"{number + 1}.log", inherited)
         self._selector.register(process.channel.socket, selectors.EVENT_READ, process)
         return process
 
@@ -125,6 +128,9 @@ class Processes(Transport):
             process.kill()
             self._disconnect(process)
         self._selector.close()
+        if self.weights is not None:
+            os.close(self.weights)
+            self.weights = None
 
 
 def threads() -> int:

@@ -27,6 +27,8 @@ class Link(ABC):
 class Transport(ABC):
     """Starts workers and receives what they say."""
 
+    weights: int | None = None  # descriptor of a file in memory that all workers have inherited
+
     @abstractmethod
     def start(self, number: int) -> Link:
         """A new worker in the given place, 0 .. count - 1."""

@@ -33,7 +33,7 @@ def engine_of(hello: Hello) -> LM:
     """The engine that a worker is to open. Raises EvalkitError."""
     lm = open_lm(hello.model, hello.number)
     lm.keep_prefixes()  # a branch comes in parts
-    lm.share_memory(hello.sharing)
+    lm.share_memory(hello.sharing, hello.weights)
     return lm
 
 

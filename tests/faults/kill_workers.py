@@ -97,7 +97,8 @@ def one_run(name: str, out: Path, kills: int, rng: random.Random, tally: Tally) 
             if process.poll() is None and victims:
                 os.kill(rng.choice(victims), signal.SIGKILL)
                 tally.kills["driver" if is_driver else "worker"] += 1
-                again_allowed += BATCH * (workers if is_driver else 1)
+                # a worker's batch; with the driver go the workers, and what is on its way from them
+                again_allowed += 2 * BATCH * workers if is_driver else BATCH
                 kills -= 1
         _, error = process.communicate()
         if not before.items() <= recorded(folder).items():

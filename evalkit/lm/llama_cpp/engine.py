@@ -129,7 +129,7 @@ class LlamaCppLM(TokenizedLM):
     def generator(self) -> Generator:
         return self._generator(SLOTS)
 
-    def share_memory(self, engines: int) -> None:
+    def share_memory(self, engines: int, weights: int | None = None) -> None:
         self.sharing = engines
 
     def distributions(self, requests: Sequence[TokenRequest]) -> Iterator[NextToken]:

@@ -31,6 +31,7 @@ from moe_lm.backends.cpu.launch import (
 from moe_lm.backends.cpu.moe import routed_experts
 from moe_lm.backends.cpu.pack import PackedMatrix
 from moe_lm.backends.cpu.pack_quantized import PackedBlocks
+from moe_lm.backends.cpu.shared import kept
 from moe_lm.config import MoEConfig
 from moe_lm.model import FFN, Attention, Decoder, Layer, Linear, MoE, RMSNorm, inverse_frequencies, rope
 from moe_lm.quant.weight import are_ordered_alike
@@ -239,11 +240,13 @@ class CpuBackend(Backend):
         super().__init__(model.config, model.norm.weight.device, model.norm.weight.dtype)
         # the largest matrices first: each is in memory twice for a while, and now there is little else
         self.head = Product.of([model.lm_head], int8)
-        self.embedding: Tensor | PackedMatrix | PackedBlocks = model.embed.weight
+        self.embedding: Tensor | PackedMatrix | PackedBlocks = model.embed.weight.detach()
         if self.config.tie_word_embeddings:
             self.embedding = self.head.matrix  # it is kept once
         elif model.embed.quantized:
             self.embedding = PackedBlocks.of(model.embed.quantized)
+        else:
+            self.embedding = kept(self.embedding)
         del model.embed, model.lm_head
         self.layers: list[PackedLayer] = []
         while len(model.layers):

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from moe_lm.backends.cpu.check import check, check_indices
+from moe_lm.backends.cpu.shared import kept
 
 PANEL = 48  # outputs of a panel, as in csrc/
 HALF = PANEL // 2
@@ -43,14 +44,14 @@ class PackedMatrix:
     def of(cls, weights_EOK: Tensor, bias_O: Tensor | None = None) -> "PackedMatrix":
         bias = None if bias_O is None else bias_O.detach().float().contiguous()
         panels = _panels(weights_EOK, PANEL)
-        return cls(in_large_pages(panels.shape, panels.dtype).copy_(panels), weights_EOK.shape[1], bias=bias)
+        return cls(kept(in_large_pages(panels.shape, panels.dtype).copy_(panels)), weights_EOK.shape[1], bias=bias)
 
     @classmethod
     def gated(cls, gate_EOK: Tensor, up_EOK: Tensor, activation: str) -> "PackedMatrix":
         """For act(x @ gate.T) * (x @ up.T)."""
         gate, up = _panels(gate_EOK, HALF), _panels(up_EOK, HALF)
         both = in_large_pages((*gate.shape[:-1], PANEL), gate.dtype)
-        return cls(torch.cat((gate, up), dim=-1, out=both), gate_EOK.shape[1], activation)
+        return cls(kept(torch.cat((gate, up), dim=-1, out=both)), gate_EOK.shape[1], activation)
 
     @property
     def inputs(self) -> int:

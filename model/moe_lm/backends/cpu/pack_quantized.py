@@ -9,6 +9,7 @@ from torch import Tensor
 from moe_lm.backends.cpu.check import check, check_indices
 from moe_lm.backends.cpu.library import call
 from moe_lm.backends.cpu.pack import ACTIVATIONS, in_large_pages
+from moe_lm.backends.cpu.shared import kept
 from moe_lm.quant.kinds import GROUPS, KINDS, group_kind
 from moe_lm.quant.ordered import OrderedWeight
 from moe_lm.quant.weight import Blocks, Quantized, QuantizedWeight, are_ordered_alike, places_of
@@ -51,7 +52,7 @@ class Stripes:
             found = cls._empty(kind, E, outputs, inputs)
             sizes = (E, outputs, inputs, weight.group_size)
             call("pack_groups", weight.codes, weight.scales, weight.zeros, *sizes, PACKED_KINDS.index(kind), found.packed)
-        return found
+        return replace(found, packed=kept(found.packed))
 
     @classmethod
     def _empty(cls, kind: str, matrices: int, outputs: int, inputs: int) -> "Stripes":
