@@ -27,10 +27,10 @@ def require_model(model: ModelSpec) -> None:
         require_known(model.name)
 
 
-def open_lm(model: ModelSpec, worker: int = 0) -> LM:
+def open_lm(model: ModelSpec, worker: int | None = None) -> LM:
     """Open the model with `model.engine`; the native engine reads the weights later. Raises EvalkitError.
 
-    Of several servers (openai:URL,URL) each worker, by number, asks one.
+    Of several servers (openai:URL,URL) each worker, by number, asks one; without workers they are refused.
     """
     name, _, argument = model.engine.partition(":")
     if name == "native" and not argument:

@@ -51,10 +51,12 @@ class OpenAILM(LM):
         self._probed = False
 
     @classmethod
-    def load(cls, model: ModelSpec, urls: str, worker: int = 0) -> "OpenAILM":
+    def load(cls, model: ModelSpec, urls: str, worker: int | None = None) -> "OpenAILM":
         """The server's model that `--model` names, as the server names it; of URL,URL a worker's own. Raises EvalkitError."""
         first, *others = urls.split(",")
-        url = [first, *others][worker % (1 + len(others))]
+        if others and worker is None:
+            raise EvalkitError(f"--engine openai:{urls}: only evalkit run asks several servers; name one")
+        url = [first, *others][(worker or 0) % (1 + len(others))]
         if model.spec is None:
             raise EvalkitError(f"--engine openai:{url} needs --model, the name that the server gives its model (see {url}/models)")
         return cls(url, model.spec, known_as=first)

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from evalkit import cli
-from evalkit.config import RunConfig
+from evalkit.config import ModelSpec, RunConfig
 from evalkit.errors import EvalkitError
+from evalkit.lm import open_lm
 from evalkit.runner.journal import Journal
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -78,7 +79,6 @@ def test_two_servers_are_two_workers(alone: Path, tiny_model: Path, tmp_path: Pa
     pytest.importorskip("fastapi", reason="pip install 'evalkit[serve]'")
     from served import listening
 
-    from evalkit.config import ModelSpec
     from evalkit.lm.native import NativeLM
     from evalkit.serve.app import make_app
 
@@ -101,6 +101,11 @@ def test_wrong_numbers_of_workers_are_refused() -> None:
     assert servers.num_workers == 2
     one = RunConfig(("mmlu",), model="m", engine="openai:http://a/v1", data="sample", workers=3)
     assert servers.run_name == one.run_name  # the run goes on with fewer servers
+
+
+def test_other_commands_take_one_server() -> None:
+    with pytest.raises(EvalkitError, match="only evalkit run asks several servers; name one"):
+        open_lm(ModelSpec("m", engine="openai:http://a/v1,http://b/v1"))
 
 
 def test_ls_shows_a_run_that_is_under_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
