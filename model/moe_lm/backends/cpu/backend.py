@@ -240,13 +240,13 @@ class CpuBackend(Backend):
         super().__init__(model.config, model.norm.weight.device, model.norm.weight.dtype)
         # the largest matrices first: each is in memory twice for a while, and now there is little else
         self.head = Product.of([model.lm_head], int8)
-        self.embedding: Tensor | PackedMatrix | PackedBlocks = model.embed.weight.detach()
+        self.embedding: Tensor | PackedMatrix | PackedBlocks
         if self.config.tie_word_embeddings:
             self.embedding = self.head.matrix  # it is kept once
         elif model.embed.quantized:
             self.embedding = PackedBlocks.of(model.embed.quantized)
         else:
-            self.embedding = kept(self.embedding)
+            self.embedding = kept(model.embed.weight.detach())
         del model.embed, model.lm_head
         self.layers: list[PackedLayer] = []
         while len(model.layers):

@@ -36,7 +36,7 @@ class _File:
             return own
         if not known:
             os.ftruncate(self.fd, self.end)
-            raw = memoryview(own.detach().view(-1).view(torch.uint8).numpy())
+            raw = own.detach().view(-1).view(torch.uint8).numpy().data
             at = 0
             while at < own.nbytes:
                 at += os.pwrite(self.fd, raw[at : at + (1 << 30)], begin + at)
