@@ -109,12 +109,12 @@ def _run(config: RunConfig, prepared: Prepared, clock: float, reporter: Reporter
         lm, record = open_model(config, journal, prepared.sandbox, reporter, own, command)
         with closing(lm):
             time_left = TimeLeft(lm, {str(each.task.protocol): _missing(each, lm, journal) for each in [*plans.values()][1:]})
-            set_aside: dict[str, RequestsSetAside] = {}
+            set_aside: dict[str, str] = {}
             for name, each in plans.items():
                 try:
                     requests, responses = converse(each, lm, journal, reporter, time_left)
                 except RequestsSetAside as error:  # the other tasks go on
-                    set_aside[name] = error
+                    set_aside[name] = str(error)
                     continue
                 samples[name] = score_docs(each.task, each.docs, requests, responses, folder, config.allow_unsafe_code, reporter)
                 seconds, tokens = journal.spent(str(each.task.protocol))
@@ -122,11 +122,11 @@ def _run(config: RunConfig, prepared: Prepared, clock: float, reporter: Reporter
                 # described again: an engine may know more of its server by now
                 model = model_info(config.model_spec.name, config.engine, lm)
                 record = replace(record, model=model, tasks={**record.tasks, name: entry})
-        for name, error in set_aside.items():
-            raise RunIncomplete(f"{name}: {error}; {len(journal)} answers are kept in {folder}, run the same command again to retry")
+        for name, reason in set_aside.items():
+            raise RunIncomplete(f"{name}: {reason}; {len(journal)} answers are kept in {folder}, run the same command again to retry")
         for name, entry in record.tasks.items():
-            if reason := entry.counts.why_no_score(entry.n):
-                raise RunIncomplete(f"{name} has no score: {reason}{_first(samples[name])}; the answers are kept in {folder}")
+            if why := entry.counts.why_no_score(entry.n):
+                raise RunIncomplete(f"{name} has no score: {why}{_first(samples[name])}; the answers are kept in {folder}")
         record = replace(record, status="complete")
     except KeyboardInterrupt:
         raise Interrupted(f"interrupted; {len(journal)} answers are kept in {folder}, run the same command again to go on") from None
