@@ -166,9 +166,10 @@ class WorkersLM(LM):
                     self._end(place, "absent")
         if leases.set_aside:
             first = distinct[min(leases.set_aside)]
+            count = len(leases.set_aside)
             raise RequestsSetAside(
-                f"{len(leases.set_aside)} requests were set aside, with which two workers were lost (the last one: {self._why_lost}); "
-                f"the first begins {last_asked(first)[:60]!r}"
+                f"{count} request{'s were' if count > 1 else ' was'} set aside, with which two workers were lost "
+                f"(the last one: {self._why_lost}); the first begins {last_asked(first)[:60]!r}"
             )
 
     def _lease(self, place: _Place, leases: Leases, requests: Sequence[Request]) -> None:

@@ -1,15 +1,22 @@
 """`evalkit run --workers N`: the samples of one process, whatever the number of workers, engine or servers."""
 
 import json
+import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+from scripted_workers import Scripted, ScriptedWorkers, obey
 
-from evalkit import cli
+from evalkit import cli, workers
 from evalkit.config import ModelSpec, RunConfig
 from evalkit.errors import EvalkitError
 from evalkit.lm import open_lm
+from evalkit.progress import Reporter
 from evalkit.runner.journal import Journal
+from evalkit.tasks import Loglikelihood, Request
+from evalkit.workers.messages import FromWorker, Lease
+from evalkit.workers.pool import WorkersLM
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -41,9 +48,9 @@ def test_two_workers_of_the_native_engine(alone: Path, tiny_model: Path, tmp_pat
     assert "lease 1: " in (tmp_path / "r" / "workers" / "1.log").read_text()
 
 
-@pytest.mark.parametrize("workers", ["1", "3"])
-def test_any_number_of_workers_replays_a_run(alone: Path, tmp_path: Path, workers: str) -> None:
-    assert run(tmp_path, "r", "--engine", f"replay:{alone}", "--workers", workers) == 0
+@pytest.mark.parametrize("count", ["1", "3"])
+def test_any_number_of_workers_replays_a_run(alone: Path, tmp_path: Path, count: str) -> None:
+    assert run(tmp_path, "r", "--engine", f"replay:{alone}", "--workers", count) == 0
     assert samples(tmp_path / "r") == samples(alone)
 
 
@@ -73,6 +80,29 @@ def test_a_model_that_cannot_be_opened_leaves_no_folder(tmp_path: Path, capsys: 
     assert run(tmp_path / "out", "r", "--engine", f"replay:{tmp_path}", "--workers", "2") == 2
     assert "needs a run's folder" in capsys.readouterr().err
     assert not (tmp_path / "out" / "r").exists()
+
+
+def test_requests_that_kill_workers_leave_the_other_tasks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    poison: list[Request] = []
+
+    def act(worker: Scripted, lease: Lease) -> Iterable[FromWorker | None]:
+        poison[:] = poison or [next(each for each in lease.requests if isinstance(each, Loglikelihood))]
+        return [None] if poison[0] in lease.requests else obey(worker, lease)
+
+    def scripted(config: RunConfig, logs: Path, reporter: Reporter) -> WorkersLM:
+        return WorkersLM(ScriptedWorkers(act), config.model_spec, config.num_workers, reporter.say)
+
+    monkeypatch.setattr(workers, "open_workers", scripted)
+    assert run(tmp_path, "r", "--engine", "replay:none", "--workers", "3") == 4
+    assert re.search(r"mmlu: \d+ requests? (was|were) set aside, with which two workers were lost", capsys.readouterr().err)
+    record = json.loads((tmp_path / "r" / "run.json").read_text())
+    assert record["status"] == "incomplete"
+    assert record["tasks"]["gsm8k"]["n"] == 12
+    assert "mmlu" not in record["tasks"]
+    poison[:] = [Loglikelihood("none", ())]
+    assert run(tmp_path, "r", "--engine", "replay:none", "--workers", "3") == 0
 
 
 def test_two_servers_are_two_workers(alone: Path, tiny_model: Path, tmp_path: Path) -> None:
