@@ -85,6 +85,7 @@ class RunConfig:
     dtype: str = "auto"
     kernel: str = "auto"
     chat_template_args: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    shard: str | None = None
     out: str = RUNS
     name: str | None = None
     workers: int | None = None
@@ -111,6 +112,7 @@ class RunConfig:
             raise EvalkitError("ray is ''; give a cluster's address, auto or local")
         _ = self.model_spec  # refuses what the model cannot be computed with
         _ = self.lm_eval_options
+        _ = self.part
         require_folder_name(self.name)
 
     @property
@@ -142,6 +144,16 @@ class RunConfig:
         return self.workers or (self.engine.count(",") + 1 if self.engine.startswith("openai:") else 1)
 
     @property
+    def part(self) -> tuple[int, int] | None:
+        """Shard I of N, as (I, N), I from 1; None for the whole run. Raises EvalkitError for a text that names none."""
+        if self.shard is None:
+            return None
+        found = re.fullmatch(r"([1-9][0-9]{0,5})/([1-9][0-9]{0,5})", self.shard)
+        if found is None or int(found[1]) > int(found[2]):
+            raise EvalkitError(f"shard is {self.shard!r}; give I/N, shard I of N, as in 1/4, 2/4, 3/4 and 4/4")
+        return int(found[1]), int(found[2])
+
+    @property
     def is_demo(self) -> bool:
         """No model was named, none is replayed, and none is one's own: the demo model answers."""
         return self.model is None and not self.engine.startswith(("replay:", OWN))
@@ -165,6 +177,7 @@ class RunConfig:
         parts += [Path(self.protocol_file).stem] if self.protocol_file else []
         parts += [self.lm_eval_options.suffix[1:]] if self.lm_eval_options.suffix else []
         parts += [f"{key}-{json.dumps(value)}" for key, value in self.chat_template_args.items()]
+        parts += ["shard{}of{}".format(*self.part)] if self.part else []
         return shortened(re.sub(r"[^\w.@+-]+", "-", "--".join(parts)).lower())
 
     @property

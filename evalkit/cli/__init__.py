@@ -128,6 +128,7 @@ def _parser() -> argparse.ArgumentParser:
         help,
         judge,
         ls,
+        merge,
         params,
         quantize,
         report,
@@ -143,7 +144,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="evalkit", description="Check whether a language model scores what its published table says.")
     parser.add_argument("--version", action="version", version=f"evalkit {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
-    results = (run, reproduce, score, judge, correct, ls, data, report, params, compare, gate, audit, view, export)
+    results = (run, merge, reproduce, score, judge, correct, ls, data, report, params, compare, gate, audit, view, export)
     models = (verify, fidelity, bench, generate, upcycle, quantize, serve)
     for command in (*results, *models, completion):
         command.add(commands)

@@ -163,11 +163,19 @@ def _runs(out: Path, search: str) -> Listing:
     shown = len(names) + len(live)
     remarks = [f"{shown} run{'s' if shown > 1 else ''} in {out}", *timed, *live.values()]
     remarks += [
-        f"{name} is incomplete; run the same command again to resume it" for name in names if name in runs and not runs[name].is_complete
+        f"{name} is incomplete; run the same command again to resume it"
+        for name in names
+        if name in runs and not runs[name].is_complete and not _is_whole_shard(runs[name])
     ]
+    remarks += _mergeable(out, [(name, runs[name]) for name in names if name in runs])
     rows = [(name if i == 0 else "", *row) for name in names for i, row in enumerate(rows_of[name])]
     rows += [(name, "running", *"------") for name in live]
-    waiting = [(name, key) for name, run in runs.items() for key, entry in run.tasks.items() if not entry.metrics and entry.counts.unscored]
+    waiting = [
+        (name, key)
+        for name, run in runs.items()
+        for key, entry in run.tasks.items()
+        if not entry.metrics and entry.counts.unscored and not run.shard
+    ]
     remarks += [f"{key} waits for a judge: evalkit judge {out / name} --judge-model NAME" for name, key in waiting]
     if runs:
         remarks.append(f"next: evalkit report {out}/* --out report")
@@ -210,8 +218,26 @@ def _rows(run: "Run | EvalkitError") -> list[tuple[str, ...]]:
     """The cells of each task of a run, or of what is wrong with it."""
     if isinstance(run, EvalkitError):
         return [("unreadable", "-", first_line(run), "-", "-", "-", "-")]
-    status, spec = run.status, run.model.spec
+    status, spec = (f"shard {run.shard}" if run.shard and run.shard.finished else run.status), run.model.spec
     return [(status, spec, key, *_figure(spec, key, entry)) for key, entry in run.tasks.items()] or [(status, spec, *"-----")]
+
+
+def _is_whole_shard(run: "Run") -> bool:
+    return run.shard is not None and run.shard.finished
+
+
+def _mergeable(out: Path, runs: Sequence[tuple[str, "Run"]]) -> list[str]:
+    """The command that merges the shards of each run of which all are there, or how many there are."""
+    found: dict[tuple[str, int, str], dict[int, str]] = {}
+    for name, run in runs:
+        if run.shard and run.shard.finished:
+            found.setdefault((run.shard.plan_sha256, run.shard.of, run.model.fingerprint), {}).setdefault(run.shard.index, name)
+    return [
+        f"shards: evalkit merge {' '.join(str(out / name) for name in names.values())}"
+        if len(names) == of
+        else f"shards: {len(names)} of {of} are finished here ({', '.join(names.values())}); evalkit merge takes all {of}"
+        for (_, of, _), names in found.items()
+    ]
 
 
 def _comparable(runs: Sequence[tuple[str, "Run"]]) -> tuple[str, str, str] | None:

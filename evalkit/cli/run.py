@@ -37,7 +37,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from evalkit.codec import encode
     from evalkit.progress import Reporter, console
     from evalkit.report.published import read_table
-    from evalkit.report.screen import show
+    from evalkit.report.screen import show, show_shard
     from evalkit.runner.run import run
 
     if arguments.published:
@@ -60,5 +60,12 @@ def _run(arguments: argparse.Namespace) -> int:
             with live.run(config.run_name, about) as log_figures:
                 record = run(config, reporter)
                 log_figures(record)
-    present(arguments, lambda: encode(record), lambda: show(record, config.folder, console(), arguments.published))
+
+    def screen() -> None:
+        if record.shard:
+            show_shard(record, config.folder, console())
+        else:
+            show(record, config.folder, console(), arguments.published)
+
+    present(arguments, lambda: encode(record), screen)
     return 0

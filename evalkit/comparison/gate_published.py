@@ -5,7 +5,7 @@ import math
 from evalkit.comparison.gate_config import GateConfig
 from evalkit.comparison.gate_outcome import Case
 from evalkit.errors import EvalkitError, unknown
-from evalkit.record.read import read_run
+from evalkit.record.read import read_run, why_incomplete
 from evalkit.record.schema import task_of
 from evalkit.report.matches import agreed, in_tables, published_for
 from evalkit.report.verdict import verdict_on
@@ -19,6 +19,8 @@ def published_cases(config: GateConfig) -> tuple[str, str, list[Case], tuple[str
     """
     (path,) = config.runs
     record = read_run(path)
+    if record.shard:
+        raise EvalkitError(f"{path} is {why_incomplete(record)}")
     if lacking := [task for task in config.tasks if task not in record.tasks]:
         raise unknown(f"task in {path}:", lacking[0], record.tasks)
     cases, notes = [], []

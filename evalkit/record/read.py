@@ -52,11 +52,19 @@ def read_run(path: str | Path) -> Run:
 
 
 def read_complete(path: str | Path) -> Run:
-    """`read_run` of a run that has come to its end. Raises EvalkitError for one that has not."""
+    """`read_run` of a run that has come to its end. Raises EvalkitError for one that has not, and for a shard."""
     run = read_run(path)
     if not run.is_complete:
-        raise EvalkitError(f"{path} is incomplete; run `{run.command}` again to finish it")
+        raise EvalkitError(f"{path} is {why_incomplete(run)}")
     return run
+
+
+def why_incomplete(run: Run) -> str:
+    """What an incomplete run lacks, and how it gets it."""
+    if run.shard is None:
+        return f"incomplete; run `{run.command}` again to finish it"
+    unfinished = "" if run.shard.finished else f", and unfinished: run `{run.command}` again"
+    return f"shard {run.shard} of a run, not the whole{unfinished}; join all {run.shard.of} with `evalkit merge RUN..`"
 
 
 def read_samples(folder: Path, task: str) -> Iterator[SampleRow]:

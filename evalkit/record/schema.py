@@ -296,12 +296,42 @@ class Environment:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Shard:
+    """Shard `index` (from 1) `of` a run: `finished` once all its own documents are answered.
+
+    `plan_sha256` is over all that the whole run asks, `settings` are RunConfig's that decide it, and `evalkit` is the version.
+    """
+
+    index: int
+    of: int
+    finished: bool
+    plan_sha256: str
+    evalkit: str
+    settings: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.of}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MergedShard:
+    """One of the shards that a run was merged of: where and when it was answered."""
+
+    index: int
+    command: str
+    started: str
+    seconds: float
+    environment: Environment
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """One run. Its tasks go by the task's name, or task@protocol where it holds a task under several."""
 
     schema: Literal[1] = SCHEMA
     name: str
     status: Literal["complete", "incomplete"]
+    shard: Shard | None = field(default=None, metadata=OPTIONAL)  # such a run is never complete, and its tasks have no figures
     command: str
     started: str
     seconds: float
@@ -310,6 +340,7 @@ class Run:
     model: ModelInfo
     tasks: Mapping[str, TaskEntry]
     environment: Environment
+    merged: tuple[MergedShard, ...] = field(default=(), metadata=OPTIONAL)
 
     @property
     def is_complete(self) -> bool:

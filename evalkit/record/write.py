@@ -56,9 +56,15 @@ def model_info(spec: str, engine: str, lm: LM) -> ModelInfo:
 
 
 def task_entry(
-    task: Task, samples: Sequence[Sample], n_total: int, data: DataInfo, seconds: float = 0.0, tokens: Tokens | None = None
+    task: Task,
+    samples: Sequence[Sample],
+    n_total: int,
+    data: DataInfo,
+    seconds: float = 0.0,
+    tokens: Tokens | None = None,
+    has_figures: bool = True,
 ) -> TaskEntry:
-    """The entry of one task: its figures out of its samples."""
+    """The entry of one task: its figures out of its samples, but for a shard's, which are nobody's score."""
     by_group: dict[str, list[Sample]] = {}
     for sample in samples:
         by_group.setdefault(sample.doc.group, []).append(sample)
@@ -74,7 +80,9 @@ def task_entry(
     without: Mapping[str, str] = {}
     lower_is_better: tuple[str, ...] = ()
     no_shares: tuple[str, ...] = ()
-    if isinstance(task, SuiteTask):
+    if not has_figures:
+        metrics, groups, subjects = {}, {}, {}
+    elif isinstance(task, SuiteTask):
         from evalkit.stats.suite import figures  # scipy and sacrebleu: seconds, for suites alone
 
         found = figures(cells, task.incomplete, samples)

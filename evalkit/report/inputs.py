@@ -9,7 +9,7 @@ from evalkit.errors import EvalkitError
 from evalkit.exchange.formats import read_other
 from evalkit.exchange.lm_eval_read import find_results, read_results
 from evalkit.exchange.lm_eval_run import run_of
-from evalkit.record.read import is_ours, read_run
+from evalkit.record.read import is_ours, read_run, why_incomplete
 from evalkit.record.schema import Run
 from evalkit.report.findings import CheckedFinding, read_findings
 from evalkit.report.published import PublishedTable, read_table
@@ -57,7 +57,7 @@ def read_inputs(published: Sequence[str], paths: Sequence[str]) -> list[Inputs]:
         elif (run := read_run(path)).is_complete:
             runs.append(run)
         else:
-            skipped.append(f"{path} is skipped: it is incomplete; run `{run.command}` again to finish it")
+            skipped.append(f"{path} is skipped: it is {why_incomplete(run)}")
     if skipped and not runs and not benches:
         raise EvalkitError(f"nothing to report: {skipped[0]}")
     if not tables and not runs:

@@ -98,6 +98,17 @@ def show(run: Run, folder: Path, console: Console, published: str | None = None)
     _say(console, f"next: {next_step(run, folder)}")
 
 
+def show_shard(run: Run, folder: Path, console: Console) -> None:
+    """Print what a shard has answered: it has no figures."""
+    shard = run.shard
+    assert shard is not None
+    done = ", ".join(f"{entry.n:,} documents of {key}" for key, entry in run.tasks.items())
+    _say(console, f"shard {shard}: {done} answered; its figures are made by evalkit merge")
+    _say(console, f"model {run.model.fingerprint[:19]}, {run.model.how}")
+    _say(console, f"written to {folder}: {', '.join(written(folder))}")
+    _say(console, f"next: evalkit merge {folder} and the other {shard.of - 1} of {shard.of} shards")
+
+
 def decimal(value: float, column: Column | None, in_own_unit: bool) -> str:
     """A figure with its column's decimals, or one; of a perplexity and the like, four digits."""
     return f"{value:.4g}" if in_own_unit and not column else f"{value:.{column.decimals if column else 1}f}"

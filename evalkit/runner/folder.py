@@ -29,6 +29,14 @@ def require_same_tasks(folder: Path, tasks: Mapping[str, Task]) -> None:
         )
 
 
+def require_same_shard(folder: Path, shard: str | None) -> None:
+    """Raises EvalkitError where the folder's run is of another shard, or the whole for a shard: its record would be removed."""
+    if (run := run_of(folder)) is None or (held := str(run.shard) if run.shard else None) == shard:
+        return
+    it, fix = (f"shard {held} of a run", f"--shard {held} to go on with it") if held else ("a whole run", "leave --shard out")
+    raise EvalkitError(f"{folder} holds {it}, whose record this run would replace; pass another --name, {fix}, or --fresh to start over")
+
+
 def require_own(folder: Path, spec: str, protocol: Protocol) -> None:
     """Raises EvalkitError where the folder holds anything but an earlier scoring of the same file under the same protocol."""
     run = run_of(folder)

@@ -145,6 +145,23 @@ class Journal:
         if sync:
             self._synced = now
 
+    def take(self, other: "Journal") -> None:
+        """Copy another journal's rows, all or none. Raises EvalkitError for a damaged one, and for another answer to the same request."""
+        with other._errors():
+            rows = other._db.execute(f"SELECT {_ROW} FROM responses").fetchall()
+        with self._errors(), transaction(self._db):
+            for row in rows:
+                if not _whole(row):
+                    raise _Damage(other, f"the answer {str(row[0])[:12]} is not as it was written")
+                if self._db.execute(_INSERT, row).rowcount:
+                    continue
+                (held,) = self._db.execute("SELECT response FROM responses WHERE key = ?", row[:1]).fetchone()
+                if held != row[-1]:
+                    raise EvalkitError(
+                        f"{other.path} has another answer to a request of {row[1]} than a shard before it; "
+                        "run one of the two with --fresh, or the whole in one process if the engine answers differently each time"
+                    )
+
     def responses(self, task: str) -> Iterator[Response]:
         """The recorded responses of one task ("mmlu@qwen"), whichever model's they are."""
         with self._errors():

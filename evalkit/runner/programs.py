@@ -1,11 +1,13 @@
 """Scoring answers that are programs: the one way from the harness to `evalkit.sandbox`."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
+from evalkit.errors import EvalkitError
 from evalkit.files import write_atomically
 from evalkit.progress import Reporter
 from evalkit.tasks import CodeTask, Doc, FunctionCheck, Ran, Response, Scored
@@ -29,6 +31,18 @@ def score_programs(
     """Run every document's programs in the sandbox and score it by their outcomes, which are kept in `completions`."""
     programs = [task.programs(doc, given) for doc, given in zip(docs, responses, strict=True)]
     results = run_programs(list(chain(*programs)), allow_unsafe, reporter)
+    return score_ran(task, docs, programs, results, completions, reporter)
+
+
+def score_ran(
+    task: CodeTask,
+    docs: Sequence[Doc],
+    programs: Sequence[Sequence[FunctionCheck]],
+    results: Sequence[Ran],
+    completions: Path,
+    reporter: Reporter,
+) -> list[Scored]:
+    """Score every document by the outcomes of its programs, in order, which are kept in `completions`."""
     ids = (doc.id for doc, some in zip(docs, programs, strict=True) for _ in some)
     export(completions, zip(ids, chain(*programs), results, strict=True))
     ran = iter(results)
@@ -55,6 +69,14 @@ def run_programs(programs: Sequence[FunctionCheck], allow_unsafe: bool, reporter
     jobs = [Job(p.program, p.entry_point, p.prompt, p.test, Limits.of(p.cpu_seconds)) for p in programs]
     with reporter.bar("running programs", len(jobs)) as advance, Pool(allow_unsafe=allow_unsafe) as pool:
         return [Ran(str(result.verdict), result.detail) for result in pool.map(jobs, advance)]
+
+
+def recorded(path: Path, doc_id: str, programs: Sequence[FunctionCheck], rows: Sequence[Mapping[str, Any]]) -> list[Ran]:
+    """The outcomes that `export` wrote of a document's programs. Raises EvalkitError where they are of other programs."""
+    held = [row.get("solution", row.get("completion")) for row in rows]
+    if held != [program.completion for program in programs] or not all(isinstance(row.get("result"), str) for row in rows):
+        raise EvalkitError(f"{path} has not the outcomes of the programs that {doc_id} was answered with; run the shard's command again")
+    return [Ran(*row["result"].split(": ", 1)) for row in rows]
 
 
 def export(path: Path, rows: Iterable[tuple[str, FunctionCheck, Ran]]) -> None:

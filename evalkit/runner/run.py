@@ -20,13 +20,14 @@ from evalkit.lm import open_lm, require_model
 from evalkit.lm.base import LM, require_finite
 from evalkit.progress import Reporter
 from evalkit.record.sample import Sample
-from evalkit.record.schema import Run
+from evalkit.record.schema import Run, Shard
 from evalkit.record.write import begin, model_info, task_entry, write_run
-from evalkit.runner.folder import made, require_same_tasks
+from evalkit.runner.folder import made, require_same_shard, require_same_tasks
 from evalkit.runner.journal import Journal, request_key
 from evalkit.runner.plan import Plan, plan
 from evalkit.runner.programs import permit, score_programs
 from evalkit.runner.running_score import RunningScore
+from evalkit.runner.shard import shard_of
 from evalkit.runner.time_left import TimeLeft
 from evalkit.tasks import CodeTask, Doc, Generate, JudgedTask, Loglikelihood, Loglikelihoods, Request, Response, Task, is_refused
 from evalkit.tasks.registry import resolve_all
@@ -36,10 +37,14 @@ ENDING = (signal.SIGTERM, signal.SIGHUP)
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A run whose input is checked: its plans by task, and the sandbox for model-written programs, in words (None where there are none)."""
+    """A run whose input is checked: its plans by task, and the sandbox for model-written programs, in words (None where there are none).
+
+    Of a shard, the plans are of its own documents.
+    """
 
     plans: Mapping[str, Plan]
     sandbox: str | None
+    shard: Shard | None = None
 
 
 def prepare(config: RunConfig, reporter: Reporter, own: LM | None = None) -> Prepared:
@@ -48,14 +53,23 @@ def prepare(config: RunConfig, reporter: Reporter, own: LM | None = None) -> Pre
     if own is None:
         require_model(config.model_spec)
     tasks = resolve_all(config.tasks, config.sampling, config.lm_eval_options)
-    with reporter.bar("reading data", 1, counted=False):
-        plans = {name: plan(task, open_source(config.data_spec), config.limit) for name, task in tasks.items()}
+    plans = plans_of(config, tasks, reporter)
     # permission is asked before anything is generated
     runs_code = any(isinstance(task, CodeTask) for task in tasks.values())
     sandbox = permit(config.allow_unsafe_code) if runs_code else None
     if not config.fresh:
         require_same_tasks(config.folder, tasks)
-    return Prepared(plans, sandbox)
+        require_same_shard(config.folder, config.shard)
+    if config.shard is None:
+        return Prepared(plans, sandbox)
+    shard, part = shard_of(config, plans)
+    return Prepared(part, sandbox, shard)
+
+
+def plans_of(config: RunConfig, tasks: Mapping[str, Task], reporter: Reporter) -> dict[str, Plan]:
+    """What the whole run asks, by task. Raises DataError."""
+    with reporter.bar("reading data", 1, counted=False):
+        return {name: plan(task, open_source(config.data_spec), config.limit) for name, task in tasks.items()}
 
 
 def run(config: RunConfig, reporter: Reporter, own: LM | None = None, command: str | None = None) -> Run:
@@ -107,6 +121,7 @@ def _run(config: RunConfig, prepared: Prepared, clock: float, reporter: Reporter
     samples: dict[str, Sequence[Sample]] = {}
     try:
         lm, record = open_model(config, journal, prepared.sandbox, reporter, own, command)
+        record = replace(record, shard=prepared.shard)
         with closing(lm):
             time_left = TimeLeft(lm, {str(each.task.protocol): _missing(each, lm, journal) for each in [*plans.values()][1:]})
             set_aside: dict[str, str] = {}
@@ -118,15 +133,17 @@ def _run(config: RunConfig, prepared: Prepared, clock: float, reporter: Reporter
                     continue
                 samples[name] = score_docs(each.task, each.docs, requests, responses, folder, config.allow_unsafe_code, reporter)
                 seconds, tokens = journal.spent(str(each.task.protocol))
-                entry = task_entry(each.task, samples[name], each.n_total, each.data, seconds, tokens)
+                whole = prepared.shard is None
+                entry = task_entry(each.task, samples[name], each.n_total, each.data, seconds, tokens, has_figures=whole)
                 # described again: an engine may know more of its server by now
                 model = model_info(config.model_spec.name, config.engine, lm)
                 record = replace(record, model=model, tasks={**record.tasks, name: entry})
         for name, reason in set_aside.items():
             raise RunIncomplete(f"{name}: {reason}; {len(journal)} answers are kept in {folder}, run the same command again to retry")
-        for name, entry in record.tasks.items():
-            if why := entry.counts.why_no_score(entry.n):
-                raise RunIncomplete(f"{name} has no score: {why}{_first(samples[name])}; the answers are kept in {folder}")
+        if prepared.shard is not None:
+            record = replace(record, shard=replace(prepared.shard, finished=True))
+            return record
+        require_scores(record, samples, f"the answers are kept in {folder}")
         record = replace(record, status="complete")
     except KeyboardInterrupt:
         raise Interrupted(f"interrupted; {len(journal)} answers are kept in {folder}, run the same command again to go on") from None
@@ -140,6 +157,13 @@ def _run(config: RunConfig, prepared: Prepared, clock: float, reporter: Reporter
             journal.close()
     lm_eval_write.write(folder / "lm_eval", record, samples)
     return record
+
+
+def require_scores(record: Run, samples: Mapping[str, Sequence[Sample]], kept: str) -> None:
+    """Raises RunIncomplete where too many documents of a task have no answer, with where the others are kept."""
+    for name, entry in record.tasks.items():
+        if reason := entry.counts.why_no_score(entry.n):
+            raise RunIncomplete(f"{name} has no score: {reason}{_first(samples[name])}; {kept}")
 
 
 def _first(samples: Sequence[Sample]) -> str:

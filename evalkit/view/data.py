@@ -57,6 +57,7 @@ class ViewedRun:
     is_complete: bool
     about: Mapping[str, Any]
     samples: Mapping[str, Mapping[str, ViewedSample]]
+    is_shard: bool = False
 
     @property
     def n(self) -> int:
@@ -74,14 +75,14 @@ def viewed(run: Run, folder: Path, rows: Mapping[str, Iterable[SampleRow]], sour
     samples = {task: numbered((row.doc_id, _sample(row, entry)) for row in rows[task]) for task, entry in run.tasks.items()}
     if source != "evalkit":
         samples = {task: {doc: _bare(sample) for doc, sample in some.items()} for task, some in samples.items()}
-    return ViewedRun(source, folder, run.name, run.is_complete, _about(run), samples)
+    return ViewedRun(source, folder, run.name, run.is_complete, _about(run), samples, run.shard is not None)
 
 
 def _about(run: Run) -> dict[str, Any]:
     model = run.model
     return {
         "name": run.name,
-        "status": run.status,
+        "status": f"shard {run.shard}" if run.shard else run.status,
         "command": run.command,
         "started": run.started,
         "model": {

@@ -45,7 +45,8 @@ function runLine(run, i, many) {
       model.fingerprint ? short(model.fingerprint) : "without a recorded fingerprint",
       facts && ` \u00b7 ${facts}`,
     ),
-    run.status !== "complete" && el("p", { class: "notice" }, "This run is incomplete: only its finished tasks are here."),
+    run.status === "incomplete" && el("p", { class: "notice" }, "This run is incomplete: only its finished tasks are here."),
+    run.status.startsWith("shard") && el("p", { class: "notice" }, `This is ${run.status} of a run: only its documents are here.`),
     (run.notes ?? []).map((note) => el("p", { class: "notice" }, el("bdi", {}, plain(note)))),
   );
 }

@@ -46,7 +46,8 @@ def write_view(paths: Sequence[str], out: str | None = None, in_browser: bool = 
     print(f"wrote {file}: {len(packed['samples']):,} samples, {len(page.encode()) / 1e6:.1f} MB; it opens from disk, without a network")
     for viewed in runs:
         if not viewed.is_complete:
-            print(f"{viewed.folder} is incomplete: the page shows the tasks that were done")
+            what = ("a shard", "its documents alone") if viewed.is_shard else ("incomplete", "the tasks that were done")
+            print(f"{viewed.folder} is {what[0]}: the page shows {what[1]}")
     if in_browser:
         import webbrowser
 
