@@ -233,7 +233,7 @@ def _mergeable(out: Path, runs: Sequence[tuple[str, "Run"]]) -> list[str]:
         if run.shard and run.shard.finished:
             found.setdefault((run.shard.plan_sha256, run.shard.of, run.model.fingerprint), {}).setdefault(run.shard.index, name)
     return [
-        f"shards: evalkit merge {' '.join(str(out / name) for name in names.values())}"
+        f"shards: evalkit merge {' '.join(str(out / names[index]) for index in sorted(names))}"
         if len(names) == of
         else f"shards: {len(names)} of {of} are finished here ({', '.join(names.values())}); evalkit merge takes all {of}"
         for (_, of, _), names in found.items()

@@ -19,7 +19,8 @@ from evalkit.runner.plan import Plan
 from evalkit.runner.workload import SHORTEST_SHARED, num_shared, prompt_text, sizes
 from evalkit.tasks import Generate, Request
 
-SLACK = 20  # a cut moves by at most 1/20 of a shard's share for a shared prefix, and by at most 20 times the prefix
+SLACK = 20  # a cut moves by at most 1/20 of a shard's share, to where neighbours share less
+FOR_PREFIX = 100  # and by at most so many characters for each one that is not computed again
 OF_ONE_RUN = ("shard", "out", "name", "fresh", "quiet")  # settings that do not decide what the whole run asks
 
 
@@ -126,6 +127,6 @@ def _ends(work: Sequence[int], lost: Sequence[int], of: int) -> list[int]:
         near = range(bisect_left(scaled, even - whole // SLACK), bisect_right(scaled, even + whole // SLACK))
         at = bisect_left(scaled, even)
         places = [i for i in near or (at - 1, at) if i >= ends[-1]] or ends[-1:]
-        _, end = min((abs(scaled[i] - even) + (SLACK * of * lost[i] if near else 0), i) for i in places)
+        _, end = min((abs(scaled[i] - even) + (FOR_PREFIX * of * lost[i] if near else 0), i) for i in places)
         ends.append(end)
     return [*ends, len(work) - 1]

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -66,6 +67,7 @@ class Runner:
     jobs: int = 0
     outcomes: dict[str, str] = field(default_factory=dict)  # of the last job's steps, by name or id
     output: dict[str, str] = field(default_factory=dict)  # of its `run:` steps
+    matrix: dict[str, str] = field(default_factory=dict)  # the last job's values
 
     def __post_init__(self) -> None:
         for name in ("cache", "artifacts", "comments", "bin"):
@@ -84,11 +86,13 @@ class Runner:
     def comments(self) -> list[str]:
         return [json.loads(file.read_text())["body"] for file in sorted((self.root / "comments").glob("*.json"))]
 
-    def github(self, name: str, **settings: str) -> bool:
-        """One job of a GitHub workflow, with these settings in place of its `env:`. Returns whether it succeeded."""
+    def github(self, name: str, job_name: str = "", matrix: Mapping[str, str] = MappingProxyType({}), **settings: str) -> bool:
+        """One job of a GitHub workflow, by its name if there are several, with these settings in place of its `env:`. Did it succeed?"""
         workflow = parsed(name)
-        (job,) = workflow["jobs"].values()
+        job = workflow["jobs"][job_name] if job_name else next(iter(workflow["jobs"].values()))
+        assert job_name or len(workflow["jobs"]) == 1, "which job?"
         self._begin()
+        self.matrix = dict(matrix)
         environment = {key: str(value) for key, value in workflow["env"].items()} | settings
         environment = {key: self._filled(value, {}) for key, value in environment.items()}
         ok = True
@@ -104,7 +108,7 @@ class Runner:
                 self.outcomes[title] = "success"
                 continue
             own = {key: self._filled(str(value), environment) for key, value in step.get("env", {}).items()}
-            done = self._run(step["run"], {**environment, **own})
+            done = self._run(self._filled(step["run"], environment), {**environment, **own})
             self.outcomes[title] = "success" if done == 0 else "failure"
             ok = ok and done == 0
         return ok
@@ -165,6 +169,10 @@ class Runner:
             assert not store.exists(), "a key that is taken is not saved again"
             if (self.workspace / inputs["path"]).exists():
                 shutil.copytree(self.workspace / inputs["path"], store)
+        elif action == "actions/download-artifact":
+            assert inputs["merge-multiple"] == "True", inputs
+            for artifact in sorted((self.root / "artifacts").glob(inputs["pattern"])):
+                shutil.copytree(artifact, self.workspace / inputs["path"], dirs_exist_ok=True)
         elif action == "actions/upload-artifact":
             source, into = self.workspace / inputs["path"], self.root / "artifacts" / inputs["name"]
             into.mkdir(exist_ok=True)
@@ -183,6 +191,8 @@ class Runner:
             return hashlib.sha256((self.workspace / found[1]).read_bytes()).hexdigest()[:8]
         if expression.startswith("env."):
             return environment[expression.removeprefix("env.")]
+        if expression.startswith("matrix."):
+            return self.matrix[expression.removeprefix("matrix.")]
         if expression == "github.workspace":
             return str(self.workspace)
         if found := re.fullmatch(r"steps\.(\w+)\.outcome", expression):

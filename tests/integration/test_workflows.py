@@ -152,6 +152,20 @@ def test_gitlab_every_night(settings: dict[str, str], tmp_path: Path) -> None:
     assert (runner.root / "artifacts" / "nightly" / "report" / "compare.md").exists()
 
 
+def test_shards(settings: dict[str, str], tmp_path: Path) -> None:
+    """As many jobs as SHARDS says, and one that merges what they uploaded."""
+    runner = Runner(tmp_path / "ci")
+    workflow = parsed("shards.yml")
+    assert workflow["jobs"]["shard"]["strategy"]["matrix"]["shard"] == [*range(1, workflow["env"]["SHARDS"] + 1)]
+    assert workflow["jobs"]["merge"]["needs"] == "shard"
+    asked = {"MODEL": settings["BASE"], "TASKS": settings["TASKS"], "DATA": settings["DATA"], "SHARDS": "2"}
+    for shard in ("1", "2"):
+        assert runner.github("shards.yml", "shard", {"shard": shard}, **asked), runner.output
+    assert runner.github("shards.yml", "merge", **asked), runner.output
+    run = json.loads((runner.root / "artifacts" / "evalkit-run" / "whole" / "run.json").read_text())
+    assert (run["status"], run["tasks"]["mmlu"]["n"], len(run["merged"])) == ("complete", len(SUBJECTS), 2)
+
+
 def test_all_of_them_are_in_the_docs_and_say_what_to_change() -> None:
     page = (DOCS / "ci.md").read_text()
     for file in sorted(WORKFLOWS.iterdir()):

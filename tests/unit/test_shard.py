@@ -27,7 +27,11 @@ def scored(context: str) -> Loglikelihood:
 
 def subjects(sizes: Sequence[int]) -> list[list[Request]]:
     """Subjects of so many questions, each with a prefix of its own."""
-    return [[scored(f"subject {s:03} " + "shot " * 200 + f"question {i:04}")] for s, size in enumerate(sizes) for i in range(size)]
+    return [
+        [scored(f"subject {s:03} " + "shot " * 200 + f"question {i:04}" + " word" * 60)]
+        for s, size in enumerate(sizes)
+        for i in range(size)
+    ]
 
 
 @pytest.mark.parametrize("text", ["0/2", "3/2", "1/0", "a/b", "1", "1/2/3", "", "-1/2", "01/2", "1 /2", "1.0/2", "¹/2"])
@@ -51,7 +55,7 @@ def test_subjects_stay_whole_where_balance_allows() -> None:
 
 def test_a_large_subject_is_split_evenly() -> None:
     owners = cut({"mmlu": planned(subjects([300]))}, 4)["mmlu"]
-    assert all(70 <= owners.count(shard) <= 80 for shard in range(1, 5))
+    assert all(67 <= owners.count(shard) <= 83 for shard in range(1, 5))  # each cut within 1/20 of a share
     assert owners == sorted(owners)  # of neighbours in the prefix tree
 
 
