@@ -114,9 +114,9 @@ def _require_free(folder: Path) -> None:
 def _require_plan(asked: RunConfig, plans: Mapping[str, Plan], parts: Sequence[Part]) -> None:
     """Raises EvalkitError where the data here, or the tasks, are not those that the shards answered."""
     first = parts[0]
-    if plan_sha256(asked, plans) == first.shard.plan_sha256:
-        return
     held = first.run.tasks
+    if plan_sha256(asked, plans) == first.shard.plan_sha256 and held.keys() == plans.keys():
+        return
     other = [key for key, plan in plans.items() if key not in held or held[key].data.sha256 != plan.data.sha256]
     what = f"the data of {other[0]} in {asked.data_spec}" if other else "the tasks' prompts or protocols"
     raise EvalkitError(f"{what} are not those that {first.path} was run on; pass --data with the shards' own data, or run the shards again")

@@ -14,7 +14,7 @@ from evalkit import cli
 from evalkit.data.sources import SampleSource
 from evalkit.record.read import read_run
 from evalkit.sandbox import Pool
-from evalkit.tasks import REFUSED, Generated
+from evalkit.tasks import REFUSED, Generated, last_asked
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -76,17 +76,18 @@ def two(tmp_path: Path, ours: Ours) -> list[str]:
     return shards(tmp_path, 2, "--tasks", "mmlu,gsm8k", "--data", "sample", "--limit", "20")
 
 
-@pytest.mark.parametrize("of", [2, 5])
-def test_the_native_engine_gives_the_same_bytes(tiny_model: Path, tmp_path: Path, of: int) -> None:
-    """Scored, generated and sampled."""
-    asked = ["--model", str(tiny_model), "--data", "sample"]
-    for name, more in {"greedy": ["--tasks", "mmlu,gsm8k@lm-eval", "--limit", "5"], "sampled": SAMPLED}.items():
-        out = tmp_path / name
-        assert run(out, "whole", *asked, *more) == 0
-        assert merge(out, shards(out, of, *asked, *more)) == 0
-        require_same(out / "whole", out / "merged")
+@pytest.mark.parametrize(
+    ("numbers", "sampled"), [((2, 5), False), ((2,), True), pytest.param((3, 5), True, marks=pytest.mark.slow)], ids=str
+)
+def test_the_native_engine_gives_the_same_bytes(tiny_model: Path, tmp_path: Path, numbers: tuple[int, ...], sampled: bool) -> None:
+    asked = ["--model", str(tiny_model), "--data", "sample", *(SAMPLED if sampled else GREEDY)]
+    assert run(tmp_path, "whole", *asked) == 0
+    for of in numbers:
+        assert merge(tmp_path / str(of), shards(tmp_path, of, *asked)) == 0
+        require_same(tmp_path / "whole", tmp_path / str(of) / "merged")
 
 
+GREEDY = ["--tasks", "mmlu,gsm8k@lm-eval", "--limit", "5"]
 SAMPLED = ["--tasks", "humaneval", "--limit", "2", "--temperature", "0.8", "--repeats", "2", "--seed", "1", "--allow-unsafe-code"]
 
 
@@ -94,7 +95,7 @@ SAMPLED = ["--tasks", "humaneval", "--limit", "2", "--temperature", "0.8", "--re
     ("tasks", "more"),
     [
         ("mmlu,mmlu@cloze,gsm8k,mt_bench,humaneval", ["--limit", "30", "--allow-unsafe-code"]),
-        ("multilingual", ["--limit", "2"]),
+        ("multilingual", ["--limit", "1"]),
         ("flores:de-en", []),
     ],
 )
@@ -176,21 +177,28 @@ def test_a_merged_run_is_a_run(tmp_path: Path, two: list[str], ours: Ours, monke
 
 
 def test_refused_answers_are_merged_as_they_were(tmp_path: Path, ours: Ours, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server's refusal is in no journal; a part of the documents may have one, and too many have no score."""
+    """A server's refusal is in no journal. Where it leaves the whole without a score, so does it here."""
     asked = ["--tasks", "gsm8k", "--data", "sample"]
-    answers = Ours.generate
+    turned_away, answers = gsm8k_question(7), Ours.generate
 
     def refusing(self: Ours, requests: Sequence[Any]) -> Any:
         for i, answer in answers(self, requests):
-            turned_away = "".join(map(str, (requests[i].context, requests[i].messages))).count("mirror") % 2
-            yield i, Generated("", REFUSED, 0) if turned_away else answer
+            yield i, Generated("", REFUSED, 0) if turned_away in last_asked(requests[i]) else answer
 
     monkeypatch.setattr(Ours, "generate", refusing)
-    code = run(tmp_path, "whole", *asked)
-    refused = read_run(tmp_path / "whole").tasks["gsm8k"].counts.unanswered
     folders = shards(tmp_path, 2, *asked)
-    assert merge(tmp_path, folders) == code
-    assert refused == sum(read_run(folder).tasks["gsm8k"].counts.unanswered for folder in folders)
+    assert merge(tmp_path, folders) == run(tmp_path, "whole", *asked) == 4
+    assert not (tmp_path / "merged" / "run.json").exists()
+    monkeypatch.setattr("evalkit.record.schema.MAX_UNANSWERED", 0.5)
+    assert merge(tmp_path, folders) == run(tmp_path, "whole", *asked) == 0
+    assert read_run(tmp_path / "merged").tasks["gsm8k"].counts.unanswered == 1
+    require_same(tmp_path / "whole", tmp_path / "merged")
+
+
+def gsm8k_question(number: int) -> str:
+    """One of the sample's."""
+    file = SampleSource().folder / "gsm8k" / "test.jsonl"
+    return str(json.loads(file.read_text().splitlines()[number])["question"])
 
 
 def copied(folders: Sequence[str], to: Path) -> list[str]:
@@ -274,12 +282,19 @@ def test_what_is_no_whole_run_is_one_line(tmp_path: Path, two: list[str], capsys
         assert not (tmp_path / f"no {name}".replace(" ", "-") / "run.json").exists(), name
 
 
-def test_other_data_are_refused(tmp_path: Path, ours: Ours, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_data_are_refused(tmp_path: Path, ours: Ours, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     two = shards(tmp_path, 2, "--tasks", "gsm8k", "--data", "sample", "--limit", "20")
     data = shutil.copytree(SampleSource().folder, tmp_path / "data")
     assert merge(tmp_path, two, "--data", str(data)) == 0  # the same rows elsewhere
     assert read_run(tmp_path / "merged").tasks["gsm8k"].data.source == "sample"
     shutil.rmtree(tmp_path / "merged")
+    moved = shards(tmp_path / "moved", 2, "--tasks", "gsm8k", "--data", str(data), "--limit", "20")
+    data = data.rename(tmp_path / "here")  # as on another machine
+    capsys.readouterr()
+    assert merge(tmp_path, moved) == 2
+    require_one_line(capsys.readouterr().err, "no such folder")
+    monkeypatch.setenv("EVALKIT_DATA", str(data))
+    assert merge(tmp_path / "moved", moved) == 0
     file = data / "gsm8k" / "test.jsonl"
     file.write_text(file.read_text().replace("?", "!", 1))
     capsys.readouterr()
@@ -301,6 +316,8 @@ def test_a_folder_keeps_its_shard(tmp_path: Path, two: list[str], capsys: pytest
         require_one_line(capsys.readouterr().err, *words)
     assert merge(tmp_path, two) == 2
     require_one_line(capsys.readouterr().err, "holds a run already", "--name")
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["reproduce", "smollm2", "--shard", "1/2"])  # each of its runs would need all its shards
 
 
 def test_an_interrupted_merge_leaves_no_run(tmp_path: Path, two: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
