@@ -48,7 +48,8 @@ def status(spec: str, names: Sequence[str]) -> tuple[Listing, int]:
     from evalkit.data.sources import FolderSource, open_source
 
     source = open_source(spec)
-    rows, found = [], []
+    rows: list[tuple[str, str, str]] = []
+    found: list[dict[str, Any]] = []
     for cls in _chosen(names):
         paths = [table.path for table in cls.tables(source)]
         if cls.file:
@@ -59,7 +60,7 @@ def status(spec: str, names: Sequence[str]) -> tuple[Listing, int]:
             here = sum((source.folder / path).exists() for path in paths)
             others = [file.path for file in cls.text_files if not any((source.folder / (file.path + end)).exists() for end in ("", ".gz"))]
             state = f"{here} of {len(paths)} files" + (f", without {', '.join(others)}" if others else "")
-            record = {"files": len(paths), "present": here, "without": others}
+            record: dict[str, Any] = {"files": len(paths), "present": here, "without": others}
         else:
             state = f"{len(paths)} tables at pinned revisions"
             record = {"tables": len(paths)}

@@ -158,7 +158,9 @@ def _runs(out: Path, search: str) -> Listing:
     records += [{"folder": str(out / name), "status": "running"} for name in live]
     timed = [line for file in sorted(out.glob("*/bench.json")) if search in (line := _bench(file)).lower()]
     if not names and not live:
-        none = f"no run in {out} holds {search!r}" if read or under_way else f"no runs in {out} yet; start with: evalkit run --tasks mmlu,gsm8k"
+        none = f"no runs in {out} yet; start with: evalkit run --tasks mmlu,gsm8k"
+        if read or under_way:
+            none = f"no run in {out} holds {search!r}"
         return Listing("runs", Table("", (), ()), [], timed or [none])
     shown = len(names) + len(live)
     remarks = [f"{shown} run{'s' if shown > 1 else ''} in {out}", *timed, *live.values()]

@@ -40,7 +40,8 @@ def _read(run: str, tasks: tuple[str, ...], rule: Rule) -> RunAnswers:
         raise EvalkitError(f"{rule.place}: {error}") from None
     if rule.allowed and answers.source != "evalkit":
         raise EvalkitError(
-            f"{rule.place}: {run} is {answers.source}'s, whose samples do not say which answers have a problem; leave `allowed` out of the rule"
+            f"{rule.place}: {run} is {answers.source}'s, whose samples do not say which answers have a problem; "
+            "leave `allowed` out of the rule"
         )
     for task in answers.tasks.values():
         by, own = task.extracted_by, filter_of(task.metric)

@@ -31,7 +31,7 @@ from evalkit.files import unwritable
 from evalkit.hashing import sha256_json
 from evalkit.record.schema import Tokens
 from evalkit.runner import salvage
-from evalkit.runner.lock import WRITABLE, lock
+from evalkit.runner.lock import WRITABLE, lock, transaction
 from evalkit.tasks import Generated, Loglikelihoods, Request, Response
 
 SCHEMA = 2
