@@ -22,6 +22,7 @@ from evalkit.lm.native import NativeLM
 
 COMMANDS = {
     "run": "--tasks mmlu",
+    "merge": "shard-1 shard-2",
     "reproduce": "smollm2",
     "score": "humaneval answers.jsonl",
     "judge": "run --judge-model gpt-4",
