@@ -45,7 +45,8 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     add("backoff", "S", "seconds before the second attempt, doubled for each one after it")
     add("timeout", "S", "seconds that one attempt may take")
     data = "source of the judge prompts: hub, sample, or a folder (default: EVALKIT_DATA, else that of the run)"
-    add_shared(judge, "data", "quiet", helps={"data": data})
+    code = "run the Python file that the run's task is of"
+    add_shared(judge, "data", "allow_task_code", "quiet", helps={"data": data, "allow_task_code": code})
     add_json(judge, "run.json, or the pairwise comparison of --against,")
     judge.set_defaults(command=_judge)
 

@@ -46,7 +46,10 @@ SHARED = {
     "system_instruction": ("TEXT", "what the prompts begin with; with the chat template, a system message"),
     "protocol_file": ("FILE.toml", "protocol of your own for a built-in task, in the schema of evalkit_tasks/protocols (docs/tasks.md)"),
     "include_path": ("DIR", "folder of lm-eval task files of your own, found by their names before lm-eval's own"),
-    "allow_task_code": ("", "run the Python of lm_eval:NAME tasks that have some, and metrics that they download"),
+    "allow_task_code": (
+        "",
+        "run the Python of lm_eval:NAME tasks that have some, and metrics that they download; of a recorded run, also its FILE.py",
+    ),
     "allow_unsafe_code": ("", "run model-written code even if the sandbox is incomplete"),
     "device": ("", "device to run on (default: auto, a GPU if there is one)"),
     "dtype": ("", "precision of weights and activations (default: auto, float32 on a CPU and bfloat16 on a GPU); int8: see docs/models.md"),

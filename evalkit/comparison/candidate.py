@@ -19,6 +19,7 @@ from evalkit.runner.run import prepare, run
 from evalkit.runner.staged import run_command, staged
 from evalkit.runner.workload import beginnings
 from evalkit.tasks import JudgedTask, Scored
+from evalkit.tasks.lm_eval.options import PREFIX
 from evalkit.tasks.registry import spec_of
 
 
@@ -36,7 +37,10 @@ class Candidate:
         self.cluster = cluster
         self.metrics = {name: task.metric for name, task in base.tasks.items()}
         keys = dict.fromkeys(name.partition("/")[0] for name in base.tasks)  # a suite is compared set by set
-        self.config = RunConfig(tuple(_spec(key, record.tasks[key]) for key in keys), limit=record.limit, seed=record.seed, **settings)
+        leave = bool(settings.get("allow_task_code"))
+        specs = tuple(_spec(key, record.tasks[key], leave) for key in keys)
+        leave = leave and any(spec.startswith(PREFIX) for spec in specs)  # a run's own files need none
+        self.config = RunConfig(specs, limit=record.limit, seed=record.seed, **{**settings, "allow_task_code": leave})
         self.reporter = Reporter(self.config.quiet)
         self.prepared = prepare(self.config, self.reporter)
         self.plans: dict[str, Plan] = dict(zip(keys, self.prepared.plans.values(), strict=True))
@@ -87,6 +91,6 @@ class Candidate:
         return [f"{self.config.folder} has the answers so far and stays incomplete: `{run_command(self.config)}` answers the rest"]
 
 
-def _spec(key: str, entry: TaskEntry) -> str:
+def _spec(key: str, entry: TaskEntry, allow_task_code: bool) -> str:
     """What --tasks calls a task of a finished run."""
-    return spec_of(task_of(key), entry.protocol, entry.file)
+    return spec_of(task_of(key), entry.protocol, entry.file, allow_task_code)

@@ -39,8 +39,10 @@ def file_name(name: str) -> str:
     return "".join(c if c.isalnum() or c in "._-@+" else "-" for c in name).strip(".") or "model"
 
 
-def read_answered(path: Path) -> Answered:
-    """The judged task of a finished run. Raises EvalkitError where the run holds none, or its samples are damaged."""
+def read_answered(path: Path, allow_task_code: bool = False) -> Answered:
+    """The judged task of a finished run. Raises EvalkitError where the run holds none, or its samples are damaged, or the task is Python of
+    a file that runs only by `allow_task_code`.
+    """
     run, folder = read_complete(path), run_folder(path)
     judged = [name for name, cls in task_classes().items() if issubclass(cls, JudgedTask)]
     tasks = [key for key, entry in run.tasks.items() if task_of(key) in judged or (entry.file and (entry.judge or entry.counts.unscored))]
@@ -49,7 +51,8 @@ def read_answered(path: Path) -> Answered:
     if reason := run.tasks[tasks[0]].counts.why_no_score(run.tasks[tasks[0]].n):
         raise EvalkitError(f"{path} is not judged: {reason}; look at {samples_file(folder, tasks[0])}, mend that and run it again")
     entry = run.tasks[tasks[0]]
-    judged_task = resolve(f"{spec_of(task_of(tasks[0]), entry.protocol, entry.file).partition('@')[0]}@{entry.protocol}")
+    spec = spec_of(task_of(tasks[0]), entry.protocol, entry.file, allow_task_code)
+    judged_task = resolve(f"{spec.partition('@')[0]}@{entry.protocol}")
     if not isinstance(judged_task, JudgedTask):
         raise EvalkitError(f"{path} holds nothing to judge: {tasks[0]} is no judged task")
     rows = list(read_samples(folder, tasks[0]))

@@ -25,6 +25,7 @@ class JudgeConfig:
     snapshot: str | None = None
     against: Path | None = None
     data: str | None = None
+    allow_task_code: bool = False
     rating: str = "published"
     temperature: float = 0.0
     max_tokens: int = 2048

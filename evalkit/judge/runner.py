@@ -34,8 +34,8 @@ class Judged:
 
 def judge(config: JudgeConfig, reporter: Reporter) -> Judged:
     """Make the judgments that are missing. Raises EvalkitError for bad input, and RunIncomplete where it stops early."""
-    answered = read_answered(config.run)
-    against = read_answered(config.against) if config.against else None
+    answered = read_answered(config.run, config.allow_task_code)
+    against = read_answered(config.against, config.allow_task_code) if config.against else None
     asks, prompts_sha256 = _asks(config, answered, against)
     store = JudgmentStore(answered.folder / DATABASE)
     try:

@@ -30,7 +30,7 @@ from evalkit.runner.run import interruptible, plans_of, require_scores
 from evalkit.runner.shard import cut, plan_sha256
 from evalkit.runner.shard_set import Part, earliest, environment_of, merged_shard, read_parts, whole_config
 from evalkit.tasks import CodeTask, Doc, JudgedTask, Request, Response, Scored, Task, is_refused
-from evalkit.tasks.registry import resolve_all
+from evalkit.tasks.registry import require_leave, resolve_all
 
 FIX = "run the shard's command again"
 
@@ -98,6 +98,8 @@ def _asked(config: MergeConfig, parts: Sequence[Part]) -> RunConfig:
         raise EvalkitError(
             "the shards were run with --allow-task-code; to run the tasks' Python here too, give it to evalkit merge as well"
         )
+    for task in asked.tasks:
+        require_leave(task, task, config.allow_task_code)
     is_here = asked.data_spec in ("hub", "sample") or Path(asked.data_spec).expanduser().is_dir()
     data = config.data or (asked.data if is_here else config.default_data or asked.data)
     return replace(asked, data=data, include_path=config.include_path or asked.include_path)

@@ -8,6 +8,7 @@ import pytest
 from lm_eval_reference import Ours, answered_by, require_one_line
 
 from evalkit import cli
+from evalkit.errors import EvalkitError
 from evalkit.judge.answered import read_answered
 from evalkit.record.read import read_run
 from evalkit.record.schema import TaskEntry
@@ -89,7 +90,8 @@ def test_runs_are_compared_gated_reported_and_viewed_without_the_file(command: R
     assert "words.csv" in said
     assert command("view", "runs/base", "runs/cand")[0] == 0
     assert command("ls", "runs", "--out", "runs")[0] == 0
-    code, said = command("gate", "runs/base", "--sequential", "--model", "m", "--data", "sample", "--allow-small-margin")
+    gate = ("gate", "runs/base", "--sequential", "--model", "m", "--data", "sample", "--allow-small-margin")
+    code, said = command(*gate, "--allow-task-code")
     assert code == 2
     require_one_line(said, "own/words.csv: no such file")
 
@@ -117,9 +119,24 @@ def test_the_same_command_resumes_and_a_changed_file_is_asked_anew(command: Run)
 
 def test_a_gate_that_stops_by_itself_runs_the_base_s_own_files(command: Run) -> None:
     ran(command, "own/words.csv@+chat,own/words.py", "base")
-    code, said = command(
-        "gate", "runs/base", "--sequential", "--model", "m", "--data", "sample", "--allow-small-margin", "--out", "runs", "--name", "cand"
+    gate = (
+        "gate",
+        "runs/base",
+        "--sequential",
+        "--model",
+        "m",
+        "--data",
+        "sample",
+        "--allow-small-margin",
+        "--out",
+        "runs",
+        "--name",
+        "cand",
     )
+    code, said = command(*gate)
+    assert code == 2
+    require_one_line(said, "words.py:words is Python of own/words.py, by the run's record", "pass --allow-task-code")
+    code, said = command(*gate, "--allow-task-code")
     assert code == 0, said
     assert {key: entry.protocol for key, entry in read_run(Path("runs/cand")).tasks.items()} == {
         key: entry.protocol for key, entry in read_run(Path("runs/base")).tasks.items()
@@ -193,10 +210,12 @@ def test_two_files_of_one_name_are_two_tasks_of_a_run(command: Run) -> None:
 def test_a_judged_task_of_ones_own_waits_for_its_judge(command: Run) -> None:
     entry = ran(command, "own/talk.py", "talk")["talk.py:talk"]
     assert entry.counts.unscored == 3
-    answered = read_answered(Path("runs/talk"))
+    with pytest.raises(EvalkitError, match="pass --allow-task-code"):
+        read_answered(Path("runs/talk"))
+    answered = read_answered(Path("runs/talk"), allow_task_code=True)
     assert (answered.judged_task.name, len(answered.conversations)) == ("talk.py:talk", 3)
     Path("own/talk.py").write_text(JUDGED + "\n# another text\n")
-    code, said = command("judge", "runs/talk", "--judge-model", "j", "--judge-url", "http://127.0.0.1:9")
+    code, said = command("judge", "runs/talk", "--judge-model", "j", "--judge-url", "http://127.0.0.1:9", "--allow-task-code")
     assert code == 2
     require_one_line(said, "talk.py", "has changed since")
 

@@ -266,6 +266,10 @@ def test_what_is_no_whole_run_is_one_line(tmp_path: Path, two: list[str], capsys
             damaged("t", lambda at: edited(at, lambda raw: raw["shard"]["settings"].update(allow_task_code=True))),
             ["were run with --allow-task-code"],  # leave to run code is no file's to give
         ),
+        "python": (
+            damaged("y", lambda at: edited(at, lambda raw: raw["shard"]["settings"].update(tasks=["evil.py:words"]))),
+            ["is Python of evil.py, by the run's record", "--allow-task-code"],
+        ),
         "cut": (damaged("c", lambda at: (Path(at) / "journal.sqlite").write_bytes(b"no journal")), ["journal.sqlite", "damaged"]),
         "byte": (damaged("b", lambda at: _flip(at, "journal.sqlite", b'"is_greedy"', b'"is_griddy"')), ["not as it was written"]),
         "gone": (damaged("g", lambda at: (Path(at) / "journal.sqlite").unlink()), ["journal.sqlite does not exist"]),

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from evalkit.errors import EvalkitError
+from evalkit.tasks.own import OwnSpec
 from evalkit.tasks.prompt_form import Form
 
 PREFIX = "lm_eval:"  # what comes after it is a name of the installed lm-eval's
@@ -44,7 +45,9 @@ class LmEvalOptions:
 
     def require_for_lm_eval(self, task: str) -> None:
         """Raises EvalkitError where anything is set for a task of evalkit's own that only lm-eval's have."""
-        for option, value in (("--include-path", self.include_path is not None), ("--allow-task-code", self.allow_task_code)):
+        own = OwnSpec.parse(task)
+        code = self.allow_task_code and not (own and own.is_python)
+        for option, value in (("--include-path", self.include_path is not None), ("--allow-task-code", code)):
             if value:
                 raise EvalkitError(
                     f"{option} is for lm-eval's tasks (lm_eval:NAME), and {task} is none; leave it out, or run the two by two commands"
