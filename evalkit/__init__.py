@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         MissingData,
         OutOfTime,
         OwnCodeError,
+        RequestsSetAside,
         RunIncomplete,
         Undecided,
     )
@@ -34,6 +35,7 @@ __all__ = [
     "MissingData",
     "OutOfTime",
     "OwnCodeError",
+    "RequestsSetAside",
     "Run",
     "RunIncomplete",
     "Undecided",

@@ -86,10 +86,10 @@ class RunConfig:
     kernel: str = "auto"
     chat_template_args: Mapping[str, Any] = field(default_factory=dict, hash=False)
     shard: str | None = None
-    out: str = RUNS
-    name: str | None = None
     workers: int | None = None
     ray: str | None = None
+    out: str = RUNS
+    name: str | None = None
     fresh: bool = False
     quiet: bool = False
 

@@ -7,7 +7,7 @@ EvalkitError           2   wrong use, bad input, not comparable
 +-- RunIncomplete      4   the run stopped early; what is done is kept
 |   +-- Interrupted    4   by Ctrl-C or a signal
 |   +-- OutOfTime      4   by a deadline
-|   +-- RequestsSetAside 4 with some requests two workers were lost
+|   +-- RequestsSetAside  4  two workers were lost with some requests
 +-- Undecided          3   a gate had to stop before its first look
 +-- InternalError      5   a bug in evalkit; the message names the file with the traceback
 

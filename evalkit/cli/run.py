@@ -68,4 +68,6 @@ def _run(arguments: argparse.Namespace) -> int:
             show(record, config.folder, console(), arguments.published)
 
     present(arguments, lambda: encode(record), screen)
+    if arguments.json:
+        reporter.say(f"written to {config.folder}")
     return 0

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from evalkit.cli.options import with_data
 from evalkit.codec import decode
 from evalkit.config import RUNS, RunConfig
+from evalkit.errors import EvalkitError
 from evalkit.library.given import Place, names_of
 from evalkit.library.result import Run
 from evalkit.record.read import read_run, run_folder
@@ -39,6 +40,7 @@ def run(
     apply_chat_template: bool = False,
     fewshot_as_multiturn: bool = True,
     system_instruction: str | None = None,
+    protocol_file: Place | None = None,
     include_path: Place | None = None,
     allow_task_code: bool = False,
     allow_unsafe_code: bool = False,
@@ -46,6 +48,9 @@ def run(
     dtype: str = "auto",
     kernel: str = "auto",
     chat_template_args: Mapping[str, Any] | None = None,
+    shard: str | None = None,
+    workers: int | None = None,
+    ray: str | None = None,
     out: Place = RUNS,
     name: str | None = None,
     fresh: bool = False,
@@ -63,6 +68,10 @@ def run(
     if not isinstance(settings["model"], str | None):
         from evalkit.lm.python.engine import own_model, require_no_device
 
+        if workers is not None or ray is not None:
+            raise EvalkitError(
+                "a model that is an object is in this process alone; leave workers and ray out, or give engine='python:FILE:CLASS'"
+            )
         own = own_model(model, engine)
         settings |= {"model": own.spec, "engine": "python"}
     config: RunConfig = decode(RunConfig, with_data(settings), "evalkit.run", "see help(evalkit.run)")
