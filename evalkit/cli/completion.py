@@ -49,10 +49,10 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         ),
     )
     completion.add_argument("shell", choices=SHELLS, help="the shell")
-    completion.set_defaults(command=partial(_completion, parsers=commands.choices))
+    completion.set_defaults(command=partial(_completion, commands.choices))
 
 
-def _completion(arguments: argparse.Namespace, parsers: Mapping[str, argparse.ArgumentParser]) -> None:
+def _completion(parsers: Mapping[str, argparse.ArgumentParser], arguments: argparse.Namespace) -> None:
     print((ZSH if arguments.shell == "zsh" else "") + script(parsers), end="")
 
 

@@ -16,10 +16,10 @@ def add(commands: "argparse._SubParsersAction[Any]", whole: argparse.ArgumentPar
         examples=("evalkit help", "evalkit help run"),
     )
     help.add_argument("topic", nargs="?", metavar="COMMAND", help="a command (default: all)")
-    help.set_defaults(command=partial(_help, whole=whole, parsers=commands.choices))
+    help.set_defaults(command=partial(_help, whole, commands.choices))
 
 
-def _help(arguments: argparse.Namespace, whole: argparse.ArgumentParser, parsers: dict[str, argparse.ArgumentParser]) -> None:
+def _help(whole: argparse.ArgumentParser, parsers: dict[str, argparse.ArgumentParser], arguments: argparse.Namespace) -> None:
     if arguments.topic is not None and arguments.topic not in parsers:
         raise unknown("command", arguments.topic, parsers)
     (parsers[arguments.topic] if arguments.topic else whole).print_help()

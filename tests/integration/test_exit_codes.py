@@ -42,6 +42,8 @@ COMMANDS = {
     "upcycle": "source dest",
     "quantize": "source dest.gguf --format gguf:q8_0",
     "serve": "",
+    "completion": "bash",
+    "help": "",
 }
 
 

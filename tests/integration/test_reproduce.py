@@ -256,7 +256,6 @@ def test_one_model_that_fails_does_not_stop_the_others(
         (["TABLE", "--budget", "0"], "budget is 0"),
         (["TABLE", "--budget", "nan"], "budget is nan"),
         (["TABLE", "--limit", "0"], "limit is 0"),
-        (["TABLE", "--json"], "give it with --plan"),
         (["TABLE", "--data", "/nowhere"], "no such folder"),
     ],
 )
