@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evalkit import __version__
-from evalkit.errors import EvalkitError, first_line
+from evalkit.errors import EvalkitError, first_line, pip_install
 from evalkit.exchange.recorded import (
     OURS,
     UNKNOWN,
@@ -35,7 +35,7 @@ from evalkit.tasks import Generated, Loglikelihood, Loglikelihoods, is_refused, 
 if TYPE_CHECKING:
     from inspect_ai.log import EvalLog, EvalSample, EvalScore
 
-EXTRA = "inspect logs need inspect_ai: pip install 'evalkit[inspect]'"
+EXTRA = f"inspect logs need inspect_ai; run {pip_install('inspect')}"
 KEYS = frozenset({"version", "status", "eval", "plan"})  # of a log as JSON, which inspect can write too
 MEANS = ("accuracy", "mean")  # metrics of inspect's that are a mean over samples
 STOPPED = {"length": "max_tokens", "stop": "stop", "eos": "stop"}

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.codec import decode, encode, parse_json
-from evalkit.errors import EvalkitError, first_line
+from evalkit.errors import EvalkitError, first_line, pip_install
 from evalkit.exchange.recorded import CHANGED, OURS, Recorded, Written
 from evalkit.files import require_folder
 from evalkit.progress import Advance, Reporter
 from evalkit.record.figure import agrees
 from evalkit.record.schema import Run, TaskEntry
 
-EXTRA = "logging to trackio needs it: pip install 'evalkit[trackio]'"
+EXTRA = f"logging to trackio needs it; run {pip_install('trackio')}"
 PROJECT = "evalkit"
 EVERY = 2.0  # seconds between what is logged of a run as it goes
 LOSES = "trackio holds metrics"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evalkit.errors import EvalkitError, unknown
+from evalkit.errors import EvalkitError, pip_install, unknown
 from evalkit.record import schema
 from evalkit.record.read import read_samples
 from evalkit.record.sample import SampleRow, problems_of
@@ -45,12 +45,12 @@ class Run(schema.Run):
 
         A task that lacks a metric has NaN there; a metric that bears another column's name is called metrics.NAME. `prompt` is what was
         asked last, `response` the last generated text (missing where options were scored). Problems are booleans, as run.json counts them.
-        Raises EvalkitError without pandas (`pip install 'evalkit[pandas]'`), or where the samples can't be read.
+        Raises EvalkitError without pandas (the extra `pandas`), or where the samples can't be read.
         """
         try:
             import pandas
         except ImportError:
-            raise EvalkitError("to_pandas needs pandas; run `pip install 'evalkit[pandas]'`") from None
+            raise EvalkitError(f"to_pandas needs pandas; run {pip_install('pandas')}") from None
         rows = [_row(key, entry.protocol, sample) for key, entry in self.tasks.items() for sample in self.samples(key)]
         metrics = _metrics([sample for _, sample in rows])
         columns: dict[str, Any] = {

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 from evalkit.config import ModelSpec
-from evalkit.errors import EvalkitError, first_line
+from evalkit.errors import EvalkitError, first_line, pip_install
 from evalkit.workers.messages import FromWorker, ToWorker
 from evalkit.workers.processes import ON_GPUS
 from evalkit.workers.transport import Link, Transport
@@ -148,7 +148,7 @@ def _ray() -> Any:
     try:
         import ray
     except ImportError:
-        raise EvalkitError("--ray needs Ray; install it: pip install 'evalkit[ray]'") from None
+        raise EvalkitError(f"--ray needs Ray; run {pip_install('ray')}") from None
     return ray
 
 

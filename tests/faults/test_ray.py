@@ -15,7 +15,7 @@ from evalkit.workers.pool import WorkersLM
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
     pytest.mark.slow,
-    pytest.mark.skipif(not importlib.util.find_spec("ray"), reason="Ray is not installed: pip install 'evalkit[ray]'"),
+    pytest.mark.skipif(not importlib.util.find_spec("ray"), reason="Ray is not installed: pip install 'evalkit-lm[ray]'"),
     pytest.mark.filterwarnings("default"),  # Ray's own
 ]
 

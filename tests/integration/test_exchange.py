@@ -18,7 +18,6 @@ import yaml
 from golden_runs import SPECS, golden_run
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from jsonschema import Draft7Validator
 from judge_runs import MODEL, judge_server, waiting_run
 from mutations import mutated_json
 from report_runs import entry, run
@@ -63,8 +62,9 @@ def test_the_command_names_every_format() -> None:
 # --- Every Eval Ever --------------------------------------------------------------------------------------------------
 
 
-def schema(name: str) -> Draft7Validator:
-    return Draft7Validator(json.loads((GOLDEN / f"{name}.schema.json").read_text()))
+def schema(name: str) -> Any:
+    library = pytest.importorskip("jsonschema", reason="jsonschema is not installed: make test installs it")
+    return library.Draft7Validator(json.loads((GOLDEN / f"{name}.schema.json").read_text()))
 
 
 @pytest.mark.parametrize("kind", SPECS)
@@ -374,7 +374,7 @@ def test_other_tasks_are_not_exported(to: str, said: str, runs: dict[str, Path],
 
 
 def inspect_log() -> Any:
-    return pytest.importorskip("inspect_ai.log", reason="inspect_ai is not installed: pip install 'evalkit[inspect]'")
+    return pytest.importorskip("inspect_ai.log", reason="inspect_ai is not installed: pip install 'evalkit-lm[inspect]'")
 
 
 @pytest.mark.parametrize("kind", SPECS)
@@ -469,7 +469,7 @@ def test_logs_by_inspect_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_trackio(runs: dict[str, Path], tmp_path: Path) -> None:
-    pytest.importorskip("trackio", reason="trackio is not installed: pip install 'evalkit[trackio]'")
+    pytest.importorskip("trackio", reason="trackio is not installed: pip install 'evalkit-lm[trackio]'")
     code = (
         "import sys\nfrom evalkit import cli\n"
         "sys.exit(max(cli.main(['export', run, '--to', 'trackio', '--out', out, '--project', project])"
@@ -492,7 +492,7 @@ def test_trackio(runs: dict[str, Path], tmp_path: Path) -> None:
 
 
 def test_trackio_as_a_run_goes(tiny_model: Path, tmp_path: Path) -> None:
-    pytest.importorskip("trackio", reason="trackio is not installed: pip install 'evalkit[trackio]'")
+    pytest.importorskip("trackio", reason="trackio is not installed: pip install 'evalkit-lm[trackio]'")
     command = ["run", "--tasks", "mmlu", "--model", str(tiny_model), "--data", "sample", "--limit", "4", "--name", "r", "--trackio", "live"]
     environment = {**os.environ, "TRACKIO_DIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
     arguments = [sys.executable, "-m", "evalkit", *command, "--out", str(tmp_path), "--quiet"]
@@ -510,7 +510,7 @@ def test_trackio_as_a_run_goes(tiny_model: Path, tmp_path: Path) -> None:
 def test_extras_that_are_missing(to: str, module: str, runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path))
-    assert f"pip install 'evalkit[{to}]'" in refusal(runs["gsm8k"], lambda path: export(path, to, str(tmp_path), {}))
+    assert f"pip install 'evalkit-lm[{to}]'" in refusal(runs["gsm8k"], lambda path: export(path, to, str(tmp_path), {}))
     if to == "trackio":
         assert cli.main(["run", "--tasks", "mmlu", "--data", "sample", "--out", str(tmp_path), "--trackio", "p"]) == 2
 

@@ -35,6 +35,7 @@ COMMANDS = {
     "gate": "base cand",
     "audit": "gate.bundle",
     "view": "run",
+    "export": "run --to hub",
     "verify": "--tasks mmlu",
     "fidelity": "reference copy --tasks mmlu",
     "bench": "",

@@ -106,7 +106,7 @@ def test_requests_that_kill_workers_leave_the_other_tasks(
 
 
 def test_two_servers_are_two_workers(alone: Path, tiny_model: Path, tmp_path: Path) -> None:
-    pytest.importorskip("fastapi", reason="pip install 'evalkit[serve]'")
+    pytest.importorskip("fastapi", reason="pip install 'evalkit-lm[serve]'")
     from served import listening
 
     from evalkit.lm.native import NativeLM

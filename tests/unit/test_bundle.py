@@ -161,7 +161,7 @@ def test_gates_that_no_bundle_can_hold(runs: list[str], tmp_path: Path, capsys: 
     with pytest.raises(EvalkitError, match="finish the candidate's run, and give --replay-order BASE CAND"):
         policy_of(GateConfig((runs[0],), sequential=Sequential({})))
     (tmp_path / "results_1.json").write_text("{}")
-    with pytest.raises(EvalkitError, match=r"results_1\.json is lm-eval's"):
+    with pytest.raises(EvalkitError, match=r"results_1\.json is another program's"):
         policy_of(GateConfig((runs[0], str(tmp_path / "results_1.json"))))
     assert cli.main(["gate", *runs, "--bundle", "/dev/null/x"]) == 2
     assert "--bundle" in capsys.readouterr().err
