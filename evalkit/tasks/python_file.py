@@ -1,24 +1,20 @@
 """Tasks of a Python file of one's own: those in its TASKS, or else the Task classes that it defines.
 
-What runs is the text whose digest is in the protocol's name and settings. An error of the file's code is one line with its place.
+The digest of what runs (`own_file`) is in the protocol's name and settings. An error of the file's code is one line with its place.
 """
 
-import hashlib
 import inspect
 import math
 import re
-import sys
-import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache, wraps
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from evalkit.codec import encode
-from evalkit.errors import EvalkitError, in_words
-from evalkit.tasks.own import read_bytes
+from evalkit.errors import EvalkitError, in_words, own_code
+from evalkit.tasks.own_file import OwnFile, run_file
 from evalkit.tasks.requests import Generate, Loglikelihood
 from evalkit.tasks.tables import DataSource
 from evalkit.tasks.task import UNSCORED, Doc, Protocol, Scored, Task
@@ -29,15 +25,13 @@ _CALLED = ("requests", "score", "programs", "score_programs", "follow_up")  # me
 
 
 def classes(file: Path) -> dict[str, type[Task]]:
-    """The tasks of the file by name. Raises EvalkitError where it can't be loaded or defines none."""
-    raw = read_bytes(file)
-    return _classes(file, raw)
+    """The tasks of the file by name. Raises EvalkitError where it defines none, OwnCodeError where it can't be run."""
+    return _classes(file, run_file(file))
 
 
 @cache
-def _classes(file: Path, raw: bytes) -> dict[str, type[Task]]:
-    digest = hashlib.sha256(raw).hexdigest()
-    module = _loaded(file, raw, digest)
+def _classes(file: Path, own: OwnFile) -> dict[str, type[Task]]:
+    module = own.module
     if hasattr(module, "TASKS"):
         listed = module.TASKS
         if not isinstance(listed, list | tuple) or not listed:
@@ -48,24 +42,11 @@ def _classes(file: Path, raw: bytes) -> dict[str, type[Task]]:
             raise EvalkitError(f"{file} defines no task; define a class below evalkit.tasks.Task, or list some in TASKS ({EXAMPLE})")
     found: dict[str, type[Task]] = {}
     for each in listed:
-        cls = _own(_checked(each, file), file, digest)
+        cls = _own(_checked(each, file), file, own)
         if (name := each.name) in found:
             raise EvalkitError(f"{file} has two tasks named {name!r}; give one of them another name")
         found[name] = cls
     return found
-
-
-def _loaded(file: Path, raw: bytes, digest: str) -> ModuleType:
-    module = ModuleType(f"evalkit_file_{digest[:16]}")
-    module.__file__ = str(file)
-    sys.modules[module.__name__] = module  # dataclasses look themselves up there
-    try:
-        exec(compile(raw, str(file), "exec"), module.__dict__)
-    except SyntaxError as error:
-        raise EvalkitError(f"{file}:{error.lineno}: not valid Python ({error.msg})") from None
-    except (Exception, SystemExit) as error:
-        raise EvalkitError(f"{_place(file, error)}: can't be loaded ({in_words(error)}); mend it") from error
-    return module
 
 
 def _is_task(value: Any) -> bool:
@@ -93,11 +74,11 @@ def _checked(cls: Any, file: Path) -> type[Task]:
     return cls
 
 
-def _own(cls: type[Task], file: Path, digest: str) -> type[Task]:
+def _own(cls: type[Task], file: Path, own: OwnFile) -> type[Task]:
     """The class under its name in run.json, with protocols that name the file's digest, and with its methods' results checked."""
     name = f"{file.name}:{cls.name}"
     protocols = {
-        key: replace(each, task=name, name=f"{key}+file-{digest[:8]}", settings={**each.settings, "file_sha256": digest})
+        key: replace(each, task=name, name=f"{key}+file-{own.sha256[:8]}", settings={**each.settings, "file_sha256": own.sha256})
         for key, each in cls.protocols.items()
     }
     body: dict[str, Any] = {
@@ -108,15 +89,15 @@ def _own(cls: type[Task], file: Path, digest: str) -> type[Task]:
         "protocols": protocols,
         "official_n": getattr(cls, "official_n", 0),
         "official_sha256": getattr(cls, "official_sha256", ""),
-        "load": _load(cls, file, name),
-        **{method: _guarded(getattr(cls, method), file, method) for method in _CALLED if hasattr(cls, method)},
+        "load": _load(cls, file, own, name),
+        **{method: _guarded(getattr(cls, method), own, method) for method in _CALLED if hasattr(cls, method)},
     }
     return type(cls.__name__, (cls,), body)
 
 
-def _load(cls: type[Task], file: Path, name: str) -> Callable[[Task, DataSource], list[Doc]]:
+def _load(cls: type[Task], file: Path, own: OwnFile, name: str) -> Callable[[Task, DataSource], list[Doc]]:
     """The class's `load`, whose documents are then part of the data's hash, wherever they are from."""
-    load = _guarded(cls.load, file, "load")
+    load = _guarded(cls.load, own, "load")
 
     def loaded(self: Task, source: DataSource) -> list[Doc]:
         docs = load(self, source)
@@ -135,19 +116,15 @@ def _load(cls: type[Task], file: Path, name: str) -> Callable[[Task, DataSource]
     return loaded
 
 
-def _guarded(method: Callable[..., Any], file: Path, name: str) -> Callable[..., Any]:
+def _guarded(method: Callable[..., Any], own: OwnFile, name: str) -> Callable[..., Any]:
     """The method; what it raises, or gives against its contract, is an error of the file's, not of evalkit."""
 
     @wraps(method)
     def called(self: Task, *arguments: Any) -> Any:
-        try:
+        with own_code(name, own.path):
             found = method(self, *arguments)
-        except EvalkitError:
-            raise
-        except Exception as error:
-            raise EvalkitError(f"{_place(file, error)}: {name} failed ({in_words(error)}); mend the task") from error
         if what := _against(name, found, self.protocol):
-            raise EvalkitError(f"{file}: {name} gives {what}; mend the task")
+            raise EvalkitError(f"{own.path}: {name} gives {what}; mend the task")
         return found
 
     return called
@@ -173,9 +150,3 @@ def _against(name: str, found: Any, protocol: Protocol) -> str:
 def _is_score(value: Any) -> bool:
     """A finite number, or what a corpus metric has of a document."""
     return isinstance(value, tuple) or (isinstance(value, int | float) and math.isfinite(value))
-
-
-def _place(file: Path, error: BaseException) -> str:
-    """ "FILE:LINE": where the file's code was when the error came."""
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
-    return f"{file}:{lines[-1]}" if lines else str(file)

@@ -36,7 +36,7 @@ def write_view(paths: Sequence[str], out: str | None = None, in_browser: bool = 
     if len(paths) > 2:
         raise EvalkitError(f"evalkit view shows one run or two side by side; {len(paths)} were given")
     if out:
-        out = str(Path(out) / NAME) if Path(out).is_dir() or out.endswith(os.sep) else out
+        out = str(Path(out) / NAME) if os.path.isdir(out) or out.endswith(os.sep) else out
         require_file(Path(out), "--out")
     runs = [read(path) for path in paths]
     packed = pack(runs)

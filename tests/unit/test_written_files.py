@@ -86,7 +86,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_anything_is_read(
 
 
 def test_a_folder_in_the_place_of_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for command in ("view nothing --out", "gate nothing nothing --junit"):
+    for command in ("correct nothing --labels l --json", "gate nothing nothing --junit"):
         assert cli.main([*command.split(), str(tmp_path)]) == 2
         assert "is a folder; give a file's name" in capsys.readouterr().err
     require_file(Path("/dev/stdout"), "--junit")

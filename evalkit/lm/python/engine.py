@@ -22,8 +22,9 @@ from evalkit.hashing import sha256_json
 from evalkit.lm.base import LM
 from evalkit.lm.python import results
 from evalkit.lm.python.contract import FORMS, METHODS, require_methods, takes
-from evalkit.lm.python.file import OwnFile, read_class
+from evalkit.lm.python.file import read_class
 from evalkit.tasks import Generate, Generated, Loglikelihood, Loglikelihoods, Request
+from evalkit.tasks.own_file import OwnFile
 
 NUMERICS = 1  # raise it when what is asked of a model for a request changes: old answers then no longer match
 BATCH = 64  # requests of a call, unless the object has a batch_size: a call's answers are in the journal once it returns

@@ -1,42 +1,11 @@
-"""The Python file of a model of one's own: its class, and a digest of what the class is made of."""
+"""The class of a model of one's own, by its file's and its own name."""
 
-import ast
-import hashlib
-import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import packages_distributions, version
 from pathlib import Path
-from types import ModuleType
 
-from evalkit.errors import EvalkitError, own_code, unknown
-from evalkit.hashing import sha256_json
+from evalkit.errors import EvalkitError, unknown
+from evalkit.tasks.own_file import OwnFile, run_file
 
 FORM = "--engine python:FILE:CLASS, as in python:my_model.py:MyModel"
-
-
-@dataclass(frozen=True, slots=True)
-class OwnFile:
-    """A file that has been run as a module. `sha256` is over it, the modules beside it that it imports, and the versions of installed
-    packages that these import.
-    """
-
-    path: Path
-    module: ModuleType
-    sha256: str
-
-    def get(self, name: str) -> type:
-        """A class of the file. Raises EvalkitError for anything else."""
-        found = vars(self.module).get(name)
-        if found is None:
-            own = [
-                each for each, value in vars(self.module).items() if isinstance(value, type) and value.__module__ == self.module.__name__
-            ]
-            raise unknown(f"class of {self.path}", name, own)
-        if not isinstance(found, type):
-            raise EvalkitError(f"{name} in {self.path} is a {type(found).__name__}, not a class; give the name of a class in {FORM}")
-        return found
 
 
 def read_class(argument: str) -> tuple[OwnFile, type]:
@@ -44,88 +13,11 @@ def read_class(argument: str) -> tuple[OwnFile, type]:
     file, _, name = argument.rpartition(":")
     if not file or not name:
         raise EvalkitError(f"engine python:{argument} does not name a file and a class; give {FORM}")
-    path = Path(file).expanduser().absolute()
-    own = _run(path, _read(path))
-    return own, own.get(name)
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise EvalkitError(f"cannot read {path}: {error.strerror}; give {FORM}") from None
-
-
-@cache
-def _run(path: Path, source: bytes) -> OwnFile:
-    """Run a file as a module, once for the same content. Modules beside it can be imported, as by `python FILE`."""
-    sha256 = hashlib.sha256(source).hexdigest()
-    module = ModuleType(f"evalkit_own_{path.stem}_{sha256[:12]}")
-    module.__file__ = str(path)
-    if str(path.parent) not in sys.path:
-        sys.path.append(str(path.parent))  # last: nothing beside it takes the place of an installed package
-    sys.modules[module.__name__] = module  # dataclasses and pickle look there
-    try:
-        with own_code("the import", path):
-            exec(compile(source, str(path), "exec"), vars(module))
-    except BaseException:
-        del sys.modules[module.__name__]
-        raise
-    return OwnFile(path, module, sha256_json([sha256, *_imported(path, source)]))
-
-
-def _imported(path: Path, source: bytes) -> list[str]:
-    """What the file and the modules beside it import, sorted: "NAME SHA256" of such a module, "NAME VERSION" of an installed package."""
-    beside: dict[Path, str] = {path: ""}
-    installed: set[str] = set()
-    to_read = [(path, source)]
-    while to_read:
-        here, text = to_read.pop()
-        for name in _import_names(here, text, path.parent):
-            files = _files_of(name, path.parent)
-            if not files:
-                installed.add(name.partition(".")[0])
-            for module, file in files.items():
-                _require_imported(path, module, file)
-                if file in beside:
-                    continue
-                raw = _read(file)
-                beside[file] = f"{file.relative_to(path.parent)} {hashlib.sha256(raw).hexdigest()}"
-                to_read.append((file, raw))
-    packages = packages_distributions()
-    versions = {f"{each} {version(each)}" for name in installed for each in packages.get(name, ())}
-    return sorted(filter(None, {*beside.values(), *versions}))
-
-
-def _import_names(file: Path, source: bytes, root: Path) -> Iterator[str]:
-    """The dotted names that a file imports, of `from a import b` both a and a.b."""
-    package = file.relative_to(root).parent.parts
-    try:
-        tree = ast.parse(source)
-    except (SyntaxError, ValueError):  # if it is ever imported, that fails
-        return
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            above = package[: len(package) - node.level + 1] if node.level else ()
-            base = ".".join([*above, *([node.module] if node.module else [])])
-            yield from filter(None, (base, *(f"{base}.{alias.name}".strip(".") for alias in node.names)))
-
-
-def _files_of(name: str, root: Path) -> dict[str, Path]:
-    """The files below `root` that importing a dotted name runs, by module; none of evalkit itself, where it lies there."""
-    parts = name.split(".")
-    if parts[0] == "evalkit":
-        return {}
-    files = {".".join(parts[:i]): root.joinpath(*parts[:i], "__init__.py") for i in range(1, len(parts) + 1)}
-    if not files[name].is_file():
-        files[name] = root.joinpath(*parts).with_suffix(".py")
-    return {module: file for module, file in files.items() if file.is_file()}
-
-
-def _require_imported(path: Path, module: str, file: Path) -> None:
-    """Raises EvalkitError where a module beside the file is not the one that was imported by this name."""
-    loaded = getattr(sys.modules.get(module), "__file__", None)
-    if loaded and Path(loaded) != file:
-        raise EvalkitError(f"{path} imports {module}, which is {loaded} here, and not {file} beside it; rename {file.name}")
+    own = run_file(Path(file).expanduser())
+    found = vars(own.module).get(name)
+    if found is None:
+        known = [each for each, value in vars(own.module).items() if isinstance(value, type) and value.__module__ == own.module.__name__]
+        raise unknown(f"class of {own.path}", name, known)
+    if not isinstance(found, type):
+        raise EvalkitError(f"{name} in {own.path} is a {type(found).__name__}, not a class; give the name of a class in {FORM}")
+    return own, found
