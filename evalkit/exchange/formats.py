@@ -9,7 +9,7 @@ from pathlib import Path
 
 from evalkit.codec import parse_json
 from evalkit.errors import EvalkitError, unknown
-from evalkit.exchange import evalplus, every_eval_ever, fastchat, hub, inspect, lm_eval_write, trackio
+from evalkit.exchange import evalplus, every_eval_ever_read, every_eval_ever_write, fastchat, hub, inspect, lm_eval_write, trackio
 from evalkit.exchange.recorded import Recorded, Written, read_ours
 from evalkit.files import read_text
 from evalkit.record.read import is_ours
@@ -40,7 +40,7 @@ class Format:
 FORMATS: Mapping[str, Format] = {
     "hub": Format((".yaml", ".yml"), inside=("*.yaml", ".eval_results/*.yaml"), read=hub.read, write=hub.write),
     "every-eval-ever": Format(
-        keys=every_eval_ever.KEYS, inside=("data/*/*/*/*.json",), read=every_eval_ever.read, write=every_eval_ever.write
+        keys=every_eval_ever_read.KEYS, inside=("data/*/*/*/*.json",), read=every_eval_ever_read.read, write=every_eval_ever_write.write
     ),
     "inspect": Format((".eval",), inspect.KEYS, inside=("*.eval",), read=inspect.read, write=inspect.write),
     "evalplus": Format(keys=evalplus.KEYS, inside=("*eval_results.json",), read=evalplus.read, write=evalplus.write),

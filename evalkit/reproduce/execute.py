@@ -16,11 +16,12 @@ from evalkit.record.schema import task_of
 from evalkit.reproduce.config import ReproduceConfig
 from evalkit.reproduce.measured import Measurements
 from evalkit.reproduce.plan import Planned
+from evalkit.runner.asking import converse
 from evalkit.runner.folder import run_of
 from evalkit.runner.journal import Journal
 from evalkit.runner.lock import WRITABLE, lock
 from evalkit.runner.plan import Plan, plan
-from evalkit.runner.run import converse, interruptible, run
+from evalkit.runner.run import interruptible, run
 from evalkit.runner.workload import ENOUGH
 from evalkit.tasks import JudgedTask, SuiteTask
 from evalkit.tasks.registry import resolve, task_classes

@@ -3,7 +3,6 @@
 All input is checked before the model is loaded, every answer is in the journal as it arrives, every figure comes from record/write.py.
 """
 
-import math
 import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,23 +12,23 @@ from pathlib import Path
 
 from evalkit.config import RunConfig
 from evalkit.data.sources import open_source
-from evalkit.errors import EvalkitError, Interrupted, OutOfTime, OwnCodeError, RequestsSetAside, RunIncomplete, in_words, traceback_kept
+from evalkit.errors import Interrupted, RequestsSetAside, RunIncomplete
 from evalkit.exchange import lm_eval_write
 from evalkit.files import require_folder
 from evalkit.lm import open_lm, require_model
-from evalkit.lm.base import LM, require_finite
+from evalkit.lm.base import LM
 from evalkit.progress import Reporter
 from evalkit.record.sample import Sample
 from evalkit.record.schema import Run, Shard
 from evalkit.record.write import begin, model_info, task_entry, write_run
+from evalkit.runner.asking import converse, engine_errors
 from evalkit.runner.folder import made, require_same_shard, require_same_tasks
 from evalkit.runner.journal import Journal, request_key
 from evalkit.runner.plan import Plan, plan
 from evalkit.runner.programs import permit, score_programs
-from evalkit.runner.running_score import RunningScore
 from evalkit.runner.shard import shard_of
 from evalkit.runner.time_left import TimeLeft
-from evalkit.tasks import CodeTask, Doc, Generate, JudgedTask, Loglikelihood, Loglikelihoods, Request, Response, Task, is_refused
+from evalkit.tasks import CodeTask, Doc, Request, Response, Task
 from evalkit.tasks.registry import resolve_all
 
 ENDING = (signal.SIGTERM, signal.SIGHUP)
@@ -177,76 +176,6 @@ def _missing(plan: Plan, lm: LM, journal: Journal) -> list[Request]:
     return [request for request in distinct if journal.get(request_key(lm.fingerprint, request)) is None]
 
 
-def converse(
-    plan: Plan, lm: LM, journal: Journal, reporter: Reporter, time_left: TimeLeft | None = None, deadline: float = math.inf
-) -> tuple[list[list[Request]], list[list[Response]]]:
-    """Every document's requests and their responses, including all further turns of conversations.
-
-    `time_left` knows the tasks to come, by default none. Raises OutOfTime at the first answer after `deadline` (of time.monotonic) that is
-    not the last.
-    """
-    time_left = time_left or TimeLeft(lm, {})
-    asked = [list(requests) for requests in plan.requests]
-    responses: list[list[Response]] = [[] for _ in plan.docs]
-    due, turn = plan.requests, 1
-    while any(due):
-        known = answer(plan, due, turn, lm, journal, reporter, time_left, deadline)
-        for given, new in zip(responses, due, strict=True):
-            given += [known[request] for request in new]
-        if not isinstance(plan.task, JudgedTask):
-            break
-        due = [plan.task.follow_up(doc, given) if new else () for doc, given, new in zip(plan.docs, responses, due, strict=True)]
-        turn += 1
-        for requests, new in zip(asked, due, strict=True):
-            requests += new
-    return asked, responses
-
-
-def answer(
-    plan: Plan,
-    due: Sequence[Sequence[Request]],
-    turn: int,
-    lm: LM,
-    journal: Journal,
-    reporter: Reporter,
-    time_left: TimeLeft,
-    deadline: float = math.inf,
-) -> dict[Request, Response]:
-    """Every due request's response, from the journal or else from the model."""
-    task = str(plan.task.protocol)
-    name = task if turn == 1 else f"{task} turn {turn}"
-    keys = {request: request_key(lm.fingerprint, request) for requests in due for request in requests}
-    known: dict[Request, Response] = {}
-    for request, key in keys.items():
-        if (response := journal.get(key)) is not None:
-            require_finite(request, response)
-            known[request] = response
-    if known:
-        reporter.say(f"{name}: {len(known)} of {len(keys)} answers were in the journal")
-    score = RunningScore(plan.task, plan.docs, plan.requests) if turn == 1 else None
-    if score:
-        for request in known:
-            score.add(request, known)
-    missing = [request for request in keys if request not in known]
-    if missing and not lm.ready:
-        with reporter.bar("loading model", 100, counted=False) as advance, engine_errors(journal):
-            lm.prepare(lambda done, total: advance(done * 100 // total))
-    time_left.begin(task, missing)
-    with reporter.bar(name, len(keys), done=len(known), status=time_left) as advance:
-        last, spent = time.monotonic(), lm.tokens()
-        for request, response in _answers(lm, missing, journal):
-            now, tokens = time.monotonic(), lm.tokens()
-            if not is_refused(response):  # the next session asks again
-                journal.put(keys[request], response, task, now - last, tokens.computed - spent.computed, tokens.shared - spent.shared)
-            last, spent = now, tokens
-            known[request] = response
-            time_left.add(request, response)
-            advance(len(known), score.add(request, known) if score else "")
-            if now >= deadline and len(known) < len(keys):
-                raise OutOfTime
-    return known
-
-
 def score_docs(
     task: Task,
     docs: Sequence[Doc],
@@ -263,47 +192,6 @@ def score_docs(
     else:
         scores = [task.score(doc, given) for doc, given in zip(docs, responses, strict=True)]
     return [Sample(*each) for each in zip(docs, requests, responses, scores, strict=True)]
-
-
-def _answers(lm: LM, requests: Sequence[Request], journal: Journal) -> Iterator[tuple[Request, Response]]:
-    with engine_errors(journal):
-        yield from _ask(lm, requests)
-
-
-@contextmanager
-def engine_errors(journal: Journal) -> Iterator[None]:
-    """Whatever an engine raises (out of memory, a CUDA error, a missing file) ends the run early, with all answers kept."""
-    try:
-        yield
-    except OwnCodeError as error:
-        kept = f"; {len(journal)} answers are kept in {journal.path.parent}" if len(journal) else ""
-        raise OwnCodeError(f"{error}{kept}") from error.__cause__
-    except (EvalkitError, KeyboardInterrupt, GeneratorExit):
-        raise
-    except BaseException as error:  # a panic in a Rust library is not an Exception
-        folder = journal.path.parent
-        raise RunIncomplete(
-            f"the engine failed ({in_words(error)}); {len(journal)} answers are kept in {folder}, run the same command again to go on; "
-            f"{traceback_kept(error, folder)}"
-        ) from error
-
-
-def _ask(lm: LM, requests: Sequence[Request]) -> Iterator[tuple[Request, Response]]:
-    loglikelihoods = [r for r in requests if isinstance(r, Loglikelihood) and not r.rolling]
-    texts = [r for r in requests if isinstance(r, Loglikelihood) and r.rolling]
-    generates = [r for r in requests if isinstance(r, Generate)]
-    if loglikelihoods:
-        for i, response in lm.loglikelihood(loglikelihoods):
-            require_finite(loglikelihoods[i], response)
-            yield loglikelihoods[i], response
-    if texts:
-        for i, logprob in lm.loglikelihood_rolling([text.continuations[0] for text in texts]):
-            whole = Loglikelihoods((logprob,), (False,))
-            require_finite(texts[i], whole)
-            yield texts[i], whole
-    if generates:
-        for i, generated in lm.generate(generates):
-            yield generates[i], generated
 
 
 @contextmanager

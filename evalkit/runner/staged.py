@@ -19,10 +19,11 @@ from evalkit.errors import EvalkitError, Interrupted
 from evalkit.progress import Reporter
 from evalkit.record.sample import Sample
 from evalkit.record.write import write_record
+from evalkit.runner.asking import converse
 from evalkit.runner.folder import made, run_of
 from evalkit.runner.journal import Journal
 from evalkit.runner.plan import Plan
-from evalkit.runner.run import converse, interruptible, open_model, score_docs
+from evalkit.runner.run import interruptible, open_model, score_docs
 
 Block = Callable[[Plan, Sequence[str]], list[Sample]]  # (task, ids of its documents) -> their samples
 

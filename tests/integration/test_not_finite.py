@@ -45,7 +45,7 @@ def test_a_run(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
 @pytest.mark.usefixtures("one_bad")
 def test_a_journal_of_before(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr("evalkit.runner.run.require_finite", lambda request, response: None)
+        patched.setattr("evalkit.runner.asking.require_finite", lambda request, response: None)
         assert cli.main(command(tiny_model, tmp_path)) == 0
     capsys.readouterr()
     assert cli.main(command(tiny_model, tmp_path)) == 2
