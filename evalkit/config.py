@@ -150,7 +150,7 @@ class RunConfig:
             return None
         found = re.fullmatch(r"([1-9][0-9]{0,5})/([1-9][0-9]{0,5})", self.shard)
         if found is None or int(found[1]) > int(found[2]):
-            raise EvalkitError(f"shard is {self.shard!r}; give I/N, shard I of N, as in 1/4, 2/4, 3/4 and 4/4")
+            raise EvalkitError(f"shard is {self.shard!r}; give I/N, shard I of N, as in 1/4, 2/4, 3/4 and 4/4 (N is 999999 at most)")
         return int(found[1]), int(found[2])
 
     @property

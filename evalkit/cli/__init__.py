@@ -108,6 +108,8 @@ def _release(stream: TextIO) -> None:
     """Flush the stream. If that fails, discard its buffer: the interpreter would try again at exit and change the exit code."""
     try:
         stream.flush()
+    except ValueError:  # code of the user's own has closed it
+        return
     except OSError:
         with open(os.devnull, "w") as null:
             os.dup2(null.fileno(), stream.fileno())

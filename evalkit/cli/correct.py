@@ -37,7 +37,7 @@ def _correct(arguments: argparse.Namespace) -> None:
     from evalkit.progress import console
     from evalkit.stats.estimate import Estimate
 
-    if file := json_file(arguments):
+    if (file := json_file(arguments)) is not None:
         require_file(Path(file), "--json")
     config = CorrectConfig(arguments.run, arguments.labels, arguments.labelled, arguments.task, arguments.metric, arguments.right_from)
     found = correct(config)

@@ -14,6 +14,10 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "export",
         help="write a run as the files of another program",
         description="Write a finished run in another program's format. What each holds is in docs/exchange.md.",
+        examples=(
+            "evalkit export results/runs/base --to every-eval-ever --out shared",
+            "evalkit export results/runs/base --to hub --dataset mmlu=ORG/NAME:TASK_ID",
+        ),
     )
     export.add_argument(
         "run", metavar="RUN", help="a run's folder, its run.json, or results in any format that compare reads but lm-eval's"

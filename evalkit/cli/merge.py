@@ -3,6 +3,7 @@
 import argparse
 
 from evalkit.cli.options import add_published, add_shared, given, reporter_of, with_data
+from evalkit.cli.output import add_json, present
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -11,6 +12,10 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "merge",
         help="join the shards of a run",
         description="Join the shards that evalkit run --shard I/N made to one run: the same samples as one process's. No model is loaded.",
+        examples=(
+            "evalkit merge results/runs/part1 results/runs/part2 --name whole",
+            "evalkit merge shards/* --data DIR --out results/runs",
+        ),
     )
     merge.add_argument("runs", nargs="+", metavar="RUN", help="the folders of all shards, in any order")
     helps = {
@@ -20,10 +25,12 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     }
     add_shared(merge, "data", "include_path", "allow_task_code", "out", "name", "quiet", helps=helps)
     add_published(merge, default=None, help="that figures are shown beside (default: all tables)")
+    add_json(merge, "run.json")
     merge.set_defaults(command=_merge)
 
 
 def _merge(arguments: argparse.Namespace) -> None:
+    from evalkit.codec import encode
     from evalkit.progress import console
     from evalkit.report.published import read_table
     from evalkit.report.screen import show
@@ -33,4 +40,4 @@ def _merge(arguments: argparse.Namespace) -> None:
         read_table(arguments.published)
     config = MergeConfig(**{**given(arguments, MergeConfig), "runs": tuple(arguments.runs), "default_data": with_data({}).get("data")})
     record, folder = merge(config, reporter_of(arguments))
-    show(record, folder, console(), arguments.published)
+    present(arguments, lambda: encode(record), lambda: show(record, folder, console(), arguments.published))

@@ -56,10 +56,10 @@ SHARED = {
     "kernel": ("", "kernels to compute with (default: auto: cpu, or reference if those are not built; triton on a GPU)"),
     "chat_template_args": ("KEY=VALUE", "variable of the chat template, such as enable_thinking=false; may be given several times"),
     "shard": ("I/N", "answer shard I of N alone, for evalkit merge (docs/scaling.md)"),
-    "out": ("DIR", "folder of all runs"),
-    "name": ("NAME", "name of the run's folder (default: made from model, tasks, data and limit)"),
     "workers": ("N", "processes on this machine that answer, or actors with --ray: the same samples (default: 1, or one a server)"),
     "ray": ("ADDRESS", "answer on a Ray cluster: its address, auto (the one this machine is in), or local (one made here)"),
+    "out": ("DIR", "folder of all runs"),
+    "name": ("NAME", "name of the run's folder (default: made from model, tasks, data and limit)"),
     "fresh": ("", "start over instead of resuming"),
     "quiet": ("", "print only the result"),
 }

@@ -1,6 +1,7 @@
 """Every Eval Ever's files read: evalkit's own exports whole, other programs' for the figures and samples that they hold."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -132,6 +133,7 @@ def _foreign(file: Path, log: Mapping[str, Any], instances: Sequence[_Instance])
         ci95 = (interval["lower"], interval["upper"]) if interval.get("confidence_level") == 0.95 else None
         where = f"{file}: {name}: score"
         scores: list[Any] = [row.metrics[metric] for row in rows]
+        _require_one_thing(file, result, rows)
         figure = stated(details["score"], scores, error, uncertainty.get("num_samples"), where, ci95)
         is_share = config.get("metric_unit") == "proportion" or config.get("max_score") == 1
         entry = foreign_entry(
@@ -144,6 +146,15 @@ def _foreign(file: Path, log: Mapping[str, Any], instances: Sequence[_Instance])
             no_shares=() if is_share else (metric,),
         )
         yield task, foreign_run(file.stem, model["id"], engine, log.get("evaluation_timestamp"), {task: entry}), rows, False
+
+
+def _require_one_thing(file: Path, result: Mapping[str, Any], rows: Sequence[SampleRow]) -> None:
+    """Raises EvalkitError for a score above the largest that there is, and for a sample that is there twice."""
+    name, value, most = result["evaluation_name"], result["score_details"]["score"], result["metric_config"].get("max_score")
+    if most is not None and value > most:
+        raise EvalkitError(f"{file}: {name}: score {value!r:.40} is above max_score {most!r:.40}; {FIX}")
+    if doubled := [doc for doc, count in Counter(row.doc_id for row in rows).items() if count > 1]:
+        raise EvalkitError(f"{file}: {name}: sample {doubled[0]!r:.60} is there twice; {FIX}")
 
 
 def _is_of(instance: Mapping[str, Any], result: Mapping[str, Any]) -> bool:

@@ -181,11 +181,15 @@ def foreign_entry(
 def stated(
     value: Any, scores: Sequence[float], stderr: Any = None, n: int | None = None, where: str = "", ci95: tuple[Any, Any] | None = None
 ) -> Estimate:
-    """A figure that another program states, with its interval: from the documents' scores where they give it, else as it is stated.
+    """A figure that another program states, with its interval: from the documents' scores where there are some, else as it is stated.
 
-    Raises EvalkitError where there is neither: no figure goes without its interval.
+    Raises EvalkitError where there is neither, since no figure goes without its interval, and where it is not the scores' mean.
     """
-    if scores and agrees(value, (own := mean(scores)).value):
+    if scores and _is_number(value):
+        if not agrees(value, (own := mean(scores)).value):
+            raise EvalkitError(
+                f"{where} {value!r:.40} is not the mean of its {len(scores):,} samples, {own.value:.6g}; give results that say one thing"
+            )
         return own
     if not _is_number(value) or not _is_number(stderr) or not n or stderr < 0:
         lacking = "is no number" if not _is_number(value) else "states neither samples that give it nor a standard error and n"

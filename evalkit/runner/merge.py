@@ -144,7 +144,7 @@ def _samples(
     key: str, plan: Plan, owners: Sequence[int], parts: Sequence[Part], journal: Journal, folder: Path, reporter: Reporter
 ) -> list[Sample]:
     """One task's samples in the plan's order, scored again. Raises EvalkitError where a shard's file does not hold them."""
-    by_shard = [{row.doc_id: row for row in read_samples(part.folder, key)} for part in parts]
+    by_shard = [_rows(part, key, plan) for part in parts]
     rows: list[SampleRow] = []
     for doc, first, owner in zip(plan.docs, plan.requests, owners, strict=True):
         part = parts[owner - 1]
@@ -167,6 +167,19 @@ def _samples(
         if encode(sample.row()) != encode(row):
             raise EvalkitError(f"{parts[owner - 1].path}: the sample of {key} document {row.doc_id} is not what its answers score; {FIX}")
     return samples
+
+
+def _rows(part: Part, key: str, plan: Plan) -> dict[str, SampleRow]:
+    """A shard's samples of a task by document. Raises EvalkitError for two of one, and for a shard of other data."""
+    if (theirs := part.run.tasks[key].data.sha256) != plan.data.sha256:
+        raise EvalkitError(
+            f"{part.path}: its run.json states {theirs:.20} as the hash of {key}'s data, which is {plan.data.sha256:.20}; {FIX}"
+        )
+    rows: dict[str, SampleRow] = {}
+    for row in read_samples(part.folder, key):
+        if rows.setdefault(row.doc_id, row) is not row:
+            raise EvalkitError(f"{part.path} has two samples of {key} document {row.doc_id}; {FIX}")
+    return rows
 
 
 def _all_requests(task: Task, doc: Doc, first: Sequence[Request], responses: Sequence[Response]) -> list[Request]:

@@ -93,7 +93,32 @@ def _read(path: str) -> Part:
             f"{path} was made by evalkit {run.shard.evalkit}, and this is {__version__}; merge with that one, or run "
             f"`{run.command}` again with this one (answers that are there are not asked again)"
         )
+    _require_as_run(path, run, run.shard)
     return Part(path, run, run.shard)
+
+
+def _require_as_run(path: str, run: Run, shard: Shard) -> None:
+    """Raises EvalkitError where what run.json shows is not what its shard was run with, or its start is no time with a zone."""
+    shown: dict[str, tuple[Any, Any]] = {
+        "status": (run.status, "incomplete"),
+        "limit": (run.limit, shard.settings.get("limit")),
+        "seed": (run.seed, shard.settings.get("seed", 0)),
+    }
+    for name, (value, was) in shown.items():
+        if value != was:
+            raise EvalkitError(
+                f"{path}: {name} is {value!r} in its run.json, and the shard was run with {was!r}; take the file as it was written"
+            )
+    if not 1 <= shard.index <= shard.of:
+        raise EvalkitError(f"{path}: shard.index is {shard.index} of {shard.of} in its run.json; take the file as it was written")
+    try:
+        zoned = datetime.fromisoformat(run.started).tzinfo is not None
+    except ValueError:
+        zoned = False
+    if not zoned:
+        raise EvalkitError(
+            f"{path}: started is {run.started!r:.60} in its run.json, which is no time with a zone; take the file as it was written"
+        )
 
 
 def _other_plan(first: Part, part: Part) -> tuple[str, Any, Any]:

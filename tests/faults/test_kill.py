@@ -16,12 +16,22 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 KILLS = 3
 LIMIT = 14
+# a tiny model's answers come all at once: kept one by one, the run can be killed between them
+SLOWLY = """
+import time
+from evalkit.cli import main
+from evalkit.runner.journal import Journal
+
+put = Journal.put
+Journal.put = lambda *given: (time.sleep(0.03), put(*given))[1]
+raise SystemExit(main())
+"""
 
 
-def command(model: Path | str, out: Path) -> list[str]:
+def command(model: Path | str, out: Path, program: tuple[str, str] = ("-m", "evalkit")) -> list[str]:
     # generation and scoring, a document a subject
     arguments = ["run", "--tasks", "gsm8k@lm-eval,mmlu@cloze", "--model", str(model), "--data", "sample", "--limit", str(LIMIT)]
-    return [sys.executable, "-m", "evalkit", *arguments, "--out", str(out), "--name", "r", "--quiet"]
+    return [sys.executable, *program, *arguments, "--out", str(out), "--name", "r", "--quiet"]
 
 
 def answers(folder: Path) -> dict[str, str]:
@@ -52,7 +62,8 @@ def kill_and_resume(model: Path | str, tmp_path: Path) -> None:
     seen: dict[str, str] = {}
     kills = 0
     for _ in range(KILLS):
-        process = subprocess.Popen(command(model, tmp_path / "broken"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        begun = command(model, tmp_path / "broken", ("-c", SLOWLY))
+        process = subprocess.Popen(begun, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         target = len(seen) + rng.randint(1, 7)
         while process.poll() is None and _count(broken) < target:
             time.sleep(0.005)
@@ -81,7 +92,7 @@ def _count(folder: Path) -> int:
 
 
 def test_a_terminated_run_says_so(tiny_model: Path, tmp_path: Path) -> None:
-    process = subprocess.Popen(command(tiny_model, tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command(tiny_model, tmp_path, ("-c", SLOWLY)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while process.poll() is None and _count(tmp_path / "r") < 2:
         time.sleep(0.005)
     if process.poll() is not None:

@@ -127,6 +127,32 @@ def test_every_eval_ever_by_others(kind: str, runs: dict[str, Path], tmp_path: P
     assert "every-eval-ever's, which hash differently; give two of one program" in refusal(log, lambda path: compare(path, str(runs[kind])))
 
 
+@pytest.mark.parametrize("change", ["score", "percent", "cut", "doubled"])
+def test_figures_that_their_samples_do_not_give(change: str, runs: dict[str, Path], tmp_path: Path) -> None:
+    """Refused by every command that reads the file, not by those alone that need the samples."""
+    log = theirs(runs["mmlu"], tmp_path)
+    raw = json.loads(log.read_text())
+    samples = log.with_name(Path(raw["detailed_evaluation_results"]["file_path"]).name)
+    raw["detailed_evaluation_results"].pop("total_rows", None)
+    (result,) = [each for each in raw["evaluation_results"] if "/acc" in each["evaluation_result_id"]][:1]
+    result["score_details"]["uncertainty"].pop("confidence_interval", None)
+    lines = samples.read_text().splitlines(keepends=True)
+    if change in ("score", "percent"):
+        result["score_details"]["score"] = 0.9 if change == "score" else 37.5
+    else:
+        right = [line for line in lines if json.loads(line)["evaluation"]["score"]]
+        samples.write_text("".join(right if change == "cut" else lines * 2))
+    log.write_text(json.dumps(raw))
+    words = {
+        "score": "is not the mean of its",
+        "percent": "is above max_score",
+        "cut": "is not the mean of its",
+        "doubled": "is there twice",
+    }
+    assert words[change] in refusal(log, read_other)
+    assert cli.main(["report", str(log), "--runs-only"]) == 2
+
+
 def test_every_eval_ever_figures_alone(runs: dict[str, Path], tmp_path: Path) -> None:
     log = theirs(runs["gsm8k"], tmp_path)
     raw = json.loads(log.read_text())
@@ -337,7 +363,7 @@ def test_evalplus_by_its_own_tests(tmp_path: Path) -> None:
     assert {name: figure.value for name, figure in recorded.run.tasks["humaneval"].metrics.items()} == {"pass@1": 0.5, "plus_pass@1": 0.25}
     assert compare(str(file), str(file), metric="plus_pass@1").tasks[0].difference.base == 0.25
     for change, said in (
-        ({"pass_at_k": {"base": {"pass@1": 0.75}}}, "pass@1 0.75 states neither samples that give it"),
+        ({"pass_at_k": {"base": {"pass@1": 0.75}}}, "pass@1 0.75 is not the mean of its 2 samples"),
         ({"eval": {"HumanEval/0": [outcome("maybe", "fail")]}, "pass_at_k": None}, "base_status is 'maybe', expected pass, fail, timeout"),
         ({"eval": {"LCB/0": [outcome("pass", "fail")]}}, "task_ids begin with LCB"),
         ({"eval": {"HumanEval/0": []}}, "HumanEval/0 has no programs"),

@@ -274,3 +274,25 @@ def test_a_fault_of_ours_in_a_run(
     assert file.parent == tmp_path / "r"
     assert json.loads((tmp_path / "r" / "run.json").read_text())["status"] == "incomplete"
     assert run(tiny_model, tmp_path) == 0
+
+
+def test_code_of_ones_own_that_closes_standard_output_does_not_end_as_a_failed_gate(tiny_csv: Path, tmp_path: Path) -> None:
+    model = tmp_path / "closes.py"
+    model.write_text(
+        "import sys\n\n\nclass M:\n"
+        "    def loglikelihood(self, requests):\n        sys.stdout.close()\n"
+        "        return [[(-1.0, True)] * len(request.continuations) for request in requests]\n\n"
+        "    def loglikelihood_rolling(self, texts):\n        return [0.0 for _ in texts]\n\n"
+        "    def generate(self, requests):\n        return ['' for _ in requests]\n"
+    )
+    command = [sys.executable, "-m", "evalkit", "run", "--tasks", str(tiny_csv), "--engine", f"python:{model}:M", "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 5, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def tiny_csv(tmp_path: Path) -> Path:
+    file = tmp_path / "letters.csv"
+    file.write_text("question,A,B,answer\nWhich is first?,a,b,A\n")
+    return file

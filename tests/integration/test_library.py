@@ -226,7 +226,7 @@ def test_a_frame_of_odd_metrics(tmp_path: Path) -> None:
 def test_without_pandas_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = evalkit.load_run(fake_run(tmp_path / "r", t=[1.0]))
     monkeypatch.setitem(sys.modules, "pandas", None)
-    with pytest.raises(EvalkitError, match=r"to_pandas needs pandas; run `pip install 'evalkit\[pandas\]'`"):
+    with pytest.raises(EvalkitError, match=r"to_pandas needs pandas; run `pip install 'evalkit-lm\[pandas\]'`"):
         run.to_pandas()
 
 

@@ -55,7 +55,7 @@ DAMAGE = {
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_library_is_refused_in_one_line(lib, damage):
     DAMAGE[damage](chosen(lib))
-    with pytest.raises(ModelError, match=r"are damaged; reinstall: pip install --force-reinstall evalkit$"):
+    with pytest.raises(ModelError, match=r"are damaged; reinstall: pip install --force-reinstall evalkit-lm$"):
         library.load()
     with pytest.raises(ModelError, match="are damaged"):
         library.available()

@@ -266,7 +266,7 @@ def test_verify_knows_the_real_rows(data_dir: Path, tmp_path: Path, capsys: pyte
 def test_without_lm_eval_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("evalkit_tasks.multilingual.lm_eval_definition._LOADED", {})
     monkeypatch.setitem(sys.modules, "lm_eval.tasks", None)
-    with pytest.raises(DataError, match=r"mgsm_native_cot_es.yaml are lm-eval's; run `pip install 'evalkit\[multilingual\]'`"):
+    with pytest.raises(DataError, match=r"mgsm_native_cot_es.yaml are lm-eval's; run `pip install 'evalkit-lm\[multilingual\]'`"):
         resolve("mgsm:es").load(SampleSource())
     assert len(resolve("m3exam:it").load(SampleSource())) == 6  # its prompts are ours
 

@@ -322,7 +322,7 @@ def test_an_interrupt_stops_what_llama_cpp_computes(interruptible: None) -> None
 
 def test_a_missing_wheel_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bindings, "PACKAGE", "xllamacpp_that_is_not_there")
-    with pytest.raises(EvalkitError, match=r"needs llama.cpp; run `pip install 'evalkit\[llama-cpp\]'`"):
+    with pytest.raises(EvalkitError, match=r"needs llama.cpp; run `pip install 'evalkit-lm\[llama-cpp\]'`"):
         bindings.require_installed()
 
 

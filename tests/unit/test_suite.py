@@ -161,7 +161,7 @@ def test_a_missing_tokenizer_is_named_before_anything_runs(monkeypatch: pytest.M
         suite.require([cell("flores:en-ko", "translation", "bleu", "ko-mecab")])
     suite.require([cell("belebele:ja")])
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(EvalkitError, match=r"BLEU needs sacrebleu; run `pip install 'evalkit\[multilingual\]'`"):
+    with pytest.raises(EvalkitError, match=r"BLEU needs sacrebleu; run `pip install 'evalkit-lm\[multilingual\]'`"):
         suite.require([cell("flores:en-de", "translation", "bleu", "13a")])
 
 

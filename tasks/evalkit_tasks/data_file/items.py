@@ -79,6 +79,8 @@ def _answers(definition: Definition, data: DataFile, row: Row) -> tuple[str, ...
     for each in listed:
         if isinstance(each, bool) or not isinstance(each, str | int | float) or not str(each).strip():
             raise row.wrong(column, f"{shown(each)} is no answer; write a text, a number, or a list of texts")
+        if isinstance(each, float) and definition.extraction != "number":
+            raise row.wrong(column, f'{shown(each)} can be written in several ways; write it as a text, or use extraction = "number"')
     texts = tuple(str(each) for each in listed)
     for text in texts:
         if definition.extraction == "number" and len(numbers(text)) != 1:
