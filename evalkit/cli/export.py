@@ -22,7 +22,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     export.add_argument(
         "run", metavar="RUN", help="a run's folder, its run.json, or results in any format that compare reads but lm-eval's"
     )
-    export.add_argument("--to", required=True, choices=FORMATS, help="the format")
+    export.add_argument("--to", required=True, choices=FORMATS, metavar="FORMAT", help=f"one of {', '.join(FORMATS)}")
     export.add_argument("--out", metavar="PATH", help="folder to write into (default: one with the format's name in the run's folder)")
     export.add_argument(
         "--dataset",

@@ -53,7 +53,7 @@ def test_each_device_has_its_back_end(monkeypatch):
         ("cuda", "cuda", "unknown kernel 'cuda'; there are auto, reference, cpu, triton"),
         ("cpu", "cuda", "the device is cuda; use --kernel triton or reference"),
         ("triton", "cpu", "needs a GPU, and the device is cpu; use --kernel cpu"),
-        ("auto", "cuda", "pip install 'evalkit-lm.gpu.'`, or use --kernel reference"),
+        ("auto", "cuda", "pip install triton`, or use --kernel reference"),
     ],
 )
 def test_a_back_end_that_cannot_run_is_refused(monkeypatch, kernel, device, message):
