@@ -11,6 +11,7 @@ import pytest
 
 from evalkit import cli
 from evalkit.errors import RunIncomplete
+from evalkit.runner import asking
 from evalkit.runner import run as runner
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -23,7 +24,7 @@ def run(tiny_model: Path, out: Path) -> int:
 
 def after_three(monkeypatch: pytest.MonkeyPatch, happen: Callable[[], Any]) -> None:
     """Let something happen once three answers are kept."""
-    original = runner._ask
+    original = asking._ask
 
     def ask(lm: Any, requests: Any) -> Iterator[Any]:
         for count, answer in enumerate(original(lm, requests)):
@@ -31,7 +32,7 @@ def after_three(monkeypatch: pytest.MonkeyPatch, happen: Callable[[], Any]) -> N
                 happen()
             yield answer
 
-    monkeypatch.setattr(runner, "_ask", ask)
+    monkeypatch.setattr(asking, "_ask", ask)
 
 
 def interrupt(*_: object) -> None:

@@ -14,7 +14,7 @@ from evalkit.data.sources import SampleSource
 from evalkit.lm.native import NativeLM
 from evalkit.lm.pass_speed import PassSpeed
 from evalkit.reproduce import measured
-from evalkit.runner import run as runner
+from evalkit.runner import asking
 
 pytestmark = pytest.mark.usefixtures("one_thread", "known_speed", "no_hub")
 
@@ -121,7 +121,7 @@ def test_the_same_command_asks_no_model_again(table: Path, monkeypatch: pytest.M
 def test_an_interrupted_reproduction_goes_on(
     table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    original = runner._ask
+    original = asking._ask
 
     def interrupted(lm: Any, requests: Any) -> Any:
         for count, answer in enumerate(original(lm, requests)):
@@ -130,7 +130,7 @@ def test_an_interrupted_reproduction_goes_on(
             yield answer
 
     with monkeypatch.context() as patch:
-        patch.setattr(runner, "_ask", interrupted)
+        patch.setattr(asking, "_ask", interrupted)
         assert reproduce(table) == 4
     assert "run the same command again" in capsys.readouterr().err
     plan = planned(table, capsys)

@@ -10,7 +10,7 @@ import torch
 
 from evalkit import cli
 from evalkit.lm.native import NativeLM
-from evalkit.runner import run as runner
+from evalkit.runner import asking
 from evalkit.runner.plan import spread
 from evalkit.tasks import Doc
 
@@ -67,7 +67,7 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(
     tiny_model: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked: list[int] = []
-    original = runner._ask
+    original = asking._ask
 
     def interrupted(lm, requests) -> Iterator:
         asked.append(len(requests))
@@ -76,7 +76,7 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(
                 raise KeyboardInterrupt
             yield answer
 
-    monkeypatch.setattr(runner, "_ask", interrupted)
+    monkeypatch.setattr(asking, "_ask", interrupted)
     assert run(tiny_model, tmp_path, "--name", "r") == 4
     assert "3 answers are kept" in capsys.readouterr().err
     assert json.loads((tmp_path / "r" / "run.json").read_text())["status"] == "incomplete"
