@@ -104,6 +104,7 @@ def test_every_pull_request(settings: dict[str, str], tmp_path: Path) -> None:
     assert "--index-url https://torch.example torch" in (runner.root / "pip.log").read_text()
 
 
+@pytest.mark.slow
 def test_every_night(settings: dict[str, str], tmp_path: Path) -> None:
     runner = Runner(tmp_path / "ci")
     assert not runner.github("nightly.yml", **settings)
@@ -152,6 +153,7 @@ def test_gitlab_every_night(settings: dict[str, str], tmp_path: Path) -> None:
     assert (runner.root / "artifacts" / "nightly" / "report" / "compare.md").exists()
 
 
+@pytest.mark.slow
 def test_shards(settings: dict[str, str], tmp_path: Path) -> None:
     """As many jobs as SHARDS says, and one that merges what they uploaded."""
     runner = Runner(tmp_path / "ci")
