@@ -304,6 +304,7 @@ def test_fidelity_compares_the_engines(llama_file: Path, capsys: pytest.CaptureF
     assert 0 < task["divergence"]["mean"]["value"] < 1e-4
 
 
+@pytest.mark.slow
 def test_bench_times_it(llama_file: Path, tmp_path: Path) -> None:
     sizes = ["--prompt-tokens", "20", "--output-tokens", "5", "--num-requests", "3"]
     assert cli.main(["bench", str(llama_file), "--engine", "llama_cpp", *sizes, "--out", str(tmp_path)]) == 0

@@ -63,6 +63,7 @@ def differential(folder: Path, count: int) -> Counter[str]:
     return sum((check(folder / config["name"]) for config in configs), Counter())
 
 
+@pytest.mark.slow
 def test_a_few_configurations(tmp_path: Path) -> None:
     outcomes = differential(tmp_path, 8)
     assert outcomes["a task"] >= 5

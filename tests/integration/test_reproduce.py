@@ -167,6 +167,7 @@ def test_a_budget_takes_the_cheapest_and_names_the_others(table: Path, capsys: p
     assert len(run_of(table, 12)["tasks"]) == 3
 
 
+@pytest.mark.slow
 def test_rows_on_the_same_weights_keep_each_others_figures(table: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = {"Base": {"mmlu": "cloze"}, "Chat": {"mmlu": "qwen", "gsm8k": "lm-eval"}}
     write_table(table, {name: ([str(tiny_model)], cells) for name, cells in rows.items()})

@@ -281,6 +281,7 @@ def test_the_sign_test_and_its_bound() -> None:
     assert p_positive([1, 1, 1]) == 0.125
 
 
+@pytest.mark.slow
 def test_how_often_the_bound_of_the_median_errs() -> None:
     """Timings with a long tail: the true median is above the bound in at most alpha of draws, and not much less."""
     rng, draws = np.random.default_rng(0), 4_000
