@@ -104,9 +104,8 @@ class RunConfig:
             raise EvalkitError(f"temperature is {self.temperature}; give 0 (greedy) or more")
         if self.repeats < 1 or (self.repeats > 1 and not self.temperature):
             raise EvalkitError(f"repeats is {self.repeats} at temperature {self.temperature or 0}; repeats need a temperature above 0")
-        servers = self.engine.count(",") + 1 if self.engine.startswith("openai:") else 1
-        if self.workers is not None and self.workers < servers:
-            least = "1, or leave it out" if servers == 1 else f"{servers}, one a server"
+        if self.workers is not None and self.workers < self.num_servers:
+            least = "1, or leave it out" if self.num_servers == 1 else f"{self.num_servers}, one a server"
             raise EvalkitError(f"workers is {self.workers}; give at least {least}")
         if self.ray == "":
             raise EvalkitError("ray is ''; give a cluster's address, auto or local")
@@ -141,7 +140,12 @@ class RunConfig:
     @property
     def num_workers(self) -> int:
         """As many as were asked for, or one a server; they decide nothing of what is computed."""
-        return self.workers or (self.engine.count(",") + 1 if self.engine.startswith("openai:") else 1)
+        return self.workers or self.num_servers
+
+    @property
+    def num_servers(self) -> int:
+        """Of openai:URL,URL as many as it names; 1 of any other engine."""
+        return self.engine.count(",") + 1 if self.engine.startswith("openai:") else 1
 
     @property
     def part(self) -> tuple[int, int] | None:

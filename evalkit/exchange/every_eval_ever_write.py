@@ -17,18 +17,20 @@ from evalkit import __version__
 from evalkit.exchange.hub import BENCHMARKS
 from evalkit.exchange.recorded import (
     OURS,
+    UNKNOWN,
     Recorded,
     Written,
     kept_row,
     kept_task,
     numbers_of,
+    said,
 )
 from evalkit.files import write_output
 from evalkit.hashing import sha256_json
 from evalkit.record.sample import SampleRow
 from evalkit.record.schema import JudgeEntry, ModelInfo, Run, TaskEntry, task_of
 from evalkit.stats.estimate import Estimate
-from evalkit.tasks import Generate, Generated, JudgedTask, Loglikelihood, Loglikelihoods, last_asked
+from evalkit.tasks import Generate, JudgedTask, Loglikelihood, last_asked
 from evalkit.tasks.registry import task_classes
 
 VERSION = "0.3.0"
@@ -80,7 +82,7 @@ def _model_id(model: ModelInfo) -> str:
 
 
 def _log(run: Run, task: str, entry: TaskEntry, model_id: str) -> dict[str, Any]:
-    epoch = str(int(datetime.fromisoformat(run.started).timestamp())) if run.started != "unknown" else "0"
+    epoch = str(int(datetime.fromisoformat(run.started).timestamp())) if run.started != UNKNOWN else "0"
     parts = {WHOLE: entry.metrics, **entry.groups, **entry.subjects}
     return {
         "schema_version": VERSION,
@@ -183,7 +185,7 @@ def _instances(log: Mapping[str, Any], task: str, row: SampleRow) -> Iterator[di
     turns = [request for request in row.requests if isinstance(request, Generate) and request.messages]
     is_conversation = len(turns) > 1 and len(turns) == len(row.responses)
     asked = last_asked(row.requests[0]) if row.requests else ""
-    texts = _texts(row)
+    texts = said(row)
     shared: dict[str, Any] = {
         "schema_version": VERSION,
         "evaluation_id": log["evaluation_id"],
@@ -219,15 +221,6 @@ def _instances(log: Mapping[str, Any], task: str, row: SampleRow) -> Iterator[di
 def _choices(row: SampleRow) -> dict[str, Any]:
     options = [text for request in row.requests if isinstance(request, Loglikelihood) for text in request.continuations]
     return {"choices": options} if options else {}
-
-
-def _texts(row: SampleRow) -> list[str]:
-    """What was said: texts, or the likeliest continuation."""
-    found = []
-    for request, response in zip(row.requests, row.responses, strict=False):
-        if isinstance(response, Loglikelihoods) and isinstance(request, Loglikelihood):
-            found.append(request.continuations[max(range(len(response.logprobs)), key=response.logprobs.__getitem__)])
-    return [response.text for response in row.responses if isinstance(response, Generated)] or found
 
 
 def _messages(turns: Sequence[Generate], texts: Sequence[str]) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 lm-eval's results are what is left: their reader (lm_eval_read.py) takes folders and files by name.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,11 +30,11 @@ class Format:
     read: Callable[[Path], Recorded] | None = None
     write: Writer | None = None
 
-    def is_of(self, place: Path) -> bool:
-        """Is this file or folder of the format?"""
+    def is_of(self, place: Path, keys: Set[str]) -> bool:
+        """Is this file, with these keys at the top, or this folder of the format?"""
         if place.is_dir():
             return any(next(place.glob(pattern), None) for pattern in self.inside)
-        return place.name.endswith(self.endings) or (bool(self.keys) and self.keys <= _keys(place))
+        return place.name.endswith(self.endings) or (bool(self.keys) and self.keys <= keys)
 
 
 FORMATS: Mapping[str, Format] = {
@@ -66,7 +66,8 @@ def read_other(path: str) -> Recorded | None:
     place = Path(path)
     if is_ours(path) or any(place.glob("results_*.json")) or (place.is_file() and place.name.startswith("results_")):
         return None
-    found = {name: each for name, each in FORMATS.items() if each.read is not None and each.is_of(place)}
+    keys = _keys(place)
+    found = {name: each for name, each in FORMATS.items() if each.read is not None and each.is_of(place, keys)}
     if len(found) > 1:
         raise EvalkitError(f"{path} holds files of {' and of '.join(found)}; give one file, or a folder of its own")
     return next((each.read(place) for each in found.values() if each.read is not None), None)

@@ -24,13 +24,14 @@ from evalkit.exchange.recorded import (
     merged,
     numbers_of,
     row_from_kept,
+    said,
     stated,
 )
 from evalkit.files import kept, require_folder
 from evalkit.hashing import sha256_json
 from evalkit.record.sample import SampleRow
 from evalkit.record.schema import DataInfo, Run, TaskEntry
-from evalkit.tasks import Generated, Loglikelihood, Loglikelihoods, is_refused, last_asked
+from evalkit.tasks import Generated, Loglikelihood, is_refused, last_asked
 
 if TYPE_CHECKING:
     from inspect_ai.log import EvalLog, EvalSample, EvalScore
@@ -127,7 +128,7 @@ def _sample(row: SampleRow, model: str) -> "EvalSample":
     last = row.requests[-1] if row.requests else None
     asked = [*last.messages, *([("assistant", last.context)] if last.context else ())] if last and last.messages else []
     messages = [message(i, *each) for i, each in enumerate(asked or [("user", last_asked(last) if last else "")])]
-    texts = _said(row)
+    texts = said(row)
     reasons = [response.finish_reason if isinstance(response, Generated) else "stop" for response in row.responses]
     choices = [
         ChatCompletionChoice(
@@ -151,17 +152,6 @@ def _sample(row: SampleRow, model: str) -> "EvalSample":
         metadata={"group": row.group, OURS: kept_row(row)},
         uuid=row.doc_hash[:22],
     )
-
-
-def _said(row: SampleRow) -> list[str]:
-    """A text for each response: of log-likelihoods, the likeliest continuation."""
-    found = []
-    for request, response in zip(row.requests, row.responses, strict=False):
-        if isinstance(response, Loglikelihoods) and isinstance(request, Loglikelihood):
-            found.append(request.continuations[max(range(len(response.logprobs)), key=response.logprobs.__getitem__)])
-        elif isinstance(response, Generated):
-            found.append(response.text)
-    return found
 
 
 # --- in ---------------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from evalkit.record.read import read_complete, read_samples, run_folder
 from evalkit.record.sample import SampleRow
 from evalkit.record.schema import Counts, DataInfo, Environment, Metrics, ModelInfo, Run, TaskEntry, Tokens
 from evalkit.stats.estimate import Estimate, mean, normal
-from evalkit.tasks import Generate, Generated
+from evalkit.tasks import Generate, Generated, Loglikelihood, Loglikelihoods
 
 OURS = "evalkit"  # the key of what a format has no place of its own for, and the source of files that hold evalkit's hashes
 UNKNOWN = "unknown"
@@ -97,6 +97,17 @@ def row_from_kept(raw: Any, where: str, metrics: Mapping[str, float], target: st
 def numbers_of(row: SampleRow) -> dict[str, float]:
     """The metrics that are numbers of this document alone."""
     return {name: value for name, value in row.metrics.items() if isinstance(value, float | int)}
+
+
+def said(row: SampleRow) -> list[str]:
+    """A text for each response: of log-likelihoods, the likeliest continuation."""
+    found = []
+    for request, response in zip(row.requests, row.responses, strict=False):
+        if isinstance(response, Loglikelihoods) and isinstance(request, Loglikelihood):
+            found.append(request.continuations[max(range(len(response.logprobs)), key=response.logprobs.__getitem__)])
+        elif isinstance(response, Generated):
+            found.append(response.text)
+    return found
 
 
 def merged(path: Path, source: str, parts: Iterable[tuple[str, Run, Sequence[SampleRow]]], no_samples: str = "") -> Recorded:

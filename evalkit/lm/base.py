@@ -9,7 +9,7 @@ from evalkit.errors import EvalkitError
 from evalkit.record.schema import Tokens
 from evalkit.tasks import Generate, Generated, Loglikelihood, Loglikelihoods, Request, Response, last_asked
 
-__all__ = ["LM", "OnLoad", "Tokens", "require_finite"]
+__all__ = ["LM", "OnLoad", "Tokens", "require_finite", "responses_to"]
 
 OnLoad = Callable[[int, int], None]  # (parameters read, parameters in all)
 
@@ -70,6 +70,20 @@ class LM(ABC):
     def close(self) -> None:
         """Give back what it holds outside this process; it is asked nothing more."""
         return
+
+
+def responses_to(lm: LM, requests: Sequence[Request]) -> Iterator[tuple[int, Response]]:
+    """The responses to requests of any kind, by index: options that are scored, then whole texts, then generated answers."""
+    scored = [i for i, each in enumerate(requests) if isinstance(each, Loglikelihood) and not each.rolling]
+    whole = [i for i, each in enumerate(requests) if isinstance(each, Loglikelihood) and each.rolling]
+    generated = [i for i, each in enumerate(requests) if isinstance(each, Generate)]
+    if scored:
+        yield from ((scored[i], found) for i, found in lm.loglikelihood([requests[i] for i in scored]))  # type: ignore[misc]
+    if whole:
+        texts = [requests[i].continuations[0] for i in whole]  # type: ignore[union-attr]
+        yield from ((whole[i], Loglikelihoods((logprob,), (False,))) for i, logprob in lm.loglikelihood_rolling(texts))
+    if generated:
+        yield from ((generated[i], found) for i, found in lm.generate([requests[i] for i in generated]))  # type: ignore[misc]
 
 
 def require_finite(request: Request, response: Response) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lm_eval.api.model import LM
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
 
 SETTINGS = ("pretrained", "engine", "dtype", "device", "kernel", "seed")  # what --model_args may hold
-# what lm-eval's command passes to every model, and its users write by habit: batches are made here, and no answer depends on them
-WITHOUT_EFFECT: Mapping[str, tuple[Any, ...] | None] = {"batch_size": None, "max_batch_size": None, "trust_remote_code": (False, None)}
+WITHOUT_EFFECT = ("batch_size", "max_batch_size")  # which lm-eval passes to every model: batches are made here, and change no answer
 logger = logging.getLogger(__name__)
 
 
@@ -36,17 +35,16 @@ class EvalkitLM(LM):
 
     def __init__(self, pretrained: str | None = None, *, engine: str = "native", device: str | None = None, seed: int = 0, **settings: Any):
         super().__init__()
-        for name, values in WITHOUT_EFFECT.items():
-            if (value := settings.pop(name, None)) is not None and values is not None and value not in values:
-                raise EvalkitError(f"--model_args {name}={value}: evalkit runs no code of a checkpoint; leave it out")
-        if other := sorted(settings.keys() - {"dtype", "kernel"}):
+        if trusted := settings.pop("trust_remote_code", False):
+            raise EvalkitError(f"--model_args trust_remote_code={trusted}: evalkit runs no code of a checkpoint; leave it out")
+        if other := sorted(settings.keys() - {"dtype", "kernel", *WITHOUT_EFFECT}):
             raise unknown("model argument", other[0], SETTINGS)
         if not pretrained and engine in ("native", "llama_cpp"):
             raise EvalkitError("--model_args names no model; give pretrained=SPEC: a hub id, a folder or a .gguf file")
         if engine.startswith("lm_eval:"):
             raise EvalkitError(f"engine {engine} is lm-eval's own; give --model {engine.removeprefix('lm_eval:')} instead")
-        name = (device or "auto").removesuffix(":0")
-        self.lm = open_lm(ModelSpec(pretrained, engine, name, **settings))
+        known = {name: settings[name] for name in ("dtype", "kernel") if name in settings}
+        self.lm = open_lm(ModelSpec(pretrained, engine, (device or "auto").removesuffix(":0"), **known))
         self.seed = seed
         self.asked: Counter[str] = Counter()  # how often each sampled request was, whose answers have seeds of their own
         self.counts = {"truncated_prompts": 0, "merged_boundaries": 0, "refused_by_the_server": 0}

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from evalkit.errors import EvalkitError, OutOfTime, OwnCodeError, RunIncomplete, in_words, traceback_kept
-from evalkit.lm.base import LM, require_finite
+from evalkit.lm.base import LM, require_finite, responses_to
 from evalkit.progress import Reporter
 from evalkit.runner.journal import Journal, request_key
 from evalkit.runner.plan import Plan
 from evalkit.runner.running_score import RunningScore
 from evalkit.runner.time_left import TimeLeft
-from evalkit.tasks import Generate, JudgedTask, Loglikelihood, Loglikelihoods, Request, Response, is_refused
+from evalkit.tasks import JudgedTask, Request, Response, is_refused
 
 
 def converse(
@@ -109,18 +109,6 @@ def engine_errors(journal: Journal) -> Iterator[None]:
 
 
 def _ask(lm: LM, requests: Sequence[Request]) -> Iterator[tuple[Request, Response]]:
-    loglikelihoods = [r for r in requests if isinstance(r, Loglikelihood) and not r.rolling]
-    texts = [r for r in requests if isinstance(r, Loglikelihood) and r.rolling]
-    generates = [r for r in requests if isinstance(r, Generate)]
-    if loglikelihoods:
-        for i, response in lm.loglikelihood(loglikelihoods):
-            require_finite(loglikelihoods[i], response)
-            yield loglikelihoods[i], response
-    if texts:
-        for i, logprob in lm.loglikelihood_rolling([text.continuations[0] for text in texts]):
-            whole = Loglikelihoods((logprob,), (False,))
-            require_finite(texts[i], whole)
-            yield texts[i], whole
-    if generates:
-        for i, generated in lm.generate(generates):
-            yield generates[i], generated
+    for i, response in responses_to(lm, requests):
+        require_finite(requests[i], response)
+        yield requests[i], response

@@ -3,13 +3,11 @@
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 
 from evalkit.errors import EvalkitError, in_words
 from evalkit.lm import open_lm
-from evalkit.lm.base import LM, Tokens
-from evalkit.tasks import Generate, Loglikelihoods, Request, Response
+from evalkit.lm.base import LM, Tokens, responses_to
 from evalkit.workers.messages import (
     BEAT,
     Alive,
@@ -67,7 +65,7 @@ def _do(message: ToWorker, send: Callable[[FromWorker], None], engine: list[LM],
             send(Loaded())
         case Lease():
             log(f"lease {message.id}: {len(message.requests)} requests")
-            for index, response in _ask(engine[0], message.requests):
+            for index, response in responses_to(engine[0], message.requests):
                 tokens = engine[0].tokens()
                 send(Answer(message.id, index, response, tokens.computed, tokens.shared))
             send(Finished(message.id, engine[0].describe()))
@@ -88,18 +86,6 @@ class _Percent:
         if done * 100 // total > self.said:
             self.said = done * 100 // total
             self.send(Loading(done, total))
-
-
-def _ask(lm: LM, requests: Any) -> Iterator[tuple[int, Response]]:
-    """The responses to requests of one kind, by index."""
-    first: Request = requests[0]
-    if isinstance(first, Generate):
-        yield from lm.generate(requests)
-    elif first.rolling:
-        for i, logprob in lm.loglikelihood_rolling([request.continuations[0] for request in requests]):
-            yield i, Loglikelihoods((logprob,), (False,))
-    else:
-        yield from lm.loglikelihood(requests)
 
 
 def _beat(engine: list[LM], send: Callable[[FromWorker], None], ended: threading.Event) -> None:

@@ -50,6 +50,8 @@ class Talk(JudgedTask):
 """
 Run = Callable[..., tuple[int, str]]
 
+GATE = ("gate", "runs/base", *"--sequential --model m --data sample --allow-small-margin --out runs --name cand".split())
+
 
 @pytest.fixture
 def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
@@ -90,8 +92,7 @@ def test_runs_are_compared_gated_reported_and_viewed_without_the_file(command: R
     assert "words.csv" in said
     assert command("view", "runs/base", "runs/cand")[0] == 0
     assert command("ls", "runs", "--out", "runs")[0] == 0
-    gate = ("gate", "runs/base", "--sequential", "--model", "m", "--data", "sample", "--allow-small-margin")
-    code, said = command(*gate, "--allow-task-code")
+    code, said = command(*GATE, "--allow-task-code")
     assert code == 2
     require_one_line(said, "own/words.csv: no such file")
 
@@ -119,24 +120,10 @@ def test_the_same_command_resumes_and_a_changed_file_is_asked_anew(command: Run)
 
 def test_a_gate_that_stops_by_itself_runs_the_base_s_own_files(command: Run) -> None:
     ran(command, "own/words.csv@+chat,own/words.py", "base")
-    gate = (
-        "gate",
-        "runs/base",
-        "--sequential",
-        "--model",
-        "m",
-        "--data",
-        "sample",
-        "--allow-small-margin",
-        "--out",
-        "runs",
-        "--name",
-        "cand",
-    )
-    code, said = command(*gate)
+    code, said = command(*GATE)
     assert code == 2
     require_one_line(said, "words.py:words is Python of own/words.py, by the run's record", "pass --allow-task-code")
-    code, said = command(*gate, "--allow-task-code")
+    code, said = command(*GATE, "--allow-task-code")
     assert code == 0, said
     assert {key: entry.protocol for key, entry in read_run(Path("runs/cand")).tasks.items()} == {
         key: entry.protocol for key, entry in read_run(Path("runs/base")).tasks.items()
@@ -152,29 +139,15 @@ def test_a_gate_asks_a_protocol_s_file_and_a_system_message_again(command: Run) 
     base = ran(command, "mmlu", "base", "--limit", "14", *form)["mmlu"]
     assert base.protocol.startswith("short-")
     assert "+system-" in base.protocol
-    gate = (
-        "gate",
-        "runs/base",
-        "--sequential",
-        "--model",
-        "m",
-        "--data",
-        "sample",
-        "--allow-small-margin",
-        "--out",
-        "runs",
-        "--name",
-        "cand",
-    )
-    code, said = command(*gate)
+    code, said = command(*GATE)
     assert code == 2
     require_one_line(said, base.protocol.partition("+")[0], "the file is not given", "--protocol-file")
-    code, said = command(*gate, *form[:2])
+    code, said = command(*GATE, *form[:2])
     assert code == 2
     require_one_line(said, "not comparable", "protocol differs")
-    assert command(*gate, *form)[0] == 0
+    assert command(*GATE, *form)[0] == 0
     Path("short.toml").write_text(text.replace("num_fewshot = 1", "num_fewshot = 2"))
-    code, said = command(*gate, *form)
+    code, said = command(*GATE, *form)
     assert code == 2
     require_one_line(said, "the file is short-")
 
