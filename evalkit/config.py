@@ -20,6 +20,7 @@ FLOATS = ("float32", "bfloat16", "float16")
 DTYPES = ("auto", *FLOATS, "int8")  # int8: products with quantised weights in 8-bit integers, everything else in float32
 OWN = "python:"  # how the engine of a model of one's own begins
 RENDERING = ("native", "llama_cpp")  # engines that render the chat template here
+MOST_WORKERS = 1_024  # of one driver, which takes no more answers than so many give (docs/scaling.md)
 KERNELS = ("auto", "reference", "cpu", "triton")
 
 
@@ -107,6 +108,8 @@ class RunConfig:
         if self.workers is not None and self.workers < self.num_servers:
             least = "1, or leave it out" if self.num_servers == 1 else f"{self.num_servers}, one a server"
             raise EvalkitError(f"workers is {self.workers}; give at least {least}")
+        if self.workers is not None and self.workers > MOST_WORKERS:
+            raise EvalkitError(f"workers is {self.workers}; give {MOST_WORKERS} at most, or cut the run into shards (docs/scaling.md)")
         if self.ray == "":
             raise EvalkitError("ray is ''; give a cluster's address, auto or local")
         _ = self.model_spec  # refuses what the model cannot be computed with

@@ -12,6 +12,7 @@ from evalkit.errors import EvalkitError
 from evalkit.files import encoding_of
 
 LONGEST = 200  # lines of one statement; the keys of a longer one have no line
+LARGEST = 16 << 20  # bytes: /dev/zero has no end
 Keys = tuple[str | int, ...]  # ("row", 0, "cell", "mmlu"): what leads to a value
 
 
@@ -28,7 +29,10 @@ class TomlFile:
     def read(cls, path: Path) -> "TomlFile":
         """Raises EvalkitError where it can't be read."""
         try:
-            raw = path.read_bytes()
+            with open(path, "rb") as file:
+                raw = file.read(LARGEST + 1)
+            if len(raw) > LARGEST:
+                raise EvalkitError(f"cannot read {path}: more than {LARGEST >> 20} MiB, and such a file is a few pages; give another")
             text = raw.decode(encoding_of(raw)).replace("\r\n", "\n")
             return cls(path, tomllib.loads(text), text, raw)
         except OSError as error:

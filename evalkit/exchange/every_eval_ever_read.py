@@ -151,7 +151,7 @@ def _foreign(file: Path, log: Mapping[str, Any], instances: Sequence[_Instance])
 def _require_one_thing(file: Path, result: Mapping[str, Any], rows: Sequence[SampleRow]) -> None:
     """Raises EvalkitError for a score above the largest that there is, and for a sample that is there twice."""
     name, value, most = result["evaluation_name"], result["score_details"]["score"], result["metric_config"].get("max_score")
-    if most is not None and value > most:
+    if most is not None and value > float(most):  # which may be "Infinity"
         raise EvalkitError(f"{file}: {name}: score {value!r:.40} is above max_score {most!r:.40}; {FIX}")
     if doubled := [doc for doc, count in Counter(row.doc_id for row in rows).items() if count > 1]:
         raise EvalkitError(f"{file}: {name}: sample {doubled[0]!r:.60} is there twice; {FIX}")

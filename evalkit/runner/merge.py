@@ -99,7 +99,7 @@ def _asked(config: MergeConfig, parts: Sequence[Part]) -> RunConfig:
             "the shards were run with --allow-task-code; to run the tasks' Python here too, give it to evalkit merge as well"
         )
     for task in asked.tasks:
-        require_leave(task, task, config.allow_task_code)
+        require_leave(task, config.allow_task_code)
     is_here = asked.data_spec in ("hub", "sample") or Path(asked.data_spec).expanduser().is_dir()
     data = config.data or (asked.data if is_here else config.default_data or asked.data)
     return replace(asked, data=data, include_path=config.include_path or asked.include_path)

@@ -21,7 +21,7 @@ from evalkit.tasks import Generate, Request
 
 SLACK = 20  # a cut moves by at most 1/20 of a shard's share, to where neighbours share less
 FOR_PREFIX = 100  # and by at most so many characters for each one that is not computed again
-OF_ONE_RUN = ("shard", "out", "name", "fresh", "quiet")  # settings that do not decide what the whole run asks
+OF_ONE_RUN = ("shard", "workers", "ray", "out", "name", "fresh", "quiet")  # settings that do not decide what the whole run asks
 
 
 def shard_of(config: RunConfig, plans: Mapping[str, Plan]) -> tuple[Shard, dict[str, Plan]]:

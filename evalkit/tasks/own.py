@@ -10,7 +10,9 @@ from pathlib import Path
 
 from evalkit.errors import EvalkitError
 
+# a task's name before "@" begins no path: a protocol's name, which a record may have from anyone, then names no file
 _SPEC = re.compile(
+    r"(?![\w-]+(?::[\w-]+)?@)"
     r"(?P<file>.+?(?P<suffix>\.py|\.csv|\.jsonl|\.json|\.toml))(?::(?P<name>[^:@]+)(?::(?P<part>[^@]+))?)?(?:@(?P<protocol>.*))?"
 )
 _FILE_NAME = re.compile(r"[\w.+() -]{1,100}")

@@ -17,13 +17,14 @@ from evalkit.tasks.own import read_bytes
 
 @dataclass(frozen=True, slots=True)
 class OwnFile:
-    """A file that has been run as a module. `sha256` is over it, the modules beside it that it imports, and the versions of installed
-    packages that these import.
+    """A file that has been run as a module. `sha256` is over it and the modules beside it that it imports; `packages`: NAME VERSION of
+    the installed packages that these import.
     """
 
     path: Path
     module: ModuleType
     sha256: str
+    packages: tuple[str, ...]
 
 
 def run_file(file: Path) -> OwnFile:
@@ -48,11 +49,12 @@ def _run(path: Path, source: bytes) -> OwnFile:
     except BaseException:
         del sys.modules[module.__name__]
         raise
-    return OwnFile(path, module, sha256_json([sha256, *_imported(path, source)]))
+    beside, packages = _imported(path, source)
+    return OwnFile(path, module, sha256_json([sha256, *beside]), tuple(packages))
 
 
-def _imported(path: Path, source: bytes) -> list[str]:
-    """What the file and the modules beside it import, sorted: "NAME SHA256" of such a module, "NAME VERSION" of an installed package."""
+def _imported(path: Path, source: bytes) -> tuple[list[str], list[str]]:
+    """What the file and the modules beside it import, sorted: "NAME SHA256" of such modules, "NAME VERSION" of installed packages."""
     beside: dict[Path, str] = {path: ""}
     installed: set[str] = set()
     to_read = [(path, source)]
@@ -71,7 +73,7 @@ def _imported(path: Path, source: bytes) -> list[str]:
                 to_read.append((file, raw))
     packages = packages_distributions()
     versions = {f"{each} {version(each)}" for name in installed for each in packages.get(name, ())}
-    return sorted(filter(None, {*beside.values(), *versions}))
+    return sorted(filter(None, beside.values())), sorted(versions)
 
 
 def _import_names(file: Path, source: bytes, root: Path) -> Iterator[str]:

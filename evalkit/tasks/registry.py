@@ -154,10 +154,10 @@ def remark(task: str, protocol: str) -> str | None:
     return resolve(f"{task}@{protocol}").remark()
 
 
-def require_leave(task: str, file: str | None, given: bool) -> None:
-    """Raises EvalkitError for a recorded task whose file holds Python, unless leave was `given`: a run's record may be anyone's."""
-    if file and not given and (own := OwnSpec.parse(file)) and own.is_python:
-        raise EvalkitError(f"{task} is Python of {own.file}, by the run's record; read that file, and pass --allow-task-code to run it")
+def require_leave(spec: str, given: bool) -> None:
+    """Raises EvalkitError for a recorded task that is Python of a file, unless leave was `given`: a run's record may be anyone's."""
+    if not given and (own := OwnSpec.parse(spec)) and own.is_python:
+        raise EvalkitError(f"{spec} is Python of {own.file}, by the run's record; read that file, and pass --allow-task-code to run it")
 
 
 def spec_of(task: str, protocol: str, file: str | None = None, allow_task_code: bool = False) -> str:
@@ -165,10 +165,10 @@ def spec_of(task: str, protocol: str, file: str | None = None, allow_task_code: 
 
     Raises EvalkitError where the file is not there, or is Python without leave, or a protocol is not known here.
     """
-    require_leave(task, file, allow_task_code)
     if task.startswith(PREFIX):
         return f"{task}@{STABLE}" if protocol.endswith(f"-{STABLE}") else task
     spec = task if file is None else f"{Path(file).parent / task}"
+    require_leave(spec, allow_task_code)
     first, *parts = protocol.split("+")
     base = "+".join([first, *(part for part in parts if not part.startswith(("system-", "file-")))])
     return spec if resolve(spec).protocol.name == protocol else f"{spec}@{base}"

@@ -127,6 +127,18 @@ def test_every_eval_ever_by_others(kind: str, runs: dict[str, Path], tmp_path: P
     assert "every-eval-ever's, which hash differently; give two of one program" in refusal(log, lambda path: compare(path, str(runs[kind])))
 
 
+def test_a_scale_without_an_end_is_read(runs: dict[str, Path], tmp_path: Path) -> None:
+    """The schema writes it as a text."""
+    log = theirs(runs["mmlu"], tmp_path)
+    raw = json.loads(log.read_text())
+    for result in raw["evaluation_results"]:
+        result["metric_config"] |= {"metric_unit": "points", "min_score": "-Infinity", "max_score": "Infinity"}
+    log.write_text(json.dumps(raw))
+    back = read_other(str(log))
+    assert back is not None
+    assert back.run.tasks
+
+
 @pytest.mark.parametrize("change", ["score", "percent", "cut", "doubled"])
 def test_figures_that_their_samples_do_not_give(change: str, runs: dict[str, Path], tmp_path: Path) -> None:
     """Refused by every command that reads the file, not by those alone that need the samples."""

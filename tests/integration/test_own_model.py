@@ -22,6 +22,7 @@ from evalkit.lm.python.engine import BATCH, PythonLM
 from evalkit.progress import Reporter
 from evalkit.runner.verify import verify
 from evalkit.tasks import Generate, Generated, Loglikelihood, Loglikelihoods
+from evalkit.tasks.own_file import _run, run_file
 
 PAGE = (Path(__file__).parents[2] / "docs" / "models.md").read_text("utf-8").partition("## A model of your own\n")[2].partition("\n## ")[0]
 (PROGRAM,) = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
@@ -356,3 +357,16 @@ def test_without_a_model_it_is_not_the_demo() -> None:
     config = RunConfig(("mmlu",), engine="python:a/b.py:Mine")
     assert (config.is_demo, config.data_spec, config.model_spec.name) == (False, "hub", "Mine")
     assert config.run_name == "mine--mmlu--hub--python-a-b.py-mine"
+
+
+def test_a_tasks_questions_do_not_depend_on_the_versions_of_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model's answers do, so they are told apart."""
+    file = tmp_path / "mine.py"
+    file.write_text("import numpy\n")
+    before = run_file(file)
+    assert [each.partition(" ")[0] for each in before.packages] == ["numpy"]
+    monkeypatch.setattr("evalkit.tasks.own_file.version", lambda name: "0")
+    _run.cache_clear()
+    after = run_file(file)
+    assert after.sha256 == before.sha256
+    assert after.packages == ("numpy 0",)

@@ -13,6 +13,8 @@ from evalkit.judge.answered import read_answered
 from evalkit.record.read import read_run
 from evalkit.record.schema import TaskEntry
 from evalkit.runner.journal import Journal
+from evalkit.tasks.own import OwnSpec
+from evalkit.tasks.registry import spec_of
 
 CSV = "question,choices,answer\nOne?,a|b,A\nTwo?,a|c,B\nThree?,b|c,A\nFour?,d|e,B\n"
 PYTHON = """
@@ -128,6 +130,22 @@ def test_a_gate_that_stops_by_itself_runs_the_base_s_own_files(command: Run) -> 
     assert {key: entry.protocol for key, entry in read_run(Path("runs/cand")).tasks.items()} == {
         key: entry.protocol for key, entry in read_run(Path("runs/base")).tasks.items()
     }
+
+
+@pytest.mark.parametrize("file", [None, "own/words.csv", "words.csv"])
+def test_no_file_of_a_record_lets_its_python_run(file: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the record says of the file, or does not: the task's own name is what would be run."""
+    monkeypatch.chdir(tmp_path)
+    Path("own").mkdir()
+    for place in ("evil.py", "own/evil.py"):
+        Path(place).write_text("raise SystemExit('it ran')")
+    with pytest.raises(EvalkitError, match=r"is Python of .*evil\.py, by the run's record"):
+        spec_of("evil.py:words", "short", file)
+
+
+@pytest.mark.parametrize("spec", ["humaneval@evil.py", "mmlu@../evil.py:words", "belebele:th@evil.py"])
+def test_a_protocols_name_is_no_file(spec: str) -> None:
+    assert OwnSpec.parse(spec) is None
 
 
 def test_a_gate_asks_a_protocol_s_file_and_a_system_message_again(command: Run) -> None:

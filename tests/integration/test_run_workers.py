@@ -125,6 +125,8 @@ def test_two_servers_are_two_workers(alone: Path, tiny_model: Path, tmp_path: Pa
 def test_wrong_numbers_of_workers_are_refused() -> None:
     with pytest.raises(EvalkitError, match="workers is 0; give at least 1, or leave it out"):
         RunConfig(("mmlu",), workers=0)
+    with pytest.raises(EvalkitError, match="workers is 1025; give 1024 at most, or cut the run into shards"):
+        RunConfig(("mmlu",), workers=1025)
     with pytest.raises(EvalkitError, match="workers is 1; give at least 2, one a server"):
         RunConfig(("mmlu",), model="m", engine="openai:http://a/v1,http://b/v1", workers=1)
     servers = RunConfig(("mmlu",), model="m", engine="openai:http://a/v1,http://b/v1", data="sample")

@@ -123,3 +123,8 @@ def test_unknown_names_get_the_nearest(spec: str, message: str) -> None:
 def test_a_task_twice_is_refused() -> None:
     with pytest.raises(EvalkitError, match="given twice"):
         resolve_all(("mmlu", "mmlu@qwen"))
+
+
+def test_an_empty_system_message_is_refused() -> None:
+    with pytest.raises(EvalkitError, match="system_instruction is ''; give a text, or leave it out"):
+        RunConfig(("mmlu",), system_instruction="")

@@ -96,3 +96,8 @@ def test_what_is_no_toml_is_one_line(content: bytes, tmp_path: Path) -> None:
     with pytest.raises(EvalkitError) as caught:
         TomlFile.read(tmp_path / "a.toml")
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_file_without_an_end_is_refused() -> None:
+    with pytest.raises(EvalkitError, match="cannot read /dev/zero: more than 16 MiB"):
+        TomlFile.read(Path("/dev/zero"))

@@ -120,7 +120,8 @@ class PythonLM(LM):
         file, own_class = _checked(model, argument)
         with own_code(f"{own_class.__name__}()", file.path):
             own = own_class(model.spec) if model.spec else own_class()
-        return cls(own, own_class.__name__, model.spec, file.path, file.sha256)
+        digest = sha256_json([file.sha256, *file.packages])
+        return cls(own, own_class.__name__, model.spec, file.path, digest)
 
     def loglikelihood(self, requests: Sequence[Loglikelihood]) -> Iterator[tuple[int, Loglikelihoods]]:
         asked = [self._rendered(request) for request in requests]

@@ -50,7 +50,9 @@ def asked(instances: Sequence[Any], name: str, doc_id: str, seed: int, chat: boo
     places: list[list[tuple[int, int]]] = []
     open_context: tuple[str, tuple[tuple[str, str], ...]] | None = None  # of the last request, if more continuations may join it
     for instance in instances:
-        repeats = instance.repeats or 1
+        repeats = 1 if instance.repeats is None else instance.repeats
+        if repeats < 1:
+            raise EvalkitError(f"lm_eval:{name} has repeats: {repeats} in its file; write 1 or more there")
         if instance.request_type == "loglikelihood_rolling":
             open_context = None
             requests.append(Loglikelihood("", (instance.args[0],), rolling=True))
@@ -95,10 +97,13 @@ def generations(
     """
     given = dict(settings)
     lengths = [given.pop(each, None) for each in _LENGTHS]
-    length = next((int(each) for each in lengths if each is not None), MAX_NEW_TOKENS)
-    if length < 1:
-        raise EvalkitError(f"lm_eval:{name} generates at most {length} tokens by its file; allow 1 or more there")
+    said = next((each for each in lengths if each is not None), MAX_NEW_TOKENS)
+    length = _whole(said)
+    if length is None or length < 1:
+        raise EvalkitError(f"lm_eval:{name} generates at most {said!r:.40} tokens by its file; allow 1 or more there, a whole number")
     until = given.pop("until", None) or []
+    if not isinstance(until, str | list | tuple):
+        raise EvalkitError(f"lm_eval:{name} stops at {until!r:.40}, which is no list of texts; write one in its file")
     temperature = float(given.pop("temperature", 0.0) or 0.0)
     sampled = given.pop("do_sample", None)
     if sampled is None:
@@ -108,12 +113,22 @@ def generations(
             raise EvalkitError(f"lm_eval:{name} generates with {setting}: {value!r}, which evalkit's engines do not do")
     if sampled and not temperature:
         raise EvalkitError(f"lm_eval:{name} samples without a temperature, which evalkit's engines do not do")
-    stops = tuple(stop for stop in ([until] if isinstance(until, str) else until) if stop)
+    stops = tuple(stop for stop in ([until] if isinstance(until, str) else until) if stop != "")
     if odd := [stop for stop in stops if not isinstance(stop, str)]:
         raise EvalkitError(f"lm_eval:{name} stops at {odd[0]!r:.40}, which is no text; put it in quotes in its file")
     for i in range(repeats):
         seed = int(sha256_json([key, i])[:8], 16) if sampled else 0
         yield Generate(context, stops, length, temperature if sampled else 0.0, seed, messages)
+
+
+def _whole(value: Any) -> int | None:
+    """A whole number, or the digits of one; None for anything else."""
+    if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
+        return None
+    try:
+        return int(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 def _said(instance: Any, response: Response, option: int) -> Any:

@@ -28,6 +28,8 @@ class LmEvalOptions:
     def __post_init__(self) -> None:
         if self.num_fewshot is not None and self.num_fewshot < 0:
             raise EvalkitError(f"num_fewshot is {self.num_fewshot}; give 0 or more")
+        if self.system_instruction == "":
+            raise EvalkitError("system_instruction is ''; give a text, or leave it out")
 
     @property
     def suffix(self) -> str:
