@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 SETTINGS = ("pretrained", "engine", "dtype", "device", "kernel", "seed")  # what --model_args may hold
 WITHOUT_EFFECT = ("batch_size", "max_batch_size")  # which lm-eval passes to every model: batches are made here, and change no answer
+LM_EVALS_DEVICE = "cuda:0"  # what its command passes where --device is not given, and its own class takes for "a GPU if there is one"
 logger = logging.getLogger(__name__)
 
 
@@ -44,7 +45,9 @@ class EvalkitLM(LM):
         if engine.startswith("lm_eval:"):
             raise EvalkitError(f"engine {engine} is lm-eval's own; give --model {engine.removeprefix('lm_eval:')} instead")
         known = {name: settings[name] for name in ("dtype", "kernel") if name in settings}
-        self.lm = open_lm(ModelSpec(pretrained, engine, (device or "auto").removesuffix(":0"), **known))
+        if device is None or device == LM_EVALS_DEVICE:
+            device = "auto"
+        self.lm = open_lm(ModelSpec(pretrained, engine, device, **known))
         self.seed = seed
         self.asked: Counter[str] = Counter()  # how often each sampled request was, whose answers have seeds of their own
         self.counts = {"truncated_prompts": 0, "merged_boundaries": 0, "refused_by_the_server": 0}

@@ -32,9 +32,9 @@ def figures(*arguments: str) -> dict[str, int]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_five_kills_and_five_faults() -> None:
-    found = figures("--kills", "5", "--faults", "5")
-    assert found["kills"] == found["faults"] == 5
+def test_three_kills_and_three_faults() -> None:
+    found = figures("--kills", "3", "--faults", "3")
+    assert found["kills"] == found["faults"] == 3
     assert found["problems"] == 0
 
 

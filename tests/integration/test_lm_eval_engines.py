@@ -146,6 +146,19 @@ def test_conversations_are_written_as_transformers_writes_them(our_model: Any, c
     assert our_model.chat_template(True) == tokenizer.chat_template
 
 
+def test_lm_evals_command_says_cuda_where_nobody_did(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own class then takes the CPU where there is no GPU."""
+    import torch
+    from lm_eval.config.evaluate_config import EvaluatorConfig
+
+    from evalkit.lm_eval import EvalkitLM
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert EvalkitLM(str(tiny_model), device=EvaluatorConfig().device).lm.device == "cpu"
+    with pytest.raises(EvalkitError, match="no CUDA device is visible"):
+        EvalkitLM(str(tiny_model), device="cuda")
+
+
 def test_sampled_answers_differ_and_come_again(our_model: Any) -> None:
     from lm_eval.api.instance import Instance
 

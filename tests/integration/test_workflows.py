@@ -126,6 +126,7 @@ def test_a_release(settings: dict[str, str], tmp_path: Path) -> None:
     assert runner.outcomes["keep the base's answers"] == "skipped"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the job's last step needs curl, which GitLab's python image has")
 def test_gitlab(settings: dict[str, str], tmp_path: Path) -> None:
     """A worse model fails, its base is kept all the same, and one comment of ours is updated by the next push."""
