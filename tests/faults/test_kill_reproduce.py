@@ -17,7 +17,7 @@ CELLS = {"mmlu": "cloze", "gsm8k": "lm-eval", "humaneval": "codex"}
 
 
 def test_killed_reproductions_end_with_the_same_report(tiny_model: Path, tmp_path: Path) -> None:
-    kill_and_resume(tiny_model, tmp_path, kills=2, limit=7)
+    kill_and_resume(tiny_model, tmp_path, kills=1, limit=7)
 
 
 @pytest.mark.slow
