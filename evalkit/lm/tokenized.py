@@ -208,6 +208,10 @@ class TokenizedLM(LM):
         messages = [{"role": role, "content": content} for role, content in request.messages]
         prompt = self._conversation(messages) if messages else conversation.Prompt("", ())
         ids = self.encode(prompt.text + request.context)
+        if not ids:
+            raise EvalkitError(
+                "a prompt to be answered is empty, and this tokenizer puts no token in front; begin it with a character at least"
+            )
         length = answer_length(request, len(ids))
         cut = prompt_cut(len(ids), length, self.max_seq_len)
         return _Prompt(ids[cut:], cut, (*request.until, *prompt.until), length)

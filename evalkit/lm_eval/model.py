@@ -34,17 +34,26 @@ class EvalkitLM(LM):
     the engine cannot load or answer.
     """
 
-    def __init__(self, pretrained: str | None = None, *, engine: str = "native", device: str | None = None, seed: int = 0, **settings: Any):
+    def __init__(
+        self, pretrained: str | int | None = None, *, engine: str = "native", device: str | None = None, seed: int = 0, **settings: Any
+    ):
         super().__init__()
+        if isinstance(pretrained, int):  # lm-eval's reading of a name of digits
+            pretrained = str(pretrained)
         if trusted := settings.pop("trust_remote_code", False):
             raise EvalkitError(f"--model_args trust_remote_code={trusted}: evalkit runs no code of a checkpoint; leave it out")
         if other := sorted(settings.keys() - {"dtype", "kernel", *WITHOUT_EFFECT}):
             raise unknown("model argument", other[0], SETTINGS)
+        known = {name: settings[name] for name in ("dtype", "kernel") if settings.get(name) is not None}
+        for name, value in {"pretrained": pretrained, "engine": engine, "device": device, **known}.items():
+            if not isinstance(value, str | None):
+                raise EvalkitError(f"--model_args {name}={value!r:.60}: give one word")
+        if not isinstance(seed, int):
+            raise EvalkitError(f"--model_args seed={seed!r:.60}: give a whole number")
         if not pretrained and engine in ("native", "llama_cpp"):
             raise EvalkitError("--model_args names no model; give pretrained=SPEC: a hub id, a folder or a .gguf file")
         if engine.startswith("lm_eval:"):
             raise EvalkitError(f"engine {engine} is lm-eval's own; give --model {engine.removeprefix('lm_eval:')} instead")
-        known = {name: settings[name] for name in ("dtype", "kernel") if name in settings}
         if device is None or device == LM_EVALS_DEVICE:
             device = "auto"
         self.lm = open_lm(ModelSpec(pretrained, engine, device, **known))
@@ -55,11 +64,15 @@ class EvalkitLM(LM):
             logger.warning(notice)
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        """(log-probability, greedy?) of each pair of context and continuation; pairs of one context are one request."""
-        together: dict[str, list[int]] = {}
+        """(log-probability, greedy?) of each pair of context and continuation.
+
+        A document's pairs of one context are one request. Those of other documents are not in it, since a context that is too long for
+        the model is cut by the longest of a request's continuations.
+        """
+        together: dict[tuple[Any, Any, str], list[int]] = {}
         for i, request in enumerate(requests):
-            together.setdefault(request.args[0], []).append(i)
-        asked = [Loglikelihood(context, tuple(requests[i].args[1] for i in pairs)) for context, pairs in together.items()]
+            together.setdefault((request.task_name, request.doc_id, request.args[0]), []).append(i)
+        asked = [Loglikelihood(context, tuple(requests[i].args[1] for i in pairs)) for (*_, context), pairs in together.items()]
         owners = list(together.values())
         found: list[Any] = [None] * len(requests)
         for r, answer in self._answers("loglikelihood", asked, self.lm.loglikelihood(asked), len(requests), disable_tqdm):

@@ -159,6 +159,24 @@ def test_lm_evals_command_says_cuda_where_nobody_did(tiny_model: Path, monkeypat
         EvalkitLM(str(tiny_model), device="cuda")
 
 
+def test_an_answer_does_not_depend_on_other_tasks(our_model: Any) -> None:
+    """A context that is too long is cut by the longest continuation of its own document."""
+    from lm_eval.api.instance import Instance
+
+    context = "one two three four " * our_model.lm.max_seq_len
+    short = Instance("loglikelihood", {}, (context, " five"), 0, ("a", 0, 1))
+    other = Instance("loglikelihood", {}, (context, " five" * 40), 0, ("b", 0, 1))
+    assert our_model.loglikelihood([short, other], disable_tqdm=True)[0] == our_model.loglikelihood([short], disable_tqdm=True)[0]
+
+
+def test_a_prompt_without_a_token_is_refused(our_model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lm_eval.api.instance import Instance
+
+    monkeypatch.setattr(our_model.lm, "encode", lambda text: [])
+    with pytest.raises(EvalkitError, match="a prompt to be answered is empty"):
+        our_model.generate_until([Instance("generate_until", {}, ("", {"until": ["."]}), 0, ("t", 0, 1))], disable_tqdm=True)
+
+
 def test_sampled_answers_differ_and_come_again(our_model: Any) -> None:
     from lm_eval.api.instance import Instance
 
@@ -181,6 +199,10 @@ def test_sampled_answers_differ_and_come_again(our_model: Any) -> None:
         ({"pretrained": "demo", "load_in_4bit": True}, "unknown model argument 'load_in_4bit'"),
         ({"pretrained": "demo", "engine": "lm_eval:hf"}, "give --model hf"),
         ({"pretrained": "demo", "dtype": "float8"}, "unknown dtype 'float8'"),
+        ({"pretrained": "demo", "dtype": 16}, "dtype=16: give one word"),
+        ({"pretrained": "demo", "engine": ["native"]}, r"engine=\['native'\]: give one word"),
+        ({"pretrained": "demo", "seed": "abc"}, "seed='abc': give a whole number"),
+        ({"pretrained": 5}, "'5'"),
         ({"pretrained": "demo", "device": "mps"}, "unknown device 'mps'"),
     ],
 )

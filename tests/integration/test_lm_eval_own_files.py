@@ -10,6 +10,7 @@ from lm_eval_reference import Ours, answered_by, require_one_line
 
 from evalkit import cli
 from evalkit.record.read import read_samples
+from evalkit.tasks.lm_eval.index import index
 
 pytest.importorskip("lm_eval", reason="lm-eval is not installed")
 pytestmark = pytest.mark.filterwarnings("ignore")  # of lm-eval and datasets
@@ -161,6 +162,8 @@ GENERATED = {"output_type": "generate_until", "doc_to_choice": None, "doc_to_tar
         (GENERATED | {"generation_kwargs": {"until": ["#", None]}}, ["stops at None, which is no text"]),
         (GENERATED | {"generation_kwargs": {"until": {"#": 1}}}, ["stops at {'#': 1}, which is no list of texts"]),
         (GENERATED | {"generation_kwargs": {"until": 5}}, ["stops at 5, which is no list of texts"]),
+        (GENERATED | {"generation_kwargs": {"temperature": "hot"}}, ["the temperature 'hot'", "a number"]),
+        (GENERATED | {"generation_kwargs": {"temperature": [1]}}, ["the temperature [1]", "a number"]),
         (GENERATED | {"generation_kwargs": {"max_gen_toks": 2.5}}, ["generates at most 2.5 tokens", "a whole number"]),
         (GENERATED | {"generation_kwargs": {"max_gen_toks": "many"}}, ["generates at most 'many' tokens"]),
         (GENERATED | {"repeats": 0}, ["has repeats: 0"]),
@@ -170,3 +173,28 @@ GENERATED = {"output_type": "generate_until", "doc_to_choice": None, "doc_to_tar
 )
 def test_settings_of_another_type(changes: dict[str, Any], words: list[str], run: Run) -> None:
     require_refused(run(ROWS, **changes), *words)
+
+
+@pytest.mark.parametrize("style", ["JSON", "indented"])
+def test_a_file_in_any_style_of_yaml_has_its_name(style: str, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """lm-eval parses each; one that is not found would leave the name to a task of lm-eval's own."""
+    assert run(ROWS) == (0, "")
+    file = tmp_path / "tasks" / "own.yaml"
+    file.write_text(json.dumps(TASK) if style == "JSON" else "".join(f"  {key}: {json.dumps(TASK[key])}\n" for key in TASK))
+    index.cache_clear()
+    command = [
+        "run",
+        "--tasks",
+        "lm_eval:own",
+        "--model",
+        "m",
+        "--data",
+        str(tmp_path),
+        "--out",
+        str(tmp_path),
+        "--name",
+        "again",
+        "--quiet",
+    ]
+    assert cli.main([*command, "--include-path", str(tmp_path / "tasks")]) == 0
+    assert (tmp_path / "again" / "samples").exists()

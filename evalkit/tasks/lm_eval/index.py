@@ -1,6 +1,6 @@
-"""Names of lm-eval's tasks, groups and tags -> their files. The 14,000 files are looked through for names, not parsed.
+"""Names of lm-eval's tasks, groups and tags -> their files. Its own 14,000 files are looked through for names; a user's are parsed.
 
-lm-eval's own TaskManager parses each of them, which takes ten seconds. Who may have which name: lm-eval 0.4.13, tasks/_index.py.
+lm-eval's TaskManager parses each of them, which takes ten seconds. Who may have which name: lm-eval 0.4.13, tasks/_index.py.
 """
 
 import difflib
@@ -17,6 +17,7 @@ from typing import Literal
 from evalkit.errors import EvalkitError, pip_install
 
 _IGNORED = {"__pycache__", ".ipynb_checkpoints"}
+_NAMING = ("task", "group", "tag", "class", "include")  # the keys that names are in
 _KEY = re.compile(rb"""^["']?(task|group|tag|class|include)["']?[ \t]*:[ \t]*(.*(?:\n[ \t]*-.*)*)""", re.MULTILINE)
 _ITEM = re.compile(r"""[^\s,\[\]"'][^,\[\]"'\n]*""")
 _CLOSE = 5  # names that are suggested
@@ -95,7 +96,7 @@ def _files(folder: Path) -> Iterator[Path]:
 
 def _keys(path: Path) -> dict[str, Sequence[str]]:
     """The values of the keys that names are in, of a file and those that it includes."""
-    own = _own_keys(path)
+    own = _own_keys(path) if path.is_relative_to(installed()) else _parsed_keys(path)
     found: dict[str, Sequence[str]] = {}
     for name in own.get("include", ()):
         found |= _included(path.parent / name)
@@ -109,6 +110,24 @@ def _included(path: Path) -> Mapping[str, Sequence[str]]:
         return _keys(path)
     except (OSError, RecursionError):  # the task that asks for it is refused when it is read whole
         return {}
+
+
+def _parsed_keys(path: Path) -> dict[str, Sequence[str]]:
+    """Of a file in any style of YAML, JSON among them."""
+    import yaml
+
+    try:
+        node = yaml.compose(path.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except (yaml.YAMLError, UnicodeDecodeError):  # told when the task that it may be is asked for
+        return _own_keys(path)
+    if not isinstance(node, yaml.MappingNode):
+        return {}
+    found = {}
+    for key, value in node.value:
+        if key.value in _NAMING and value.tag != "tag:yaml.org,2002:null":
+            items = value.value if isinstance(value, yaml.SequenceNode) else [value]
+            found[key.value] = [item.value for item in items if isinstance(item, yaml.ScalarNode)]
+    return found
 
 
 def _own_keys(path: Path) -> dict[str, Sequence[str]]:

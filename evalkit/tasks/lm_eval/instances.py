@@ -100,11 +100,11 @@ def generations(
     said = next((each for each in lengths if each is not None), MAX_NEW_TOKENS)
     length = _whole(said)
     if length is None or length < 1:
-        raise EvalkitError(f"lm_eval:{name} generates at most {said!r:.40} tokens by its file; allow 1 or more there, a whole number")
+        raise EvalkitError(f"lm_eval:{name} generates at most {said!r:.40} tokens; its generation settings need a whole number, 1 or more")
     until = given.pop("until", None) or []
     if not isinstance(until, str | list | tuple):
-        raise EvalkitError(f"lm_eval:{name} stops at {until!r:.40}, which is no list of texts; write one in its file")
-    temperature = float(given.pop("temperature", 0.0) or 0.0)
+        raise EvalkitError(f"lm_eval:{name} stops at {until!r:.40}, which is no list of texts; its generation settings need one")
+    temperature = _temperature(given.pop("temperature", None), name)
     sampled = given.pop("do_sample", None)
     if sampled is None:
         sampled = temperature > 0
@@ -112,13 +112,20 @@ def generations(
         if value not in _NO_EFFECT.get(setting, ()) and (sampled or setting not in _SAMPLING_ALONE):
             raise EvalkitError(f"lm_eval:{name} generates with {setting}: {value!r}, which evalkit's engines do not do")
     if sampled and not temperature:
-        raise EvalkitError(f"lm_eval:{name} samples without a temperature, which evalkit's engines do not do")
+        raise EvalkitError(f"lm_eval:{name} samples without a temperature; set one above 0, or do_sample: false")
     stops = tuple(stop for stop in ([until] if isinstance(until, str) else until) if stop != "")
     if odd := [stop for stop in stops if not isinstance(stop, str)]:
-        raise EvalkitError(f"lm_eval:{name} stops at {odd[0]!r:.40}, which is no text; put it in quotes in its file")
+        raise EvalkitError(f"lm_eval:{name} stops at {odd[0]!r:.40}, which is no text; put it in quotes")
     for i in range(repeats):
         seed = int(sha256_json([key, i])[:8], 16) if sampled else 0
         yield Generate(context, stops, length, temperature if sampled else 0.0, seed, messages)
+
+
+def _temperature(value: Any, name: str) -> float:
+    try:
+        return float(value or 0.0)
+    except (TypeError, ValueError):
+        raise EvalkitError(f"lm_eval:{name} has the temperature {value!r:.40}; its generation settings need a number, 0 or more") from None
 
 
 def _whole(value: Any) -> int | None:
