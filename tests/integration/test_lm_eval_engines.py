@@ -177,6 +177,15 @@ def test_a_prompt_without_a_token_is_refused(our_model: Any, monkeypatch: pytest
         our_model.generate_until([Instance("generate_until", {}, ("", {"until": ["."]}), 0, ("t", 0, 1))], disable_tqdm=True)
 
 
+@pytest.mark.parametrize("value", ["hot", [1]])
+def test_a_temperature_that_is_no_number_is_refused(value: Any, our_model: Any) -> None:
+    """As `--gen_kwargs temperature=hot` passes it."""
+    from lm_eval.api.instance import Instance
+
+    with pytest.raises(EvalkitError, match="needs? a number"):
+        our_model.generate_until([Instance("generate_until", {}, ("one", {"temperature": value}), 0, ("t", 0, 1))], disable_tqdm=True)
+
+
 def test_sampled_answers_differ_and_come_again(our_model: Any) -> None:
     from lm_eval.api.instance import Instance
 

@@ -162,8 +162,6 @@ GENERATED = {"output_type": "generate_until", "doc_to_choice": None, "doc_to_tar
         (GENERATED | {"generation_kwargs": {"until": ["#", None]}}, ["stops at None, which is no text"]),
         (GENERATED | {"generation_kwargs": {"until": {"#": 1}}}, ["stops at {'#': 1}, which is no list of texts"]),
         (GENERATED | {"generation_kwargs": {"until": 5}}, ["stops at 5, which is no list of texts"]),
-        (GENERATED | {"generation_kwargs": {"temperature": "hot"}}, ["the temperature 'hot'", "a number"]),
-        (GENERATED | {"generation_kwargs": {"temperature": [1]}}, ["the temperature [1]", "a number"]),
         (GENERATED | {"generation_kwargs": {"max_gen_toks": 2.5}}, ["generates at most 2.5 tokens", "a whole number"]),
         (GENERATED | {"generation_kwargs": {"max_gen_toks": "many"}}, ["generates at most 'many' tokens"]),
         (GENERATED | {"repeats": 0}, ["has repeats: 0"]),
