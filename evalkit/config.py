@@ -39,6 +39,9 @@ class ModelSpec:
     chat_template_args: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
+        kind, _, number = self.device.partition(":")
+        if kind == "cuda" and number:
+            raise EvalkitError(f"device is {self.device!r}; choose the GPU by CUDA_VISIBLE_DEVICES={number}, and give the device cuda")
         choices = (("device", self.device, DEVICES), ("dtype", self.dtype, DTYPES), ("kernel", self.kernel, KERNELS))
         for name, value, known in choices:
             if value not in known:

@@ -213,6 +213,7 @@ def test_sampled_answers_differ_and_come_again(our_model: Any) -> None:
         ({"pretrained": "demo", "seed": "abc"}, "seed='abc': give a whole number"),
         ({"pretrained": 5}, "'5'"),
         ({"pretrained": "demo", "device": "mps"}, "unknown device 'mps'"),
+        ({"pretrained": "demo", "device": "cuda:1"}, "choose the GPU by CUDA_VISIBLE_DEVICES=1, and give the device cuda"),
     ],
 )
 def test_arguments_without_a_meaning_are_refused(arguments: dict[str, Any], words: str) -> None:
