@@ -74,6 +74,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--data", default=os.environ.get("EVALKIT_DATA", "sample"))
+    parser.add_argument("--dtype", default="auto")
     parser.add_argument("--tasks", default=",".join(TASKS))
     parsed = parser.parse_args()
     transports = [each for each in TRANSPORTS if "Ray" not in each or importlib.util.find_spec("ray")]
@@ -81,7 +82,7 @@ def main() -> int:
     for task in parsed.tasks.split(","):
         with tempfile.TemporaryDirectory(prefix="evalkit-same-") as scratch:
             for transport in (*transports, *(f"{number} shards" for number in SHARDS)):
-                row = measured(task, transport, ["--model", parsed.model, "--data", parsed.data], Path(scratch))
+                row = measured(task, transport, ["--model", parsed.model, "--data", parsed.data, "--dtype", parsed.dtype], Path(scratch))
                 same = row["samples"] == next((each["samples"] for each in rows if each["task"] == task), row["samples"])
                 rows.append(row | {"same": same})
                 said = "same" if same else "OTHER SAMPLES"
