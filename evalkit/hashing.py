@@ -12,4 +12,9 @@ def canonical_json(value: Any) -> str:
 
 def sha256_json(value: Any) -> str:
     """sha256 (hex) of `canonical_json`."""
-    return hashlib.sha256(canonical_json(value).encode("utf-8", "surrogatepass")).hexdigest()
+    return sha256_text(canonical_json(value))
+
+
+def sha256_text(text: str) -> str:
+    """sha256 (hex) of a text in UTF-8."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -5,13 +5,15 @@ of its programs that pass, whose mean is pass@1.
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from evalkit.codec import parse_json
 from evalkit.errors import EvalkitError
-from evalkit.exchange.recorded import Recorded, Written, foreign_entry, foreign_row, foreign_run, merged, stated
+from evalkit.exchange.recorded import Recorded, Written, foreign_entry, foreign_row, foreign_run, merged
+from evalkit.exchange.stated import stated
 from evalkit.files import read_text, write_output
 from evalkit.record.sample import SampleRow
 from evalkit.record.schema import DataInfo, TaskEntry, task_of
@@ -21,7 +23,8 @@ from evalkit.tasks.registry import resolve
 KEYS = frozenset({"eval", "hash"})
 SETS = ("base", "plus")
 OUTCOMES = {"pass": 1.0, "fail": 0.0, "timeout": 0.0}
-BENCHMARKS = {"HumanEval": "humaneval", "Mbpp": "mbpp"}
+# by how task_ids begin: our name of the benchmark, the numbers of its problems, and how many of them EvalPlus 0.3.1 has
+BENCHMARKS = {"HumanEval": ("humaneval", range(164), 164), "Mbpp": ("mbpp", range(1, 975), 378)}
 BY_PLUS = ("qwen-coder-plus",)  # protocols that judge by EvalPlus's tests
 FIX = "evaluate the samples with EvalPlus again"
 
@@ -83,20 +86,27 @@ def read(place: Path) -> Recorded:
         kinds = {row.doc_id.partition("/")[0] for row in rows}
         if len(kinds) != 1 or not kinds <= BENCHMARKS.keys():
             raise EvalkitError(f"{file}: task_ids begin with {', '.join(sorted(kinds))[:60]}, expected {' or '.join(BENCHMARKS)}; {FIX}")
-        task = BENCHMARKS[kinds.pop()]
+        task, _, n_total = BENCHMARKS[kinds.pop()]
         values = {name: [float(row.metrics[name]) for row in rows if name in row.metrics] for name in map(_metric, SETS)}  # type: ignore[arg-type]
         given = {_metric(name): ((raw.get("pass_at_k") or {}).get(name) or {}).get("pass@1") for name in SETS}
         metrics = {}
         for name, scores in values.items():
             if scores and len(scores) != len(rows):
                 raise EvalkitError(f"{file}: {len(rows) - len(scores)} of {len(rows)} problems have no {name}; {FIX}")
+            if not scores and given[name] is not None:
+                raise EvalkitError(f"{file}: {name} is stated as {given[name]!r:.40}, and no problem has its outcomes; {FIX}")
             if scores:
                 figure = given[name] if given[name] is not None else sum(scores) / len(scores)
                 metrics[name] = stated(figure, scores, where=f"{file}: {name}")
         if not metrics:
             raise EvalkitError(f"{file} holds no outcomes; {FIX}")
         entry = foreign_entry(
-            "evalplus", ["evalplus", raw["hash"]], metrics, len(rows), DataInfo(source="evalplus", sha256=str(raw["hash"]))
+            "evalplus",
+            ["evalplus", raw["hash"]],
+            metrics,
+            len(rows),
+            DataInfo(source="evalplus", sha256=str(raw["hash"])),
+            max(n_total, len(rows)),  # of MBPP, EvalPlus has had 399 too
         )
         model = file.name.removesuffix("eval_results.json").strip("_.-") or file.resolve().parent.name
         run = foreign_run(file.stem, model, "evalplus", str(raw.get("date") or ""), {task: entry})
@@ -110,7 +120,13 @@ def _metric(name: str) -> str:
 
 
 def _row(file: Path, doc_id: str, samples: Sequence[Mapping[str, Any]]) -> SampleRow:
-    """Raises EvalkitError for an outcome that is none of EvalPlus's."""
+    """Raises EvalkitError for an outcome that is none of EvalPlus's, and for a problem that the benchmark has not."""
+    kind, _, number = doc_id.partition("/")
+    if kind in BENCHMARKS and not (re.fullmatch("0|[1-9][0-9]{0,3}", number) and int(number) in BENCHMARKS[kind][1]):
+        numbers = BENCHMARKS[kind][1]
+        raise EvalkitError(f"{file}: there is no problem {doc_id!r:.40}; {kind}'s are numbered {numbers[0]} to {numbers[-1]}; {FIX}")
+    if other := [its for sample in samples if kind in BENCHMARKS and (its := sample.get("task_id", doc_id)) != doc_id]:
+        raise EvalkitError(f"{file}: {doc_id} has a program for task_id {other[0]!r:.40}; {FIX}")
     if not samples:
         raise EvalkitError(f"{file}: {doc_id} has no programs; {FIX}")
     metrics: dict[str, float] = {}

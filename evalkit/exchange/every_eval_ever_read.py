@@ -10,17 +10,8 @@ from typing import Any
 from evalkit.codec import parse_json
 from evalkit.errors import EvalkitError
 from evalkit.exchange.every_eval_ever_write import WHOLE, result_id
-from evalkit.exchange.recorded import (
-    OURS,
-    Recorded,
-    foreign_entry,
-    foreign_row,
-    foreign_run,
-    from_kept,
-    merged,
-    row_from_kept,
-    stated,
-)
+from evalkit.exchange.recorded import OURS, Recorded, foreign_entry, foreign_row, foreign_run, from_kept, merged, row_from_kept
+from evalkit.exchange.stated import bounds_of, stated
 from evalkit.files import read_text
 from evalkit.hashing import sha256_json
 from evalkit.record.read import read_rows
@@ -89,6 +80,10 @@ def _read_instances(file: Path, log: Mapping[str, Any]) -> Iterator[_Instance]:
         where = f"{samples} line {number}"
         if row["evaluation_id"] != log["evaluation_id"]:
             raise EvalkitError(f"{where}: evaluation_id {row['evaluation_id']!r:.60} is not that of {file.name}; take both from one export")
+        if row["model_id"] != (model := log["model_info"]["id"]):
+            raise EvalkitError(
+                f"{where}: model_id {row['model_id']!r:.60} is not {model!r:.60}, as {file.name} says; take both from one export"
+            )
         yield _Instance(where, row)
 
 
@@ -126,15 +121,22 @@ def _foreign(file: Path, log: Mapping[str, Any], instances: Sequence[_Instance])
         metric = str(config.get("metric_id") or config.get("metric_name") or "score")
         task = name if named.count(name) == 1 else f"{name}:{metric}"
         mine = [each for each in instances if _is_of(each.raw, result)]
-        rows = [_row(each, metric) for each in mine]
+        bounds = _bounds(config, metric)
+        _require_one_thing(result, mine, bounds, name)
+        rows = [_row(each, metric, bounds) for each in mine]
         uncertainty = details.get("uncertainty") or {}
         error = (uncertainty.get("standard_error") or {}).get("value")
         interval = uncertainty.get("confidence_interval") or {}
         ci95 = (interval["lower"], interval["upper"]) if interval.get("confidence_level") == 0.95 else None
         where = f"{file}: {name}: score"
         scores: list[Any] = [row.metrics[metric] for row in rows]
-        _require_one_thing(file, result, rows)
-        figure = stated(details["score"], scores, error, uncertainty.get("num_samples"), where, ci95)
+        if doubled := [doc for doc, count in Counter(row.doc_id for row in rows).items() if count > 1]:
+            raise EvalkitError(f"{file}: {name}: sample {doubled[0]!r:.60} is there twice; {FIX}")
+        for key, bound, beyond in (("min_score", bounds[0], -1), ("max_score", bounds[1], 1)):
+            if beyond * details["score"] > beyond * bound:
+                what = f"{'above' if beyond > 0 else 'below'} {key} {bound:g}"
+                raise EvalkitError(f"{where} {details['score']!r:.40} is {what}; {FIX}")
+        figure = stated(details["score"], scores, error, uncertainty.get("num_samples"), where, ci95, bounds)
         is_share = config.get("metric_unit") == "proportion" or config.get("max_score") == 1
         entry = foreign_entry(
             f"{library['name']}'s {name}",
@@ -148,13 +150,24 @@ def _foreign(file: Path, log: Mapping[str, Any], instances: Sequence[_Instance])
         yield task, foreign_run(file.stem, model["id"], engine, log.get("evaluation_timestamp"), {task: entry}), rows, False
 
 
-def _require_one_thing(file: Path, result: Mapping[str, Any], rows: Sequence[SampleRow]) -> None:
-    """Raises EvalkitError for a score above the largest that there is, and for a sample that is there twice."""
-    name, value, most = result["evaluation_name"], result["score_details"]["score"], result["metric_config"].get("max_score")
-    if most is not None and value > float(most):  # which may be "Infinity"
-        raise EvalkitError(f"{file}: {name}: score {value!r:.40} is above max_score {most!r:.40}; {FIX}")
-    if doubled := [doc for doc, count in Counter(row.doc_id for row in rows).items() if count > 1]:
-        raise EvalkitError(f"{file}: {name}: sample {doubled[0]!r:.60} is there twice; {FIX}")
+def _bounds(config: Mapping[str, Any], metric: str) -> tuple[float, float]:
+    """What scores lie in, by the metric's configuration ("Infinity" is a text there) or else by its name."""
+    low, high = (0.0, 1.0) if config.get("metric_unit") == "proportion" else bounds_of(metric)
+    least, most = config.get("min_score"), config.get("max_score")
+    return low if least is None else float(least), high if most is None else float(most)
+
+
+def _require_one_thing(result: Mapping[str, Any], mine: Sequence[_Instance], bounds: tuple[float, float], name: str) -> None:
+    """Raises EvalkitError for a sample that belongs to another result, and for one that its file calls right and scores as wrong."""
+    # All of them may have names of their own: those of a benchmark's subjects. But some are not another benchmark's.
+    names = [each.raw["evaluation_name"] for each in mine]
+    is_share = bounds == (0, 1) and not result["metric_config"]["lower_is_better"]
+    for each, its in zip(mine, names, strict=True):
+        if its != name and name in names:
+            raise EvalkitError(f"{each.where}: evaluation_name {its!r:.60} is not {name!r:.60}; take both from one export")
+        right = each.raw["evaluation"].get("is_correct")
+        if is_share and isinstance(right, bool) and each.score in (0, 1) and right != bool(each.score):
+            raise EvalkitError(f"{each.where}: is_correct is {str(right).lower()}, and the score {each.score!r:.40}; {FIX}")
 
 
 def _is_of(instance: Mapping[str, Any], result: Mapping[str, Any]) -> bool:
@@ -163,7 +176,7 @@ def _is_of(instance: Mapping[str, Any], result: Mapping[str, Any]) -> bool:
     return bool(instance["evaluation_name"] == result["evaluation_name"])
 
 
-def _row(instance: _Instance, metric: str) -> SampleRow:
+def _row(instance: _Instance, metric: str, bounds: tuple[float, float]) -> SampleRow:
     raw, asked = instance.raw, instance.raw["input"]
     if raw["interaction_type"] == "single_turn":
         texts, conversation = list(raw["output"]["raw"]), asked.get("formatted") or asked["raw"]
@@ -181,5 +194,6 @@ def _row(instance: _Instance, metric: str) -> SampleRow:
         texts,
         answers[-1] if answers else "",
         instance.where,
+        bounds=bounds,
     )
     return replace(row, group=str((raw.get("metadata") or {}).get("subject", "")))

@@ -25,8 +25,8 @@ from evalkit.exchange.recorded import (
     numbers_of,
     row_from_kept,
     said,
-    stated,
 )
+from evalkit.exchange.stated import stated
 from evalkit.files import kept, require_folder
 from evalkit.hashing import sha256_json
 from evalkit.record.sample import SampleRow

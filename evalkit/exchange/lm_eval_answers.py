@@ -13,6 +13,7 @@ from typing import Any
 
 from evalkit.errors import EvalkitError, unknown
 from evalkit.exchange.lm_eval_read import Leaf, Results, Row
+from evalkit.exchange.stated import bounds_of, require_error, require_within
 from evalkit.record.figure import agrees, averagings, estimate, figure, require_figure
 from evalkit.record.pairs import TAIL, Answer, RunAnswers, TaskAnswers, cluster_of, score_of
 
@@ -193,8 +194,13 @@ class _Reader:
         # lm-eval states BLEU in points, our export in 0..1
         points = 100 if figure(task).is_bleu and not leaf.evalkit_protocol else 1
         require_figure(task, self._stated(leaf, key), str(leaf.file), points)
+        for doc in rows:
+            require_within(answers[f"{leaf.name}/{doc}"].score, bounds_of(metric), f"{leaf.file}: document {doc}: {metric}")
+        stderr = self._stated(leaf, f"{metric}_stderr,{chosen}")
         if leaf.n is None and leaf.aggregations.get(metric) == "mean":
-            self._require_error(task, leaf, self._stated(leaf, f"{metric}_stderr,{chosen}"))
+            self._require_error(task, leaf, stderr)
+        elif (mean := estimate(task)) is not None:
+            require_error(stderr, mean, f"{leaf.file}: {key} of {name}")
         return LmEvalTask(task, [leaf], leaf.name, left_out)
 
     def _require_error(self, task: TaskAnswers, leaf: Leaf, stated: Any) -> None:

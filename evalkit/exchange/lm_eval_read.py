@@ -16,8 +16,10 @@ from typing import Any
 
 from evalkit.codec import parse_json
 from evalkit.errors import EvalkitError
+from evalkit.exchange.recorded import CHANGED
+from evalkit.exchange.stated import SHARES
 from evalkit.files import read_text
-from evalkit.hashing import sha256_json
+from evalkit.hashing import sha256_json, sha256_text
 from evalkit.record.read import read_rows
 
 _TIME = "????-??-??T"  # how the time in a file's name begins
@@ -80,12 +82,17 @@ class Leaf:
         for raw in _rows(self.file):
             try:
                 doc_id = str(raw["doc_id"])
-                yield _row(raw, raw["filter"] if "filter" in raw else self.filters[seen[doc_id]])
+                row = _row(raw, raw["filter"] if "filter" in raw else self.filters[seen[doc_id]])
                 seen[doc_id] += 1
             except _DAMAGED as error:
                 raise EvalkitError(
                     f"{self.file}: document {raw.get('doc_id')!r:.40} can't be read ({error!r:.100}); rows of lm-eval 0.4.0 and later can"
                 ) from None
+            if not _is_its_target(raw):
+                raise EvalkitError(
+                    f"{self.file}: document {doc_id:.40}: target {row.target!r:.40} is not its target_hash's; run lm-eval again"
+                )
+            yield row
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +180,7 @@ def _read_file(file: Path) -> Results:
             raw.get("git_hash"),
             {task: dict(figures) for task, figures in raw["results"].items()},
             groups,
-            {name: _leaf(raw, groups, name, samples.get(name)) for name in dict.fromkeys([*stated, *samples])},
+            {name: _leaf(file, raw, groups, name, samples.get(name)) for name in dict.fromkeys([*stated, *samples])},
         )
     except _DAMAGED as error:
         raise EvalkitError(f"{file} is not lm-eval's results ({error!r:.200})") from None
@@ -196,7 +203,7 @@ def _name(samples: Path) -> str:
     return samples.stem.removeprefix("samples_").rpartition("_")[0]
 
 
-def _leaf(raw: Mapping[str, Any], groups: Mapping[str, Sequence[str]], name: str, file: Path | None) -> Leaf:
+def _leaf(source: Path, raw: Mapping[str, Any], groups: Mapping[str, Sequence[str]], name: str, file: Path | None) -> Leaf:
     # our export has one configuration for all leaves of a group
     top = next((group for group, children in groups.items() if name in children and group in raw["configs"]), name)
     config = raw["configs"].get(name, raw["configs"].get(top, {}))
@@ -207,14 +214,20 @@ def _leaf(raw: Mapping[str, Any], groups: Mapping[str, Sequence[str]], name: str
     else:  # before 0.4.3
         better = {each["metric"]: each.get("higher_is_better") for each in metrics}
     counts = (raw.get("n-samples") or {}).get(name, {})
+    versions, ours = raw.get("versions", {}), str((config.get("metadata") or {}).get("evalkit_protocol") or "")
+    if ours and versions.get(top) not in (None, version := f"evalkit {ours}"):
+        raise EvalkitError(f"{source}: version of {top} is {versions[top]!r:.40}, and evalkit wrote {version!r:.60}; {CHANGED}")
+    lower_is_better = frozenset(metric for metric, higher in better.items() if higher is False)
+    if ours and (odd := sorted(lower_is_better & SHARES)):
+        raise EvalkitError(f"{source}: higher_is_better of {odd[0]} of {name} is false, and evalkit wrote true; {CHANGED}")
     return Leaf(
         name,
         file,
-        settings | {f"{name} version": str(raw.get("versions", {}).get(name))},
+        settings | {f"{name} version": str(versions.get(name))},
         [str(each["name"]) for each in config.get("filter_list") or []] or ["none"],
         {str(each["metric"]): str(each["aggregation"]) for each in metrics if each.get("aggregation")},
-        str((config.get("metadata") or {}).get("evalkit_protocol") or ""),
-        frozenset(metric for metric, higher in better.items() if higher is False),
+        ours,
+        lower_is_better,
         _count(counts.get("effective")),
         _count(counts.get("original")),
         raw.get("task_hashes", {}).get(name),
@@ -260,6 +273,12 @@ def _row(raw: Mapping[str, Any], filter_name: Any) -> Row:
         [str(part) for part in raw["filtered_resps"]],
         {str(name): raw[name] for name in (raw["metrics"] if "metrics" in raw else [key for key in raw if key not in _NOT_METRICS])},
     )
+
+
+def _is_its_target(raw: Mapping[str, Any]) -> bool:
+    """Has the row's target the hash that is there, as lm-eval writes both since 0.4.3? What is no sha256 is another program's."""
+    target, digest = raw["target"], raw.get("target_hash")
+    return not isinstance(target, str) or not isinstance(digest, str) or len(digest) != 64 or digest == sha256_text(target)
 
 
 def _iso(date: Any) -> str | None:

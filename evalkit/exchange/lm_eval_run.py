@@ -49,6 +49,7 @@ def _entry(task: LmEvalTask, results: Results) -> TaskEntry:
         n=n,
         n_total=n if task.n_total is None else task.n_total,
         counts=Counts(extraction_failed=0, truncated=0, boundary_merged=0, stopped_by_length=0, unscored=0),
+        lower_is_better=(metric,) if answers.lower_is_better else (),
         data=DataInfo(source="lm-eval", sha256=sha256_json(hashes)),
         seconds=0.0,
         tokens=Tokens(),

@@ -3,7 +3,6 @@
 Layout and keys: lm-eval 0.4.13, loggers/evaluation_tracker.py. One file of samples a leaf task (mmlu_anatomy, ..), as there.
 """
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from evalkit.errors import EvalkitError
 from evalkit.exchange.recorded import OURS, Recorded, Written
 from evalkit.files import shortened, write_atomically
+from evalkit.hashing import sha256_text
 from evalkit.record.sample import Sample, SampleRow
 from evalkit.record.schema import Metrics, Run
 from evalkit.tasks import Doc, Generate, Generated, Loglikelihood, Loglikelihoods, Request, Scored
@@ -135,9 +135,9 @@ def _rows(samples: Sequence[Sample]) -> Iterator[dict[str, Any]]:
                 "filtered_resps": [r[0] for r in resps] if filter_name == "none" else [sample.scored.extracted],
                 "filter": filter_name,
                 "metrics": list(metrics),
-                "doc_hash": _sha256(json.dumps(dict(sample.doc.fields), indent=2, ensure_ascii=False)),
-                "prompt_hash": _sha256(_prompt(sample.requests[0])),
-                "target_hash": _sha256(sample.scored.target),
+                "doc_hash": sha256_text(json.dumps(dict(sample.doc.fields), indent=2, ensure_ascii=False)),
+                "prompt_hash": sha256_text(_prompt(sample.requests[0])),
+                "target_hash": sha256_text(sample.scored.target),
                 **metrics,
             }
 
@@ -169,7 +169,3 @@ def _resps(sample: Sample) -> list[list[Any]]:
         elif isinstance(response, Generated):
             resps.append([response.text])
     return resps
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

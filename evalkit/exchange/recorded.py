@@ -1,6 +1,5 @@
 """A run as evalkit records it, whatever file it was read from: what writers take and readers of other programs' files return."""
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -8,13 +7,13 @@ from typing import Any, TypeVar
 
 from evalkit.codec import decode, encode
 from evalkit.errors import EvalkitError
+from evalkit.exchange.stated import bounds_of, require_within
 from evalkit.hashing import sha256_json
 from evalkit.record.figure import agrees
 from evalkit.record.pairs import score_of
 from evalkit.record.read import read_complete, read_samples, run_folder
 from evalkit.record.sample import SampleRow
 from evalkit.record.schema import Counts, DataInfo, Environment, Metrics, ModelInfo, Run, TaskEntry, Tokens
-from evalkit.stats.estimate import Estimate, mean, normal
 from evalkit.tasks import Generate, Generated, Loglikelihood, Loglikelihoods
 
 OURS = "evalkit"  # the key of what a format has no place of its own for, and the source of files that hold evalkit's hashes
@@ -189,32 +188,6 @@ def foreign_entry(
     )
 
 
-def stated(
-    value: Any, scores: Sequence[float], stderr: Any = None, n: int | None = None, where: str = "", ci95: tuple[Any, Any] | None = None
-) -> Estimate:
-    """A figure that another program states, with its interval: from the documents' scores where there are some, else as it is stated.
-
-    Raises EvalkitError where there is neither, since no figure goes without its interval, and where it is not the scores' mean.
-    """
-    if scores and _is_number(value):
-        if not agrees(value, (own := mean(scores)).value):
-            raise EvalkitError(
-                f"{where} {value!r:.40} is not the mean of its {len(scores):,} samples, {own.value:.6g}; give results that say one thing"
-            )
-        return own
-    if not _is_number(value) or not _is_number(stderr) or not n or stderr < 0:
-        lacking = "is no number" if not _is_number(value) else "states neither samples that give it nor a standard error and n"
-        raise EvalkitError(f"{where} {value!r:.40} {lacking}, so it has no interval; give results with samples or with their error")
-    low, high = ci95 or normal(float(value), float(stderr))
-    if not _is_number(low) or not _is_number(high) or not low <= value <= high:
-        raise EvalkitError(f"{where} {value!r:.40} is not in its interval {low!r:.40} to {high!r:.40}; give results that say one thing")
-    return Estimate(float(value), float(stderr), (float(low), float(high)), n)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
 def foreign_row(
     doc_id: str,
     doc: Mapping[str, Any],
@@ -225,15 +198,19 @@ def foreign_row(
     extracted: str,
     where: str,
     group: str = "",
+    bounds: tuple[float, float] | None = None,
 ) -> SampleRow:
-    """A sample of another program. `asked`: a text or a conversation, "" where the file does not say.
+    """A sample of another program. `asked`: a text or a conversation, "" where the file does not say; `bounds`: its scores', where it says.
 
-    Its hashes are over what its file says of the document, and of what was asked. Raises EvalkitError for a score that is no number.
+    Its hashes are over what its file says of the document, and of what was asked. Raises EvalkitError for a score that is no number, or
+    that its metric can't have.
     """
     try:
         scores = {name: score_of(value, name) for name, value in metrics.items()}
     except EvalkitError as error:
         raise EvalkitError(f"{where}: {error}") from None
+    for name, score in scores.items():
+        require_within(score, bounds or bounds_of(name), f"{where}: {name}")
     context, messages = (asked, ()) if isinstance(asked, str) else ("", tuple(asked))
     request = Generate(context, (), 0, messages=messages)  # with which settings, such files do not say of a document
     return SampleRow(

@@ -48,6 +48,12 @@ class Answer:
             for a, b in zip(self.said, other.said, strict=True)
         )
 
+    def scores_as(self, other: "Answer") -> bool:
+        """The same score, but for the rounding of the log-probabilities that it may be a sum of."""
+        if isinstance(self.score, float) and isinstance(other.score, float):
+            return math.isclose(self.score, other.score, rel_tol=0, abs_tol=LOGPROB_NOISE)
+        return self.score == other.score
+
 
 @dataclass(frozen=True, slots=True)
 class TaskAnswers:
@@ -101,12 +107,10 @@ class Pairs:
 
     @property
     def identical(self) -> bool:
-        """Every answer is the same, so there is nothing to test. One text for all documents, whose scores differ, is not what was scored:
-        the answers were blanked before they were published.
+        """Every answer and its score is the same, so there is nothing to test. Where scores of the same texts differ, these are not what
+        was scored: answers may be blanked before they are published.
         """
-        pairs = list(zip(self.base, self.cand, strict=True))
-        blanked = len({answer.said for answer in self.base}) == 1 and any(a.score != b.score for a, b in pairs)
-        return not blanked and all(a.says_the_same_as(b) for a, b in pairs)
+        return all(a.says_the_same_as(b) and a.scores_as(b) for a, b in zip(self.base, self.cand, strict=True))
 
 
 def read_our_answers(place: Path, wanted: Sequence[str] = (), metric: str | None = None, cluster: str | None = None) -> RunAnswers:

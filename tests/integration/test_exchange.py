@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +31,13 @@ from evalkit.errors import EvalkitError
 from evalkit.exchange import hub, lm_eval_write
 from evalkit.exchange.formats import FORMATS, export, read_other
 from evalkit.exchange.recorded import Recorded, read_ours
+from evalkit.hashing import sha256_json
 from evalkit.judge import screen
 from evalkit.record.sample import Sample
 from evalkit.report.inputs import read_inputs
 from evalkit.report.sections import measured
 from evalkit.stats.estimate import Estimate
+from evalkit.tasks.registry import resolve
 from evalkit.view.read import read as read_view
 
 GOLDEN = Path(__file__).parents[1] / "golden"  # the schemas of the package every-eval-ever 0.3.0 (MIT), as it has them
@@ -254,8 +257,11 @@ def test_hub(kind: str, runs: dict[str, Path], tmp_path: Path, capsys: pytest.Ca
 )
 def test_hub_keeps_every_figure(tmp_path_factory: pytest.TempPathFactory, value: float, stderr: float, n: int, spec: str) -> None:
     folder = tmp_path_factory.mktemp("hub")
+    stderr *= (value * (1 - value) / n) ** 0.5  # of scores that can be
     figure = Estimate(value, stderr, (value - stderr, value + stderr), n)
-    recorded = Recorded(folder, "evalkit", run(spec, gsm8k=entry(0.5, metrics={"acc": figure}, n=n, n_total=20_000)))
+    settings_hash = sha256_json(asdict(resolve("gsm8k@qwen").protocol))
+    measured = entry(0.5, metrics={"acc": figure}, n=n, n_total=20_000, protocol_sha256=settings_hash)
+    recorded = Recorded(folder, "evalkit", run(spec, gsm8k=measured))
     (file,) = hub.write(recorded, folder, {}).files
     back = hub.read(file).run
     assert back.tasks["gsm8k"].figure == figure
@@ -353,9 +359,9 @@ def test_evalplus(runs: dict[str, Path], tmp_path: Path) -> None:
 def test_evalplus_by_its_own_tests(tmp_path: Path) -> None:
     """Several programs a problem; "plus" counts what passes both, as EvalPlus's pass@1 does."""
 
-    def outcome(base: str, plus: str) -> dict[str, Any]:
+    def outcome(base: str, plus: str, number: int = 0) -> dict[str, Any]:
         return {
-            "task_id": "x",
+            "task_id": f"HumanEval/{number}",
             "solution": "def f(): pass",
             "base_status": base,
             "plus_status": plus,
@@ -366,7 +372,7 @@ def test_evalplus_by_its_own_tests(tmp_path: Path) -> None:
     file = tmp_path / "model_eval_results.json"
     problems = {
         "HumanEval/0": [outcome("pass", "pass"), outcome("pass", "fail")],
-        "HumanEval/1": [outcome("fail", "pass"), outcome("timeout", "fail")],
+        "HumanEval/1": [outcome("fail", "pass", 1), outcome("timeout", "fail", 1)],
     }
     raw = {"date": "2026-01-01", "hash": "h", "eval": problems, "pass_at_k": {"base": {"pass@1": 0.5}, "plus": {"pass@1": 0.25}}}
     file.write_text(json.dumps(raw))
