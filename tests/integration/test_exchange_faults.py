@@ -1,6 +1,7 @@
 """Other programs' files that contradict themselves are refused in one line, with the value that can't be."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,56 @@ def refusal(path: Path, read: Callable[[str], object] = read_other) -> str:
     return str(caught.value)
 
 
+# --- the hub ----------------------------------------------------------------------------------------------------------
+
+
 @pytest.fixture(scope="module")
 def gsm8k(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return golden_run(tmp_path_factory.mktemp("gsm8k"), "gsm8k")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (r"value: \S+(.*)score=\S+;", r"value: 162.5\1score=1.625;", "score 1.625 is not within 0 to 1"),
+        (r"value: \S+(.*)score=\S+;", r"value: 8.5\1score=8.5;", "value 8.5 is not the score 8.5 of its notes in percent"),
+        (r"value: \S+", "value: 0.5", "value 0.5 is not the score 0.5 of its notes in percent"),
+        (r"ci95=[^;]*", "ci95=0.9 to 0.1", "score 0.5 is not in its interval 0.9 to 0.1"),
+        (r"ci95=[^;]*", "ci95=0.6 to 0.7", "score 0.5 is not in its interval 0.6 to 0.7"),
+        (r"stderr=[^;]*", "stderr=-1", "score 0.5 has a standard error below 0, -1.0"),
+        (r" n=[^;]*", " n=1319 of 1319", "1,319 scores have a standard error of at most 0.013772"),
+        (r" n=[^;]*", " n=12 of 3", "n is 12 of 3, more than there are"),
+        ("; score=", "; score=0.9; score=", "score is there twice in its notes"),
+        ("  value: ", "  value: 99\n  value: ", "the key 'value' is there twice"),
+        ("settings=....", "settings=0000", "are not those of gsm8k@lm-eval"),
+        ("metric=[^;]*", "metric=foo", "metric 'foo' is not exact_match_strict, the headline of gsm8k@lm-eval"),
+        ("task=gsm8k@lm-eval", "task=mmlu@lm-eval", "openai/gsm8k:gsm8k is not the benchmark of mmlu; that is gsm8k's"),
+        ("id: openai/gsm8k", "id: cais/mmlu", "cais/mmlu:gsm8k is not the benchmark of gsm8k; openai/gsm8k:gsm8k is gsm8k's"),
+    ],
+)
+def test_figures_on_the_hub_that_cannot_be(old: str, new: str, said: str, gsm8k: Path, tmp_path: Path) -> None:
+    (file,) = export(str(gsm8k), "hub", str(tmp_path), {}).files
+    changed = re.sub(old, new, text := file.read_text(), count=1, flags=re.DOTALL)
+    assert changed != text
+    file.write_text(changed)
+    assert said in refusal(file)
+
+
+def test_another_tasks_benchmark_is_not_written(gsm8k: Path, tmp_path: Path) -> None:
+    said = refusal(gsm8k, lambda path: export(path, "hub", str(tmp_path), {"gsm8k": "cais/mmlu:mmlu"}))
+    assert "--dataset gsm8k=cais/mmlu:mmlu: cais/mmlu:mmlu is not the benchmark of gsm8k" in said
+
+
+@pytest.mark.parametrize("right", [0, 24])
+def test_figures_at_the_ends_are_read(right: int, gsm8k: Path, tmp_path: Path) -> None:
+    """Wilson's interval ends there but for rounding."""
+    (file,) = export(str(gsm8k), "hub", str(tmp_path), {}).files
+    end = mean([1.0] * right + [0.0] * (24 - right))
+    notes = f"score={end.value}; stderr={end.stderr}; ci95={end.ci95[0]} to {end.ci95[1]}; n=24 of 60; model="
+    text = re.sub("score=.*; model=", notes, file.read_text())
+    file.write_text(re.sub("value: .*", f"value: {100 * end.value}", text))
+    assert (found := read_other(str(file))) is not None
+    assert found.run.tasks["gsm8k"].figure == end
 
 
 # --- Every Eval Ever --------------------------------------------------------------------------------------------------
