@@ -5,7 +5,8 @@ import math
 from evalkit.comparison.gate_config import GateConfig
 from evalkit.comparison.gate_outcome import Case
 from evalkit.errors import EvalkitError, unknown
-from evalkit.record.read import read_run, why_incomplete
+from evalkit.exchange.formats import read_other
+from evalkit.record.read import is_ours, read_run, why_incomplete
 from evalkit.record.schema import task_of
 from evalkit.report.matches import agreed, in_tables, published_for
 from evalkit.report.verdict import verdict_on
@@ -18,6 +19,10 @@ def published_cases(config: GateConfig) -> tuple[str, str, list[Case], tuple[str
     Raises EvalkitError if nothing can be gated, or if several tables have different figures under the run's protocol and none was chosen.
     """
     (path,) = config.runs
+    if not is_ours(path) and (other := read_other(path)) is not None:
+        raise EvalkitError(
+            f"{path} is {other.source}'s, and --against published takes a run of evalkit's; `evalkit report` shows its figures"
+        )
     record = read_run(path)
     if record.shard:
         raise EvalkitError(f"{path} is {why_incomplete(record)}")

@@ -13,6 +13,8 @@ from lm_eval_folders import write as write_lm_eval
 
 from evalkit.comparison.answers import read_answers
 from evalkit.comparison.compare import compare
+from evalkit.comparison.gate import decide
+from evalkit.comparison.gate_config import GateConfig
 from evalkit.errors import EvalkitError
 from evalkit.exchange.formats import export, read_other
 from evalkit.exchange.lm_eval_read import find_results, read_results
@@ -79,6 +81,12 @@ def test_figures_at_the_ends_are_read(right: int, gsm8k: Path, tmp_path: Path) -
     file.write_text(re.sub("value: .*", f"value: {100 * end.value}", text))
     assert (found := read_other(str(file))) is not None
     assert found.run.tasks["gsm8k"].figure == end
+
+
+def test_figures_alone_go_to_report(gsm8k: Path, tmp_path: Path) -> None:
+    export(str(gsm8k), "hub", str(tmp_path), {})
+    said = refusal(tmp_path, lambda path: decide(GateConfig((path,), against="published")))
+    assert "is hub's, and --against published takes a run of evalkit's; `evalkit report`" in said
 
 
 # --- Every Eval Ever --------------------------------------------------------------------------------------------------
