@@ -175,4 +175,5 @@ def kept(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise RunIncomplete(f"cannot write {path}: {error.strerror}; nothing answered is lost, run the same command again") from None
+        fix = "free some space or mend the disk and " if error.errno in (ENOSPC, EDQUOT, EIO) else ""
+        raise RunIncomplete(f"cannot write {path}: {error.strerror}; nothing answered is lost, {fix}run the same command again") from None

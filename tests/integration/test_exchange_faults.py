@@ -1,5 +1,6 @@
 """Other programs' files that contradict themselves are refused in one line, with the value that can't be."""
 
+import errno
 import json
 import re
 from collections.abc import Callable
@@ -15,10 +16,11 @@ from evalkit.comparison.answers import read_answers
 from evalkit.comparison.compare import compare
 from evalkit.comparison.gate import decide
 from evalkit.comparison.gate_config import GateConfig
-from evalkit.errors import EvalkitError
+from evalkit.errors import EvalkitError, RunIncomplete
 from evalkit.exchange.formats import export, read_other
 from evalkit.exchange.lm_eval_read import find_results, read_results
 from evalkit.exchange.lm_eval_run import run_of
+from evalkit.files import kept
 from evalkit.stats.estimate import mean
 
 SCORES = [1.0, 0.0, 0.0, 1.0, 0.0, 0.0] * 4
@@ -220,3 +222,12 @@ def test_some_problems_of_evalplus_are_said_to_be_some(doc_id: str, task: str, s
     found = read_other(str(evalplus(tmp_path / "m_eval_results.json", doc_id)))
     assert found is not None
     assert {name: entry.size for name, entry in found.run.tasks.items()} == {task: size}
+
+
+# --- a full disk ------------------------------------------------------------------------------------------------------
+
+
+def test_a_full_disk_is_told_to_be_freed() -> None:
+    said = "nothing answered is lost, free some space or mend the disk and run the same command again"
+    with pytest.raises(RunIncomplete, match=said), kept(Path("x")):
+        raise OSError(errno.ENOSPC, "No space left on device")
