@@ -182,7 +182,7 @@ def test_a_temperature_that_is_no_number_is_refused(value: Any, our_model: Any) 
     """As `--gen_kwargs temperature=hot` passes it."""
     from lm_eval.api.instance import Instance
 
-    with pytest.raises(EvalkitError, match="needs? a number"):
+    with pytest.raises(EvalkitError, match="number"):
         our_model.generate_until([Instance("generate_until", {}, ("one", {"temperature": value}), 0, ("t", 0, 1))], disable_tqdm=True)
 
 

@@ -122,7 +122,7 @@ def _parsed_keys(path: Path) -> dict[str, Sequence[str]]:
         return _own_keys(path)
     if not isinstance(node, yaml.MappingNode):
         return {}
-    found = {}
+    found: dict[str, Sequence[str]] = {}
     for key, value in node.value:
         if key.value in _NAMING and value.tag != "tag:yaml.org,2002:null":
             items = value.value if isinstance(value, yaml.SequenceNode) else [value]
