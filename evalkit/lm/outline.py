@@ -4,10 +4,12 @@ For a plan, which has to answer at once. What a run computes with is opened, has
 """
 
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from evalkit.bench.roofline import Shape
 from evalkit.config import ModelSpec
@@ -70,7 +72,7 @@ class Outline:
         if self._path is None:
             return False  # the tokenizer of bytes has none
         with one_line():
-            held = self._metadata.get("tokenizer.chat_template") if self._metadata else Tokenizer.from_folder(self._path).chat_template
+            held = self._metadata.get("tokenizer.chat_template") if self._metadata else self._tokenizer.chat_template
         return bool(held or template_for(self._spec))
 
     def count(self, texts: Sequence[str]) -> int:
@@ -78,8 +80,12 @@ class Outline:
         if self._path is None:
             return sum(len(text.encode()) for text in texts)  # random weights come with a tokenizer of bytes
         with one_line():
-            tokenizer = _of_gguf(_Metadata(self._metadata)) if self._metadata else Tokenizer.from_folder(self._path)
-            return sum(map(len, tokenizer.encode_batch(list(texts))))
+            return sum(map(len, self._tokenizer.encode_batch(list(texts))))
+
+    @cached_property
+    def _tokenizer(self) -> Tokenizer:
+        assert self._path is not None
+        return _of_gguf(_Metadata(self._metadata)) if self._metadata else Tokenizer.from_folder(self._path)
 
 
 class _Metadata:
@@ -87,8 +93,8 @@ class _Metadata:
 
     def __init__(self, metadata: Any):
         self.metadata = metadata
-        parts = ("tokenizer.ggml.model", "tokenizer.ggml.pre", "tokenizer.ggml.tokens", "tokenizer.ggml.merges")
-        self._key = tuple(tuple(value) if hasattr(value := metadata.get(part), "__len__") else value for part in parts)
+        values = [metadata.get(f"tokenizer.ggml.{part}") for part in ("model", "pre", "tokens", "merges")]
+        self._key = tuple(value.tobytes() if isinstance(value, np.ndarray) else value for value in values)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Metadata) and self._key == other._key

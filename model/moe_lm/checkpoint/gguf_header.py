@@ -70,6 +70,17 @@ class Strings:
         data, size = self._data, _LENGTH.size  # a local name is found faster
         return (data[begin + size : end].decode("utf-8") for begin, end in pairwise(self._bounds))
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Strings) and self._raw == other._raw
+
+    def __hash__(self) -> int:
+        return hash(self._raw)
+
+    @property
+    def _raw(self) -> bytes:
+        """The strings and their lengths as they stand in the file: to compare them, none has to be decoded."""
+        return self._data[self._bounds[0] : self._bounds[-1]]
+
 
 def read_header(data: mmap.mmap) -> tuple[dict[str, Any], dict[str, TensorInfo]]:
     """Metadata (numbers, strings, bools, `Strings` and numpy arrays) and tensors by name. Raises ValueError where it is not valid."""
