@@ -30,8 +30,7 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1366], ids=["phone", "laptop"])
+@pytest.mark.parametrize(("scheme", "width"), [("light", 390), ("dark", 1366)], ids=["phone", "laptop"])
 def test_axe_finds_nothing(scheme: str, width: int, browser: Any, page_file: Path) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
     # axe is a script, and the page allows none

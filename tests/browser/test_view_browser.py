@@ -362,8 +362,7 @@ def test_the_policy_forbids_scripts_that_are_not_the_page_s(browser: Any, two_ru
         assert any("Content Security Policy" in complaint for complaint in tab.complaints)
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("viewport", [(1366, 768), (390, 844)], ids=["laptop", "phone"])
+@pytest.mark.parametrize(("scheme", "viewport"), [("light", (1366, 768)), ("dark", (390, 844))], ids=["laptop", "phone"])
 def test_axe_finds_nothing_serious(browser: Any, two_runs: Path, scheme: str, viewport: tuple[int, int]) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed").Axe()
     screen = {"width": viewport[0], "height": viewport[1]}

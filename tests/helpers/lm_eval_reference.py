@@ -13,6 +13,7 @@ import pytest
 
 from evalkit.lm.base import LM
 from evalkit.tasks import Generate, Generated, Loglikelihood, Loglikelihoods, Request
+from evalkit.tasks.lm_eval import figures
 
 SAID = (
     "The answer is 7.",
@@ -137,13 +138,15 @@ def simple_evaluate(tasks: Sequence[str], folders: Sequence[Path], **settings: A
         def apply_chat_template(self, chat_history: Any, add_generation_prompt: bool = True) -> str:
             return rendered(chat_history, add_generation_prompt)
 
-    found: Mapping[str, Any] = evaluator.simple_evaluate(
-        Theirs(),
-        tasks=list(tasks),
-        task_manager=TaskManager(include_defaults=False, include_path=[str(folder) for folder in folders]),
-        bootstrap_iters=1000,
-        **settings,
-    )
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(evaluator, "add_env_info", lambda results: None)  # asks pip and the compilers for a second, for nothing here
+        found: Mapping[str, Any] = evaluator.simple_evaluate(
+            Theirs(),
+            tasks=list(tasks),
+            task_manager=TaskManager(include_defaults=False, include_path=[str(folder) for folder in folders]),
+            bootstrap_iters=figures.RESAMPLES,
+            **settings,
+        )
     return found
 
 

@@ -17,6 +17,7 @@ from evalkit.progress import Reporter
 from evalkit.record.read import read_samples
 from evalkit.record.schema import Run
 from evalkit.runner import run as runner
+from evalkit.tasks.lm_eval import figures
 from evalkit.tasks.lm_eval.code import permit, permit_metrics
 from evalkit.tasks.lm_eval.index import Index, index
 from evalkit.tasks.lm_eval.tree import members_of
@@ -40,6 +41,7 @@ def run_both(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, include: Path | None = None, **settings: Any
 ) -> tuple[Run, Path, Mapping[str, Any]]:
     monkeypatch.setenv("DISABLE_MULTIPROC", "1")
+    monkeypatch.setattr(figures, "RESAMPLES", 100)  # some metrics take milliseconds each time
     answered_by(monkeypatch, Ours)
     ours = {"include_path": str(include)} if include else {}
     leave = runs_code(name, index(str(include) if include else None))  # without it, templates are rendered in the sandbox
@@ -77,14 +79,14 @@ def require_the_same(record: Run, folder: Path, theirs: Mapping[str, Any], name:
                     sample["arguments"]
                 )
     assert {row.doc_id: pairs(row.requests) for row in rows} == asked
-    figures = {name: entry.metrics, **entry.groups, **entry.subjects}
+    measured = {name: entry.metrics, **entry.groups, **entry.subjects}
     compared = 0
     for task, metrics in theirs["results"].items():
         for key, value in metrics.items():
             metric, _, chosen = key.partition(",")
             if not chosen or metric.endswith("_stderr"):
                 continue
-            ours = figures[task].get(metric if chosen == "none" else key)
+            ours = measured[task].get(metric if chosen == "none" else key)
             if ours is None:  # said, with the reason
                 assert any(metric in each for each in entry.without), (task, key, entry.without)
                 continue
