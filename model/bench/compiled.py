@@ -27,7 +27,7 @@ from torch import Tensor
 from transformers.models.qwen2_moe.modeling_qwen2_moe import Qwen2MoeSparseMoeBlock
 
 from moe_lm.backends import formulas
-from moe_lm.backends.cpu.backend import PackedMoE
+from moe_lm.backends.cpu.layers import PackedMoE
 from moe_lm.config import MoEConfig
 from moe_lm.model import MoE, route
 

@@ -4,6 +4,8 @@ import pytest
 import torch
 from cpu_cases import NUM_PAGES, TABLE, needs_kernels, random, three_sequences
 
+from moe_lm.backends.cpu import fused
+from moe_lm.backends.cpu.fused import LayerArgument, MatrixArgument, NormArgument
 from moe_lm.backends.cpu.launch import (
     TokenPlaces,
     append_kv,
@@ -79,6 +81,26 @@ def good_experts():
     }
 
 
+WEIGHTS = {  # kept here: the argument has their addresses
+    "qkv": PackedMatrix.of(random(1, (H + 2 * J) * D, 32)),
+    "o": PackedMatrix.of(random(1, 32, H * D)),
+    "gate_up": PackedMatrix.gated(random(1, 48, 32), random(1, 48, 32), "silu"),
+    "down": PackedMatrix.of(random(1, 32, 48)),
+}
+ONES = torch.ones(H * D)
+
+
+def layer(**changes):
+    norms = {name: NormArgument(ONES.data_ptr(), 32, 1e-5, 0.0) for name in ("input", "ffn")}
+    matrices = {name: MatrixArgument.of(matrix, False) for name, matrix in WEIGHTS.items()}
+    return LayerArgument(**{**norms, **matrices, "H": H, "J": J, "d": D, "window": 0, "scale": 1.0} | changes)
+
+
+def good_attend():
+    rotated = {"cos_Tr": random(T, D // 2), "sin_Tr": random(T, D // 2)}
+    return {"layer": layer(), "x_TD": random(T, 32), **rotated, "places": three_sequences(), **pages()}
+
+
 def places(**changes):
     good = three_sequences()
     return TokenPlaces(**{name: changes.get(name, getattr(good, name)) for name in ("positions", "sequences", "table")})
@@ -102,6 +124,8 @@ GOOD = {
     sigmoid: lambda: {"x_T": random(4)},
     rotation: lambda: {"positions_T": torch.arange(4, dtype=torch.int32), "inv_freq_r": random(6)},
     logsumexp: lambda: {"x_PV": random(4, 9)},
+    fused.attend: good_attend,
+    fused.feed: lambda: {"layer": layer(), "attended_TW": random(5, H * D), "x_TD": random(5, 32)},
 }
 META = {"device": "meta"}
 POSITIONS, SEQUENCES = three_sequences().positions, three_sequences().sequences
@@ -226,6 +250,25 @@ BAD = {
         ("x_PV", lambda: random(4, 9).bfloat16(), "x is bfloat16"),
         ("x_PV", lambda: random(4, 0), "the width of x is 0"),
     ],
+    fused.attend: [
+        ("layer", lambda: layer(d=D + 2), "cos is"),
+        ("layer", lambda: layer(J=4), "k_pages is"),
+        ("x_TD", lambda: random(T, 33), "x is"),
+        ("x_TD", lambda: random(T - 1, 32), "x is"),
+        ("x_TD", lambda: random(T, 32).bfloat16(), "x is bfloat16"),
+        ("x_TD", lambda: random(32, T).t(), "with strides"),
+        ("cos_Tr", lambda: random(T, D), "cos is"),
+        ("sin_Tr", lambda: random(T - 1, D // 2), "sin is"),
+        *BAD_PLACES,
+    ],
+    fused.feed: [
+        ("layer", lambda: layer(down=MatrixArgument()), "no gate_up and down"),
+        ("attended_TW", lambda: random(5, H * D + 1), "attended is"),
+        ("attended_TW", lambda: random(4, H * D), "attended is"),
+        ("attended_TW", lambda: random(5, H * D).double(), "attended is float64"),
+        ("x_TD", lambda: random(5, 33), "x is"),
+        ("x_TD", lambda: random(32, 5).t(), "with strides"),
+    ],
 }
 
 
@@ -276,6 +319,36 @@ def test_a_packed_matrix_is_whole(changes, message):
         PackedMatrix(**good | changes)
 
 
+LAYERS = [
+    ({}, None),
+    ({"gate_up": MatrixArgument(), "down": MatrixArgument()}, None),  # a mixture of experts
+    ({name: NormArgument(ONES.data_ptr(), D, 1e-5, 0.0) for name in "qk"}, None),  # of each head
+    ({"q": NormArgument(ONES.data_ptr(), H * D, 1e-5, 0.0), "k": NormArgument(ONES.data_ptr(), J * D, 1e-5, 0.0)}, None),
+    ({"H": 3}, "heads a key and value head 1; wanted: 0"),
+    ({"J": 0}, "heads a key and value head"),
+    ({"d": D - 1}, "d % 2 1; wanted: 0"),
+    ({"d": D - 2}, "outputs of qkv 320; wanted: 304"),
+    ({"qkv": MatrixArgument.of(WEIGHTS["o"], False)}, "outputs of qkv"),
+    ({"o": MatrixArgument.of(WEIGHTS["down"], False)}, "inputs of o 48; wanted: 160"),
+    ({"gate_up": MatrixArgument.of(WEIGHTS["down"], False)}, "inputs of gate_up 48; wanted: 32"),
+    ({"down": MatrixArgument.of(WEIGHTS["o"], False)}, "inputs of down 160; wanted: 48"),
+    ({"down": MatrixArgument()}, "inputs of down 0; wanted: 48"),
+    ({"input": NormArgument()}, "size of the norm input 0; wanted: 32"),
+    ({"ffn": NormArgument(ONES.data_ptr(), 40, 1e-5, 0.0)}, "size of the norm ffn 40"),
+    ({"ffn_post": NormArgument(ONES.data_ptr(), 40, 1e-5, 0.0)}, "size of the norm ffn_post 40"),
+    ({"k": NormArgument(ONES.data_ptr(), H * D, 1e-5, 0.0)}, "rest of the norm k 80; wanted: 0"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), LAYERS)
+def test_a_layers_sizes_fit_each_other(changes, message):
+    if message is None:
+        layer(**changes).check()
+        return
+    with pytest.raises(ValueError, match=message):
+        layer(**changes).check()
+
+
 @pytest.mark.parametrize("token", [-1, 10, PANEL - 1, PANEL])
 def test_an_embedding_out_of_range_is_refused(token):
     with pytest.raises(ValueError, match="ids is"):
@@ -292,5 +365,9 @@ def test_the_header_and_python_agree():
     for name, value in {"PANEL": pack.PANEL, "PAGE": launch.PAGE, "SPAN": launch.SPAN}.items():
         assert f"constexpr int {name} = {value};" in header
     assert header.count("API int ") == len(library.SIGNATURES)
+    for name, structure in {"Matrix": MatrixArgument, "Norm": NormArgument, "Layer": LayerArgument}.items():
+        declared = header.split(f"struct {name} {{")[1].split("}")[0].replace("*", "").split(";")[:-1]
+        fields = [field.strip() for line in declared for field in line.split(maxsplit=2 if "const" in line else 1)[-1].split(",")]
+        assert fields == [field for field, _ in structure._fields_]
     faults = header.split("enum Fault : int {")[1].split("}")[0].split(",")
     assert [fault.strip().lower() for fault in faults[1:]] == [message.split()[0] for message in library.FAULTS.values()]

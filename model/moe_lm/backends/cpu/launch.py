@@ -123,8 +123,8 @@ def append_kv(k_TJd: Tensor, v_TJd: Tensor, places: TokenPlaces, k_pages: Tensor
     check("k", k_TJd, (places.positions.shape[0], None, None), *DTYPES, contiguous=False)
     check("v", v_TJd, k_TJd.shape, *DTYPES, contiguous=False)
     k, v = _heads(k_TJd), _heads(v_TJd)
-    _check_pages(k_pages, v_pages, *k.shape[1:])
-    call("append_kv", k, k.stride(0), v, v.stride(0), *k.shape, *_table(places, k_pages), k_pages, v_pages)
+    check_pages(k_pages, v_pages, *k.shape[1:])
+    call("append_kv", k, k.stride(0), v, v.stride(0), *k.shape, *table_of(places, k_pages), k_pages, v_pages)
 
 
 def paged_attention(
@@ -137,7 +137,7 @@ def paged_attention(
     check("q", q_THd, (places.positions.shape[0], None, None), *DTYPES, contiguous=False)
     check("k_pages", k_pages, (None,) * 5, torch.float32)
     (T, H, d), J, q = q_THd.shape, k_pages.shape[1], _heads(q_THd)
-    _check_pages(k_pages, v_pages, J, d)
+    check_pages(k_pages, v_pages, J, d)
     if not J or H % J:
         raise ValueError(f"q has {H} heads, and the pages have {J}; wanted: a multiple")
     if window is not None:
@@ -145,7 +145,7 @@ def paged_attention(
     if scale is None:
         scale = d**-0.5
     out = q.new_empty(T, H, d)
-    call("paged_attention", q, q.stride(0), T, H, J, d, scale, *_table(places, k_pages), window or 0, k_pages, v_pages, out)
+    call("paged_attention", q, q.stride(0), T, H, J, d, scale, *table_of(places, k_pages), window or 0, k_pages, v_pages, out)
     return out.to(q_THd.dtype)
 
 
@@ -205,12 +205,14 @@ def _heads(x_THd: Tensor) -> Tensor:
     return x if x.stride()[1:] == (x.shape[2], 1) and x.stride(0) >= 0 else x.contiguous()
 
 
-def _check_pages(k_pages: Tensor, v_pages: Tensor, J: int, d: int) -> None:
+def check_pages(k_pages: Tensor, v_pages: Tensor, J: int, d: int) -> None:
+    """Raise ValueError unless these are the pages of J heads."""
     check("k_pages", k_pages, (None, J, *page_shape("k", d)), torch.float32)
     check("v_pages", v_pages, (k_pages.shape[0], J, *page_shape("v", d)), torch.float32)
 
 
-def _table(places: TokenPlaces, k_pages: Tensor) -> tuple[Tensor, Tensor, Tensor, int, int, int]:
+def table_of(places: TokenPlaces, k_pages: Tensor) -> tuple[Tensor, Tensor, Tensor, int, int, int]:
+    """`places` as C++ takes them."""
     return places.positions, places.sequences, places.table, *places.table.shape, k_pages.shape[0]
 
 

@@ -53,6 +53,10 @@ SIGNATURES = {
     "append_kv": (POINTER, INT, POINTER, INT, INT, INT, INT, *TABLE, POINTER, POINTER),
     # q, q_row, T, H, J, d, scale, .., window, k_pages, v_pages, out
     "paged_attention": (POINTER, *[INT] * 5, FLOAT, *TABLE, INT, POINTER, POINTER, POINTER),
+    # layer, x, T, cos, sin, .., k_pages, v_pages, out
+    "attend": (POINTER, POINTER, INT, POINTER, POINTER, *TABLE, POINTER, POINTER, POINTER),
+    # layer, attended, T, x
+    "feed": (POINTER, POINTER, INT, POINTER),
     # y, rows, weights, T, K, D, begin, end, out
     "combine": (POINTER, POINTER, POINTER, *[INT] * 5, POINTER),
     # logits, T, E, K, normalise, weights, ids

@@ -75,6 +75,41 @@ API int paged_attention(GompParallel gomp, int threads, const float* q, int q_ro
                         float scale, const int32_t* positions, const int32_t* sequences, const int32_t* table, int N,
                         int columns, int pages, int window, const float* k_pages, const float* v_pages, float* out);
 
+// A matrix with its bias, as `gemm` takes it, or where it has parts as `gemm_blocks` does.
+struct Matrix {
+    const void* weights;
+    const int64_t* parts;
+    const int32_t* places;
+    const float* bias;
+    int32_t bfloat16, part_count, K, outputs, activation, int8;
+};
+
+// An RMS norm of vectors of `size` numbers; without a weight there is none.
+struct Norm {
+    const float* weight;
+    int32_t size;
+    float eps, offset;
+};
+
+// A layer of a decoder in float32. D = qkv.K; the outputs of qkv are queries, keys and values; a q or k norm is of each
+// head, or of all at once. An FFN that is a mixture of experts is not in it.
+struct Layer {
+    Norm input, q, k, attention_post, ffn, ffn_post;
+    Matrix qkv, o, gate_up, down;
+    int32_t H, J, d, window;
+    float scale;
+};
+
+// What T tokens read: out = attention(rope(norm(x) @ qkv)), their keys and values appended first; x [T, D], out
+// [T, H * d]. The rest is as in rope, append_kv and paged_attention, whose numbers these are.
+API int attend(GompParallel gomp, int threads, const Layer* layer, const float* x, int T, const float* cos,
+               const float* sin, const int32_t* positions, const int32_t* sequences, const int32_t* table, int N,
+               int columns, int pages, float* k_pages, float* v_pages, float* out);
+
+// The rest of the layer: x += attended @ o, then x += ffn(norm(x)); attended [T, H * d], x [T, D]. After a fault x is
+// of no use.
+API int feed(GompParallel gomp, int threads, const Layer* layer, const float* attended, int T, float* x);
+
 // Adds to each token's sum over its K experts those of the rows begin .. end - 1, in the order given: out[t] +=
 // weights[t][n] * y[rows[t][n] - begin]; y [end - begin, D], out [T, D]. The sums begin at zero where `begin` is 0.
 API int combine(GompParallel gomp, int threads, const float* y, const int64_t* rows, const float* weights, int T, int K,

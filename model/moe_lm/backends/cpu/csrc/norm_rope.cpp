@@ -1,21 +1,14 @@
 #include <cmath>
 
 #include "kernels.h"
+#include "norm.h"
 #include "parallel.h"
-#include "simd.h"
 
 int rms_norm(GompParallel gomp, int threads, const float* x, const float* weight, int T, int D, float eps, float offset,
              float* out) {
-    const int whole = D / LANES * LANES;
     parallel_for_rows(gomp, threads, T, [&](int t) {
-        const float* from = x + static_cast<std::size_t>(t) * D;
-        float* to = out + static_cast<std::size_t>(t) * D;
-        vec squares{};
-        for (int c = 0; c < whole; c += LANES) squares = fma(load(from + c), load(from + c), squares);
-        float total = sum(squares);
-        for (int c = whole; c < D; c++) total = std::fma(from[c], from[c], total);
-        const float factor = 1.0f / std::sqrt(total / D + eps);
-        for (int c = 0; c < D; c++) to[c] = from[c] * factor * (offset + weight[c]);
+        const std::size_t at = static_cast<std::size_t>(t) * D;
+        normalise(x + at, weight, D, eps, offset, out + at);
     });
     return NONE;
 }
