@@ -19,7 +19,8 @@ from evalkit.lm.native import NativeLM
 from evalkit.lm.outline import Outline
 from evalkit.lm.upcycle import Recipe, upcycle
 from evalkit.tasks import Loglikelihood
-from moe_lm.backends.cpu import launch
+from moe_lm.backends.cpu.fused import MatrixArgument
+from moe_lm.backends.cpu.pack_quantized import PackedBlocks
 from moe_lm.checkpoint.read import open_checkpoint
 from moe_lm.engine.batch import forward
 from moe_lm.engine.pages import pool_for
@@ -168,13 +169,12 @@ def test_an_outline_of_a_quantised_folder(tmp_path: Path, family: str, method: s
 @pytest.mark.parametrize("kind", [*KINDS, "GROUP_64"])
 def test_the_speed_of_quantised_weights_is_measured_on_such(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     used = set()
+    made = MatrixArgument.of
+    monkeypatch.setattr(MatrixArgument, "of", lambda matrix, int8: used.add((type(matrix), int8)) or made(matrix, int8))
     monkeypatch.setattr(pass_speed, "TOKENS", (1, 3))
     monkeypatch.setattr(pass_speed, "LAYER", {**pass_speed.LAYER, "hidden_size": 256, "intermediate_size": 256, "head_dim": 16})
-    made = launch.call
-    monkeypatch.setattr(launch, "call", lambda name, *arguments: used.add(name) or made(name, *arguments))
     for dtype in ("float32", "int8"):
         used.clear()
         found = pass_speed.measure(ModelSpec("m", dtype=dtype, device="cpu"), kind)
         assert all(0 < seconds < 1 for _, seconds in found.points)
-        assert "gemm_blocks" in used
-        assert "gemm" not in used
+        assert used == {(PackedBlocks, dtype == "int8")}

@@ -150,6 +150,10 @@ class Backend(ABC):
     def logits(self, hidden_PD: Tensor) -> Tensor:
         """[P, D] -> [P, V], float32."""
 
+    def argmax(self, logits_PV: Tensor) -> Tensor:
+        """The likeliest token of each row, of equals the first, [P]."""
+        return logits_PV.argmax(-1)
+
     def logsumexp(self, logits_PV: Tensor) -> Tensor:
         """log(sum(exp(logits))) of each row, [P]: a token's log-probability is its logit less this."""
         return logits_PV.logsumexp(-1)

@@ -274,7 +274,7 @@ class Generator:
         """Choose the next tokens of these answers, from the hidden states of their wanted tokens."""
         hidden_PD = torch.cat([some_PD for _, some_PD in answers])
         logits_PV = self.backend.logits(hidden_PD)
-        likeliest_P1 = logits_PV.argmax(-1, keepdim=True)
+        likeliest_P1 = self.backend.argmax(logits_PV)[:, None]
         suspect_P1 = suspect(hidden_PD, logits_PV)[:, None]
         found_P2 = torch.cat((likeliest_P1, suspect_P1), dim=-1).cpu()  # together, so that a step synchronises with a GPU once
         rows = [len(part.wanted) for part, _ in answers]

@@ -25,8 +25,11 @@ class _Outputs:
 
 
 def suspect(hidden_PD: Tensor, logits_PV: Tensor) -> Tensor:
-    """Which rows may come of an overflow, [P]: logits that are NaN or infinite; hidden states of 0, since a norm divides by infinity."""
-    return ~(logits_PV.isfinite().all(-1) & (hidden_PD != 0).any(-1))
+    """Which rows may come of an overflow, [P]: logits that are NaN or infinite; hidden states of 0, since a norm divides by infinity.
+
+    One such logit makes its row's sum NaN or infinite; so may finite ones beyond 1e33, which `explain` then finds sound.
+    """
+    return ~(logits_PV.sum(-1).isfinite() & (hidden_PD != 0).any(-1))
 
 
 @torch.inference_mode()

@@ -188,7 +188,7 @@ class Scorer:
             logits_PV = self.backend.logits(some_PD)
             suspect_P = suspect(some_PD, logits_PV).tolist()
             for logits_V, logsumexp, argmax, is_suspect in zip(
-                logits_PV, self.backend.logsumexp(logits_PV), logits_PV.argmax(-1).tolist(), suspect_P, strict=True
+                logits_PV, self.backend.logsumexp(logits_PV), self.backend.argmax(logits_PV).tolist(), suspect_P, strict=True
             ):
                 place = next(rest)
                 if is_suspect and (error := explain(self.backend, place.tokens, "no continuation can be scored")):

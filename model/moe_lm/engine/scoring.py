@@ -75,7 +75,7 @@ def token_scores(backend: Backend, logits_PV: Tensor, tokens_P1: Tensor, num_top
     logprobs_P = (logits_PV.gather(-1, tokens_P1) - logsumexp_P1)[:, 0]
     top = logits_PV.topk(min(num_top, logits_PV.shape[-1]), dim=-1)
     # argmax breaks ties towards the lower id, topk does not specify; the best one must be greedy decoding's
-    best = logits_PV.argmax(-1).tolist() if num_top else [0] * len(logits_PV)
+    best = backend.argmax(logits_PV).tolist() if num_top else [0] * len(logits_PV)
     rows = zip(logprobs_P.tolist(), best, top.indices.tolist(), (top.values - logsumexp_P1).tolist(), strict=True)
     scores: list[TokenScore] = []
     for logprob, likeliest, ids, logprobs in rows:

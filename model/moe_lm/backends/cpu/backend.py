@@ -90,6 +90,9 @@ class CpuBackend(Backend):
     def logits(self, hidden_PD: Tensor) -> Tensor:
         return self.head(hidden_PD).float()
 
+    def argmax(self, logits_PV: Tensor) -> Tensor:
+        return torch.from_numpy(logits_PV.numpy().argmax(-1))  # in a fraction of torch's time
+
     def logsumexp(self, logits_PV: Tensor) -> Tensor:
         return logsumexp(logits_PV)
 
