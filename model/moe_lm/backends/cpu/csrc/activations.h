@@ -104,37 +104,40 @@ INLINE void quantise(const float* x, int8_t* to, SuperBlock& block) {
     block.d = !finite ? NAN : factor != 0.0f ? 1.0f / factor : 0.0f;
 }
 
-// All rows' numbers and blocks.
 template <class Block>
-class Activations {
+constexpr int NUMBERS = sizeof(Block) == sizeof(SmallBlock) ? 32 : 256;  // of a block
+
+// Some rows as tiles of `height` (the last one of what is left), each K / 4 times `height` words and K / NUMBERS times
+// `height` blocks: four numbers of the first row, four of the next one .., then the next four; blocks likewise.
+template <class Block>
+class Tiles {
   public:
-    static constexpr int NUMBERS = sizeof(Block) == sizeof(SmallBlock) ? 32 : 256;  // of a block
+    Tiles(int rows, int height, int K)
+        : rows_(rows),
+          height_(height),
+          K_(K),
+          words_(new int32_t[static_cast<std::size_t>(K / 4) * rows]),
+          blocks_(new Block[static_cast<std::size_t>(K / NUMBERS<Block>) * rows]) {}
 
-    Activations(GompParallel gomp, int threads, const float* x, int rows, int K)
-        : K_(K),
-          blocks_a_row_(K / NUMBERS),
-          numbers_(new int8_t[static_cast<std::size_t>(rows) * K]),
-          blocks_(new Block[static_cast<std::size_t>(rows) * blocks_a_row_]) {
-        parallel_for_rows(gomp, threads, rows, [&](int r) {
-            for (int b = 0; b < blocks_a_row_; b++) {
-                const std::size_t at = static_cast<std::size_t>(r) * K + b * NUMBERS;
-                quantise(x + at, numbers_.get() + at, blocks_[at / NUMBERS]);
-            }
-        });
-    }
+    int32_t* words(int row) { return words_.get() + static_cast<std::size_t>(K_ / 4) * row; }
+    Block* blocks(int row) { return blocks_.get() + static_cast<std::size_t>(K_ / NUMBERS<Block>) * row; }
+    const int32_t* words() const { return words_.get(); }
+    const Block* blocks() const { return blocks_.get(); }
 
-    // The kc numbers from k on of some rows: four of the first row, four of the next one .., then the next four; and
-    // their blocks, in the same order.
-    void gather(const int64_t* rows, int count, int k, int kc, int32_t* numbers, Block* blocks) const {
-        for (int m = 0; m < count; m++) {
-            const std::size_t at = static_cast<std::size_t>(rows[m]) * K_ + k;
-            for (int i = 0; i < kc / 4; i++) std::memcpy(numbers + i * count + m, numbers_.get() + at + i * 4, 4);
-            for (int b = 0; b < kc / NUMBERS; b++) blocks[b * count + m] = blocks_[at / NUMBERS + b];
+    // quantises row m, whose numbers are x
+    void set(int m, const float* x) {
+        const int first = m / height_ * height_, count = std::min(height_, rows_ - first);
+        int32_t* to = words(first) + m - first;
+        Block* block = blocks(first) + m - first;
+        for (int k = 0; k < K_; k += NUMBERS<Block>, block += count) {
+            alignas(4) int8_t numbers[NUMBERS<Block>];
+            quantise(x + k, numbers, *block);
+            for (int i = 0; i < NUMBERS<Block>; i += 4, to += count) std::memcpy(to, numbers + i, 4);
         }
     }
 
   private:
-    int K_, blocks_a_row_;
-    std::unique_ptr<int8_t[]> numbers_;
+    int rows_, height_, K_;
+    std::unique_ptr<int32_t[]> words_;
     std::unique_ptr<Block[]> blocks_;
 };

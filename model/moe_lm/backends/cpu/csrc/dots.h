@@ -57,6 +57,8 @@ struct Dots {
             a = _mm256_abs_epi8(a);
         }
         part = (ireg)_mm256_add_epi16((__m256i)part, _mm256_maddubs_epi16(a, b));
+        asm(""
+            : "+x"(part));  // as a tree, which GCC makes of a chain, the sums of some rows do not fit into 16 registers
 #else
         for (int j = 0; j < 4; j++) part += unsigned_bytes(w, j) * static_cast<int8_t>(x >> (8 * j));
 #endif

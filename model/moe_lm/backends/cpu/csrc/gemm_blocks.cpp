@@ -17,18 +17,18 @@ constexpr int GATHERED = 256 << 10;     // bytes of quantised rows of a task, ab
 constexpr int STRIPES = PANEL / LANES;  // of a panel
 constexpr int FEW = 4;                  // rows of a task for which no block is unpacked into memory
 
-// A task's rows as tiles of up to `height`, each with all numbers and blocks of its rows side by side.
-template <class Block>
-struct Gathered {
-    std::vector<int32_t> numbers;
-    std::vector<Block> blocks;
+// The rows of some tasks, first .. first + count - 1, as 8-bit integers, for weights in small blocks and in
+// super-blocks.
+struct IntegerRows {
+    int first, count, height;
+    std::optional<Tiles<SmallBlock>> small;
+    std::optional<Tiles<SuperBlock>> super;
 
-    void gather(const std::optional<Activations<Block>>& from, const int64_t* rows, int count, int height, int K) {
-        if (!from) return;
-        numbers.resize(static_cast<std::size_t>(K / 4) * count), blocks.resize(K / from->NUMBERS * count);
-        for (int m = 0; m < count; m += height)
-            from->gather(rows + m, std::min(height, count - m), 0, K, numbers.data() + K / 4 * m,
-                         blocks.data() + K / from->NUMBERS * m);
+    IntegerRows(int first, int count, int K, bool has_small, bool has_super) : first(first), count(count) {
+        const int most = count <= FEW ? FEW : TILE;
+        height = ceil_div(count, ceil_div(count, most));
+        if (has_small) small.emplace(count, height, K);
+        if (has_super) super.emplace(count, height, K);
     }
 };
 
@@ -44,8 +44,6 @@ struct Product {
     int sides;              // with an activation two: gates and up projections, a stripe of each
     Stripes stripes[2];
     Epilogue epilogue;
-    std::optional<Activations<SmallBlock>> small;  // of x, where weights need them
-    std::optional<Activations<SuperBlock>> super;
 
     int64_t x_row(int row) const { return order ? order[row] : row; }
     const int32_t* places_of(int matrix) const {
@@ -126,24 +124,17 @@ struct Product {
         });
     }
 
-    void integer_rows(const Task& task) const {
+    void integer_rows(const Task& task, const IntegerRows& rows) const {
         alignas(64) float sums[2][ROWS * LANES];
-        const int most = task.rows <= FEW ? FEW : TILE, height = ceil_div(task.rows, ceil_div(task.rows, most));
-        std::vector<int64_t> rows(task.rows);
-        for (int m = 0; m < task.rows; m++) rows[m] = x_row(task.row + m);
-        Gathered<SmallBlock> small_rows;
-        Gathered<SuperBlock> super_rows;
-        small_rows.gather(small, rows.data(), task.rows, height, K);
-        super_rows.gather(super, rows.data(), task.rows, height, K);
         each_stripe(task, [&](int, int, int number) {
             for (int side = 0; side < sides; side++) {
                 const Stripe stripe = stripes[side].get(task.matrix, number);
                 with_kind(stripe.kind, [&](auto b) {
                     using B = decltype(b);
                     if constexpr (B::SUPER)
-                        multiply_stripe<B>(stripe.packed, super_rows, task.rows, height, sums[side]);
+                        multiply_stripe<B>(stripe.packed, *rows.super, task.rows, rows.height, sums[side]);
                     else
-                        multiply_stripe<B>(stripe.packed, small_rows, task.rows, height, sums[side]);
+                        multiply_stripe<B>(stripe.packed, *rows.small, task.rows, rows.height, sums[side]);
                 });
             }
             const Stripe stripe = stripes[0].get(task.matrix, number);
@@ -155,12 +146,12 @@ struct Product {
 
     // to[m][0..LANES) = the products of a stripe and all rows
     template <class B>
-    void multiply_stripe(const uint8_t* stripe, const Gathered<Own<B>>& rows, int count, int height, float* to) const {
-        const int32_t* numbers = rows.numbers.data();
-        const Own<B>* own = rows.blocks.data();
-        constexpr int each = Activations<Own<B>>::NUMBERS;
+    void multiply_stripe(const uint8_t* stripe, const Tiles<Own<B>>& tiles, int count, int height, float* to) const {
+        const int32_t* words = tiles.words();
+        const Own<B>* own = tiles.blocks();
+        constexpr int each = NUMBERS<Own<B>>;
         if (count <= FEW) {
-            with_constant<FEW>(count, [&](auto m) { multiply_few_rows<B, m>(stripe, numbers, own, K, to); });
+            with_constant<FEW>(count, [&](auto m) { multiply_few_rows<B, m>(stripe, words, own, K, to); });
             return;
         }
         OpenedChunk<B> chunk;
@@ -170,11 +161,35 @@ struct Product {
             for (int m = 0; m < count; m += height) {
                 const int some = std::min(height, count - m);
                 with_constant<TILE>(some, [&](auto rows) {
-                    chunk.template multiply<rows>(numbers + K / 4 * m + k / 4 * some,
-                                                  own + K / each * m + k / each * some, kc, to + m * LANES, k > 0);
+                    chunk.template multiply<rows>(words + static_cast<std::size_t>(K / 4) * m + k / 4 * some,
+                                                  own + static_cast<std::size_t>(K / each) * m + k / each * some, kc,
+                                                  to + m * LANES, k > 0);
                 });
             }
         }
+    }
+
+    // The rows of each group of tasks that have the same ones, and which of them each task has.
+    std::vector<IntegerRows> quantised(GompParallel gomp, int threads, const std::vector<Task>& tasks,
+                                       std::vector<int>& rows_of) const {
+        const auto has = [&](bool super) { return stripes[0].has(super) || stripes[1].has(super); };
+        std::vector<IntegerRows> found;
+        for (const Task& task : tasks) {
+            const auto same = [&](const IntegerRows& rows) { return rows.first == task.row; };
+            const auto at = std::find_if(found.rbegin(), found.rend(), same);
+            rows_of.push_back(at != found.rend() ? found.rend() - at - 1 : static_cast<int>(found.size()));
+            if (at == found.rend()) found.emplace_back(task.row, task.rows, K, has(false), has(true));
+        }
+        std::vector<std::pair<IntegerRows*, int>> rows;
+        for (IntegerRows& each : found)
+            for (int m = 0; m < each.count; m++) rows.emplace_back(&each, m);
+        parallel_for(gomp, threads, static_cast<int>(rows.size()), [&](int i) {
+            const auto [of, m] = rows[i];
+            const float* from = x + x_row(of->first + m) * K;
+            if (of->small) of->small->set(m, from);
+            if (of->super) of->super->set(m, from);
+        });
+        return found;
     }
 };
 
@@ -212,7 +227,7 @@ int gemm_blocks(GompParallel gomp, int threads, const float* x, int x_rows, cons
     std::vector<float> rows_in_order;
     if (int8 && places) {
         rows_in_order = in_blocks_order(gomp, threads, x, order, places, offsets, matrices, M, K);
-        x = rows_in_order.data(), x_rows = M, order = nullptr;
+        x = rows_in_order.data(), order = nullptr;
     }
     const int sides = activation ? 2 : 1;
     Product product{x,
@@ -221,17 +236,15 @@ int gemm_blocks(GompParallel gomp, int threads, const float* x, int x_rows, cons
                     places,
                     sides,
                     {Stripes(parts, part_count / sides, K), Stripes(parts + 3, sides - 1, K)},
-                    {outputs, activation, bias, accumulate, row_scales, out},
-                    {},
-                    {}};
-    const auto has = [&](bool super) { return product.stripes[0].has(super) || product.stripes[1].has(super); };
-    if (int8 && has(false)) product.small.emplace(gomp, threads, x, x_rows, K);
-    if (int8 && has(true)) product.super.emplace(gomp, threads, x, x_rows, K);
+                    {outputs, activation, bias, accumulate, row_scales, out}};
     const int rows = int8 ? std::clamp(GATHERED / (K + 1) / TILE * TILE, 4 * TILE, ROWS) : ROWS;
     const std::vector<Task> tasks = divide(offsets, matrices, product.panels(), rows, PANELS / sides, threads);
+    std::vector<int> rows_of;
+    const std::vector<IntegerRows> quantised =
+        int8 ? product.quantised(gomp, threads, tasks, rows_of) : std::vector<IntegerRows>();
     parallel_for(gomp, threads, static_cast<int>(tasks.size()), [&](int i) {
         if (int8)
-            product.integer_rows(tasks[i]);
+            product.integer_rows(tasks[i], quantised[rows_of[i]]);
         else
             tasks[i].rows == 1 ? product.exact_row(tasks[i]) : product.exact_rows(tasks[i]);
     });

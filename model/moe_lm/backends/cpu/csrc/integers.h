@@ -12,6 +12,10 @@ INLINE ireg byte_pairs(ureg four, int odd) {
     return (ireg)((odd ? (pairs)four : (pairs)four << 8) >> 8);
 }
 
+INLINE ireg same(int32_t x) {
+    return x - ireg{};
+}
+
 // One part of a packed block, as its product takes it.
 template <class Layout>
 struct Direct {
@@ -90,8 +94,8 @@ INLINE void add_block(const Source& block, const int32_t* x, const SmallBlock* o
 #pragma GCC unroll 8
         for (int m = 0; m < rows; m++) {
             ireg whole = dots[m].sums;
-            if constexpr (B::ZERO_POINTS) whole -= block.zeros() * own[m].sum;
-            if (offset) whole -= own[m].sum * offset;
+            if constexpr (B::ZERO_POINTS) whole -= block.zeros() * same(own[m].sum);
+            if (offset) whole -= same(own[m].sum) * offset;
             sums[m] = fma(d * broadcast(own[m].d), to_float(whole), sums[m]);
             if (B::MINIMUM) sums[m] = fma(block.half(1), broadcast(own[m].s), sums[m]);
         }
