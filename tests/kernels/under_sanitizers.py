@@ -11,7 +11,7 @@ from pathlib import Path
 
 from moe_lm.backends.cpu import build, library
 
-NAMES = ("gemm", "quantized", "attention", "norm_rope", "moe", "softmax", "k_quants", "boundary", "variants")
+NAMES = ("gemm", "quantized", "attention", "norm_rope", "fused", "moe", "softmax", "k_quants", "boundary", "variants")
 TESTS = [f"tests/kernels/test_cpu_{name}.py" for name in NAMES]
 
 
