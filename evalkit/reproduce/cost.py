@@ -1,28 +1,19 @@
 """How long a workload takes: the passes that the engine would make, at the speed that was measured.
 
-The lengths of answers that are still to be generated are unknown. Those of answers that are already there stand for them; before there are
-any, `likely_length` is their mean, and they are as spread as waiting times are.
+The lengths of answers that are still to be generated are unknown. Those of answers that are already there stand for them, and before there are
+any, those of `evalkit.reproduce.lengths`.
 """
 
 import heapq
-import math
 from collections.abc import Sequence
 
 from evalkit.bench.roofline import Shape
 from evalkit.lm.pass_speed import PassSpeed
-from evalkit.runner.workload import Workload, likely_length
+from evalkit.runner.workload import Workload
 
 RUNNING = 64  # answers at a time, as moe_lm's generator has them
 REFILL = 16  # it takes new ones in groups
 PROGRAM = 0.2  # seconds in the sandbox, about
-
-
-def unseen(answers: int, limit: float) -> list[float]:
-    """Lengths of answers before any is known: quantiles of an exponential distribution, cut at the limit, in no order."""
-    mean = likely_length(limit)
-    quantiles = [min(limit, max(1.0, -mean * math.log(1 - (i + 0.5) / answers))) for i in range(answers)]
-    stride = next((s for s in (37, 41, 43) if math.gcd(s, answers) == 1), 1)
-    return [quantiles[i * stride % answers] for i in range(answers)]
 
 
 def prefill(work: Workload, context: float, shape: Shape, speed: PassSpeed) -> float:

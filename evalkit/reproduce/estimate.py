@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from evalkit.lm.pass_speed import PassSpeed
-from evalkit.reproduce import cost
+from evalkit.reproduce import cost, lengths
 from evalkit.reproduce.cells import Cell
 from evalkit.reproduce.progress import Progress
 from evalkit.reproduce.weights import Weights
@@ -38,7 +38,7 @@ class Job:
     def size(self) -> float:
         """Its work in weights times tokens, whatever is answered already."""
         shape, work = self.weights.outline.shape, self.work
-        new = work.likely_new_tokens
+        new = work.answers * self._likely_length
         body = shape.always + shape.sparse_layers * shape.top_k * shape.expert
         return body * (work.prompt_tokens + new) + shape.head * (work.scored_tokens + new)
 
@@ -53,13 +53,20 @@ class Job:
         return (self.work.prompt_tokens + self.work.shared_tokens) / max(1, self.work.requests)
 
     def lengths(self, count: int) -> list[float]:
-        """Of so many answers: as long as those that are there, or as `cost.unseen` has them."""
+        """Of so many answers: as long as those that are there, or as `lengths.unseen` has them."""
         seen = self.progress.lengths
-        return (
-            [float(seen[i % len(seen)]) for i in range(count)]
-            if seen and self.is_measured
-            else cost.unseen(count, self.work.max_new_tokens / max(1, self.work.answers))
-        )
+        if seen and self.is_measured:
+            return [float(seen[i % len(seen)]) for i in range(count)]
+        return lengths.unseen(count, self._likely_length, self._limit)
+
+    @property
+    def _limit(self) -> float:
+        """Of an answer, in tokens."""
+        return self.work.max_new_tokens / max(1, self.work.answers)
+
+    @property
+    def _likely_length(self) -> float:
+        return lengths.mean_length(self.task, self._limit)
 
     def seconds(self, speed: PassSpeed, share: float, lengths: Sequence[float]) -> float:
         """At the device's speed: this share of the prompts, and answers of these lengths."""

@@ -34,11 +34,6 @@ class Workload:
     answers: int
     max_new_tokens: int
 
-    @property
-    def likely_new_tokens(self) -> float:
-        """Before any answer is known."""
-        return likely_new_tokens(self.answers, self.max_new_tokens)
-
 
 def likely_length(limit: float) -> float:
     """The mean length of answers that are still unknown, in tokens. HumanEval's took 100 to 250 of limits of 512 to 2,048."""

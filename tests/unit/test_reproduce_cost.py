@@ -9,12 +9,13 @@ from evalkit.bench.roofline import Shape
 from evalkit.config import ModelSpec
 from evalkit.lm import pass_speed
 from evalkit.lm.pass_speed import PassSpeed
-from evalkit.reproduce import cost
+from evalkit.reproduce import cost, lengths
 from evalkit.reproduce.estimate import Estimates, Job
 from evalkit.reproduce.plan import Measurement, in_order, within
 from evalkit.reproduce.progress import Progress
 from evalkit.reproduce.weights import Weights
 from evalkit.runner.workload import Workload
+from evalkit.tasks.registry import resolve
 
 # a pass costs reading the weights up to 4 tokens, then in proportion
 SPEED = PassSpeed(((1, 4.0), (4, 4.0), (64, 64.0), (256, 256.0)), 0.0)
@@ -65,13 +66,24 @@ def test_answers_are_taken_in_groups_and_let_go() -> None:
 
 
 def test_lengths_of_answers_that_nobody_has_seen() -> None:
-    lengths = cost.unseen(164, 1024)
-    assert len(lengths) == 164
-    assert sum(lengths) / 164 == pytest.approx(256, rel=0.03)
-    assert max(lengths) == 1024
-    assert min(lengths) >= 1
-    assert cost.unseen(0, 1024) == []
-    assert len(cost.unseen(37 * 41, 64)) == 37 * 41
+    """Cut at the limit, and still of the mean that they should have."""
+    for mean, limit in ((256, 1024), (626, 1024), (5, 1024), (126, 128)):
+        found = lengths.unseen(164, mean, limit)
+        assert len(found) == 164
+        assert sum(found) / 164 == pytest.approx(mean, rel=0.03)
+        assert 1 <= min(found) <= max(found) <= limit
+    assert lengths.unseen(0, 256, 1024) == []
+    assert len(lengths.unseen(37 * 41, 16, 64)) == 37 * 41
+
+
+def test_answers_are_as_long_as_those_of_the_same_protocol() -> None:
+    """Those of one model that were measured, within the limit; of a protocol that nobody has run whole, a share of the limit."""
+    assert {str(resolve(task).protocol) for task in lengths.MEASURED} == lengths.MEASURED.keys()
+    assert lengths.mean_length("humaneval@lm-eval", 1024) == lengths.MEASURED["humaneval@lm-eval"]
+    assert lengths.mean_length("humaneval@lm-eval", 32) == 32
+    assert lengths.mean_length("humaneval@opencompass", 512) == 128
+    long = replace(ANSWERS, max_new_tokens=20 * 1024)
+    assert sum(job(long, task="humaneval@lm-eval").lengths(164)) == pytest.approx(164 * lengths.MEASURED["humaneval@lm-eval"], rel=0.03)
 
 
 def test_without_an_answer_the_device_decides() -> None:
