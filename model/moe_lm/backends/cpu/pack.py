@@ -7,7 +7,6 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from moe_lm.backends.cpu.check import check, check_indices
@@ -43,15 +42,19 @@ class PackedMatrix:
     @classmethod
     def of(cls, weights_EOK: Tensor, bias_O: Tensor | None = None) -> "PackedMatrix":
         bias = None if bias_O is None else bias_O.detach().float().contiguous()
-        panels = _panels(weights_EOK, PANEL)
-        return cls(kept(in_large_pages(panels.shape, panels.dtype).copy_(panels)), weights_EOK.shape[1], bias=bias)
+        E, outputs, K = weights_EOK.shape
+        panels = in_large_pages((E, -(-outputs // PANEL), K, PANEL), weights_EOK.dtype)
+        _fill_panels(panels, weights_EOK)
+        return cls(kept(panels), outputs, bias=bias)
 
     @classmethod
     def gated(cls, gate_EOK: Tensor, up_EOK: Tensor, activation: str) -> "PackedMatrix":
         """For act(x @ gate.T) * (x @ up.T)."""
-        gate, up = _panels(gate_EOK, HALF), _panels(up_EOK, HALF)
-        both = in_large_pages((*gate.shape[:-1], PANEL), gate.dtype)
-        return cls(kept(torch.cat((gate, up), dim=-1, out=both)), gate_EOK.shape[1], activation)
+        E, outputs, K = gate_EOK.shape
+        both = in_large_pages((E, -(-outputs // HALF), K, PANEL), gate_EOK.dtype)
+        _fill_panels(both[..., :HALF], gate_EOK)
+        _fill_panels(both[..., HALF:], up_EOK)
+        return cls(kept(both), outputs, activation)
 
     @property
     def inputs(self) -> int:
@@ -71,9 +74,13 @@ class PackedMatrix:
         return self.weights[0, ids_T // PANEL, :, ids_T % PANEL].contiguous()
 
 
-def _panels(weights_EOK: Tensor, width: int) -> Tensor:
-    E, outputs, K = weights_EOK.shape
-    return F.pad(weights_EOK.detach(), (0, 0, 0, -outputs % width)).view(E, -1, width, K).transpose(2, 3)
+def _fill_panels(panels: Tensor, weights_EOK: Tensor) -> None:
+    """Write [E, O, K] to panels of zeros, [E, panels, K, width], whose last one may have room for more outputs."""
+    width, outputs = panels.shape[-1], weights_EOK.shape[1]
+    whole = outputs // width
+    panels[:, :whole] = weights_EOK[:, : whole * width].detach().unflatten(1, (whole, width)).transpose(2, 3)
+    if outputs % width:
+        panels[:, whole, :, : outputs % width] = weights_EOK[:, whole * width :].detach().transpose(1, 2)
 
 
 def in_large_pages(shape: Sequence[int], dtype: torch.dtype) -> Tensor:

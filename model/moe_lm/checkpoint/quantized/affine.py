@@ -7,6 +7,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from moe_lm.checkpoint.quantized.packing import Packed
+
 VALUES = 1 << 18  # expanded at a time: they stay in the CPU's cache
 STEP = 32  # rows are asked for in multiples of it, since formats pack up to so many outputs into a word
 
@@ -41,6 +43,16 @@ class Affine:
         """`codes`, those of a group after one another."""
         codes_nK = self.codes(begin, end)
         return codes_nK if self.order is None else codes_nK[:, self.columns]
+
+    def pairs(self) -> Tensor:
+        """Codes of up to 4 bits, those of a group after one another: uint8 [O, K / 2], the first of two in the lower half of a byte."""
+        if isinstance(self.codes, Packed) and self.codes.bits == 4 and self.order is None:
+            return self.codes.octets()[:, : self.inputs // 2]
+        pairs = torch.empty(len(self.scales), self.inputs // 2, dtype=torch.uint8)
+        for begin, end in self.spans():
+            first, second = self.codes_by_group(begin, end).unflatten(1, (-1, 2)).unbind(2)
+            torch.bitwise_or(first, second << 4, out=pairs[begin:end])
+        return pairs
 
     def _rows(self, begin: int, end: int) -> Tensor:
         weights_nK = self.codes(begin, end).to(torch.float32)

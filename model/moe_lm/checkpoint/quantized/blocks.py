@@ -44,14 +44,10 @@ def _group_size(weight: Affine) -> int:
 
 
 def _grouped(weight: Affine, size: int) -> GroupedWeight:
-    outputs = len(weight.scales)
-    codes = torch.empty(1, outputs, weight.inputs // 2, dtype=torch.uint8)
-    for begin, end in weight.spans():
-        first, second = weight.codes_by_group(begin, end).unflatten(1, (-1, 2)).unbind(2)
-        torch.bitwise_or(first, second << 4, out=codes[0, begin:end])
     assert weight.zeros is not None
     groups = torch.arange(0, weight.inputs, size) // weight.group_size
-    return GroupedWeight(codes, weight.scales[None, :, groups], weight.zeros[None, :, groups].to(torch.uint8), weight.inputs, size)
+    scales, zeros = weight.scales[None, :, groups], weight.zeros[None, :, groups].to(torch.uint8)
+    return GroupedWeight(weight.pairs()[None], scales, zeros, weight.inputs, size)
 
 
 def _fits_q8_0(weight: Affine) -> bool:

@@ -6,6 +6,7 @@ packed plus half their range. `targets` and `ignore` of the configuration name m
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -17,7 +18,7 @@ from moe_lm.checkpoint.quantized.affine import Affine, ordered
 from moe_lm.checkpoint.quantized.float8 import ACTIVATIONS, BLOCK, FLOAT8, WEIGHTS_ONLY
 from moe_lm.checkpoint.quantized.module import INDICES, WORDS, Module
 from moe_lm.checkpoint.quantized.options import BITS, GROUP_SIZE, Raw, are_objects, one_of, option, unsupported
-from moe_lm.checkpoint.quantized.packing import unpacked
+from moe_lm.checkpoint.quantized.packing import Packed, unpacked
 from moe_lm.checkpoint.quantized.scales import Block, by_output, check_scales
 from moe_lm.errors import ModelError
 from moe_lm.files import shown
@@ -122,7 +123,7 @@ class CompressedTensors:
         if "weight_packed" in module.tensors:
             words_OW, bits, half = module.read("weight_packed"), group.bits, 1 << (group.bits - 1)
             zeros_OG = torch.full_like(scales_OG, half) if zeros_OG is None else zeros_OG + half
-            codes = lambda begin, end: unpacked(words_OW[begin:end], group.bits, inputs)  # noqa: E731
+            codes: Callable[[int, int], Tensor] = Packed(words_OW, bits, inputs)
         else:
             weight_OK, bits = module.read("weight"), 0 if group.is_float else 8
             codes = lambda begin, end: weight_OK[begin:end]  # noqa: E731

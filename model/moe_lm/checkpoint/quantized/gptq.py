@@ -17,7 +17,7 @@ from moe_lm import kinds
 from moe_lm.checkpoint.quantized.affine import Affine, ordered
 from moe_lm.checkpoint.quantized.module import FLOATS, INDICES, WORDS, Module
 from moe_lm.checkpoint.quantized.options import BITS, GROUP_SIZE, Raw, are_objects, one_of, option, unsupported
-from moe_lm.checkpoint.quantized.packing import unpacked
+from moe_lm.checkpoint.quantized.packing import Packed, unpacked
 from moe_lm.errors import ModelError
 from moe_lm.files import shown
 
@@ -98,7 +98,7 @@ class GPTQ:
         words_RO = module.read("qweight")
         size = inputs if layout.group_size == -1 else layout.group_size
         return Affine(
-            lambda begin, end: unpacked(words_RO[:, begin:end].t(), layout.bits, inputs),
+            Packed(words_RO.t(), layout.bits, inputs),
             module.read("scales").to(torch.float32).t().contiguous(),
             self._zeros(module, layout.bits, outputs).to(torch.float32).t().contiguous(),
             inputs,
