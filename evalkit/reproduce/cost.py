@@ -1,7 +1,7 @@
 """How long a workload takes: the passes that the engine would make, at the speed that was measured.
 
-The lengths of answers that are still to be generated are unknown. Those of answers that are already there stand for them, and before there are
-any, those of `evalkit.reproduce.lengths`.
+Answers that are still to be generated are as long as those that are already there, and before there are any, as `evalkit.reproduce.lengths` has
+them.
 """
 
 import heapq

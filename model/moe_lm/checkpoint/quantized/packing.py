@@ -10,17 +10,17 @@ from torch import Tensor
 class Packed:
     """A weight's codes of `bits` bits, packed along its inputs: O outputs, K `inputs`, int32 words [O, W]."""
 
-    words_OW: Tensor
+    words: Tensor
     bits: int
     inputs: int
 
     def __call__(self, begin: int, end: int) -> Tensor:
         """Of the outputs in [begin, end): uint8 [n, K]."""
-        return unpacked(self.words_OW[begin:end], self.bits, self.inputs)
+        return unpacked(self.words[begin:end], self.bits, self.inputs)
 
     def octets(self) -> Tensor:
         """The bytes of all words, uint8 [O, 4 W]: with 4 bits, the codes of two inputs in each, the first in its lower half."""
-        return octets(self.words_OW)
+        return octets(self.words)
 
 
 def unpacked(words: Tensor, bits: int, count: int) -> Tensor:
