@@ -1,7 +1,7 @@
 """How long a workload takes: the passes that the engine would make, at the speed that was measured.
 
-Answers that are still to be generated are as long as those that are already there, and before there are any, as `evalkit.reproduce.lengths` has
-them.
+Answers that are still to be generated are as long as those that are already there. Before there are any, they are as long as
+`evalkit.reproduce.lengths` has them.
 """
 
 import heapq

@@ -7,6 +7,7 @@ from evalkit.runner.workload import likely_length
 # Mean new tokens of an answer, of all documents of a benchmark: the tokens that a run of results/baselines computed and shared, without
 # those of its prompts. Where two models answered, of both: theirs differ by less than a sixth, those of two protocols by up to nine times.
 MEASURED = {
+    "gsm8k@qwen": 118,  # Qwen2.5-Coder-0.5B
     "gsm8k@smollm-chat": 73,  # SmolLM2-135M
     "humaneval@chat": 242,  # Qwen2.5-Coder-0.5B, as the next one
     "humaneval@codex": 133,
