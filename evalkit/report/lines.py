@@ -1,4 +1,4 @@
-"""The lines of a report: every cell of a published table, once per run that measured it, then the figures of other models."""
+"""The lines of a report: every cell of a published table, once per run that measured it, then what else the runs measured."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -114,7 +114,7 @@ def short(model: str) -> str:
 
 
 def lines(table: PublishedTable, runs: Sequence[Run]) -> list[Line]:
-    """Every cell of the table in order, once per run that measured it; then figures of other models."""
+    """Every cell of the table in order, once per run that measured it; then figures of other models, and of tasks that have no column."""
     found = []
     for row in table.rows:
         for column in table.columns:
@@ -123,12 +123,14 @@ def lines(table: PublishedTable, runs: Sequence[Run]) -> list[Line]:
             found += [Line(row.model, column.key, cell, column, run, entry) for run, entry in matching]
             if not matching and cell:
                 found.append(Line(row.model, column.key, cell, column, None, None))
-    others = [run for run in runs if not any(row.is_model(run.model.spec) for row in table.rows)]
-    for run in others:
+    for run in runs:
+        row_of = next((row for row in table.rows if row.is_model(run.model.spec)), None)
         for key, entry in run.tasks.items():
             task = task_of(key)
-            columns: Sequence[Column | None] = table.columns_of(task, entry.protocol) or [None]
-            found += [Line(run.model.spec, c.key if c else task, None, c, run, entry) for c in columns]
+            columns: Sequence[Column | None] = table.columns_of(task, entry.protocol)
+            if row_of is None or not columns:
+                model = row_of.model if row_of else run.model.spec
+                found += [Line(model, c.key if c else task, None, c, run, entry) for c in columns or [None]]
     return found
 
 

@@ -188,6 +188,13 @@ def test_markdown_and_csv() -> None:
     assert (markdown(*runs), to_csv(lines(TABLE, runs), INPUTS)) == (text, to_csv(found, INPUTS))
 
 
+def test_what_a_model_of_the_table_did_on_a_task_without_a_column_is_shown() -> None:
+    *_, last = lines(TABLE, [run("Qwen/Qwen1.5-7B", mmlu=entry(0.61), xcopa=entry(0.5, protocol="qwen", n=1_500, n_total=1_500))])
+    assert (last.model, last.task, last.published, last.verdict.word) == ("Qwen1.5-7B", "xcopa", "-", "nothing published")
+    text = markdown(run("Qwen/Qwen1.5-7B", xcopa=entry(0.5, n=1_500, n_total=1_500)))
+    assert "| Qwen1.5-7B | xcopa | - | 50.0 (49.2 to 50.8) | - | nothing published |" in text
+
+
 def test_the_most_telling_of_several_measurements_stands_for_the_cell() -> None:
     spec = "Qwen/Qwen1.5-7B"
     runs = [run(spec, mmlu=entry(0.7, protocol="cloze")), run(spec, mmlu=entry(0.61)), run(spec, mmlu=entry(0.5, n=20))]
