@@ -19,7 +19,8 @@ PROGRAM = 0.2  # seconds in the sandbox, about
 def prefill(work: Workload, context: float, shape: Shape, speed: PassSpeed) -> float:
     """Prompts and continuations, in passes so large that only products count."""
     weights = shape.always + shape.sparse_layers * shape.top_k * shape.expert
-    attention = 2 * shape.attention_width * shape.seen(context / 2)  # products a token, in weights' worth
+    own = work.prompt_tokens / max(1, work.requests)  # tokens of a prompt that no other has computed: they follow those that are shared
+    attention = 2 * shape.attention_width * shape.seen(context - own / 2)  # products a token, in weights' worth
     heads = shape.head * (work.scored_tokens + work.answers)
     return speed.a_token * (work.prompt_tokens * (weights + attention) + heads)
 

@@ -44,7 +44,7 @@ def test_prompts_cost_products_and_scored_tokens_the_head() -> None:
     assert cost.prefill(SCORES, 150.0, DENSE, SPEED) == 1000 * 100 + 40 * 10
     assert cost.prefill(ANSWERS, 20.0, DENSE, SPEED) == 400 * 100 + 20 * 10
     attending = replace(DENSE, attention_width=7)
-    assert cost.prefill(SCORES, 150.0, attending, SPEED) == 1000 * (100 + 2 * 7 * 75) + 40 * 10
+    assert cost.prefill(SCORES, 150.0, attending, SPEED) == 1000 * (100 + 2 * 7 * 100) + 40 * 10  # after 50 that are shared
 
 
 def test_a_step_reads_what_its_tokens_visit() -> None:
