@@ -17,6 +17,7 @@ from evalkit.errors import EvalkitError
 from evalkit.hashing import sha256_json
 from evalkit.lm.conversation import template_for
 from evalkit.lm.native import NOT_QUANTIZED, NUMERICS, device_of, dtype_of, random_configuration
+from evalkit.lm.pass_speed import Like
 from evalkit.lm.shape import shape_of, width_of
 from evalkit.lm.tokenized import one_line
 from moe_lm import known
@@ -65,6 +66,11 @@ class Outline:
         if as_stored:
             self.kind, self._width = file.kind, file.width()
         return from_hf(hf_config(file.metadata, {name: tensor.shape for name, tensor in file.tensors.items()})), file.paths
+
+    @property
+    def like(self) -> Like:
+        """What to measure this device's speed on."""
+        return Like.of(self.kind, self.config.hidden_size)
 
     @property
     def has_template(self) -> bool:

@@ -1,7 +1,7 @@
-"""How long a pass of so many tokens takes on this device, measured on a layer of random weights within a second or two.
+"""How long a pass of so many tokens takes on this device, measured on layers of random weights within a second or two.
 
-A decoder is the same matrices over and over, so a pass of B tokens costs about as much a weight in every model: reading it where B is
-small, B products with it where B is large.
+A decoder is the same matrices over and over, so a pass of B tokens costs about as much a weight in every model with matrices as wide:
+reading it where B is small, B products with it where B is large. Matrices wider than `WIDEST` are no quicker.
 """
 
 import time
@@ -16,21 +16,45 @@ TOKENS = (1, 4, 16, 64, 256)  # in a pass; beyond them the cost is proportional
 BEFORE = 128  # tokens that a decode step's sequences hold already
 KV_MEMORY = 1 << 28  # bytes
 BUSY = 0.25  # of the time, with other programs: an idle device's own interruptions are some hundredths
-LAYER: Mapping[str, Any] = {  # 15 million weights, more than a CPU's cache holds
-    "family": "qwen2",
-    "vocab_size": 4096,
-    "hidden_size": 1024,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 16,
-    "num_key_value_heads": 4,
-    "head_dim": 64,
-    "intermediate_size": 4096,
-    "max_seq_len": 4096,
-    "rope_theta": 10000.0,
-    "rms_norm_eps": 1e-6,
-    "tie_word_embeddings": True,
-    "qkv_bias": True,
-}
+WIDEST = 1024  # hidden numbers; one layer then has 15 million weights, more than a CPU's cache holds
+HEAD = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Like:
+    """What a model's speed depends on besides the device: `kind`, the GGUF type or the groups that its quantised weights are computed in,
+    and the `width` of the layers that are measured in place of its own.
+    """
+
+    kind: str | None = None
+    width: int = WIDEST
+
+    @classmethod
+    def of(cls, kind: str | None, hidden_size: int) -> "Like":
+        """Of a model; widths are whole blocks of every GGUF type."""
+        return cls(kind, min(WIDEST, max(256, hidden_size // 256 * 256)))
+
+    def __str__(self) -> str:
+        return f"width {self.width}" + (f", {self.kind} weights" if self.kind else "")
+
+    @property
+    def layers(self) -> Mapping[str, Any]:
+        """The configuration of as many layers as have the weights of one of `WIDEST`."""
+        return {
+            "family": "qwen2",
+            "vocab_size": 4096,
+            "hidden_size": self.width,
+            "num_hidden_layers": round((WIDEST / self.width) ** 2),
+            "num_attention_heads": self.width // HEAD,
+            "num_key_value_heads": self.width // (4 * HEAD),
+            "head_dim": HEAD,
+            "intermediate_size": 4 * self.width,
+            "max_seq_len": 4096,
+            "rope_theta": 10000.0,
+            "rms_norm_eps": 1e-6,
+            "tie_word_embeddings": True,
+            "qkv_bias": True,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +88,8 @@ class PassSpeed:
         return seconds / size
 
 
-def measure(model: ModelSpec, kind: str | None) -> PassSpeed:
-    """Measure the device, precision and kernels that `model` would run with, its weights quantised in a GGUF type, in groups, or not."""
+def measure(model: ModelSpec, like: Like) -> PassSpeed:
+    """Measure the device, precision and kernels that `model` would run with."""
     import torch
 
     from evalkit.lm.native import NativeLM, device_of, dtype_of
@@ -75,8 +99,8 @@ def measure(model: ModelSpec, kind: str | None) -> PassSpeed:
     from moe_lm.engine.batch import forward
 
     device = device_of(model)
-    config = ModelConfig(**LAYER)
-    checkpoint = in_random_blocks(random_checkpoint(config), kind) if kind else random_checkpoint(config)
+    config = ModelConfig(**like.layers)
+    checkpoint = in_random_blocks(random_checkpoint(config), like.kind) if like.kind else random_checkpoint(config)
     lm = NativeLM(checkpoint, "random", None, dtype_of(model), device, model.kernel)
     lm.kv_memory = KV_MEMORY
     begun = time.perf_counter()
@@ -91,7 +115,7 @@ def measure(model: ModelSpec, kind: str | None) -> PassSpeed:
             cache.length = before
         begun, computed = time.perf_counter(), time.thread_time()
         new = [([0] * length, cache) for length, cache in zip(lengths, caches, strict=True)]
-        hidden = forward(backend, new, range(sum(lengths)))  # all are wanted: the last layer, here the only one, computes no others
+        hidden = forward(backend, new, range(sum(lengths)))  # all are wanted: the last layer computes no others
         hidden.cpu()  # a GPU has done its work by then
         seconds, computed = time.perf_counter() - begun, time.thread_time() - computed
         for cache in caches:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from evalkit.lm.pass_speed import PassSpeed
+from evalkit.lm.pass_speed import Like, PassSpeed
 from evalkit.reproduce import cost, lengths
 from evalkit.reproduce.cells import Cell
 from evalkit.reproduce.progress import Progress
@@ -84,9 +84,9 @@ class Estimate:
 
 
 class Estimates:
-    """`speeds` by the kind of the jobs' quantised weights, None for others."""
+    """Of jobs, at this device's `speeds`, one for each `Like` of them."""
 
-    def __init__(self, speeds: Mapping[str | None, PassSpeed], jobs: Sequence[Job]):
+    def __init__(self, speeds: Mapping[Like, PassSpeed], jobs: Sequence[Job]):
         self.speeds, self.jobs = speeds, jobs
 
     def of(self, job: Job, with_loading: bool) -> Estimate:
@@ -115,4 +115,4 @@ class Estimates:
         return 1.0, "this device's speed"
 
     def _speed(self, job: Job) -> PassSpeed:
-        return self.speeds[job.weights.outline.kind]
+        return self.speeds[job.weights.outline.like]

@@ -14,7 +14,7 @@ from evalkit.config import ModelSpec
 from evalkit.errors import EvalkitError
 from evalkit.files import write_output
 from evalkit.lm.native import device_of, dtype_of
-from evalkit.lm.pass_speed import PassSpeed, measure
+from evalkit.lm.pass_speed import Like, PassSpeed, measure
 from evalkit.record.write import processor
 from evalkit.runner.workload import Workload
 
@@ -44,15 +44,15 @@ class Measurements:
         except (OSError, ValueError, EvalkitError):
             self.known = Measured()
 
-    def speed(self, model: ModelSpec, kind: str | None) -> PassSpeed:
-        """This device's speed in the model's precision, on its kernels, with weights as they are or quantised in a GGUF type; measured if
-        need be, for about two seconds. One that was measured while other programs had the processor is not kept: it would be untrue of
-        the hours after them.
+    def speed(self, model: ModelSpec, like: Like) -> PassSpeed:
+        """This device's speed in the model's precision, on its kernels; measured if need be, for about two seconds.
+
+        One that was measured while other programs had the processor is not kept: it would be untrue of the hours after them.
         """
-        key = device_key(model, kind)
+        key = f"{device_key(model)}, {like}"
         if key in self.known.speeds:
             return self.known.speeds[key]
-        speed = measure(model, kind)
+        speed = measure(model, like)
         if not speed.is_of_a_busy_device:
             self._keep(replace(self.known, speeds={**self.known.speeds, key: speed}))
         return speed
@@ -81,8 +81,8 @@ class Measurements:
             write_output(self.file, json.dumps(encode(known), indent=2) + "\n")
 
 
-def device_key(model: ModelSpec, kind: str | None = None) -> str:
-    """What the speed depends on besides the model: "AMD EPYC (cpu), threads: 2, float32, kernel auto, torch 2.13.0, Q4_K weights"."""
-    threads, weights = int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0))), f", {kind} weights" if kind else ""
+def device_key(model: ModelSpec) -> str:
+    """What a speed is measured with: "AMD EPYC (cpu), threads: 2, float32, kernel auto, torch 2.13.0"."""
+    threads = int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
     where = f"{processor()} ({device_of(model)}), threads: {threads}"
-    return f"{where}, {dtype_of(model)}, kernel {model.kernel}, torch {version('torch')}{weights}"
+    return f"{where}, {dtype_of(model)}, kernel {model.kernel}, torch {version('torch')}"

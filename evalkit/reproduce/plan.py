@@ -161,8 +161,8 @@ class _Planner:
         """Each with its hours, of which the first one of a model has the loading of its weights."""
         if not jobs:
             return []
-        kinds = dict.fromkeys(job.weights.outline.kind for job in jobs)
-        estimates = Estimates({kind: self.measurements.speed(self.config.model(None), kind) for kind in kinds}, jobs)
+        alike = dict.fromkeys(job.weights.outline.like for job in jobs)
+        estimates = Estimates({like: self.measurements.speed(self.config.model(None), like) for like in alike}, jobs)
         loaded: set[str] = set()
         found = []
         for job in jobs:

@@ -172,9 +172,9 @@ def test_the_speed_of_quantised_weights_is_measured_on_such(kind: str, monkeypat
     made = MatrixArgument.of
     monkeypatch.setattr(MatrixArgument, "of", lambda matrix, int8: used.add((type(matrix), int8)) or made(matrix, int8))
     monkeypatch.setattr(pass_speed, "TOKENS", (1, 3))
-    monkeypatch.setattr(pass_speed, "LAYER", {**pass_speed.LAYER, "hidden_size": 256, "intermediate_size": 256, "head_dim": 16})
+    monkeypatch.setattr(pass_speed, "WIDEST", 256)
     for dtype in ("float32", "int8"):
         used.clear()
-        found = pass_speed.measure(ModelSpec("m", dtype=dtype, device="cpu"), kind)
+        found = pass_speed.measure(ModelSpec("m", dtype=dtype, device="cpu"), pass_speed.Like(kind, 256))
         assert all(0 < seconds < 1 for _, seconds in found.points)
         assert used == {(PackedBlocks, dtype == "int8")}

@@ -25,7 +25,7 @@ SPEED = PassSpeed(((1, 1e-9), (64, 4e-9), (256, 1e-8)), 1e-8)
 @pytest.fixture
 def known_speed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hours must not depend on the machine that tests run on."""
-    monkeypatch.setattr(measured, "measure", lambda model, kind: SPEED)
+    monkeypatch.setattr(measured, "measure", lambda model, like: SPEED)
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_a_speed_measured_on_a_busy_device_is_measured_again(
     table: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def hours(speed: PassSpeed) -> float:
-        monkeypatch.setattr(measured, "measure", lambda model, kind: speed)
+        monkeypatch.setattr(measured, "measure", lambda model, like: speed)
         return sum(float(m["hours"]) for m in planned(table, capsys)["measurements"])
 
     slow = PassSpeed(tuple((tokens, 10 * seconds) for tokens, seconds in SPEED.points), SPEED.load, waited=0.9)

@@ -8,7 +8,7 @@ import pytest
 from evalkit.bench.roofline import Shape
 from evalkit.config import ModelSpec
 from evalkit.lm import pass_speed
-from evalkit.lm.pass_speed import PassSpeed
+from evalkit.lm.pass_speed import Like, PassSpeed
 from evalkit.reproduce import cost, lengths
 from evalkit.reproduce.estimate import Estimates, Job
 from evalkit.reproduce.plan import Measurement, in_order, within
@@ -19,6 +19,7 @@ from evalkit.tasks.registry import resolve
 
 # a pass costs reading the weights up to 4 tokens, then in proportion
 SPEED = PassSpeed(((1, 4.0), (4, 4.0), (64, 64.0), (256, 256.0)), 0.0)
+LIKE = Like()
 DENSE = Shape(4, 4, embedding=0, head=10, always=100, expert=0, experts=0, top_k=0, sparse_layers=0, kv_per_token=0, attention_width=0)
 SPARSE = replace(DENSE, always=0, head=0, expert=10, experts=8, top_k=2, sparse_layers=3)
 SCORES = Workload(requests=10, prompt_tokens=1000, shared_tokens=500, scored_tokens=40, answers=0, max_new_tokens=0)
@@ -28,7 +29,7 @@ ANSWERS = Workload(requests=20, prompt_tokens=400, shared_tokens=0, scored_token
 class Known(Weights):
     """Weights whose outline is known without files."""
 
-    outline = type("outline", (), {"shape": DENSE, "kind": None})()  # type: ignore[assignment]
+    outline = type("outline", (), {"shape": DENSE, "like": LIKE})()  # type: ignore[assignment]
 
 
 def job(work: Workload, progress: Progress | None = None, spec: str = "m", task: str = "gsm8k@qwen") -> Job:
@@ -87,25 +88,36 @@ def test_answers_are_as_long_as_those_of_the_same_protocol() -> None:
 
 
 def test_without_an_answer_the_device_decides() -> None:
-    found = Estimates({None: SPEED}, [job(SCORES)]).of(job(SCORES), with_loading=False)
+    found = Estimates({LIKE: SPEED}, [job(SCORES)]).of(job(SCORES), with_loading=False)
     assert (found.left, found.whole, found.basis) == (100_400, 100_400, "this device's speed")
 
 
 def test_quantised_weights_have_a_speed_of_their_own() -> None:
     quantised = Known(ModelSpec("q"), Path(), True)
-    quantised.outline = type("outline", (), {"shape": DENSE, "kind": "Q4_K"})()  # type: ignore[misc,assignment]
+    quantised.outline = type("outline", (), {"shape": DENSE, "like": Like("Q4_K")})()  # type: ignore[misc,assignment]
     jobs = [job(SCORES), replace(job(SCORES), weights=quantised)]
     half = replace(SPEED, points=tuple((tokens, seconds / 2) for tokens, seconds in SPEED.points))
-    estimates = Estimates({None: SPEED, "Q4_K": half}, jobs)
+    estimates = Estimates({LIKE: SPEED, Like("Q4_K"): half}, jobs)
     assert [estimates.of(each, False).whole for each in jobs] == [100_400, 50_200]
 
 
 def test_a_speed_of_a_busy_device_is_said_to_be_one() -> None:
-    busy = {None: replace(SPEED, waited=0.875)}
+    busy = {LIKE: replace(SPEED, waited=0.875)}
     assert Estimates(busy, [job(SCORES)]).of(job(SCORES), False).basis == (
         "this device's speed while other programs had the processor for 88% of the time"
     )
-    assert Estimates({None: replace(SPEED, waited=0.05)}, [job(SCORES)]).of(job(SCORES), False).basis == "this device's speed"
+    assert Estimates({LIKE: replace(SPEED, waited=0.05)}, [job(SCORES)]).of(job(SCORES), False).basis == "this device's speed"
+
+
+def test_a_narrow_model_is_measured_on_narrow_layers_of_as_many_weights() -> None:
+    widths = {hidden: Like.of(None, hidden).width for hidden in (64, 576, 896, 1024, 8192)}
+    assert widths == {64: 256, 576: 512, 896: 768, 1024: 1024, 8192: 1024}
+    for width in widths.values():
+        layers = Like("Q4_K", width).layers
+        held = layers["num_hidden_layers"] * layers["hidden_size"] * layers["intermediate_size"]
+        assert held == pytest.approx(1024 * 4096, rel=0.15)
+        assert layers["num_attention_heads"] * layers["head_dim"] == width
+        assert layers["num_attention_heads"] % layers["num_key_value_heads"] == 0
 
 
 def test_seconds_in_which_the_thread_did_not_compute_are_those_of_other_programs() -> None:
@@ -117,7 +129,7 @@ def test_answers_tell_their_lengths_and_their_pace() -> None:
     """Half of the answers are there, each of 10 tokens; they took twice as long as this device's speed lets one expect."""
     half = cost.prefill(ANSWERS, 20.0, DENSE, SPEED) / 2 + cost.decode([10.0] * 10, 20.0, DENSE, SPEED)
     measured = job(ANSWERS, Progress(10, 2 * half, (10,) * 10))
-    found = Estimates({None: SPEED}, [measured]).of(measured, with_loading=False)
+    found = Estimates({LIKE: SPEED}, [measured]).of(measured, with_loading=False)
     assert found.basis == "its own answers"
     assert found.left == pytest.approx(2 * half)
     assert found.whole == pytest.approx(2 * (cost.prefill(ANSWERS, 20.0, DENSE, SPEED) + cost.decode([10.0] * 20, 20.0, DENSE, SPEED)))
@@ -126,21 +138,21 @@ def test_answers_tell_their_lengths_and_their_pace() -> None:
 def test_the_pace_of_the_same_model_counts_before_that_of_others() -> None:
     slow = job(SCORES, Progress(10, 3 * 100_400.0), "m", "mmlu@qwen")
     quick = job(SCORES, Progress(10, 100_400.0), "n", "mmlu@qwen")
-    estimates = Estimates({None: SPEED}, [slow, quick, job(SCORES)])
+    estimates = Estimates({LIKE: SPEED}, [slow, quick, job(SCORES)])
     assert (estimates.of(job(SCORES), False).whole, estimates.of(job(SCORES), False).basis) == (301_200, "this model's answers")
     assert estimates.of(job(SCORES, spec="o"), False).basis == "other models' answers"
 
 
 def test_a_few_answers_are_no_pace() -> None:
     few = job(ANSWERS, Progress(3, 1e9, (10,) * 3))
-    found = Estimates({None: SPEED}, [few]).of(few, with_loading=False)
+    found = Estimates({LIKE: SPEED}, [few]).of(few, with_loading=False)
     assert found.basis == "this device's speed"
     assert found.left < found.whole
 
 
 def test_what_is_done_is_done() -> None:
     done = job(SCORES, Progress(10, 5.0))
-    assert Estimates({None: SPEED}, [done]).of(done, with_loading=False).left == 0
+    assert Estimates({LIKE: SPEED}, [done]).of(done, with_loading=False).left == 0
 
 
 def test_the_cheapest_model_and_its_cheapest_task_come_first() -> None:
