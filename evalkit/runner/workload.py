@@ -12,6 +12,7 @@ from evalkit.tasks import Generate, Loglikelihood, Request
 
 SAMPLE = 48  # texts whose tokens are counted
 SHORTEST_SHARED = 128  # characters: engines compute a shorter shared beginning again (moe_lm: 32 tokens)
+A_TOKEN = 5  # characters: a continuation of no more has one token, about, which is scored and not computed
 QUARTER, TYPICAL = 0.25, 256  # the mean length of answers that nobody has seen yet: a quarter of their limit, but not more tokens than this
 ENOUGH = 8  # answers, to take their lengths and pace for those of the others
 TEMPLATE, TURN = 25, 5  # tokens that a chat template adds to a conversation and to each of its turns, about
@@ -60,7 +61,7 @@ def workload(requests: Iterable[Request], count: Count) -> Workload:
     distinct = list(dict.fromkeys(requests))
     found = sizes(distinct)
     prompts = [prompt_text(request) for request in distinct]
-    own = _tokens([text[size.shared :] for text, size in zip(prompts, found, strict=True)], count)
+    own = _tokens([text[s.shared :] * _times(r, s) for r, text, s in zip(distinct, prompts, found, strict=True)], count)
     shared = _tokens([text[: size.shared] for text, size in zip(prompts, found, strict=True)], count)
     options = [option for request in distinct if isinstance(request, Loglikelihood) for option in request.continuations]
     scored = max(_tokens(options, count), len(options))
@@ -93,6 +94,13 @@ def beginnings(requests: Iterable[Request]) -> int:
     # a new token is about four characters, and about a quarter of them come to be
     work = sum(size.prompt - size.shared + size.scored + size.max_new_tokens for size in measured)
     return math.ceil(shared * len(measured) / max(1, work - shared))
+
+
+def _times(request: Request, size: Size) -> int:
+    """How often the prompt's own end is computed: if it is short, with each continuation of more than a token."""
+    if isinstance(request, Generate) or size.prompt - size.shared >= SHORTEST_SHARED:
+        return 1
+    return max(1, sum(len(option) > A_TOKEN for option in request.continuations))
 
 
 def _size(request: Request, prompt: int, shared: int) -> Size:

@@ -35,6 +35,15 @@ def test_a_short_beginning_is_not_shared_and_a_template_is_counted() -> None:
     assert found.prompt_tokens == len("abc\nde\nf\n") + 25 + 3 * 5
 
 
+def test_a_short_question_is_computed_with_each_of_its_options() -> None:
+    """A long one once for all of them, as every question is whose options are letters."""
+    options = (" a longer one", " another one", " x")
+    short, long = Loglikelihood(SHOTS + "short?", options), Loglikelihood(SHOTS + "?" * 200, options)
+    letters = Loglikelihood(SHOTS + "letters?", (" A", " B", " C"))
+    scored = [sum(map(len, each.continuations)) - 3 for each in (short, long, letters)]
+    assert workload([long, short, letters], characters).prompt_tokens == len(SHOTS) + 200 + 2 * 6 + 8 + sum(scored)
+
+
 def test_nothing_is_asked() -> None:
     assert workload([], characters) == Workload(0, 0, 0, 0, 0, 0)
 
