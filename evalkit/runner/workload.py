@@ -11,7 +11,8 @@ from itertools import pairwise
 from evalkit.tasks import Generate, Loglikelihood, Request
 
 SAMPLE = 48  # texts whose tokens are counted
-SHORTEST_SHARED = 128  # characters: engines compute a shorter shared beginning again (moe_lm: 32 tokens)
+# characters: moe_lm computes a shorter shared beginning again, of prompts that are scored (8 tokens) and of prompts that it answers (32)
+SHORTEST_SHARED, SHORTEST_AWAITED = 32, 128
 A_TOKEN = 5  # characters: a continuation of no more has one token, about, which is scored and not computed
 QUARTER, TYPICAL = 0.25, 256  # the mean length of answers that nobody has seen yet: a quarter of their limit, but not more tokens than this
 ENOUGH = 8  # answers, to take their lengths and pace for those of the others
@@ -83,7 +84,7 @@ def sizes(requests: Sequence[Request]) -> list[Size]:
     shared, before = [0] * len(prompts), ""
     for i in sorted(range(len(prompts)), key=prompts.__getitem__):
         common = num_shared(before, prompts[i])
-        shared[i], before = common if common >= SHORTEST_SHARED else 0, prompts[i]
+        shared[i], before = common if common >= _shortest(requests[i]) else 0, prompts[i]
     return [_size(request, len(text), spared) for request, text, spared in zip(requests, prompts, shared, strict=True)]
 
 
@@ -94,6 +95,10 @@ def beginnings(requests: Iterable[Request]) -> int:
     # a new token is about four characters, and about a quarter of them come to be
     work = sum(size.prompt - size.shared + size.scored + size.max_new_tokens for size in measured)
     return math.ceil(shared * len(measured) / max(1, work - shared))
+
+
+def _shortest(request: Request) -> int:
+    return SHORTEST_AWAITED if isinstance(request, Generate) else SHORTEST_SHARED
 
 
 def _times(request: Request, size: Size) -> int:

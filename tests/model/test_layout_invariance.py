@@ -190,8 +190,8 @@ def test_usage_counts_shared_prefixes_once():
     list(scorer.score(requests))
     # a request is two distinct texts: the context alone (one-token continuations), and with the first of two tokens
     assert scorer.usage.requested == 3 * (74 + 75)
-    # 64 once; then the context's rest of 10, and again with the other continuation's one token
-    assert scorer.usage.computed == 64 + 3 * (10 + 11)
+    # 64 once; then the context's rest of 10, once for both continuations, and one token of the longer one
+    assert scorer.usage.computed == 64 + 3 * (10 + 1)
     assert scorer.usage.shared == scorer.usage.requested - scorer.usage.computed
 
     generator = Generator(model, decode=str, stop_ids=frozenset())
@@ -207,10 +207,10 @@ def test_what_requests_begin_with_is_computed_once_for_all_calls():
     def ask(scorer, *questions):
         """Computed tokens of one call, of (header, question) pairs with two continuations each."""
         before = scorer.usage.computed
-        list(scorer.score([ScoreRequest(headers[h] + tokens(9, 10 + q), [[1], [2, 3]]) for h, q in questions]))
+        list(scorer.score([ScoreRequest(headers[h] + tokens(5, 10 + q), [[1], [2, 3]]) for h, q in questions]))
         return scorer.usage.computed - before
 
-    header, alone, beside_another = 2 * PAGE + 20, 9 + 1, 9 + 10  # a short question beside another is run with either continuation
+    header, alone, beside_another = 2 * PAGE + 20, 5 + 1, 5 + 6  # a short question beside another is run with either continuation
     scorer = Scorer(model, pool=PagePool(model, 64), keep_prefixes=True)
     assert ask(scorer, (0, 0)) == header + alone
     assert ask(scorer, (0, 1), (1, 2), (1, 3)) == alone + header + 2 * beside_another

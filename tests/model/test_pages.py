@@ -9,8 +9,8 @@ from tiny_models import VOCAB, admit, on, tiny_config, tiny_decoder, tokens
 
 from moe_lm.backends.base import PAGE
 from moe_lm.engine.generator import FREE_ROWS, GenerateRequest, Generator
+from moe_lm.engine.in_flight import WORTH_WAITING
 from moe_lm.engine.pages import PagePool
-from moe_lm.engine.prefix_tree import MIN_SHARED
 from moe_lm.errors import ModelError
 
 
@@ -110,7 +110,7 @@ def test_a_long_prompt_in_chunks(model):
     least, most = (400 + 7 + 1 + 7, 16 * FREE_ROWS)  # the second shares 390
     assert least <= whole.usage.computed <= least + most
     # it doesn't wait for the last few tokens of what it shares
-    assert least <= chunks.usage.computed < least + most + MIN_SHARED
+    assert least <= chunks.usage.computed < least + most + WORTH_WAITING
 
 
 def test_a_prompt_of_before_is_known_to_the_token(model):

@@ -84,7 +84,7 @@ def test_order_of_first_appearance():
 
 
 def test_shorter_runs_are_not_shared():
-    assert [root.is_leaf for root in build([(1,) * 31 + (2,), (1,) * 31 + (3,)])] == [True, True]
+    assert [root.is_leaf for root in build([(1,) * (MIN_SHARED - 1) + (end,) for end in (2, 3)])] == [True, True]
 
 
 def test_a_prefix_of_others_ends_at_their_node():

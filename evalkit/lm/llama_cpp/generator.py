@@ -14,8 +14,8 @@ import torch
 
 from evalkit.lm.llama_cpp.context import PASS, Context, Model, Part, Settings
 from moe_lm.engine.generating import Generating
-from moe_lm.engine.in_flight import Vocabulary
-from moe_lm.engine.prefix_tree import MIN_SHARED, num_shared
+from moe_lm.engine.in_flight import WORTH_WAITING, Vocabulary
+from moe_lm.engine.prefix_tree import num_shared
 from moe_lm.engine.request import GenerateRequest, Generation
 from moe_lm.engine.sampling import sample
 from moe_lm.engine.usage import Usage
@@ -137,10 +137,10 @@ class Generator:
         known = {slot.sequence: num_shared(slot.held, prompt) if self.keep_prefixes else 0 for slot in self._slots}
         source = max(self._slots, key=lambda slot: known[slot.sequence])
         most = known[source.sequence]
-        if self.keep_prefixes and any(num_shared(slot.to_hold, prompt) >= most + MIN_SHARED for slot in self._slots):
+        if self.keep_prefixes and any(num_shared(slot.to_hold, prompt) >= most + WORTH_WAITING for slot in self._slots):
             return None
         target = max(free, key=lambda slot: (known[slot.sequence], -len(slot.held)))
-        if known[target.sequence] + MIN_SHARED <= most:
+        if known[target.sequence] + WORTH_WAITING <= most:
             context.cut(target.sequence, 0)
             context.copy(source.sequence, target.sequence)
             target.held = list(source.held)

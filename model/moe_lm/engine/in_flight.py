@@ -11,8 +11,9 @@ from typing import Generic, TypeVar
 
 from moe_lm.backends.base import PAGE
 from moe_lm.engine.pages import PagedCache
-from moe_lm.engine.prefix_tree import MIN_SHARED, num_shared
+from moe_lm.engine.prefix_tree import num_shared
 
+WORTH_WAITING = 32  # tokens: a sequence waits for another one that is about to compute so many of its first ones
 SHORT = 256  # tokens; a sequence that needs no more goes before those that need more
 
 Result = TypeVar("Result")
@@ -84,7 +85,7 @@ class InFlight(ABC, Generic[Result]):
 
     def should_wait_for(self, other: "InFlight", num_known: int) -> bool:
         """Is the other, which is being run, about to compute more of this one's first tokens than are known?"""
-        return num_shared(other.ids, self.reusable()) >= num_known + MIN_SHARED
+        return num_shared(other.ids, self.reusable()) >= num_known + WORTH_WAITING
 
     @abstractmethod
     def wanted(self, begin: int, end: int) -> range:

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from moe_lm.backends.base import Backend
 from moe_lm.engine.batch import HEAD_ROWS
-from moe_lm.engine.in_flight import InFlight
+from moe_lm.engine.in_flight import WORTH_WAITING, InFlight
 from moe_lm.engine.not_finite import explain, suspect
-from moe_lm.engine.prefix_tree import MIN_SHARED, num_shared
+from moe_lm.engine.prefix_tree import num_shared
 from moe_lm.engine.request import PromptScores, PromptScoresRequest, TokenScore
 
 
@@ -34,7 +34,7 @@ class Scoring(InFlight[PromptScores]):
         """For scores, not for keys and values: the head has to run at every position."""
         if not isinstance(other, Scoring) or other.request.num_top != self.request.num_top:
             return False
-        return self._num_shared(other) >= len(self.scores) + MIN_SHARED
+        return self._num_shared(other) >= len(self.scores) + WORTH_WAITING
 
     def take_scores(self, others: Iterable["Scoring"]) -> None:
         """Take over what others have computed of the same first tokens."""
