@@ -26,39 +26,47 @@ INLINE ireg pair_products(ireg a, int32_t b) {
 #endif
 }
 
+// Keeps the compiler from adding up a chain of terms as a tree, as GCC does with whole numbers: the terms of some rows
+// do not fit into AVX2's 16 registers.
+INLINE void in_order(ireg& sums) {
+#if defined(__AVX2__)
+    asm("" : "+x"(sums));
+#else
+    (void)sums;
+#endif
+}
+
 // sums of weights * activations, where no weight is larger than `largest`; with 128 they are signed, else not
 template <int largest>
 struct Dots {
 #if defined(__AVX512VNNI__) || !defined(__AVX2__)
-    static constexpr int OFFSET = largest == 128 ? 128 : 0;  // what was added to each signed weight
-    static constexpr int LIMIT = 8;                          // words that `add` takes before a `flush`
+    static constexpr int PLANES = 1;  // words that a word of weights is taken apart into
+    static constexpr int LIMIT = 8;   // words of weights that `add` takes before a `flush`
 #else
-    static constexpr int OFFSET = 0;
-    static constexpr int LIMIT = largest == 128 ? 1 : largest == 15 ? 8 : largest == 31 ? 4 : 2;
-    static_assert(LIMIT * 2 * 127 * largest <= 32767, "16-bit sums would overflow");
+    // Products are summed in 16 bits: a byte is taken as its upper and its lower half.
+    static constexpr int PLANES = largest == 128 ? 2 : 1;
+    static constexpr int LIMIT = largest == 128 || largest == 15 ? 8 : largest == 31 ? 4 : 2;
+    static_assert(LIMIT * 2 * 127 * (largest == 128 ? 15 : largest) <= 32767, "16-bit sums would overflow");
 #endif
-    ireg part{}, sums{};
+    static constexpr int OFFSET = largest == 128 ? 128 : 0;  // what is added to each signed weight
+    ireg parts[PLANES] = {}, sums{};
 
-    // four weights of each lane times the four activations of x
-    INLINE void add(ureg w, int32_t x) {
+    // plane i of four weights of each lane
+    static INLINE ureg plane(ureg four, int i) {
+        if (OFFSET) four ^= 0x80808080;
+        return PLANES == 1 ? four : (i ? four : four >> 4) & 0x0f0f0f0f;
+    }
+
+    // a plane of four weights of each lane times the four activations of x
+    INLINE void add(int i, ureg w, int32_t x) {
+        ireg& part = parts[i];
 #if defined(__AVX512VNNI__)
         part = (ireg)_mm512_dpbusd_epi32((__m512i)part, (__m512i)w, _mm512_set1_epi32(x));
 #elif defined(__AVX512BW__)
-        __m512i a = (__m512i)w, b = _mm512_set1_epi32(x);
-        if (largest == 128) {
-            b = _mm512_mask_sub_epi8(b, _mm512_movepi8_mask(a), _mm512_setzero_si512(), b);
-            a = _mm512_abs_epi8(a);
-        }
-        part = (ireg)_mm512_add_epi16((__m512i)part, _mm512_maddubs_epi16(a, b));
+        part = (ireg)_mm512_add_epi16((__m512i)part, _mm512_maddubs_epi16((__m512i)w, _mm512_set1_epi32(x)));
 #elif defined(__AVX2__)
-        __m256i a = (__m256i)w, b = _mm256_set1_epi32(x);
-        if (largest == 128) {
-            b = _mm256_sign_epi8(b, a);
-            a = _mm256_abs_epi8(a);
-        }
-        part = (ireg)_mm256_add_epi16((__m256i)part, _mm256_maddubs_epi16(a, b));
-        asm(""
-            : "+x"(part));  // as a tree, which GCC makes of a chain, the sums of some rows do not fit into 16 registers
+        part = (ireg)_mm256_add_epi16((__m256i)part, _mm256_maddubs_epi16((__m256i)w, _mm256_set1_epi32(x)));
+        in_order(part);
 #else
         for (int j = 0; j < 4; j++) part += unsigned_bytes(w, j) * static_cast<int8_t>(x >> (8 * j));
 #endif
@@ -66,20 +74,24 @@ struct Dots {
 
     // adds what `add` gave, times the lane's factor, to the sums
     INLINE void flush(ireg factor) {
+        for (ireg& part : parts) {
+            const ireg times = PLANES == 2 && &part == parts ? factor * 16 : factor;
 #if defined(__AVX512VNNI__) || !defined(__AVX2__)
-        sums += part * factor;
+            sums += part * times;
 #elif defined(__AVX512BW__)
-        sums += (ireg)_mm512_madd_epi16((__m512i)part, (__m512i)factor);
+            sums += (ireg)_mm512_madd_epi16((__m512i)part, (__m512i)times);
 #else
-        sums += (ireg)_mm256_madd_epi16((__m256i)part, (__m256i)factor);
+            sums += (ireg)_mm256_madd_epi16((__m256i)part, (__m256i)times);
+            in_order(sums);
 #endif
-        part = ireg{};
+            part = ireg{};
+        }
     }
 
     INLINE void flush() {
         if constexpr (WIDE_FACTORS) {
-            sums += part;
-            part = ireg{};
+            sums += parts[0];
+            parts[0] = ireg{};
         } else {
             flush((ireg)words(0x10001));
         }

@@ -16,7 +16,7 @@ constexpr int REGISTERS = 32, SUMS = 24, UNROLL = 2;
 constexpr int MR = 8, ATTENTION_MR = 6;
 #elif defined(__AVX2__)
 constexpr int REGISTERS = 16, SUMS = 12, UNROLL = 4;
-constexpr int MR = 4, ATTENTION_MR = 6;
+constexpr int MR = 4, ATTENTION_MR = 4;
 #else
 constexpr int REGISTERS = 32, SUMS = 24, UNROLL = 2;
 constexpr int MR = 4, ATTENTION_MR = 6;

@@ -16,6 +16,8 @@ constexpr int ROWS = 128, PANELS = 10;
 constexpr int GATHERED = 256 << 10;     // bytes of quantised rows of a task, about
 constexpr int STRIPES = PANEL / LANES;  // of a panel
 constexpr int FEW = 4;                  // rows of a task for which no block is unpacked into memory
+template <class B>                      // Q6_K's many scales, and the sums of more rows, do not fit into registers
+constexpr int FEW_OF = std::is_same_v<B, SixBits> ? 1 : FEW;
 
 // The rows of some tasks, first .. first + count - 1, as 8-bit integers, for weights in small blocks and in
 // super-blocks.
@@ -150,20 +152,23 @@ struct Product {
         const int32_t* words = tiles.words();
         const Own<B>* own = tiles.blocks();
         constexpr int each = NUMBERS<Own<B>>;
-        if (count <= FEW) {
-            with_constant<FEW>(count, [&](auto m) { multiply_few_rows<B, m>(stripe, words, own, K, to); });
+        if (count <= FEW_OF<B>) {
+            with_constant<FEW_OF<B>>(count, [&](auto m) { multiply_few_rows<B, m>(stripe, words, own, K, to); });
             return;
         }
         OpenedChunk<B> chunk;
+        const uint8_t* packed = stripe;
         for (int k = 0; k < K; k += CHUNK) {
-            const int kc = std::min(CHUNK, K - k);
-            chunk.open(stripe, k, kc);
+            const int kc = std::min(CHUNK, K - k), blocks = kc / B::WEIGHTS;
+            chunk.open(packed, blocks);
+            packed += static_cast<std::size_t>(blocks) * B::BYTES;
+            Ahead ahead(packed, blocks * B::BYTES, blocks * PARTS * ceil_div(count, height));
             for (int m = 0; m < count; m += height) {
                 const int some = std::min(height, count - m);
                 with_constant<TILE>(some, [&](auto rows) {
                     chunk.template multiply<rows>(words + static_cast<std::size_t>(K / 4) * m + k / 4 * some,
                                                   own + static_cast<std::size_t>(K / each) * m + k / each * some, kc,
-                                                  to + m * LANES, k > 0);
+                                                  to + m * LANES, k > 0, ahead);
                 });
             }
         }

@@ -23,10 +23,7 @@ struct Direct {
     const uint8_t* block;
     int part;
 
-    INLINE ureg quants(int s, int g) const {
-        const ureg four = B::quants(block, s, g, part);
-        return Dots<B::LARGEST>::OFFSET ? four ^ 0x80808080 : four;
-    }
+    INLINE ureg plane(int i, int s, int g) const { return Dots<B::LARGEST>::plane(B::quants(block, s, g, part), i); }
     INLINE ireg factor(int i) const {
         const ureg four = B::factor_bytes(block, i / 4, part);
         return factors(B::SIGNED_FACTORS ? signed_bytes(four, i % 4) : unsigned_bytes(four, i % 4));
@@ -40,19 +37,20 @@ struct Direct {
 template <class Layout>
 struct Opened {
     using B = Layout;
-    static constexpr int SUBS = B::WEIGHTS / SUB;
-    ureg quants_[SUBS * 8];
+    static constexpr int SUBS = B::WEIGHTS / SUB, PLANES = Dots<B::LARGEST>::PLANES;
+    ureg planes_[SUBS * 8][PLANES];
     reg halves_[2];
     ireg zeros_;
 
     INLINE void open(const Direct<B>& from) {
         for (int s = 0; s < SUBS; s++)
 #pragma GCC unroll 8
-            for (int g = 0; g < 8; g++) quants_[s * 8 + g] = from.quants(s, g);
+            for (int g = 0; g < 8; g++)
+                for (int i = 0; i < PLANES; i++) planes_[s * 8 + g][i] = from.plane(i, s, g);
         for (int i = 0; i < B::HALF_NUMBERS; i++) halves_[i] = from.half(i);
         if constexpr (B::ZERO_POINTS) zeros_ = from.zeros();
     }
-    INLINE ureg quants(int s, int g) const { return quants_[s * 8 + g]; }
+    INLINE ureg plane(int i, int s, int g) const { return planes_[s * 8 + g][i]; }
     INLINE reg half(int i) const { return halves_[i]; }
     INLINE ireg zeros() const { return zeros_; }
 };
@@ -83,9 +81,12 @@ INLINE void add_block(const Source& block, const int32_t* x, const SmallBlock* o
         Sums dots[rows];
 #pragma GCC unroll 8
         for (int g = 0; g < 8; g++) {
-            const ureg four = block.quants(s, g);
+#pragma GCC unroll 2
+            for (int i = 0; i < Sums::PLANES; i++) {
+                const ureg four = block.plane(i, s, g);
 #pragma GCC unroll 8
-            for (int m = 0; m < rows; m++) dots[m].add(four, x[g * rows + m]);
+                for (int m = 0; m < rows; m++) dots[m].add(i, four, x[g * rows + m]);
+            }
             if ((g + 1) % Sums::LIMIT == 0)
 #pragma GCC unroll 8
                 for (int m = 0; m < rows; m++) dots[m].flush();
@@ -112,9 +113,9 @@ INLINE void add_block(const Source& block, const int32_t* x, const SuperBlock* o
     for (int s = 0; s < B::WEIGHTS / SUB; s++)
 #pragma GCC unroll 8
         for (int g = 0; g < 8; g++) {
-            const ureg four = block.quants(s, g);
+            const ureg four = block.plane(0, s, g);
 #pragma GCC unroll 8
-            for (int m = 0; m < rows; m++) dots[m].add(four, x[(s * 8 + g) * rows + m]);
+            for (int m = 0; m < rows; m++) dots[m].add(0, four, x[(s * 8 + g) * rows + m]);
             if ((g + 1) % std::min(Sums::LIMIT, each) == 0) {
                 const ireg factor = block.factor((s * 8 + g) / each);
 #pragma GCC unroll 8
@@ -161,6 +162,18 @@ NOT_INLINE void multiply_few_rows(const uint8_t* block, const int32_t* x, const 
 
 constexpr int CHUNK = 256;  // numbers that a stripe is opened for at once
 
+// What memory is asked for while a chunk is multiplied, some lines for each block of it: the lines of a whole chunk at
+// once would be more than a processor waits for at a time, and its other loads would wait behind them.
+struct Ahead {
+    const uint8_t* from;
+    int lines;
+
+    Ahead(const uint8_t* from, int bytes, int times) : from(from), lines((bytes + 64 * times - 1) / (64 * times)) {}
+    INLINE void ask() {
+        for (int line = 0; line < lines; line++, from += 64) __builtin_prefetch(from);
+    }
+};
+
 // Rows that are multiplied together once a stripe is opened: their sums fit into registers.
 #if defined(__AVX512F__)
 constexpr int TILE = 8;
@@ -174,24 +187,23 @@ struct OpenedChunk {
     static constexpr int MOST = CHUNK / B::WEIGHTS;
     std::conditional_t<B::SUPER, OpenedSuper<B>, Opened<B>> blocks[PARTS][MOST];
 
-    NOT_INLINE void open(const uint8_t* stripe, int k, int kc) {
-        const uint8_t* block = stripe + static_cast<std::size_t>(k / B::WEIGHTS) * B::BYTES;
-        const int count = kc / B::WEIGHTS;
-        for (int b = 0; b < count; b++, block += B::BYTES) {
-            for (int line = 0; line < B::BYTES; line += 64) __builtin_prefetch(block + count * B::BYTES + line);
+    NOT_INLINE void open(const uint8_t* block, int count) {
+        for (int b = 0; b < count; b++, block += B::BYTES)
             for (int part = 0; part < PARTS; part++) blocks[part][b].open(Direct<B>{block, part});
-        }
     }
 
     // to[m][0..LANES) = or += the products with a tile of rows
     template <int rows>
-    NOT_INLINE void multiply(const int32_t* x, const Own<B>* own, int kc, float* to, bool accumulate) const {
+    NOT_INLINE void multiply(const int32_t* x, const Own<B>* own, int kc, float* to, bool accumulate,
+                             Ahead& ahead) const {
         for (int part = 0; part < PARTS; part++) {
             reg sums[rows];
 #pragma GCC unroll 8
             for (int m = 0; m < rows; m++) sums[m] = accumulate ? load_reg(to + m * LANES + part * WIDTH) : reg{};
-            for (int b = 0; b < kc / B::WEIGHTS; b++)
+            for (int b = 0; b < kc / B::WEIGHTS; b++) {
+                ahead.ask();
                 add_block(blocks[part][b], x + b * (B::WEIGHTS / 4 * rows), own + b * OWN_BLOCKS<B> * rows, sums);
+            }
 #pragma GCC unroll 8
             for (int m = 0; m < rows; m++) store_reg(to + m * LANES + part * WIDTH, sums[m]);
         }
