@@ -1,9 +1,9 @@
 // Packed blocks of quantised weights: what GGUF stores for a block of one output, for LANES outputs side by side.
 //
 // A packed block has its float16 numbers first (scale, then minimum), each for all outputs, then its words. They are
-// the file's own bytes, but for a fifth bit of 32 weights (see repack.cpp). Weights are taken 32 at a time, a
-// sub-block, and in it by words of four: word g is of weights 4 g .. 4 g + 3. Each function is for one part of the
-// outputs, a register.
+// the file's own bytes, but for a fifth bit of 32 weights (see repack.cpp), and Q6_K's in another order. Weights are
+// taken 32 at a time, a sub-block, and in it by words of four: word g is of weights 4 g .. 4 g + 3. Each function is
+// for one part of the outputs, a register.
 
 #pragma once
 
@@ -13,7 +13,7 @@
 enum Kind : int { Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K, GROUP_32, GROUP_64, GROUP_128, KINDS };
 
 constexpr int SUB = 32;      // weights of a sub-block
-constexpr int AHEAD = 2048;  // bytes that are asked for before they are read
+constexpr int AHEAD = 4096;  // bytes that are asked for before they are read
 
 template <int halves, int words>
 struct Packed {
@@ -25,6 +25,8 @@ struct Packed {
     static INLINE ureg word(const uint8_t* block, int i, int part) {
         return load_words(block + halves * HALVES + i * WORDS + part * WIDTH * 4);
     }
+    // which of the file's words word i is
+    static constexpr int file_word(int i) { return i; }
 };
 
 // 32 weights of 4, 5 or 8 bits: scale * (number - OFFSET), or with a minimum scale * number + minimum
@@ -86,19 +88,24 @@ struct Super : Packed<2, 3 + (bits == 5 ? 8 : 0) + 32> {
     };
 };
 
-// 16 sub-blocks of 16 weights of 6 bits: scale * signed scale of the sub-block * (number - 32)
+// 16 sub-blocks of 16 weights of 6 bits: scale * signed scale of the sub-block * (number - 32). First the scales, then
+// for each half of the block its upper and its lower bits: as they are read, so that memory is asked for them in order.
 struct SixBits : Packed<1, 52> {
     static constexpr int WEIGHTS = 256, LARGEST = 63, OFFSET = 32, FACTORS = 16;
     static constexpr bool MINIMUM = false, SUPER = true, ZERO_POINTS = false, SIGNED_FACTORS = true;
 
+    static constexpr int file_word(int i) {
+        const int half = (i - 4) / 24, at = (i - 4) % 24;
+        return i < 4 ? 48 + i : at < 8 ? 32 + half * 8 + at : half * 16 + at - 8;
+    }
     static INLINE ureg quants(const uint8_t* block, int s, int g, int part) {
-        const int half = s / 4, quarter = s % 4;
-        const ureg low = (word(block, half * 16 + quarter % 2 * 8 + g, part) >> (quarter / 2 * 4)) & 0x0f0f0f0f;
-        return low | (((word(block, 32 + half * 8 + g, part) >> (quarter * 2)) & 0x03030303) << 4);
+        const int first = 4 + s / 4 * 24 + g, quarter = s % 4;
+        const ureg low = (word(block, first + 8 + quarter % 2 * 8, part) >> (quarter / 2 * 4)) & 0x0f0f0f0f;
+        return low | (((word(block, first, part) >> (quarter * 2)) & 0x03030303) << 4);
     }
     // the scales of sub-blocks 4 i .. 4 i + 3; an offset of all weights is multiplied with the sums of activations
-    static INLINE ureg factor_bytes(const uint8_t* block, int i, int part) { return word(block, 48 + i, part); }
-    static INLINE ureg sum_bytes(const uint8_t* block, int i, int part) { return word(block, 48 + i, part); }
+    static INLINE ureg factor_bytes(const uint8_t* block, int i, int part) { return word(block, i, part); }
+    static INLINE ureg sum_bytes(const uint8_t* block, int i, int part) { return word(block, i, part); }
 
     struct Scale {
         reg d[2];

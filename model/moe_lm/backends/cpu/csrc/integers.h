@@ -23,6 +23,13 @@ struct Direct {
     const uint8_t* block;
     int part;
 
+    // asks memory for what comes AHEAD of sub-block s, a share of it: see Ahead
+    INLINE void ask(int s) const {
+        constexpr int shares = B::WEIGHTS / SUB * PARTS, lines = (B::BYTES + 64 * shares - 1) / (64 * shares);
+#pragma GCC unroll 16
+        for (int line = 0; line < lines; line++)
+            __builtin_prefetch(block + AHEAD + ((part * (B::WEIGHTS / SUB) + s) * lines + line) * 64);
+    }
     INLINE ureg plane(int i, int s, int g) const { return Dots<B::LARGEST>::plane(B::quants(block, s, g, part), i); }
     INLINE ireg factor(int i) const {
         const ureg four = B::factor_bytes(block, i / 4, part);
@@ -50,6 +57,7 @@ struct Opened {
         for (int i = 0; i < B::HALF_NUMBERS; i++) halves_[i] = from.half(i);
         if constexpr (B::ZERO_POINTS) zeros_ = from.zeros();
     }
+    INLINE void ask(int) const {}
     INLINE ureg plane(int i, int s, int g) const { return planes_[s * 8 + g][i]; }
     INLINE reg half(int i) const { return halves_[i]; }
     INLINE ireg zeros() const { return zeros_; }
@@ -79,6 +87,7 @@ INLINE void add_block(const Source& block, const int32_t* x, const SmallBlock* o
     constexpr int offset = B::OFFSET + Sums::OFFSET;
     for (int s = 0; s < B::WEIGHTS / SUB; s++, x += 8 * rows, own += rows) {
         Sums dots[rows];
+        block.ask(s);
 #pragma GCC unroll 8
         for (int g = 0; g < 8; g++) {
 #pragma GCC unroll 2
@@ -110,7 +119,8 @@ INLINE void add_block(const Source& block, const int32_t* x, const SuperBlock* o
     constexpr int each = B::WEIGHTS / B::FACTORS / 4;  // words of a factor
     Sums dots[rows];
 #pragma GCC unroll 4
-    for (int s = 0; s < B::WEIGHTS / SUB; s++)
+    for (int s = 0; s < B::WEIGHTS / SUB; s++) {
+        block.ask(s);
 #pragma GCC unroll 8
         for (int g = 0; g < 8; g++) {
             const ureg four = block.plane(0, s, g);
@@ -122,6 +132,7 @@ INLINE void add_block(const Source& block, const int32_t* x, const SuperBlock* o
                 for (int m = 0; m < rows; m++) dots[m].flush(factor);
             }
         }
+    }
     ireg added[rows] = {};  // minimums, or scales, times the sums of the activations
 #pragma GCC unroll 8
     for (int i = 0; i < B::FACTORS / 2; i++) {
@@ -152,7 +163,6 @@ NOT_INLINE void multiply_few_rows(const uint8_t* block, const int32_t* x, const 
     reg sums[PARTS][rows] = {};
     for (int k = 0; k < K;
          k += B::WEIGHTS, block += B::BYTES, x += B::WEIGHTS / 4 * rows, own += OWN_BLOCKS<B> * rows) {
-        for (int line = 0; line < B::BYTES; line += 64) __builtin_prefetch(block + AHEAD + line);
 #pragma GCC unroll 4
         for (int part = 0; part < PARTS; part++) add_block(Direct<B>{block, part}, x, own, sums[part]);
     }

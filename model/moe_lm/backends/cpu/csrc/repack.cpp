@@ -71,7 +71,8 @@ int pack_blocks(GompParallel gomp, int threads, const uint8_t* rows, int matrice
                     for (int h = 0; h < b.HALF_NUMBERS; h++)
                         std::memcpy(to + h * HALVES + o * 2, own + file.halves_at + h * 2, 2);
                     for (int w = 0; w < b.WORD_NUMBERS; w++)
-                        std::memcpy(to + b.HALF_NUMBERS * HALVES + w * WORDS + o * 4, own + file.words_at + w * 4, 4);
+                        std::memcpy(to + b.HALF_NUMBERS * HALVES + w * WORDS + o * 4,
+                                    own + file.words_at + b.file_word(w) * 4, 4);
                 }
                 if (kind == Q5_0 || kind == Q5_1) sort_fifth_bits(to + b.HALF_NUMBERS * HALVES);
             }
