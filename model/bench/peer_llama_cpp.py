@@ -48,6 +48,7 @@ def main() -> None:
     parser.add_argument("--model", help="another GGUF file for all work")
     parser.add_argument("--documents", type=int, default=16, help="of GSM8K")
     parser.add_argument("--max-new-tokens", type=int, default=256, help="of GSM8K")
+    parser.add_argument("--subjects", type=int, choices=range(1, len(SUBJECTS) + 1), metavar="N", help="so many whole subjects of MMLU")
     parser.add_argument("--data", default=os.environ.get("EVALKIT_DATA"), help="folder of the benchmarks' data (default: $EVALKIT_DATA)")
     parser.add_argument("--repeats", type=int, default=3, help="passes of each engine, interleaved")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="of every engine (default: one a core)")
@@ -76,7 +77,8 @@ def main() -> None:
 def measure(work: str, engines: Sequence[str], options: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
     """Each engine's passes, interleaved. Exits, with the log's end, where one fails."""
     found: dict[str, list[dict[str, Any]]] = {engine: [] for engine in engines}
-    given = [f"--{name}={getattr(options, name)}" for name in ("threads", "documents", "model", "data") if getattr(options, name)]
+    names = ("threads", "documents", "subjects", "model", "data")
+    given = [f"--{name}={getattr(options, name)}" for name in names if getattr(options, name)]
     given.append(f"--max-new-tokens={options.max_new_tokens}")
     env = os.environ | {"OMP_NUM_THREADS": str(options.threads)}
     for _ in range(options.repeats):
@@ -143,7 +145,8 @@ def ours(engine: str, model: str, work: str, options: argparse.Namespace) -> tup
         return (lambda: len(list(lm.generate(short))), lambda: len(list(lm.generate(answers)))), build
     task = resolve("mmlu@lm-eval")
     docs = task.load(source)
-    chosen = [doc for name in SUBJECTS[:QUICK_SUBJECTS] for doc in [doc for doc in docs if doc.group == name][:QUICK_DOCS]]
+    names, most = SUBJECTS[: options.subjects or QUICK_SUBJECTS], None if options.subjects else QUICK_DOCS
+    chosen = [doc for name in names for doc in [doc for doc in docs if doc.group == name][:most]]
     scored: Any = [task.requests(doc)[0] for doc in chosen]
     other_subject: Any = list(task.requests(next(doc for doc in docs if doc.group not in SUBJECTS)))
     return (lambda: len(list(lm.loglikelihood(other_subject))), lambda: len(list(lm.loglikelihood(scored)))), build
