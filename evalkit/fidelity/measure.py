@@ -185,7 +185,7 @@ class Logprobs:
             self.greedy[number] &= token == likeliest
 
     def response(self, tokens: TokenRequest) -> Loglikelihoods:
-        return Loglikelihoods(tuple(map(sum, self.rows)), tuple(self.greedy), tokens.truncated, tokens.merged)
+        return Loglikelihoods(tuple(map(sum, self.rows)), tuple(self.greedy), tokens.truncated, tokens.merged, tokens.cut_by_protocol)
 
 
 def _lockstep(

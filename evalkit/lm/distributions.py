@@ -21,13 +21,14 @@ GIVING = ("native", "llama_cpp")  # the engines that offer it
 class TokenRequest:
     """Token ids of a context and of the continuations that are scored after it.
 
-    `truncated`: context tokens cut off. `merged`: continuations whose first token the tokenizer merged with the context's end.
+    `truncated`, `merged` and `cut_by_protocol` are those of its response.
     """
 
     context: tuple[int, ...]
     continuations: tuple[tuple[int, ...], ...]
     truncated: int = 0
     merged: int = 0
+    cut_by_protocol: int = 0
 
     @property
     def scored(self) -> Mapping[tuple[int, ...], Sequence[tuple[int, int]]]:

@@ -17,7 +17,7 @@ from evalkit.errors import EvalkitError, RunIncomplete, first_line
 from evalkit.hashing import sha256_json
 from evalkit.lm.base import LM, Tokens
 from evalkit.lm.http import JsonClient, RequestFailed, RetryPolicy, concurrently, token_count
-from evalkit.lm.prompt_cut import answer_length, context_cut, prompt_cut
+from evalkit.lm.prompt_cut import Cut, answer_length, context_cut, prompt_cut
 from evalkit.lm.server_limits import ServerLimits, refused_content
 from evalkit.tasks import REFUSED, Generate, Generated, Loglikelihood, Loglikelihoods
 
@@ -116,7 +116,7 @@ class OpenAILM(LM):
         context = request.context.rstrip()
         moved = request.context[len(context) :]  # trailing blanks go to the continuation
         texts = [context, *(context + moved + continuation for continuation in request.continuations)]
-        ids, truncated = self._cut(request, texts)
+        ids, cut = self._cut(request, texts)
         rows = self._echo(ids or texts)
         merged, logprobs, greedy = 0, [], []
         start = len(rows[0]["tokens"])
@@ -128,19 +128,19 @@ class OpenAILM(LM):
             logprobs.append(float(sum(own)))
             # a token that ties with the best one counts as greedy: the server does not tell which it would choose
             greedy.append(all(lp >= max(top.values()) for lp, top in zip(own, row["top_logprobs"][start:], strict=True)))
-        return Loglikelihoods(tuple(logprobs), tuple(greedy), truncated, merged)
+        return Loglikelihoods(tuple(logprobs), tuple(greedy), cut.truncated, merged, cut.by_protocol)
 
-    def _cut(self, request: Loglikelihood, texts: Sequence[str]) -> tuple[list[list[int]] | None, int]:
-        """Token ids without the context's first tokens, and how many those are; (None, 0) if no text is too long."""
+    def _cut(self, request: Loglikelihood, texts: Sequence[str]) -> tuple[list[list[int]] | None, Cut]:
+        """Token ids without the context's first tokens, None if no text is too long, and how many those are."""
         # a server runs the last token too, and leaves room for one more
         capacity = self.max_seq_len - 1 if isinstance(self.max_seq_len, int) else None
         room = min([size for size in (request.truncate_above, capacity) if size is not None], default=None)
         if room is None or max(len(text.encode()) for text in texts) <= room:  # a token has at least one byte
-            return None, 0
+            return None, Cut(0, 0)
         ids = [self._tokenize(text, f"a prompt may exceed {room} tokens") for text in texts]
         context = len(ids[0])
-        truncated = context_cut(request, context, [len(whole) - context for whole in ids[1:]], capacity)
-        return ([whole[truncated:] for whole in ids], truncated) if truncated else (None, 0)
+        cut = context_cut(request, context, [len(whole) - context for whole in ids[1:]], capacity)
+        return [whole[cut.dropped :] for whole in ids] if cut.dropped else None, cut
 
     def _probe(self) -> None:
         """Ask for the log-probabilities of a few words, once and without retries, to refuse a server that has none at once."""

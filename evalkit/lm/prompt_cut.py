@@ -1,25 +1,38 @@
 """How many of a prompt's first tokens to drop so that it fits: the same rule for every back-end."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from evalkit.errors import EvalkitError
 from evalkit.tasks import Generate, Loglikelihood
 
 
-def context_cut(request: Loglikelihood, context: int, continuations: Sequence[int], capacity: int | None) -> int:
-    """Tokens to drop from the front of a context of `context` tokens before its continuations are scored.
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Tokens dropped from a context's front: those that its protocol leaves out, and those that then did not fit."""
+
+    by_protocol: int
+    truncated: int
+
+    @property
+    def dropped(self) -> int:
+        """Of both kinds."""
+        return self.by_protocol + self.truncated
+
+
+def context_cut(request: Loglikelihood, context: int, continuations: Sequence[int], capacity: int | None) -> Cut:
+    """What to drop from the front of a context of `context` tokens before its continuations are scored.
 
     `continuations` are their lengths; `capacity` is the longest context and continuation that the engine scores together, or None if
     unknown. Raises EvalkitError if a continuation leaves no room for any context.
     """
-    keep = context
-    if capacity is not None:
-        keep = capacity - max(continuations)
-        if keep < 1:
-            raise EvalkitError(f"a continuation of {max(continuations)} tokens leaves no room for a context: the engine scores {capacity}")
+    kept = context
     if request.truncate_above is not None and request.truncate_to is not None and context > request.truncate_above:
-        keep = min(keep, request.truncate_to)
-    return max(0, context - keep)
+        kept = request.truncate_to
+    room = kept if capacity is None else capacity - max(continuations)
+    if room < 1:
+        raise EvalkitError(f"a continuation of {max(continuations)} tokens leaves no room for a context: the engine scores {capacity}")
+    return Cut(context - kept, max(0, kept - room))
 
 
 def answer_length(request: Generate, prompt: int) -> int:

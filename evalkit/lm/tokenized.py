@@ -123,7 +123,7 @@ class TokenizedLM(LM):
             encoded = [self._encode(request) for request in requests]
             for i, scores in self.scorer.score([ScoreRequest(each.context, each.continuations) for each in encoded]):
                 found = tuple(s.logprob for s in scores), tuple(s.is_greedy for s in scores)
-                yield i, Loglikelihoods(*found, encoded[i].truncated, encoded[i].merged)
+                yield i, Loglikelihoods(*found, encoded[i].truncated, encoded[i].merged, encoded[i].cut_by_protocol)
 
     def token_request(self, request: Loglikelihood | Generate) -> TokenRequest:
         """The token ids of a request; of a prompt that is to be answered, without continuations. Raises EvalkitError."""
@@ -152,8 +152,8 @@ class TokenizedLM(LM):
                 raise EvalkitError(f"continuation {text!r} adds no token to its context")
             continuations.append(tuple(continuation))
         # the last token is scored but not run
-        truncated = context_cut(request, len(context), [len(c) for c in continuations], self.max_seq_len + 1)
-        return TokenRequest(tuple(context[truncated:]), tuple(continuations), truncated, merged)
+        cut = context_cut(request, len(context), [len(c) for c in continuations], self.max_seq_len + 1)
+        return TokenRequest(tuple(context[cut.dropped :]), tuple(continuations), cut.truncated, merged, cut.by_protocol)
 
     def _prefix_id(self) -> int:
         """The token before a text whose first token is scored."""

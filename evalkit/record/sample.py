@@ -95,6 +95,7 @@ def problems_of(requests: Sequence[Request], responses: Sequence[Response], extr
         "truncated": any(r.truncated for r in responses),
         "boundary_merged": any(isinstance(r, Loglikelihoods) and r.merged for r in responses),
         "stopped_by_length": any(isinstance(r, Generated) and r.finish_reason == "length" for r in responses),
+        "cut_by_protocol": any(isinstance(r, Loglikelihoods) and r.cut_by_protocol for r in responses),
         "empty": _is_empty(requests, responses),
         "unanswered": any(map(is_refused, responses)),
     }

@@ -4,7 +4,7 @@ Files are read and written by `evalkit.codec`: a field without a default must be
 while it holds its default, and an unknown key is refused.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -86,6 +86,15 @@ class DataInfo:
         return f"{self.source} {self.sha256[:8]}"
 
 
+COUNTED = {  # in the order in which they are told
+    "extraction_failed": "answers had nothing to extract; they count as wrong",
+    "truncated": "prompts did not fit and were truncated",
+    "cut_by_protocol": "prompts were cut to the length that the protocol allows",
+    "boundary_merged": "questions had a token merged across context and continuation",
+    "stopped_by_length": "answers reached the length limit",
+    "empty": "documents have an empty answer, which counts as it stands",
+    "unanswered": "documents were refused by the server's content filter; they count as wrong",
+}
 MAX_EMPTY = 0.5  # share of documents without an answer but blanks: with more of them it is the set-up that is measured
 MAX_UNANSWERED = 0.01  # share of documents that a server refused to answer: with more, the figure depends on which ones
 
@@ -93,7 +102,7 @@ MAX_UNANSWERED = 0.01  # share of documents that a server refused to answer: wit
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
     """How many documents had a problem. Those whose extraction failed, that are empty or unanswered count as wrong; unscored ones wait
-    for a judge.
+    for a judge; those cut by their protocol were so in the published run too.
     """
 
     extraction_failed: int
@@ -103,6 +112,13 @@ class Counts:
     unscored: int
     empty: int = field(default=0, metadata=OPTIONAL)
     unanswered: int = field(default=0, metadata=OPTIONAL)
+    cut_by_protocol: int = field(default=0, metadata=OPTIONAL)
+
+    def remarks(self, n: int) -> Iterator[str]:
+        """What is told of n documents with these problems, a line each; of unscored ones it depends on who asks."""
+        for name, text in COUNTED.items():
+            if count := getattr(self, name):
+                yield f"{count:,} of {n:,} {text}"
 
     def why_no_score(self, n: int) -> str:
         """Why n documents with these problems have no score; "" where they have one."""

@@ -28,14 +28,6 @@ from evalkit.tasks.lm_eval.options import PREFIX
 from evalkit.tasks.registry import remark
 
 HEAD = ("task", "protocol", "published", "measured", "95% interval", "n", "data", "verdict")
-COUNTS = {
-    "extraction_failed": "answers had nothing to extract; they count as wrong",
-    "truncated": "prompts were truncated",
-    "boundary_merged": "questions had a token merged across context and continuation",
-    "stopped_by_length": "answers reached the length limit",
-    "empty": "documents have an empty answer, which counts as it stands",
-    "unanswered": "documents were refused by the server's content filter; they count as wrong",
-}
 MOST_NAMED = 5  # document ids on the screen; run.json has all
 FILES = ("run.json", "samples", "lm_eval", "completions")  # named first, in this order
 SCAFFOLDING = (".lock", ".partial", "-wal", "-shm")
@@ -140,9 +132,8 @@ def _remarks(shown: Sequence[_Shown]) -> Iterator[str]:
             yield f"{key}: measured is {entry.headline}{' (lower is better)' if entry.headline in entry.lower_is_better else ''}"
         for name, reason in entry.without.items():
             yield f"{key}: no figure for {name}: {reason}"
-        for name, text in COUNTS.items():
-            if count := getattr(entry.counts, name):
-                yield f"{key}: {count:,} of {entry.n:,} {text}"
+        for line in entry.counts.remarks(entry.n):
+            yield f"{key}: {line}"
         if entry.in_shots:
             yield f"{key}: {_given_away(entry)}"
         if parts := list(_parts(entry, column)):

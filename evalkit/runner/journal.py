@@ -307,4 +307,4 @@ def _code(error: sqlite3.Error) -> int:
 def _decode(fields: dict[str, Any]) -> Response:
     if "text" in fields:
         return Generated(**fields)
-    return Loglikelihoods(tuple(fields["logprobs"]), tuple(fields["is_greedy"]), fields["truncated"], fields["merged"])
+    return Loglikelihoods(**fields | {"logprobs": tuple(fields["logprobs"]), "is_greedy": tuple(fields["is_greedy"])})

@@ -12,7 +12,7 @@ Messages = tuple[tuple[str, str], ...]  # (role, content) each
 class Loglikelihood:
     """How likely is each continuation after the context? A multiple-choice question is one such request.
 
-    Where the prompt exceeds `truncate_above` tokens, its last `truncate_to` are kept (and the cut is counted).
+    Where the context exceeds `truncate_above` tokens, its last `truncate_to` are kept: `cut_by_protocol` of the response.
     `messages`, (role, content) each, are a conversation before the context: the model's own chat template writes it, up to the answer.
     `rolling`: the one continuation, after no context, is scored from its first token on, in windows where it is longer than the model's
     context.
@@ -49,13 +49,15 @@ class Generate:
 class Loglikelihoods:
     """One (logprob, is_greedy) a continuation, natural log, summed over its tokens.
 
-    `truncated`: context tokens cut off. `merged`: continuations whose first token the tokenizer merged with the context's end.
+    `truncated`: context tokens that did not fit and were cut off. `merged`: continuations whose first token the tokenizer merged with the
+    context's end. `cut_by_protocol`: context tokens left out because the request says so (`truncate_above`), as in the published run.
     """
 
     logprobs: tuple[float, ...]
     is_greedy: tuple[bool, ...]
     truncated: int = 0
     merged: int = 0
+    cut_by_protocol: int = field(default=0, metadata=OPTIONAL)
 
 
 REFUSED = "refused"  # finish_reason of a prompt that a server's content filter turned away

@@ -244,7 +244,7 @@ def test_the_header_says_what_no_figure_goes_without(browser: Any, two_runs: Pat
         header = tab.page.inner_text("header")
         for words in ("old model", "new model", "50.0%", "43.7% to 56.3%", "240 of 14,042", "dir abababababab", "qwen"):
             assert words in header, words
-        assert "6 extractions failed; they count as wrong; 2 prompts truncated" in header
+        assert "6 extractions failed; they count as wrong; 2 prompts did not fit and were truncated" in header
         fingerprints = tab.page.locator("#runs code").evaluate_all("nodes => nodes.map((node) => node.title)")
         assert fingerprints == ["sha256:old model", "sha256:new model"]
 

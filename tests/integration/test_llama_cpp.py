@@ -113,7 +113,8 @@ def test_long_prompts_are_cut_and_counted_alike(llama_file: Path) -> None:
     long = "0123456789" * 60  # a token a character; max_seq_len is 512
     scored, asked = [Loglikelihood(long, ("ab",)), Loglikelihood(long, ("x",), 100, 50)], [Generate(long, (), 5)]
     (first, second), expected = (a for _, a in sorted(theirs.loglikelihood(scored))), dict(ours.loglikelihood(scored))
-    assert [first.truncated, second.truncated] == [expected[0].truncated, expected[1].truncated] == [88, 550]
+    cuts = [(answer.truncated, answer.cut_by_protocol) for answer in (first, second, expected[0], expected[1])]
+    assert cuts == [(88, 0), (0, 550)] * 2
     assert first.logprobs == pytest.approx(expected[0].logprobs, rel=ROUNDING)
     assert dict(theirs.generate(asked)) == dict(ours.generate(asked))
     with pytest.raises(EvalkitError, match="leaves no room for a prompt: max_seq_len is 512"):

@@ -90,7 +90,10 @@ def test_prompts_are_cut_as_the_native_engine_cuts_them(tiny_model: Path) -> Non
         same(remote, native, [Generate(words, (), 5)])
         ((_, found),) = remote.generate([Generate(words, (), 5)])
         assert found.truncated == len(words) + 5 - 400
-        same(remote, native, [Loglikelihood(words[:300], ("a", "bc"), truncate_above=200, truncate_to=150)])
+        within = Loglikelihood(words[:300], ("a", "bc"), truncate_above=200, truncate_to=150)
+        same(remote, native, [within])
+        ((_, cut),) = remote.loglikelihood([within])
+        assert (cut.truncated, cut.cut_by_protocol) == (0, 150)
         same(remote, native, [Loglikelihood(words[:200], ("a", "bc"), truncate_above=200, truncate_to=150)])
         ((_, cut),) = remote.loglikelihood([Loglikelihood(words, ("a", "bc"))])
         ((_, same_cut),) = native.loglikelihood([Loglikelihood(words, ("a", "bc"))])

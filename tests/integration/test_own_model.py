@@ -232,6 +232,7 @@ PAIR = (-1.0, True)
         ("loglikelihood", [[PAIR, (-1.0, "yes")]], r"is_greedy is 'yes', expected True or False"),
         ("loglikelihood", [[PAIR, (-1.0, None)]], r"is_greedy is None"),
         ("loglikelihood", [Loglikelihoods((-1.0, -1.0), (True, True), -1)], r"truncated is -1, expected a whole number, 0 or more"),
+        ("loglikelihood", [Loglikelihoods((-1.0, -1.0), (True, True), 0, 0, True)], r"cut_by_protocol is True, expected a whole number"),
         ("loglikelihood", [Loglikelihoods((-1.0, -1.0), (True,))], r"2 log-probabilities and 1 is_greedy"),
         ("loglikelihood_rolling", [None], r"^Own\.loglikelihood_rolling gave None for a request that begins 'a text': None is no number"),
         ("loglikelihood_rolling", [float("inf")], r"inf is not finite; give one log-probability for each text"),

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from evalkit.record.sample import Sample
 from evalkit.record.schema import Counts, DataInfo
 from evalkit.record.shots import in_shots
 from evalkit.record.write import task_entry
-from evalkit.tasks import REFUSED, UNSCORED, Doc, Generate, Generated
+from evalkit.tasks import REFUSED, UNSCORED, Doc, Generate, Generated, Loglikelihood, Loglikelihoods
 from evalkit.tasks.registry import resolve
 
 SAMPLE = SampleSource().folder
@@ -30,6 +31,13 @@ def test_what_is_empty() -> None:
     assert "empty" not in answered("", "4", "").problems  # three samples of one prompt
     assert "empty" in answered("4", "", requests=(ASKED, AGAIN)).problems  # two turns of one conversation
     assert "unanswered" in answered("", reason=REFUSED).problems
+
+
+def test_a_cut_by_the_protocol_is_not_counted_as_truncated() -> None:
+    doc, asked = Doc("0", "all", {"question": "2 + 2 =", "answer": "4"}), Loglikelihood("long", (" A",), truncate_above=5, truncate_to=4)
+    for counts, problems in (({"cut_by_protocol": 3}, {"cut_by_protocol"}), ({"truncated": 1}, {"truncated"}), ({}, set())):
+        sample = Sample(doc, [asked], [Loglikelihoods((-1.0,), (True,), **counts)], replace(UNSCORED, metrics={"acc": 1.0}))
+        assert sample.problems == problems
 
 
 @pytest.mark.parametrize(

@@ -19,18 +19,21 @@ ANSWER = Loglikelihoods((-0.1234567890123456789, -1e-300), (True, False), trunca
 
 def test_responses_come_back_to_the_last_bit(tmp_path: Path) -> None:
     path = tmp_path / "journal.sqlite"
+    cut = Loglikelihoods((-1.0,), (True,), cut_by_protocol=5)
     text = Generated("lone \ud800 surrogate, NUL \0, \u2028", "stop", 7)
     journal = Journal(path)
     journal.put("a", ANSWER, "t", 1.5, 10, 5)
     journal.put("b", text, "t", 0.5, 1, 2)
+    journal.put("cut", cut, "t", 0.0, 0, 0)
     journal.put("a", text, "t", 0, 0, 0)  # the first answer stays
     journal.close()
     again = Journal(path)
     assert again.get("a") == ANSWER
     assert again.get("b") == text
+    assert again.get("cut") == cut
     assert again.get("c") is None
     assert again.spent("t") == (2.0, Tokens(11, 7))
-    assert len(again) == 2
+    assert len(again) == 3
     again.close()
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from evalkit.errors import EvalkitError
-from evalkit.lm.prompt_cut import answer_length, context_cut, prompt_cut
+from evalkit.lm.prompt_cut import Cut, answer_length, context_cut, prompt_cut
 from evalkit.tasks import Generate, Loglikelihood
 
 PLAIN = Loglikelihood("a", ("b",))
@@ -11,19 +11,25 @@ TRUNCATED = Loglikelihood("a", ("b",), truncate_above=200, truncate_to=150)
 
 
 @pytest.mark.parametrize(
-    ("request_", "context", "capacity", "cut"),
+    ("request_", "context", "capacity", "by_protocol", "truncated"),
     [
-        (PLAIN, 90, 100, 0),  # 90 and 10 fit to the token
-        (PLAIN, 91, 100, 1),
-        (PLAIN, 10_000, None, 0),
-        (TRUNCATED, 200, None, 0),  # not above the protocol's limit
-        (TRUNCATED, 201, None, 51),
-        (TRUNCATED, 201, 1_000, 51),
-        (TRUNCATED, 201, 110, 101),  # the engine's limit is the tighter one
+        (PLAIN, 90, 100, 0, 0),  # 90 and 10 fit to the token
+        (PLAIN, 91, 100, 0, 1),
+        (PLAIN, 10_000, None, 0, 0),
+        (TRUNCATED, 200, None, 0, 0),  # not above the protocol's limit
+        (TRUNCATED, 201, None, 51, 0),
+        (TRUNCATED, 201, 1_000, 51, 0),
+        (TRUNCATED, 201, 160, 51, 0),  # the 150 that the protocol keeps fit to the token
+        (TRUNCATED, 201, 110, 51, 50),  # of them the engine has room for 100
+        (TRUNCATED, 180, 110, 0, 80),
     ],
 )
-def test_a_context_loses_its_first_tokens(request_: Loglikelihood, context: int, capacity: int | None, cut: int) -> None:
-    assert context_cut(request_, context, [3, 10], capacity) == cut
+def test_a_context_loses_its_first_tokens(
+    request_: Loglikelihood, context: int, capacity: int | None, by_protocol: int, truncated: int
+) -> None:
+    cut = context_cut(request_, context, [3, 10], capacity)
+    assert cut == Cut(by_protocol, truncated)
+    assert cut.dropped == by_protocol + truncated
 
 
 def test_a_continuation_that_fills_the_window_is_refused() -> None:

@@ -25,9 +25,9 @@ def loglikelihoods(method: str, request: Loglikelihood, result: Any) -> Loglikel
         if len(result.logprobs) != len(result.is_greedy):
             raise wrong(f"it has {len(result.logprobs)} log-probabilities and {len(result.is_greedy)} is_greedy")
         pairs: Sequence[Any] = list(zip(result.logprobs, result.is_greedy, strict=True))
-        truncated, merged = (_count(n, name, wrong) for n, name in ((result.truncated, "truncated"), (result.merged, "merged")))
+        counts = [_count(getattr(result, name), name, wrong) for name in ("truncated", "merged", "cut_by_protocol")]
     elif isinstance(result, list | tuple):
-        pairs, truncated, merged = result, 0, 0
+        pairs, counts = result, []
     else:
         raise wrong(f"it is a {type(result).__name__}")
     if len(pairs) != len(request.continuations):
@@ -38,7 +38,7 @@ def loglikelihoods(method: str, request: Loglikelihood, result: Any) -> Loglikel
             raise wrong(f"{pair!r:.40} is no pair")
         logprobs.append(_logprob(pair[0], wrong))
         greedy.append(_truth(pair[1], wrong))
-    return Loglikelihoods(tuple(logprobs), tuple(greedy), truncated, merged)
+    return Loglikelihoods(tuple(logprobs), tuple(greedy), *counts)
 
 
 def rolling(method: str, text: str, result: Any) -> float:

@@ -155,13 +155,10 @@ def _remarks(line: Line) -> Iterator[str]:
     if line.run is None or line.entry is None:
         return
     name = f"run {line.run.name}, {line.task}"
-    counts = line.entry.counts
+    n, counts = line.entry.n, line.entry.counts
+    yield from (f"{name}: {remark}" for remark in counts.remarks(n))
     words = (
-        (counts.extraction_failed, "answers had nothing to extract; they count as wrong"),
-        (counts.empty, "documents have an empty answer"),
-        (counts.unanswered, "documents were refused by the server's content filter; they count as wrong"),
         (len(line.entry.in_shots), "documents also stand among the worked examples of their own prompt"),
-        (counts.stopped_by_length, "answers reached the length limit"),
         (counts.unscored, "documents are not scored"),
     )
-    yield from (f"{name}: {count:,} of {line.entry.n:,} {text}" for count, text in words if count)
+    yield from (f"{name}: {count:,} of {n:,} {text}" for count, text in words if count)
