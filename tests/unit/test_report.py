@@ -222,6 +222,18 @@ def test_answers_that_wait_for_a_judge_are_named_as_such() -> None:
     assert "| Qwen1.5-7B | 61.0 | 62.5 | 36.0 | 45.2 | 7.60 |" in text
 
 
+def test_remarks_name_the_protocol_that_was_measured_and_every_count() -> None:
+    counts = counted(extraction_failed=3, truncated=2, cut_by_protocol=378, stopped_by_length=1)
+    text = markdown(run("Qwen/Qwen1.5-7B", name="shorter", mmlu=entry(0.61, protocol="cloze", counts=counts)))
+    said = [line for line in text.splitlines() if line.startswith("- run shorter, ")]
+    assert said == [
+        "- run shorter, mmlu@cloze: 3 of 14,042 answers had nothing to extract; they count as wrong",
+        "- run shorter, mmlu@cloze: 2 of 14,042 prompts did not fit and were truncated",
+        "- run shorter, mmlu@cloze: 378 of 14,042 prompts were cut to the length that the protocol allows",
+        "- run shorter, mmlu@cloze: 1 of 14,042 answers reached the length limit",
+    ]
+
+
 def test_throughput_without_records_is_not_measured() -> None:
     text = markdown()
     assert "| Qwen1.5-7B | 1.15 | 2,298.89 | - | - | - | - | not measured | - | - |" in text

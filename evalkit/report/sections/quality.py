@@ -5,6 +5,7 @@ import io
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from evalkit.record.schema import task_of
 from evalkit.report.document import Block, Grid, Notes, Pair, Section
 from evalkit.report.inputs import Inputs
 from evalkit.report.lines import Line, best, lines, short, under
@@ -154,7 +155,7 @@ def _provenance(line: Line) -> str:
 def _remarks(line: Line) -> Iterator[str]:
     if line.run is None or line.entry is None:
         return
-    name = f"run {line.run.name}, {line.task}"
+    name = f"run {line.run.name}, {task_of(line.task.partition(':')[0])}@{line.entry.protocol}"  # measured, whatever is published
     n, counts = line.entry.n, line.entry.counts
     yield from (f"{name}: {remark}" for remark in counts.remarks(n))
     words = (
