@@ -44,6 +44,12 @@ class _Parser(argparse.ArgumentParser):
         _say(f"{message}; see {self.prog} --help")
         raise SystemExit(2)
 
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Raises OSError, on a full disk for one, where argparse says nothing and ends with 0."""
+        stream = file or sys.stderr
+        stream.write(message)
+        stream.flush()
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code. Without one, print the help."""
@@ -54,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")
     try:
         with keeping_traceback():
-            return _run(_parser().parse_args(argv or ["help"]))
+            return _run(argv or ["help"])
     except EvalkitError as error:
         _say(str(error))
         return error.exit_code
@@ -66,12 +72,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             _release(stream)
 
 
-def _run(arguments: argparse.Namespace) -> int:
-    from evalkit.cli.output import standard_output
-
+def _run(argv: Sequence[str]) -> int:
     try:
-        with standard_output(arguments):
-            code = int(arguments.command(arguments) or 0)
+        code = _command(_parser().parse_args(argv))
         sys.stdout.flush()
         return code
     except BrokenPipeError:  # `evalkit ls tasks | head`
@@ -82,6 +85,14 @@ def _run(arguments: argparse.Namespace) -> int:
         if error.errno != errno.ENOSPC or error.filename is not None:
             raise
         raise EvalkitError("the disk that the output is written to is full; free some space and run the same command again") from None
+
+
+def _command(arguments: argparse.Namespace) -> int:
+    from evalkit.cli.output import standard_output
+
+    try:
+        with standard_output(arguments):
+            return int(arguments.command(arguments) or 0)
     except SystemExit as error:  # argparse is done by now, so this comes from a library
         raise RuntimeError(f"a library called sys.exit({error.code!r})") from error
 

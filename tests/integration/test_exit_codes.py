@@ -132,7 +132,7 @@ def test_a_closed_pipe_is_no_fault(command: str) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("command", ["report", "ls tasks"])
+@pytest.mark.parametrize("command", ["report", "ls tasks", "help run", "run --help", "--version"])
 def test_standard_output_on_a_full_disk(command: str) -> None:
     with open("/dev/full", "w") as full:
         done = subprocess.run([sys.executable, "-m", "evalkit", *shlex.split(command)], stdout=full, stderr=subprocess.PIPE, text=True)
