@@ -78,7 +78,11 @@ class Line:
         if self.entry is None or self.run is None:
             return ""
         weights = self.run.model.fingerprint.removeprefix("sha256:")[:8]
-        return f"{under(self.task, self.protocol)}, n = {self.entry.size}, data {self.entry.data}, weights {weights}, run {self.run.name}"
+        judge = f"judge {self.entry.judge.model}, " if self.entry.judge else ""
+        return (
+            f"{under(self.task, self.protocol)}, {judge}n = {self.entry.size}, data {self.entry.data}, weights {weights}, "
+            f"run {self.run.name}"
+        )
 
     def as_json(self) -> Mapping[str, Any]:
         """The line with unrounded figures, in the published figure's unit."""

@@ -182,11 +182,11 @@ def why_not_comparable(task: str, entry: TaskEntry) -> str:
     known = task_classes().get(task)  # for a suite, its coverage decides, cell by cell
     if known and not coverage and entry.n_total != known.official_n:
         return f"{entry.n_total:,} documents, the benchmark has {known.official_n:,}"
+    judge = entry.judge
+    if judge and judge.max_failed is not None and judge.left_out > MAX_FAILED * judge.counts.judgments:
+        return f"{judge.left_out:,} of {judge.counts.judgments:,} judgments have no rating, more than {MAX_FAILED:.0%}"
     counts = entry.counts
     for count, what in ((counts.truncated, "truncated"), (counts.boundary_merged, "boundary merged"), (counts.unscored, "unscored")):
         if count > MAX_FLAWED * entry.n:
             return f"{count:,} of {entry.n:,} documents {what}"
-    judge = entry.judge
-    if judge and judge.max_failed is not None and judge.left_out > MAX_FAILED * judge.counts.judgments:
-        return f"{judge.left_out:,} of {judge.counts.judgments:,} judgments have no rating, more than {MAX_FAILED:.0%}"
     return ""

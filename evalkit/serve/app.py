@@ -94,7 +94,7 @@ def make_app(lm: NativeLM, name: str, max_model_len: int | None = None) -> FastA
             logprobs = chat_logprobs(model, answer.tokens, answer.scores, body.num_top) if body.num_top is not None else None
             choices.append({"index": i, "message": message, "logprobs": logprobs} | finish(answer))
         counts = usage(prompt, sum(len(answer.tokens) for answer in answers))
-        return heading("chat.completion", "chat.completion", name) | {"choices": choices, "usage": counts}
+        return heading("chat.completion", "chat.completion", name, model) | {"choices": choices, "usage": counts}
 
     return app
 

@@ -42,7 +42,7 @@ async def complete(served: Served, body: CompletionBody, connection: Request) ->
         for i, (request, answer) in enumerate(zip(requests, answers, strict=True))
     ]
     counts = sum(len(request.prompt) for request in requests[::choices]), sum(len(answer.tokens) for answer in answers if answer)
-    return heading("text_completion", "text_completion", served.name) | {"choices": made, "usage": usage(*counts)}
+    return heading("text_completion", "text_completion", served.name, served.model) | {"choices": made, "usage": usage(*counts)}
 
 
 def _choice(

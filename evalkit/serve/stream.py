@@ -20,9 +20,10 @@ from evalkit.serve.logprobs import CompletionLogprobs, chat_logprobs
 BACKLOG = 64  # states of an answer that wait to be sent
 
 
-def heading(kind: str, object_name: str, model: str) -> dict[str, Any]:
-    """The fields that begin every answer and every piece of one."""
-    return {"id": f"{kind}-{secrets.token_hex(12)}", "object": object_name, "created": int(time.time()), "model": model}
+def heading(kind: str, object_name: str, name: str, model: TokenModel) -> dict[str, Any]:
+    """The fields that begin every answer and every piece of one; a client that keeps `system_fingerprint` can tell whose answers it has."""
+    made = {"created": int(time.time()), "model": name, "system_fingerprint": model.lm.fingerprint}
+    return {"id": f"{kind}-{secrets.token_hex(12)}", "object": object_name, **made}
 
 
 def usage(prompt: int, completion: int) -> dict[str, int]:
@@ -128,7 +129,7 @@ async def events(
 ) -> AsyncIterator[str]:
     """The lines of one stream, with the requests' answers as choices. If the client leaves, all end with the step."""
     kind = "chat.completion" if is_chat else "text_completion"
-    head = heading(kind, f"{kind}.chunk" if is_chat else kind, name) | ({"usage": None} if wants_usage else {})
+    head = heading(kind, f"{kind}.chunk" if is_chat else kind, name, dispatcher.model) | ({"usage": None} if wants_usage else {})
     choices = [_Choice(dispatcher.model, i, request, is_chat, as_ids) for i, request in enumerate(requests)]
     updates, futures, written = _Updates(len(requests)), list[Future[Generation]](), 0
     try:

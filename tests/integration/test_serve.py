@@ -65,7 +65,7 @@ def test_models(http: httpx2.Client, lm: NativeLM) -> None:
 
 def test_a_completion_is_the_native_engines(http: httpx2.Client, lm: NativeLM) -> None:
     answer = complete(http, "Hello there")
-    assert answer["object"] == "text_completion"
+    assert (answer["object"], answer["system_fingerprint"]) == ("text_completion", lm.fingerprint)
     assert answer["choices"][0]["text"] == native(lm, "Hello there")
     assert answer["choices"][0]["finish_reason"] == "length"
     assert answer["usage"] == {"prompt_tokens": 11, "completion_tokens": 8, "total_tokens": 19}
@@ -150,7 +150,7 @@ def test_chat(http: httpx2.Client, lm: NativeLM) -> None:
     messages = [{"role": "system", "content": "brief"}, {"role": "user", "content": [{"type": "text", "text": "Hi"}]}]
     body = {"model": "tiny", "messages": messages, "max_tokens": 8, "temperature": 0, "user": "me"}
     answer = http.post("/v1/chat/completions", json=body).json()
-    assert answer["object"] == "chat.completion"
+    assert (answer["object"], answer["system_fingerprint"]) == ("chat.completion", lm.fingerprint)
     assert answer["choices"][0]["message"] == {"role": "assistant", "content": native(lm, "s:brief\nu:Hi\na:")}
     assert answer["usage"]["prompt_tokens"] == len("s:brief\nu:Hi\na:")
     limited = http.post("/v1/chat/completions", json=body | {"max_tokens": None, "max_completion_tokens": 3}).json()
@@ -172,7 +172,7 @@ def test_streams(http: httpx2.Client, lm: NativeLM) -> None:
     expected = whole[: whole.find(stop)]
     chat = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 60, "stop": [stop], "stream_options": {"include_usage": True}}
     chunks = streamed(http, "/v1/chat/completions", chat)
-    assert {c["object"] for c in chunks} == {"chat.completion.chunk"}
+    assert {(c["object"], c["system_fingerprint"]) for c in chunks} == {("chat.completion.chunk", lm.fingerprint)}
     assert chunks[0]["choices"][0]["delta"] == {"role": "assistant", "content": ""}
     pieces = [c["choices"][0]["delta"].get("content", "") for c in chunks if c["choices"]]
     assert "".join(pieces) == expected
