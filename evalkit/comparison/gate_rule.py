@@ -17,7 +17,10 @@ from scipy import stats
 from evalkit.comparison.compare import one_line
 from evalkit.comparison.gate_outcome import Case, GateOutcome
 from evalkit.comparison.policy import TIERS, Rule, Tier
-from evalkit.stats.paired import ALPHA, POWER, Difference, holm
+from evalkit.stats.paired import ALPHA, MCNEMAR, Difference, holm
+from evalkit.stats.power import POWER, documents_for
+
+EXACTLY = 100_000  # documents up to which the exact test is asked how many it takes
 
 
 def fails(d: Difference, p_drop: float, margin: float, alpha: float = ALPHA) -> bool:
@@ -66,7 +69,7 @@ def decide_case(
     if case.identical:
         return outcome("pass", f"all {d.n:,} answers are the same")
     if margin < d.mde and not allow_small_margin:
-        needed = documents_needed(d.n, d.expected_stderr, margin, margin, alpha)
+        needed = documents_to_detect(d, margin, alpha)
         enough = math.ceil(1000 * d.mde) / 1000
         fix = f"give --margin {enough:g}, or pass --allow-small-margin"
         if by_policy:
@@ -84,6 +87,14 @@ def decide_case(
     else:
         reason = "neither a drop nor its absence is shown"
     return outcome("inconclusive", f"{reason}; about {needed:,} documents would decide", needed)
+
+
+def documents_to_detect(d: Difference, margin: float, alpha: float = ALPHA) -> int:
+    """How many documents would detect a drop of the margin, as far as the base tells; more than there are."""
+    about = documents_needed(d.n, d.expected_stderr, margin, margin, alpha)
+    if d.method != MCNEMAR or about > EXACTLY:
+        return about
+    return max(d.n + 1, documents_for(margin, d.n * d.expected_stderr**2, alpha))
 
 
 def documents_to_decide(d: Difference, margin: float, alpha: float = ALPHA) -> int:

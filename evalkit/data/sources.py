@@ -86,12 +86,27 @@ class _Source:
         """Digest of everything read so far, in any order."""
         return sha256_json(self._read)
 
-    def describe(self) -> DataInfo:
-        """What was read so far, in run.json's form. Files that a task itself names are a "dir", rows of its code "code", whatever the
-        source.
+    def describe(self, task: type[Task]) -> DataInfo:
+        """What was read of a task so far, in run.json's form. Files that a task itself names are a "dir", rows of its code "code", whatever
+        the source.
         """
         own = next((kind for kind in ("dir", "code") if self._kinds == {kind}), self.kind)
-        return DataInfo(source=own, revision=self.revision, sha256=self.sha256())
+        return DataInfo(source=own, revision=self.revision, sha256=self.sha256(), official=self._is_official(task))
+
+    def _is_official(self, task: type[Task]) -> bool | None:
+        """Are the task's rows the official ones? None where that is not known, or where its protocol reads others."""
+        if self.kind == "sample" or task.file or not task.official_sha256:
+            return None
+        try:
+            tables = task.tables(self)
+            found = {table.path: self._read[table.path] for table in tables if table.path in self._read}
+            unread = [table for table in tables if table.path not in found]  # the protocol does not need them, and still they decide
+            if not found or (unread and self.kind != "dir"):
+                return None
+            found |= {table.path: sha256_json(checked(table, self._rows(table))) for table in unread}
+        except DataError:
+            return None
+        return sha256_json(found) == task.official_sha256
 
     def _rows(self, table: Table) -> Placed:
         raise NotImplementedError

@@ -63,7 +63,7 @@ def score_judgments(task_spec: str, file: Path, data: str, out: Path, name: str 
         fingerprint = f"sha256:{hashlib.sha256(raw + model.encode('utf-8', 'replace')).hexdigest()}"
         begun = begin(folder.name, ModelInfo(spec=model, fingerprint=fingerprint, engine="file"), None, Sampling().seed, None)
         try:
-            samples, entry = _entry(task, docs, source.describe(), model, judge, rows)
+            samples, entry = _entry(task, docs, source.describe(type(task)), model, judge, rows)
         except EvalkitError as error:
             refused.append(str(error))
             continue

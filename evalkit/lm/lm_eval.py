@@ -21,7 +21,7 @@ from evalkit.errors import EvalkitError, first_line, pip_install, unknown
 from evalkit.hashing import sha256_json
 from evalkit.lm.base import LM
 from evalkit.lm.models import Found, find
-from evalkit.lm.prompt_cut import answer_length
+from evalkit.lm.prompt_cut import Cut, answer_length, context_cut
 from evalkit.lm.tokenized import one_line
 from evalkit.tasks import Generate, Generated, Loglikelihood, Loglikelihoods, Request
 
@@ -63,11 +63,34 @@ class LmEvalLM(LM):
     def loglikelihood(self, requests: Sequence[Loglikelihood]) -> Iterator[tuple[int, Loglikelihoods]]:
         for start in range(0, len(requests), CHUNK):
             chunk = requests[start : start + CHUNK]
-            pairs = [(prompt, c) for prompt, r in zip(map(self._prompt, chunk), chunk, strict=True) for c in r.continuations]
-            answers = iter(self.lm.loglikelihood(_instances("loglikelihood", pairs), disable_tqdm=True))
-            for i, request in enumerate(chunk, start):
-                got = [next(answers) for _ in request.continuations]
-                yield i, Loglikelihoods(tuple(float(a[0]) for a in got), tuple(bool(a[1]) for a in got))
+            pairs = [[(prompt, c) for c in r.continuations] for prompt, r in zip(map(self._prompt, chunk), chunk, strict=True)]
+            encoded = [self._encode(*each) for each in zip(chunk, pairs, strict=True)]
+            uncut = [pair for some, (_, cut) in zip(pairs, encoded, strict=True) if not cut.by_protocol for pair in some]
+            answers = iter(self.lm.loglikelihood(_instances("loglikelihood", uncut), disable_tqdm=True) if uncut else ())
+            for i, (some, (ids, cut)) in enumerate(zip(pairs, encoded, strict=True), start):
+                if cut.by_protocol:
+                    got = self.lm._loglikelihood_tokens([(pair, *each) for pair, each in zip(some, ids, strict=True)], disable_tqdm=True)
+                else:
+                    got = [next(answers) for _ in some]
+                scores = tuple(float(a[0]) for a in got), tuple(bool(a[1]) for a in got)
+                yield i, Loglikelihoods(*scores, truncated=cut.truncated, cut_by_protocol=cut.by_protocol)
+
+    def _encode(self, request: Loglikelihood, pairs: Sequence[tuple[str, str]]) -> tuple[list[tuple[list[int], list[int]]], Cut]:
+        """Context and continuation ids of each pair, without what the protocol leaves out; what does not fit then, the class drops itself.
+
+        No ids for a class that shows none. Raises EvalkitError where such a one may be given more than the protocol allows.
+        """
+        counts = hasattr(self.lm, "_encode_pair")
+        ids = [self.lm._encode_pair(*p) if p[0] else ([self.lm.prefix_token_id], self.lm.tok_encode(p[1])) for p in pairs] if counts else []
+        if not all(isinstance(part, list) for pair in ids for part in pair) or not ids:
+            if request.truncate_above is not None and max(len((context + c).encode()) for context, c in pairs) > request.truncate_above:
+                limit = f"the prompt may be above the {request.truncate_above} tokens that its protocol keeps"
+                raise EvalkitError(f"lm-eval's model class counts no tokens, and {limit}; use the native engine")
+            return [], Cut(0, 0)
+        longest = getattr(self.lm, "max_length", None)
+        capacity = longest + 1 if isinstance(longest, int) else None  # the last token is scored, not run
+        cut = context_cut(request, len(ids[0][0]), [len(continuation) for _, continuation in ids], capacity)
+        return [(context[cut.by_protocol :], continuation) for context, continuation in ids], cut
 
     def loglikelihood_rolling(self, texts: Sequence[str]) -> Iterator[tuple[int, float]]:
         for i, text in enumerate(texts):

@@ -8,6 +8,7 @@ from typing import Any
 from evalkit.codec import decode, parse_json
 from evalkit.errors import EvalkitError
 from evalkit.files import encoding_of, read_text
+from evalkit.record.consistent import contradictions
 from evalkit.record.sample import SampleRow
 from evalkit.record.schema import SCHEMA, Run
 
@@ -48,6 +49,8 @@ def read_run(path: str | Path) -> Run:
     run = decode(Run, raw, str(file), FIX)
     if odd := [key for key in run.tasks if not key or {"/", "\0"} & {*key}]:  # samples/TASK.jsonl would be another file, or none
         raise EvalkitError(f"{file}: tasks has the key {json.dumps(odd[0])}, which cannot name a task; {FIX}")
+    if wrong := next(contradictions(run), ""):
+        raise EvalkitError(f"{file} contradicts itself: {wrong}; {FIX}")
     return run
 
 

@@ -76,11 +76,15 @@ class ModelInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataInfo:
-    """Where documents came from: `source` is dir, hub, sample, package or code; `sha256` is over the rows read, or made."""
+    """Where documents came from: `source` is dir, hub, sample, package or code; `sha256` is over the rows read, or made.
+
+    `official`: are the task's tables row for row those that `evalkit data verify` knows? None where it knows none, or not all are here.
+    """
 
     source: str
     revision: str | None = None
     sha256: str
+    official: bool | None = field(default=None, metadata=OPTIONAL)
 
     def __str__(self) -> str:
         return f"{self.source} {self.sha256[:8]}"

@@ -1,9 +1,10 @@
 """The verdict on a published figure, decided in one function, with a reason. Figures are in the published table's unit."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
+from evalkit.hashing import sha256_json
 from evalkit.judge.config import MAX_FAILED
 from evalkit.record.schema import ModelInfo, TaskEntry, task_of
 from evalkit.report.matches import Match, in_tables
@@ -15,6 +16,7 @@ from evalkit.tasks.registry import task_classes
 WIDEST = 0.08  # of the scale: with a wider half interval, a figure does not count as reproduced
 MAX_FLAWED = 0.01  # share of documents with truncated prompts or merged boundaries above which a figure is not comparable
 PERCENT = 100.0
+OWN = ("dir", "hub", "package", "code")  # sources of rows that evalkit itself has read
 
 
 Word = Literal[
@@ -129,12 +131,26 @@ def _why_not_the_same(cell: PublishedFigure, column: Column, entry: TaskEntry, w
         return f"how the published figure was made can't be run: {cell.origin or 'it is unpublished'}"
     if cell.protocol != entry.protocol:
         return f"published under {task}@{cell.protocol}, measured under {task}@{entry.protocol}"
+    if changed := _changed(task_of(task), entry):
+        return changed
+    if cell.samples > 1:
+        return f"published as the mean of {cell.samples} sampled answers a document, measured with one"
     if weights.other:
         return f"other weights: {weights.other}"
     judge = entry.judge.model if entry.judge else ""
     if cell.judges and judge not in cell.judges:
         return f"published as judged by {cell.judges[0]}, measured as judged by {judge or 'an unknown judge'}"
     return ""
+
+
+def _changed(task: str, entry: TaskEntry) -> str:
+    """That the protocol of this name is another one today; "" where it is not, or where the run is not of an installed task."""
+    known, ours = task_classes().get(task), entry.data.source in OWN
+    protocol = known.protocols.get(entry.protocol) if known and ours else None
+    made = entry.judge.answers_protocol_sha256 if entry.judge else entry.protocol_sha256
+    if protocol is None or made is None or made == sha256_json(asdict(protocol)):
+        return ""
+    return f"{task}@{entry.protocol} has changed since this run (it was {made[:8]}); run it again"
 
 
 def _shown(figure: Measured, column: Column) -> str:
@@ -174,6 +190,8 @@ def why_not_comparable(task: str, entry: TaskEntry) -> str:
     """Why a measured figure is not the benchmark's; "" if it is. A sample or limited run is never treated as a full one."""
     if entry.data.source == "sample":
         return "bundled sample, not the benchmark"
+    if entry.data.official is False:
+        return f"its rows are not the benchmark's (evalkit data verify {task})"
     if entry.n < entry.n_total:
         return f"limited to {entry.n:,} of {entry.n_total:,}"
     coverage = entry.coverage
@@ -182,7 +200,9 @@ def why_not_comparable(task: str, entry: TaskEntry) -> str:
     known = task_classes().get(task)  # for a suite, its coverage decides, cell by cell
     if known and not coverage and entry.n_total != known.official_n:
         return f"{entry.n_total:,} documents, the benchmark has {known.official_n:,}"
-    judge = entry.judge
+    figure, judge = entry.figure, entry.judge
+    if known and figure and not coverage and not judge and figure.n < entry.n:
+        return f"{figure.n:,} of {entry.n:,} documents have {entry.headline}"
     if judge and judge.max_failed is not None and judge.left_out > MAX_FAILED * judge.counts.judgments:
         return f"{judge.left_out:,} of {judge.counts.judgments:,} judgments have no rating, more than {MAX_FAILED:.0%}"
     counts = entry.counts

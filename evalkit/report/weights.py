@@ -38,6 +38,8 @@ def weights_of(model: ModelInfo, checkpoint: Checkpoint | None) -> Weights:
         return Weights(other=f"{held}, published in {checkpoint.precision}")
     if held is None and model.server:
         return Weights(remark="the weights are known by their name at the server")
+    if held is None and model.engine.startswith("python"):
+        return Weights(remark="the weights are known by the name that a class of one's own has")
     return Weights(remark=_computed(checkpoint.precision, model.dtype))
 
 

@@ -32,7 +32,7 @@ from evalkit.hashing import sha256_json
 from evalkit.record.schema import Tokens
 from evalkit.runner import salvage
 from evalkit.runner.lock import WRITABLE, lock, transaction
-from evalkit.tasks import Generated, Loglikelihoods, Request, Response
+from evalkit.tasks import Generated, Loglikelihood, Loglikelihoods, Request, Response
 
 SCHEMA = 2
 SYNC_EVERY = 1.0  # seconds; an fsync per answer would slow down a fast model on a slow disk
@@ -49,7 +49,9 @@ _TABLES = (
 
 def request_key(fingerprint: str, request: Request) -> str:
     """sha256 (hex) over the engine's fingerprint and the request."""
-    return sha256_json([fingerprint, encode(request)])
+    # once, what a protocol cut was counted as truncated, and some engines did not cut: such answers are asked for again
+    cut = ["cut_by_protocol"] if isinstance(request, Loglikelihood) and request.truncate_above is not None else []
+    return sha256_json([fingerprint, encode(request), *cut])
 
 
 class Journal:

@@ -27,7 +27,7 @@ def plan(task: Task, source: FolderSource | HubSource, limit: int | None) -> Pla
         suite.require(task.cells())
     docs = documents(task, source)
     chosen = spread(docs, limit, each_group=isinstance(task, SuiteTask))
-    return Plan(task, chosen, [task.requests(doc) for doc in chosen], len(docs), source.describe())
+    return Plan(task, chosen, [task.requests(doc) for doc in chosen], len(docs), source.describe(type(task)))
 
 
 def spread(docs: Sequence[Doc], limit: int | None, each_group: bool = False) -> Sequence[Doc]:

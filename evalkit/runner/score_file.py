@@ -78,7 +78,7 @@ def score(config: ScoreConfig, reporter: Reporter) -> tuple[Run, Path]:
     else:
         scores = [task.score_text(doc, answers[doc.id][0]) for doc in chosen]
         samples = [Sample(*each) for each in zip(chosen, requests, responses, scores, strict=True)]
-    entry = task_entry(task, samples, len(docs), source.describe())
+    entry = task_entry(task, samples, len(docs), source.describe(type(task)))
     if reason := entry.counts.why_no_score(entry.n):
         raise EvalkitError(f"{config.file} has no score: {reason}; look at its answers")
     if entry.counts.extraction_failed == entry.n:

@@ -18,12 +18,13 @@ from scipy import optimize, stats
 
 from evalkit.stats.clustered import clustered_stderr
 from evalkit.stats.estimate import Z95, macro
+from evalkit.stats.power import POWER, detectable_drop
 
 ALPHA = 0.05  # one-sided level of the gate, unless its policy has another; intervals are two-sided at 1 - ALPHA
-POWER = 0.80
 CORRELATION = 0.9  # assumed between the scores of a base and its candidate, for the detectable effect; see docs/statistics.md
 RESAMPLES = 2_000
 LEAST_SPREAD = 1e-12  # of the largest score: a smaller standard error is rounding
+MCNEMAR = "McNemar"  # the method's name for independent right-or-wrong scores
 NO_SPREAD = "no spread"  # the method's name where all documents changed alike
 Interval = tuple[float, float]
 Array = NDArray[np.float64]
@@ -34,9 +35,9 @@ class Difference:
     """Candidate minus base. `lower`, `upper`: one-sided bounds at 1 - alpha. `p`: two-sided; `p_drop`: one-sided, small for a worse
     candidate, which is one with a higher score where `lower_is_better`.
 
-    `mde`: the smallest drop that a one-sided test at alpha finds with POWER, as far as the base tells: from `expected_stderr`, the
-    difference's standard error for a candidate whose scores have CORRELATION with the base's. `gained`, `lost`: flips, if scores are
-    right or wrong.
+    `mde`: the smallest drop that this method's one-sided test at alpha finds with POWER, as far as the base tells: from `expected_stderr`,
+    the difference's standard error for a candidate whose scores have CORRELATION with the base's. `gained`, `lost`: flips, if scores
+    are right or wrong.
     """
 
     n: int
@@ -113,12 +114,13 @@ def paired(
     binary = any(bool(np.isin(both, scores).all()) for scores in ((0.0, 1.0), (0.0, -1.0)))  # -1: an error, where lower scores are better
     gained, lost = (int((d > 0).sum()), int((d < 0).sum())) if binary else (None, None)
     span = 1.0 if binary else float(max(a.max(), b.max()) - min(a.min(), b.min()))
-    floor = span * _unseen(units, alpha)
     tests: dict[str, Any]
     if gained is not None and lost is not None and units == n and not groups:
-        method, spread, tests = "McNemar", stats.norm, _exact_tests(gained, lost, n, alpha)
+        method, tests = MCNEMAR, _exact_tests(gained, lost, n, alpha)
+        mde = detectable_drop(n, n * expected**2, alpha)
     else:
         method, spread = "t" if units == n else f"t, {units:,} clusters", _t(max(units - 1, 1))
+        mde = max(_detectable(expected, spread, alpha), span * _unseen(units, alpha)) if units > 1 else span
         largest = max(1.0, float(np.abs([a, b]).max()))
         if units > 1 and stderr > LEAST_SPREAD * largest:
             tests = t_tests(value, stderr, spread, alpha)
@@ -133,7 +135,7 @@ def paired(
         stderr,
         **tests,
         expected_stderr=expected,
-        mde=max(_detectable(expected, spread, alpha), floor) if units > 1 else span,
+        mde=mde,
         method=method,
         clusters=units if units < n else None,
         gained=gained,

@@ -22,7 +22,7 @@ def big_run(folder: Path, data: Path, skill: float) -> Path:
         source = open_source(str(data))
         docs = task.load(source)
         samples[name] = [_sample(task, doc, random.Random(f"{skill} {doc.id}"), skill) for doc in docs]
-        tasks[name] = task_entry(task, samples[name], len(docs), source.describe())
+        tasks[name] = task_entry(task, samples[name], len(docs), source.describe(type(task)))
     write_run(folder, replace(run, status="complete", started="2026-01-01T00:00:00+00:00", tasks=tasks), samples)
     return folder
 

@@ -34,7 +34,7 @@ def golden_run(folder: Path, kind: str, model: str = "org/model", n: int = 12) -
             chosen = [replace(doc, id=doc.id.replace("Sample", "HumanEval")) for doc in chosen]
         samples[task.protocol.task] = [_sample(task, doc, random.Random(f"{model} {doc.id}")) for doc in chosen]
         # as if it had been a folder's: figures of the bundled sample are no benchmark's
-        data = replace(source.describe(), source="dir")
+        data = replace(source.describe(type(task)), source="dir")
         entries[task.protocol.task] = task_entry(task, samples[task.protocol.task], len(docs), data)
     info = ModelInfo(spec=model, fingerprint=f"sha256:{model}", engine="native", dtype="float32", device="cpu")
     run = replace(begin(folder.name, info, None, 0, None), status="complete", started=STARTED, command=f"evalkit run {kind}", tasks=entries)

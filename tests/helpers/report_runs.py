@@ -1,13 +1,16 @@
 """Full runs, entries and bench records as the report takes them, without a model."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from evalkit.bench.record import BenchRecord, Roofline
-from evalkit.record.schema import Counts, DataInfo, Environment, JudgeCounts, JudgeEntry, ModelInfo, Run, TaskEntry, Tokens
+from evalkit.hashing import sha256_json
+from evalkit.record.schema import Counts, DataInfo, Environment, JudgeCounts, JudgeEntry, ModelInfo, Run, TaskEntry, Tokens, task_of
 from evalkit.stats.estimate import Estimate
+from evalkit.tasks.registry import task_classes
 
 NO_PROBLEMS = Counts(extraction_failed=0, truncated=0, boundary_merged=0, stopped_by_length=0, unscored=0)
+NO_HASH = "0" * 64
 SOMEWHERE = Environment(python="3", torch="2", platform="p", cpu="c", cores=2, gpu=None, git=None)
 
 
@@ -19,7 +22,7 @@ def entry(value: float, half: float = 0.008, **changes: Any) -> TaskEntry:
     """A full MMLU run's entry."""
     full = TaskEntry(
         protocol="qwen",
-        protocol_sha256="0" * 64,
+        protocol_sha256=NO_HASH,
         headline="acc",
         averaging="micro",
         metrics={"acc": figure(value, half)},
@@ -49,6 +52,13 @@ def judge(model: str, judgments: int = 0, failed: int = 0) -> JudgeEntry:
 SAMPLE = DataInfo(source="sample", sha256="0" * 64)
 
 
+def as_installed(task: str, made: TaskEntry) -> TaskEntry:
+    """The entry with the hash of the installed protocol, if it has none of its own."""
+    known = task_classes().get(task_of(task))
+    protocol = known.protocols.get(made.protocol) if known else None
+    return replace(made, protocol_sha256=sha256_json(asdict(protocol))) if protocol and made.protocol_sha256 == NO_HASH else made
+
+
 def run(spec: str, name: str = "r", status: str = "complete", started: str = "2026-01-01T00:00:00+00:00", **tasks: TaskEntry) -> Run:
     return Run(
         name=name,
@@ -59,7 +69,7 @@ def run(spec: str, name: str = "r", status: str = "complete", started: str = "20
         limit=None,
         seed=0,
         model=ModelInfo(spec=spec, fingerprint="sha256:" + "cd" * 32, engine="native", dtype="bfloat16"),
-        tasks=tasks,
+        tasks={task: as_installed(task, each) for task, each in tasks.items()},
         environment=SOMEWHERE,
     )
 

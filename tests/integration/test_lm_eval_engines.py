@@ -12,12 +12,14 @@ import pytest
 from lm_eval_reference import load_from, pairs, their_pairs
 from lm_eval_rows import write
 
-from evalkit.config import RunConfig
+from evalkit.config import ModelSpec, RunConfig
 from evalkit.errors import EvalkitError
+from evalkit.lm.lm_eval import LmEvalLM
+from evalkit.lm.native import NativeLM
 from evalkit.progress import Reporter
 from evalkit.record.read import read_run, read_samples
 from evalkit.runner.run import run
-from evalkit.tasks import Generated
+from evalkit.tasks import Generated, Loglikelihood
 from evalkit.tasks.lm_eval.index import index
 
 pytest.importorskip("lm_eval", reason="lm-eval is not installed")
@@ -111,6 +113,23 @@ def test_our_engine_under_lm_evals_own_command(
         require_equal(ours["results"][name], theirs["results"][name])
     assert ours["config"]["model_num_parameters"] == theirs["config"]["model_num_parameters"]
     assert ours["config"]["evalkit"]["fingerprint"].startswith("sha256:")
+
+
+def test_the_hf_class_is_given_what_the_protocol_keeps(model_folder: Path) -> None:
+    """The cut of `mmlu@qwen` is the protocol's own: made for lm-eval's class too, and counted apart from what does not fit."""
+    asked = [
+        Loglikelihood("0123456789" * 30, ("ab", "c"), truncate_above=200, truncate_to=150),
+        Loglikelihood("abc", ("d", "e"), truncate_above=200, truncate_to=150),
+        Loglikelihood("0123456789" * 50, ("ab", "c"), truncate_above=450, truncate_to=440),  # of 440 tokens 399 fit
+        Loglikelihood("", ("ab",)),
+    ]
+    spec = ModelSpec(str(model_folder))
+    found, expected = (dict(lm.loglikelihood(asked)) for lm in (LmEvalLM.load(spec, "hf"), NativeLM.load(spec)))
+    for i in range(len(asked)):
+        assert (found[i].truncated, found[i].cut_by_protocol) == (expected[i].truncated, expected[i].cut_by_protocol)
+        assert found[i].logprobs == pytest.approx(expected[i].logprobs, abs=2e-3)
+    assert [expected[i].cut_by_protocol for i in range(4)] == [150, 0, 60, 0]
+    assert expected[2].truncated == 41
 
 
 def require_equal(mine: Mapping[str, Any], other: Mapping[str, Any]) -> None:

@@ -5,12 +5,15 @@ import json
 import re
 import shlex
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from evalkit import cli
+from evalkit.hashing import sha256_json
 from evalkit.report import published
+from evalkit.tasks.registry import resolve
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "adding-a-published-table.md").read_text("utf-8")
@@ -28,6 +31,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / path).write_text(text, "utf-8")
     run = json.loads(BASELINE.read_text("utf-8"))
     run["model"]["spec"] = "someone/MyModel-1B-Chat"
+    run["tasks"]["humaneval"]["protocol_sha256"] = sha256_json(asdict(resolve("humaneval@chat").protocol))  # as if it were of today
     folder = tmp_path / "results" / "runs" / "mymodel"
     folder.mkdir(parents=True)
     (folder / "run.json").write_text(json.dumps(run), "utf-8")

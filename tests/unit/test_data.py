@@ -203,7 +203,7 @@ def test_rows_made_in_code_are_hashed() -> None:
         source = SampleSource()
         cls = made(rows, reads)
         assert len(documents(cls(cls.protocols["lm-eval"]), source)) == len(rows)
-        return source.describe().source, source.describe().sha256
+        return source.describe(cls).source, source.describe(cls).sha256
 
     text = TextFile("gsm8k/qwen_8shot_prompt.txt", "", "")
     one, other = ([{"question": "q", "answer": answer}] for answer in ("1", "2"))
@@ -212,8 +212,31 @@ def test_rows_made_in_code_are_hashed() -> None:
     assert {source for source, _ in found} == {"code"}
     assert len(found) == 5
     source = SampleSource()
-    docs = documents(resolve("gsm8k"), source)
-    before = source.describe()
+    task = resolve("gsm8k")
+    docs = documents(task, source)
+    before = source.describe(type(task))
     source.note_made("gsm8k", docs)
-    assert source.describe() == before
+    assert source.describe(type(task)) == before
     assert before.source == "sample"
+
+
+def test_a_run_says_whether_its_rows_are_the_official_ones(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of a protocol that does not read every table, where the others are there; not of the sample, nor where one is missing."""
+
+    def found(spec: str) -> bool | None:
+        source, task = FolderSource(folder), resolve(spec)
+        task.load(source)
+        return source.describe(type(task)).official
+
+    for name, specs in {"gsm8k": ("gsm8k@qwen", "gsm8k@lm-eval"), "humaneval": ("humaneval@codex",)}.items():
+        cls, source, sample = task_classes()[name], FolderSource(folder), SampleSource()
+        for table in cls.tables(source):
+            source.rows(table)
+        resolve(name).load(sample)
+        assert sample.describe(cls).official is None
+        assert {found(spec) for spec in specs} == {False}  # our own rows
+        monkeypatch.setattr(cls, "official_sha256", source.sha256())
+        assert {found(spec) for spec in specs} == {True}
+    (train,) = (folder / "gsm8k").glob("*train*")
+    train.unlink()
+    assert found("gsm8k@qwen") is None

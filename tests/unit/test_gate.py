@@ -61,11 +61,11 @@ def test_a_margin_below_the_detectable_effect(tmp_path: Path, capsys: pytest.Cap
     runs = right_and_wrong(tmp_path, 50, 25, 3, 2)
     message = refusal(runs, 0.01, json=str(tmp_path / "gate.json"), junit=str(tmp_path / "gate.xml"))
     needed = int(re.search(r"takes about ([\d,]+) documents", message)[1].replace(",", ""))  # type: ignore[index]
-    assert "give --margin 0.08" in message
+    assert "give --margin 0.131" in message
     assert "--allow-small-margin" in message
     printed = capsys.readouterr().out  # the table all the same
     assert "CANNOT DETECT" in printed
-    assert "detectable 7.94" in printed
+    assert "detectable 13.08" in printed
     found = json.loads((tmp_path / "gate.json").read_text())
     assert (found["outcome"], found["exit_code"], found["tasks"]["mmlu@qwen"]["needed"]) == ("cannot detect", 2, needed)
     assert ElementTree.parse(tmp_path / "gate.xml").getroot().find(".//error") is not None
@@ -115,9 +115,9 @@ def test_margins_that_are_none(text: str, complaint: str) -> None:
 
 
 def test_no_flip_in_few_documents_is_no_pass(tmp_path: Path) -> None:
-    assert "it takes about 268 documents" in refusal(two_runs(tmp_path / "few", 100, 0, 0), 0.01)
+    assert "it takes about 671 documents" in refusal(two_runs(tmp_path / "few", 100, 0, 0), 0.01)
     assert gate.gate_runs(asked(two_runs(tmp_path / "few", 100, 0, 0), 0.01, allow_small_margin=True)) == 3
-    assert gate.gate_runs(asked(two_runs(tmp_path / "enough", 268, 0, 0), 0.01)) == 0
+    assert gate.gate_runs(asked(two_runs(tmp_path / "enough", 671, 0, 0), 0.01)) == 0
 
 
 def test_one_failing_task_fails_the_gate(tmp_path: Path) -> None:

@@ -52,9 +52,9 @@ Answers that flipped:
 <details><summary>Why, task by task</summary>
 
 - mmlu@qwen: pass: a drop of the margin is excluded. Difference +0.00 (95% interval -0.65 to +0.65, n 2,000, McNemar), margin 1.5, \
-detectable 0.25
+detectable 0.34
 - gsm8k@qwen: fail, a warning: a real drop, at least the margin. Difference -2.75 (95% interval -3.61 to -2.03, n 2,000, McNemar), \
-margin 1.995, detectable 0.14
+margin 1.995, detectable 0.34
 - mmlu@qwen truncated: pass: 0 documents, 0 in the base: +0, where 0 more are allowed
 - in the base, and in no rule of the policy, so not gated: arc
 - --policy gate.toml (sha256 e1ab945d9fe0); differences are candidate - base, shares in percent

@@ -111,7 +111,7 @@ def test_no_flip_is_no_certainty() -> None:
     found = paired([1.0] * 140, [1.0] * 140)
     assert found.stderr == 0
     assert found.lower < -0.018
-    assert found.mde == pytest.approx(-found.lower)
+    assert found.mde > -found.lower  # five flips are to be seen, and -lower is the rate of none
     clustered = paired([1.0] * 140, [1.0] * 140, [str(i // 10) for i in range(140)])
     assert clustered.lower < found.lower  # 14 independent units, not 140
     assert paired([0.5] * 3, [0.25] * 3, ["same"] * 3).ci95[0] <= -0.25  # one cluster shows nothing
@@ -174,15 +174,15 @@ def test_the_mean_of_tasks() -> None:
 # percentage points of full benchmarks, as docs/statistics.md has them
 @pytest.mark.parametrize(
     ("n", "share", "mde"),
-    [(14_042, 0.6, 0.46), (14_042, 0.9, 0.28), (1_319, 0.6, 1.50), (1_319, 0.9, 0.92), (164, 0.6, 4.27), (164, 0.9, 2.61)],
+    [(14_042, 0.6, 0.47), (14_042, 0.9, 0.29), (1_319, 0.6, 1.56), (1_319, 0.9, 0.96), (164, 0.6, 4.53), (164, 0.9, 4.07)],
 )
 def test_detectable_effects(n: int, share: float, mde: float) -> None:
     """They are the base's alone: the same for a candidate that flips 1% and for one that loses everything."""
     right = round(n * share)
     base = [1.0] * right + [0.0] * (n - right)
     few, all_lost = (paired(base, [0.0] * lost + base[lost:]) for lost in (n // 100, right))
-    assert 100 * few.mde == pytest.approx(mde, abs=0.04)
-    assert few.mde == all_lost.mde == pytest.approx((Z(0.95) + Z(0.8)) * math.sqrt(0.2) * scipy.stats.sem(base), abs=1e-9)
+    assert 100 * few.mde == pytest.approx(mde, abs=0.006)
+    assert few.mde == all_lost.mde >= (Z(0.95) + Z(0.8)) * math.sqrt(0.2) * scipy.stats.sem(base)
 
 
 def test_the_assumed_correlation_is_what_it_says() -> None:
@@ -291,7 +291,7 @@ def test_a_drop_of_the_margin_seldom_passes() -> None:
     at_margin = [word(d, margin) for d in (simulate(rng, n, discordant, margin) for _ in range(SIMULATIONS))]
     assert at_margin.count("pass") / SIMULATIONS <= ALPHA + 0.012
     none = [word(d, margin) for d in (simulate(rng, n, discordant, 0.0) for _ in range(SIMULATIONS))]
-    assert none.count("pass") / SIMULATIONS == pytest.approx(0.8, abs=0.04)  # the detectable effect's own definition
+    assert none.count("pass") / SIMULATIONS == pytest.approx(0.8, abs=0.04)  # as many as the test finds of drops of that size
 
 
 def test_clustered_intervals_cover_the_truth_and_others_do_not() -> None:

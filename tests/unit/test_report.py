@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 from lm_eval_folders import rows, write
-from report_runs import SAMPLE, bench, counted, entry, judge, run
+from report_runs import SAMPLE, as_installed, bench, counted, entry, figure, judge, run
 
 from evalkit import cli
 from evalkit.bench.record import BenchRecord
 from evalkit.codec import encode
 from evalkit.errors import EvalkitError
-from evalkit.record.schema import Coverage, Run, TaskEntry
+from evalkit.record.schema import Coverage, DataInfo, Run, TaskEntry
 from evalkit.report.assemble import assemble, report_files
 from evalkit.report.inputs import Inputs, read_inputs
 from evalkit.report.lines import best, lines
@@ -42,6 +42,7 @@ def hub_of(model: str, task: str) -> str:
 
 
 def verdict_of(model: str, measured: TaskEntry | None, task: str = "mmlu") -> str:
+    measured = as_installed(task, measured) if measured else None
     return str(verdict(ROWS[model].cells.get(task), COLUMNS[task], task, measured, run(hub_of(model, task)).model))
 
 
@@ -70,6 +71,8 @@ def test_a_cut_that_the_protocol_prescribes_is_no_flaw() -> None:
     [
         ({"data": SAMPLE, "n": 140, "n_total": 140}, "bundled sample"),
         ({"n": 500}, "limited to 500 of 14,042"),
+        ({"data": DataInfo(source="dir", sha256="ab" * 32, official=False)}, "its rows are not the benchmark's (evalkit data verify mmlu)"),
+        ({"metrics": {"acc": figure(0.62, 0.008, n=9_000)}}, "9,000 of 14,042 documents have acc"),
         ({"n": 140, "n_total": 140}, "the benchmark has 14,042"),
         ({"counts": counted(truncated=200)}, "200 of 14,042 documents truncated"),
         ({"counts": counted(boundary_merged=14_042)}, "boundary merged"),
@@ -81,6 +84,18 @@ def test_no_partial_run_passes_for_a_full_one(changes: dict, reason: str) -> Non
     found = verdict_of("Qwen1.5-MoE-A2.7B", entry(0.625, **changes))
     assert found.startswith("not comparable")
     assert reason in found
+
+
+def test_what_was_asked_otherwise_is_not_the_same_figure() -> None:
+    cell, column = ROWS["Qwen1.5-MoE-A2.7B"].cells["mmlu"], COLUMNS["mmlu"]
+    model, today = run(hub_of("Qwen1.5-MoE-A2.7B", "mmlu")).model, as_installed("mmlu", entry(0.62))
+    assert str(verdict(replace(cell, samples=20), column, "mmlu", today, model)) == (
+        "cannot tell (published as the mean of 20 sampled answers a document, measured with one)"
+    )
+    changed = str(verdict(cell, column, "mmlu", entry(0.62, protocol_sha256="1" * 64), model))
+    assert changed == "cannot tell (mmlu@qwen has changed since this run (it was 11111111); run it again)"
+    foreign = entry(0.62, protocol_sha256="1" * 64, data=DataInfo(source="lm-eval", sha256="ab" * 32))
+    assert str(verdict(cell, column, "mmlu", foreign, model)) == "reproduced"  # its settings have another program's hash
 
 
 def test_the_blogs_table_is_held() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_runs import entry, figure, run
+from report_runs import as_installed, entry, figure, run
 from rich.console import Console
 
 from evalkit.lm.models import MODELS
@@ -90,7 +90,7 @@ def judged(value: float, of: ModelInfo, **cell: Any) -> str:
     checkpoint = cell.pop("checkpoint", SAME)
     published = PublishedFigure(**{"printed": "61.6", "protocol": "qwen-coder", "url": "https://a.b", "checkpoint": checkpoint} | cell)
     measured = entry(value, 0.074, protocol="qwen-coder", headline="pass@1", metrics={"pass@1": figure(value, 0.074)}, n=164, n_total=164)
-    return str(verdict(published, COLUMN, "humaneval@qwen-coder", measured, of))
+    return str(verdict(published, COLUMN, "humaneval@qwen-coder", as_installed("humaneval", measured), of))
 
 
 def test_what_a_verdict_says_of_the_weights() -> None:
