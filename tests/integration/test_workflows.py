@@ -74,7 +74,7 @@ def outcome(folder: Path) -> str:
 def test_every_pull_request(settings: dict[str, str], tmp_path: Path) -> None:
     """A worse model fails, its base is kept all the same, and one comment is updated by the next push."""
     runner = Runner(tmp_path / "ci")
-    assert not runner.github("pull-request.yml", **settings, LIMIT="42")
+    assert not runner.github("pull-request.yml", **settings, LIMIT="56")
     assert runner.outcomes["gate"] == "failure", (runner.outcomes, runner.output)
     others = {name: word for name, word in runner.outcomes.items() if name != "gate" and not name.startswith("steps.")}
     assert set(others.values()) == {"success"}, others
@@ -87,7 +87,7 @@ def test_every_pull_request(settings: dict[str, str], tmp_path: Path) -> None:
     assert "::error title=evalkit gate%3A mmlu@cloze%3A fail::" in gate
     first = json.loads((runner.workspace / "runs" / "base" / "run.json").read_text())
     found = json.loads((runner.root / "artifacts" / "evalkit" / "gate.json").read_text())["tasks"]["mmlu@cloze"]
-    assert found["n"] < found["of"] == 42  # it stopped by itself
+    assert found["n"] < found["of"] == 56  # it stopped by itself
     installed = (runner.root / "pip.log").read_text().splitlines()
     assert installed == [
         "install --constraint evalkit/constraints.txt ./evalkit",
@@ -95,7 +95,7 @@ def test_every_pull_request(settings: dict[str, str], tmp_path: Path) -> None:
     ]
 
     # the next push: the base is not computed again, the comment is the same one
-    assert runner.github("pull-request.yml", **settings | {"CAND": settings["BASE"]}, LIMIT="42", TORCH_INDEX="https://torch.example")
+    assert runner.github("pull-request.yml", **settings | {"CAND": settings["BASE"]}, LIMIT="56", TORCH_INDEX="https://torch.example")
     assert runner.outcomes["keep the base's answers"] == "skipped"
     again = json.loads((runner.workspace / "runs" / "base" / "run.json").read_text())
     assert again["tasks"]["mmlu"]["seconds"] == first["tasks"]["mmlu"]["seconds"]  # of all sessions
