@@ -83,8 +83,9 @@ def as_json(pages: Sequence[Inputs]) -> Mapping[str, Any]:
     return {"schema": SCHEMA, "kind": "report", "tables": tables, "notes": pages[0].skipped}
 
 
-def write_report(published: Sequence[str], paths: Sequence[str], out: str | None, present: Present = on_screen) -> int:
-    """Write the report into `out`, or print its markdown; present its figures. Without published tables it is of the runs alone.
+def write_report(published: Sequence[str] | None, paths: Sequence[str], out: str | None, present: Present = on_screen) -> int:
+    """Write the report into `out`, or print its markdown; present its figures. With an empty list of published
+    tables it is of the runs alone; None: the tables that have figures for what the runs measured.
 
     Raises EvalkitError for input that is none.
     """

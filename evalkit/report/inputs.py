@@ -10,9 +10,10 @@ from evalkit.exchange.formats import read_other
 from evalkit.exchange.lm_eval_read import find_results, read_results
 from evalkit.exchange.lm_eval_run import run_of
 from evalkit.record.read import is_ours, read_run, why_incomplete
-from evalkit.record.schema import Run
+from evalkit.record.schema import Run, task_of
 from evalkit.report.findings import CheckedFinding, read_findings
-from evalkit.report.published import PublishedTable, read_table
+from evalkit.report.matches import published_for
+from evalkit.report.published import PublishedTable, read_table, table_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +30,18 @@ class Inputs:
     skipped: Sequence[str] = ()
 
 
-def read_inputs(published: Sequence[str], paths: Sequence[str]) -> list[Inputs]:
-    """The inputs of a page for each published table, or of one page of the runs alone where none is named.
+FIRST = "qwen1.5-moe"  # the table of a report that is of no table's model, and of bench records
+
+
+def read_inputs(published: Sequence[str] | None, paths: Sequence[str]) -> list[Inputs]:
+    """The inputs of a page for each published table, or of one page of the runs alone where there is none in the list. None: those
+    that have a figure for a run's model and task, or else the FIRST.
 
     Each path is a run's folder or run.json, results of another program, a bench record or its folder, or a file of findings; an
     incomplete run is skipped. A run whose model, or a finding about it, only another of the tables has is left to that table's page.
     Raises EvalkitError for anything else, and where nothing is left.
     """
-    tables = [read_table(name) for name in dict.fromkeys(published)]
+    tables = [read_table(name) for name in dict.fromkeys(published or ())]
     names = [table.name for table in tables]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise EvalkitError(f"two published tables are named {twice}; rename one of the files")
@@ -60,6 +65,8 @@ def read_inputs(published: Sequence[str], paths: Sequence[str]) -> list[Inputs]:
             skipped.append(f"{path} is skipped: it is {why_incomplete(run)}")
     if skipped and not runs and not benches:
         raise EvalkitError(f"nothing to report: {skipped[0]}")
+    if published is None:
+        tables = _tables_of(runs, benches)
     if not tables and not runs:
         raise EvalkitError("nothing to report: without a published table a report needs runs; give a run's folder")
     runs.sort(key=lambda run: (run.model.spec, run.name, run.model.fingerprint))
@@ -74,6 +81,15 @@ def read_inputs(published: Sequence[str], paths: Sequence[str]) -> list[Inputs]:
     if not tables:
         return [Inputs(None, runs, benches, (), skipped)]
     return [Inputs(table, _runs_of(table, tables, runs, findings), benches, findings, skipped) for table in tables]
+
+
+def _tables_of(runs: Sequence[Run], benches: Sequence[BenchRecord]) -> list[PublishedTable]:
+    """The tables that have a figure for what a run measured; the FIRST, too, where bench records need a table with a throughput."""
+    measured = {(run.model.spec, task_of(key), entry.protocol) for run in runs for key, entry in run.tasks.items()}
+    found = [read_table(name) for name in table_names() if any(published_for(*each, name) for each in measured)]
+    if not found or (benches and not any(table.throughput for table in found)):
+        found.insert(0, read_table(FIRST))
+    return found
 
 
 def _runs_of(table: PublishedTable, tables: Sequence[PublishedTable], runs: Sequence[Run], findings: Sequence[CheckedFinding]) -> list[Run]:

@@ -77,10 +77,10 @@ class Line:
         """What a measured figure depends on; "" for none."""
         if self.entry is None or self.run is None:
             return ""
-        weights = self.run.model.fingerprint.removeprefix("sha256:")[:8]
+        fingerprint = self.run.model.fingerprint.removeprefix("sha256:")[:8]
         judge = f"judge {self.entry.judge.model}, " if self.entry.judge else ""
         return (
-            f"{under(self.task, self.protocol)}, {judge}n = {self.entry.size}, data {self.entry.data}, weights {weights}, "
+            f"{under(self.task, self.protocol)}, {judge}n = {self.entry.size}, data {self.entry.data}, fingerprint {fingerprint}, "
             f"run {self.run.name}"
         )
 

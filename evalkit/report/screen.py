@@ -87,7 +87,7 @@ def show(run: Run, folder: Path, console: Console, published: str | None = None)
     if run.model.layout_invariant is False:
         _say(console, f"no layout invariance ({run.model.computed_by}): an answer's last bits may depend on what else was in its batch")
     _say(console, f"written to {folder}: {', '.join(written(folder))}")
-    _say(console, f"next: {next_step(run, folder)}")
+    _say(console, f"next: {next_step(run, folder, published)}")
 
 
 def show_shard(run: Run, folder: Path, console: Console) -> None:
@@ -192,8 +192,8 @@ def written(folder: Path) -> list[str]:
     return [f"{name}/" if found[name].is_dir() else name for name in ordered]
 
 
-def next_step(run: Run, folder: Path) -> str:
-    """What to do next, most often a command."""
+def next_step(run: Run, folder: Path, published: str | None = None) -> str:
+    """What to do next, most often a command. `published`: the table that was named."""
     entries = run.tasks.values()
     if not run.is_complete:
         return "run the same command again to resume"
@@ -205,4 +205,5 @@ def next_step(run: Run, folder: Path) -> str:
         if run.model.spec != DEMO_MODEL:
             return "the same command on the benchmark's own data: --data hub, or --data and a folder that has it (evalkit data status)"
         return "your model on real data, for example evalkit run --tasks mmlu,gsm8k --model Qwen/Qwen1.5-MoE-A2.7B --data hub"
-    return f"evalkit report {folder} --out report"
+    named = f" --published {published}" if published else ""
+    return f"evalkit report {folder}{named} --out report"

@@ -49,8 +49,10 @@ def summary(found: Sequence[Line]) -> str:
     measured = [line.verdict.word for line in cells if line.measured]
     came_out = ", ".join(f"{count} {word}" for word in WORDS if (count := measured.count(word)))
     told = f"{len(measured) or 'none'} of {len(cells):,} measured{f': {came_out}' if came_out else ''}."
-    if wrong := sum(line.verdict.word == INCONSISTENT and not line.measured for line in cells):
-        told += f" {wrong:,} cannot be right as printed, whoever measures."
+    wrong = [line for line in cells if line.verdict.word == INCONSISTENT]
+    if wrong:
+        also = f", {some:,} of them measured all the same" if (some := sum(line.measured is not None for line in wrong)) else ""
+        told += f" {len(wrong):,} cannot be right as printed{also}."
     return told
 
 

@@ -199,7 +199,7 @@ def test_markdown_and_csv() -> None:
     assert "| Qwen1.5-MoE-A2.7B | 62.5 → **62.5** | 61.5 | 34.2 | 40.8 | 7.17 |" in text
     assert "| Gemma-7B | 64.6 | 50.9 | 32.3 | - | - |" in text
     assert "| demo | - → **25.0**\\* | - | - | - | - |" in text
-    assert "| 62.5 (61.7 to 63.3) | 0.0 | reproduced | mmlu@qwen, n = 14,042, data dir abababab, weights cdcdcdcd, run r |" in text
+    assert "| 62.5 (61.7 to 63.3) | 0.0 | reproduced | mmlu@qwen, n = 14,042, data dir abababab, fingerprint cdcdcdcd, run r |" in text
     found = lines(TABLE, runs)
     rows = list(csv.DictReader(io.StringIO(to_csv(found, INPUTS))))
     assert len(rows) == 22 + 1
@@ -330,13 +330,13 @@ def test_every_published_table_makes_a_report() -> None:
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "run.json").write_text(json.dumps(encode(run("demo", mmlu=entry(0.25)))))
+    (tmp_path / "run.json").write_text(json.dumps(encode(run("./mine", mmlu=entry(0.25)))))
     assert cli.main(["report", str(tmp_path), "--out", str(tmp_path / "out")]) == 0
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"report.md", "report.tex", "report.html", "quality.csv", "parameters.csv", "throughput.csv", "activated.png"} <= names
     said = capsys.readouterr().out
     assert "report.html in a browser" in said
-    assert "Found here: none of 22 measured. 1 cannot be right as printed, whoever measures." in said
+    assert "Found here: none of 22 measured. 1 cannot be right as printed." in said
     assert "Parameters: counted and published: 12 reproduced, 3 published figure inconsistent" in said
     assert cli.main(["report"]) == 0
     assert "not measured" in capsys.readouterr().out

@@ -106,7 +106,7 @@ def test_the_story_tells_what_holds_and_what_does_not(tmp_path: Path, table: str
     (inputs,) = read_inputs([table], saved(tmp_path, *RUNS[:2]))
     document = assemble(inputs)
     assert document.story[0] == "Claimed: 4 scores of 2 models on 1 benchmark. Source: a made-up report."
-    assert document.story[1] == "Found here: 2 of 4 measured: 1 reproduced, 1 differs. 1 cannot be right as printed, whoever measures."
+    assert document.story[1] == "Found here: 2 of 4 measured: 1 reproduced, 1 differs. 1 cannot be right as printed."
     assert claims(document) == {
         "What holds": ["HumanEval (codex), Small-1B"],
         "What does not hold": ["HumanEval (chat), Small-1B"],
@@ -115,13 +115,13 @@ def test_the_story_tells_what_holds_and_what_does_not(tmp_path: Path, table: str
     assert document.story[-1] == "Not measured: HumanEval (codex) of 1 of 2 models."
     text = to_markdown(document)
     assert "measured 40.2 (32.7 to 47.7), difference 0.0; reproduced" in text
-    assert "humaneval@codex, n = 164, data dir abababab, weights cdcdcdcd, run codex" in text  # no bare figure
+    assert "humaneval@codex, n = 164, data dir abababab, fingerprint cdcdcdcd, run codex" in text  # no bare figure
 
 
 def test_a_report_of_nothing_measured_says_so(table: str) -> None:
     (inputs,) = read_inputs([table], [])
     document = assemble(inputs)
-    assert document.story[1] == "Found here: none of 4 measured. 1 cannot be right as printed, whoever measures."
+    assert document.story[1] == "Found here: none of 4 measured. 1 cannot be right as printed."
     assert document.plots == [] or not any(plot.name == "scores" for plot in document.plots)
     assert "measured with" not in to_markdown(document).lower()
 
@@ -248,6 +248,18 @@ def test_an_index_leads_to_a_page_for_each_table(tmp_path: Path, table: str) -> 
     (tmp_path / "b" / "small.toml").write_text(TABLE)
     with pytest.raises(EvalkitError, match="two published tables are named small"):
         read_inputs([table, str(tmp_path / "b" / "small.toml")], [])
+
+
+def test_where_no_table_is_named_it_is_that_of_the_runs_model(tmp_path: Path) -> None:
+    def tables(*runs: Run) -> list[str]:
+        return [page.table.name for page in read_inputs(None, [str(tmp_path / each.name) for each in runs]) if page.table]
+
+    smollm, coder = run("smollm2-135m", "smollm", mmlu=entry(0.28)), run("qwen2.5-coder-0.5b", "coder", humaneval=entry(0.3))
+    mine = run("./mine", "mine", mmlu=entry(0.5))
+    saved(tmp_path, smollm, coder, mine)
+    assert tables(smollm) == ["smollm2"]
+    assert tables(coder, smollm) == ["qwen2.5-coder", "smollm2"]
+    assert tables(mine) == tables() == ["qwen1.5-moe"]
 
 
 def test_one_model_under_several_protocols_is_a_picture(tmp_path: Path, table: str) -> None:

@@ -101,6 +101,8 @@ def test_points_of_ten_are_no_percent(tmp_path: Path) -> None:
 def test_an_incomplete_run_is_to_be_gone_on_with(tmp_path: Path) -> None:
     record = run("m", status="incomplete", mmlu=entry(0.5))
     assert next_step(record, tmp_path) == "run the same command again to resume"
+    whole = run("org/m", mmlu=entry(0.5))
+    assert next_step(whole, tmp_path, "own.toml") == f"evalkit report {tmp_path} --published own.toml --out report"
 
 
 def test_scored_answers_lead_to_no_model_run(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from evalkit.report.plots.plot import Plot
 from evalkit.report.published import PublishedTable
 from evalkit.report.sections.protocols import protocol_plots, protocols
 from evalkit.report.sections.subjects import subject_plot
-from evalkit.report.story import causes_of
+from evalkit.report.story import INCONSISTENT, causes_of
 from evalkit.report.verdict import Verdict
 
 FIELDS = (
@@ -113,7 +113,7 @@ def _grid(table: PublishedTable, found: Sequence[Line]) -> Grid:
 def _pair(line: Line) -> Pair:
     if line.measured is None:
         return Pair(line.published)
-    return Pair(line.published, line.figure, line.verdict.word in ("reproduced", "differs", "nothing published"))
+    return Pair(line.published, line.figure, line.verdict.word in ("reproduced", "differs", INCONSISTENT, "nothing published"))
 
 
 def row(line: Line) -> tuple[str | Verdict, ...]:
