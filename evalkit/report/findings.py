@@ -91,7 +91,8 @@ def _effect(finding: Finding, column: Column, runs: Sequence[Run]) -> str:
     figures = [_measured(name, finding, column, runs) for name in finding.runs]
     texts: list[str] = []
     for name, figure in zip(finding.runs, figures, strict=True):
-        change = f", {figure.value - figures[0].value:+.{column.decimals}f}" if texts else ""
+        moved = f"{figure.value - figures[0].value:+.{column.decimals}f}"
+        change = f", {moved if moved.strip('+-0.') else 'no change'}" if texts else ""
         low, high = (f"{end:.{column.decimals}f}" for end in (figure.low, figure.high))
         texts.append(f"{figure.value:.{column.decimals}f} ({low} to {high}) in {name}{change}")
     return "; ".join(texts)

@@ -163,8 +163,10 @@ def _held(figure: Measured, cell: PublishedFigure) -> str:
     prints = [cell.printed, *(each.printed for each in cell.also)]
     held = [printed for printed in prints if figure.holds(printed)]
     if len(held) == len(prints):
-        return f"which holds {'it' if len(prints) == 1 else 'all'}"
-    return f"which holds {' and '.join(held)} alone" if held else f"which holds {'it not' if len(prints) == 1 else 'none'}"
+        return f"an interval that contains {'it' if len(prints) == 1 else 'all of them'}"
+    if held:
+        return f"an interval that contains {' and '.join(held)} alone"
+    return f"an interval without {'any of them' if len(prints) > 1 else 'it'}"
 
 
 def verdict_on(matches: Sequence[Match], task: str, entry: TaskEntry, model: ModelInfo) -> Verdict:

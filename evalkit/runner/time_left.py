@@ -131,7 +131,7 @@ class TimeLeft:
         computed = self._lm.tokens().computed - self._work.computed_before
         if computed:
             return f"{computed:,} tokens computed"
-        return "" if self._work.answers else "no answer yet: the prompts are encoded, or in their first pass"
+        return "" if self._work.answers else "no answer yet: still encoding the prompts, or in the first pass"
 
     def _scoring(self) -> _Left | None:
         """At the pace since the end of the first pass, which all prompts had to be encoded for."""

@@ -145,7 +145,7 @@ def test_a_finding_stands_under_its_cell_s_verdict(tmp_path: Path, table: str) -
     (cause,) = claim.causes
     assert cause.effect == "48.8 (41.3 to 56.3) in chat; 54.9 (47.4 to 62.4) in chat-again, +6.1"
     for text in (to_markdown(document), to_html(document), latex_files(document)["report.tex"]):
-        assert text.count("Cause tested: the prompt.") == 1
+        assert text.count("Tested: the prompt.") == 1
         assert "it explains 6 points" in text
     rows = list(csv.DictReader(io.StringIO(document.sections[0].csv["quality"])))
     assert {row["task"] for row in rows if row["findings"]} == {"humaneval@chat"}

@@ -115,10 +115,10 @@ def test_which_print_of_an_inconsistent_figure_the_measured_one_holds() -> None:
     also = (Print("42.1", place="Table 6"),)
     twice = {"printed": "61.6", "place": "Table 5", "inconsistent": "printed as 61.6 in Table 5 and as 42.1 in Table 6", "also": also}
     told = "published figure inconsistent (printed as 61.6 in Table 5 and as 42.1 in Table 6"
-    assert judged(0.6, model(), **twice) == f"{told}; measured 60.0 (52.6 to 67.4), which holds 61.6 alone)"
-    assert judged(0.52, model(), **twice) == f"{told}; measured 52.0 (44.6 to 59.4), which holds none)"
+    assert judged(0.6, model(), **twice) == f"{told}; measured 60.0 (52.6 to 67.4), an interval that contains 61.6 alone)"
+    assert judged(0.52, model(), **twice) == f"{told}; measured 52.0 (44.6 to 59.4), an interval without any of them)"
     assert judged(0.6, model(), **twice, checkpoint=PUBLISHED).startswith(f"{told}; measured 60.0")
-    on = "measured 60.0 (52.6 to 67.4) on Q4_K_M (6.2 bits a weight) for bfloat16, which holds 61.6 alone"
+    on = "measured 60.0 (52.6 to 67.4) on Q4_K_M (6.2 bits a weight) for bfloat16, an interval that contains 61.6 alone"
     assert judged(0.6, model(CODER, Q4), **twice) == f"{told}; {on})"
     assert judged(0.6, model(CODER, Q4), **twice, checkpoint=PUBLISHED) == f"{told})"  # nothing can be told of other weights
 

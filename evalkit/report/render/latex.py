@@ -89,7 +89,7 @@ def _claims(block: Claims) -> Iterator[str]:
     for claim in block.claims:
         yield f"\\textbf{{{tex(claim.title)}}}: {tex(claim_words(claim))}"
         for each in claim.causes:
-            yield f"\\emph{{Cause tested: {tex(each.cause)}.}} {tex(f'{each.effect}. {each.conclusion}')}"
+            yield f"\\emph{{Tested: {tex(each.cause)}.}} {tex(f'{each.effect}. {each.conclusion}')}"
 
 
 def to_table(grid: Grid) -> str:

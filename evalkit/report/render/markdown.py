@@ -49,7 +49,7 @@ def _block(block: Block) -> str:
 def _claim(claim: Claim) -> Iterator[str]:
     yield f"- **{md(claim.title)}**: {md(claim_words(claim))}\n"
     for each in claim.causes:
-        yield f"  - **Cause tested: {md(each.cause)}.** {md(f'{each.effect}. {each.conclusion}')}\n"
+        yield f"  - **Tested: {md(each.cause)}.** {md(f'{each.effect}. {each.conclusion}')}\n"
 
 
 def _cell(cell: GridCell) -> str:

@@ -20,7 +20,7 @@ def section(inputs: Inputs) -> Section:
     found = lines_of_runs(inputs.runs)
     blocks: list[Block] = [
         "Intervals are 95%, over documents. A star marks a figure that is not the benchmark's: its remark says why."
-        " Whether two models differ, evalkit compare tells: it pairs their answers document by document.",
+        " Use evalkit compare to see whether two models differ: it pairs their answers document by document.",
         _grid(found),
         *(plot for plot in (_plot(found),) if plot),
         Grid("measured", "Every measured figure", "llrpp", HEAD, [_row(line) for line in found], keys=2),

@@ -11,7 +11,7 @@ from evalkit.report.published import PublishedTable
 from evalkit.tasks.registry import resolve, task_classes
 
 WIDE = 0.05  # of the scale: published figures that differ by less show nothing of their protocols
-UNKNOWN = "unpublished"
+UNKNOWN = "unknown protocol"
 
 
 def protocol_plots(table: PublishedTable, found: Sequence[Line]) -> Iterator[Plot]:

@@ -103,11 +103,16 @@ def _record(line: Line, inputs: Inputs) -> dict[str, Any]:
 def _grid(table: PublishedTable, found: Sequence[Line]) -> Grid:
     chosen = best(found)
     rows: list[tuple[str | Pair, ...]] = []
-    for model in dict.fromkeys(line.model for line in found if line.column):
+    for model in dict.fromkeys(line.model for line in found if line.column and not _is_file(line)):
         cells = [chosen.get((model, column.key)) for column in table.columns]
         rows.append((model, *(_pair(line) if line else Pair("-") for line in cells)))
     head = ("Model", *(c.title for c in table.columns))
     return Grid("as-published", f"As published: {table.source}", "l" + "r" * len(table.columns), head, rows)
+
+
+def _is_file(line: Line) -> bool:
+    """Is it of a file of answers, and no model's row?"""
+    return line.cell is None and line.run is not None and line.run.model.engine == "file"
 
 
 def _pair(line: Line) -> Pair:
