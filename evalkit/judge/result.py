@@ -38,7 +38,7 @@ def write_single(config: JudgeConfig, judged: Judged) -> Run:
         fastchat.write_answers(folder, answered)
         fastchat.write_single(folder, answered.model, file_name(config.model), judged.asks, judged.judgments, values)
     holes = [(row.question_id, row.turn) for row, value in zip(rows, values, strict=True) if value is None]
-    refuse_holes(holes, len(rows), config.rating, RETRY, RunIncomplete, config.max_failed)
+    refuse_holes(holes, len(rows), config.rating, _retry(judged), RunIncomplete, config.max_failed)
 
     ratings = Ratings(rows, config.rating, task.scale)
     entry = answered.entry
@@ -55,6 +55,15 @@ def write_single(config: JudgeConfig, judged: Judged) -> Run:
     entry = replace(judged_entry(entry, before, ratings, about), counts=replace(entry.counts, unscored=unscored))
     write_samples(answered.folder, answered.task, (_sample(sample, by_question[sample.doc_id]) for sample in answered.rows))
     return _write_entry(answered, entry)
+
+
+def _retry(judged: Judged) -> str:
+    """The way out: of requests that failed, it begins with why most of them did."""
+    failed = Counter(judgment.error for judgment in judged.judgments if judgment.text is None and judgment.error)
+    if not failed:
+        return RETRY
+    (error, count), *_ = failed.most_common(1)
+    return f"{count} of them: {error}; mend that, and ask again with --retry-failed"
 
 
 def _rated(task: JudgedTask, ask: Ask, text: str | None) -> Rated:
@@ -98,7 +107,7 @@ def write_pairs(config: JudgeConfig, judged: Judged) -> Pairwise:
         fastchat.write_answers(folder, answered)
         fastchat.write_pairs(folder, models, file_name(config.model), games)
     holes = [(game.question_id, game.turn) for game, _, _ in games if game.winner is None]
-    refuse_holes(holes, len(games), config.rating, RETRY, RunIncomplete, config.max_failed)
+    refuse_holes(holes, len(games), config.rating, _retry(judged), RunIncomplete, config.max_failed)
     all_games = [game for game, _, _ in games]
     categories = dict.fromkeys(game.category for game in all_games)
     opponent = Opponent(run=str(config.against), spec=against.run.model.spec, fingerprint=against.run.model.fingerprint)

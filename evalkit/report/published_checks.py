@@ -163,7 +163,7 @@ def _of_cell(keys: tuple[str | int, ...], cell: "PublishedFigure", column: "Colu
     prints = [((*keys, "printed"), cell.printed), *(((*keys, "also", i, "printed"), each.printed) for i, each in enumerate(cell.also))]
     for where, printed in prints:
         if not NUMBER.fullmatch(printed):
-            yield where, f'is {shown(printed)}; give the digits as they are printed, as in printed = "62.50"'
+            yield where, f'is {shown(printed)}; give the digits as they are printed, with a decimal point, as in printed = "62.50"'
         elif not (cell.inconsistent or cell.also or 0 <= float(printed) <= column.maximum):
             yield (
                 where,
@@ -226,4 +226,5 @@ def off_grid(cell: "PublishedFigure", column: "Column") -> str:
         return ""
     gives = ", ".join(f"{k:,} give {figure:.{cell.decimals + 2}f}" for k, figure in near.items())
     what = "answers" if cell.samples > 1 else "documents"
-    return f"no number of {n:,} {what} gives {cell.printed}: {gives}"
+    meant = f"; is it {100 * cell.value:g} percent, written as a fraction of 1?" if column.scale == 100 and 0 < cell.value <= 1 else ""
+    return f"no number of {n:,} {what} gives {cell.printed}: {gives}{meant}"

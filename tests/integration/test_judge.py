@@ -390,3 +390,14 @@ def test_a_judge_behind_our_own_server(
     assert {row["model"] for row in kept} == {MODEL}
     assert all(row["text"] or row["error"] for row in kept)
     assert any(row["text"] for row in kept)
+
+
+def test_where_every_request_fails_the_refusal_says_why(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An answer under another model's name is none, and --rating strict reads no text that is not there."""
+    reply = {"model": "another-judge", "choices": [{"message": {"content": "[[8]]"}, "finish_reason": "stop"}]}
+    with judge_server(lambda _server, handler, *_: send(handler, 200, json.dumps(reply).encode())) as (_, url):
+        assert judge(run, url, "--attempts", "1") == 4
+    said = capsys.readouterr().err
+    assert "judgments failed" in said
+    assert "another-judge" in said
+    assert "--rating strict" not in said

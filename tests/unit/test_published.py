@@ -292,3 +292,9 @@ def test_shares_of_documents_that_no_number_of_them_gives(printed: str, samples:
     cell = PublishedFigure(printed, "qwen-coder", "https://a.b", samples=samples)
     assert (off_grid(cell, Column("humaneval", "HumanEval", 1)) == "") == on_grid
     assert off_grid(replace(cell, protocol="unheard of"), Column("humaneval", "HumanEval", 1)) == ""
+
+
+def test_a_fraction_in_a_table_of_percent_is_recognised() -> None:
+    cell = PublishedFigure(printed="0.707", protocol="qwen-coder", url="https://a.b")
+    assert off_grid(cell, Column("humaneval", "HumanEval", 1)).endswith("; is it 70.7 percent, written as a fraction of 1?")
+    assert off_grid(cell, Column("humaneval", "HumanEval", 3, scale=1, maximum=1)) == ""
