@@ -39,7 +39,7 @@ def weights_of(model: ModelInfo, checkpoint: Checkpoint | None) -> Weights:
     if held is None and model.server:
         return Weights(remark="the weights are known by their name at the server")
     if held is None and model.engine.startswith("python"):
-        return Weights(remark="the weights are known by the name that a class of one's own has")
+        return Weights(remark="answers of a Python class, whose weights are known by name alone")
     return Weights(remark=_computed(checkpoint.precision, model.dtype))
 
 

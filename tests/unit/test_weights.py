@@ -84,6 +84,7 @@ def test_a_named_model_is_no_other_checkpoint_of_that_name() -> None:
 def test_the_same_weights_in_another_arithmetic_say_so() -> None:
     assert weights_of(model(dtype="float32"), PUBLISHED) == Weights(remark="bfloat16 weights computed in float32")
     assert weights_of(model(weights=None, server="http://a/v1"), PUBLISHED).remark == "the weights are known by their name at the server"
+    assert weights_of(model(weights=None, engine="python:mine.py:Own"), PUBLISHED).remark.startswith("answers of a Python class")
 
 
 def judged(value: float, of: ModelInfo, **cell: Any) -> str:
